@@ -1,0 +1,401 @@
+"""The Mixture-of-Experts policy, whole: router, experts of different sizes, layers, and the price of complexity.
+
+Read it top to bottom; it needs torch alone. A policy reads an observation and a mission vector and returns action
+logits; what it remembers (the states of every router and expert) is a value that the caller carries:
+
+    policy = MixtureOfExpertsPolicy(152, 64, [[0, 16, 32], [0, 16, 32]], router_hidden_size=64, num_actions=7)
+    hidden = policy.init_hidden(batch_size=4, device="cpu")
+    logits, hidden, routing = policy(obs, mission, hidden, return_routing_info=True)
+    hidden = reset_hidden_on_done(hidden, dones)                    # where an episode has ended
+    lpc = compute_lpc(routing, policy.layer_expert_sizes)           # what the routers' choice costs
+
+This is the plain form, one `nn.GRU` call for each router and expert. The training loop runs the same weights through the
+packed form of `pipeline/packed.py`; a test holds the two together.
+
+Source: Cook, Akarca, Costa, Achterberg, "Brain-Like Processing Pathways Form in Models With Heterogeneous Experts",
+NeurIPS 2025, https://arxiv.org/abs/2506.02813 ("the paper" below).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LayerHidden = tuple[Tensor, list[Tensor]]  # (router state, one state per expert), each (1, batch, size)
+
+
+def normalize_expert_sizes(expert_hidden_sizes: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return expert sizes as one list per layer; a flat list means a single layer.
+
+    Args:
+        expert_hidden_sizes: `[16, 32]` (one layer) or `[[0, 16, 32], [0, 16, 32]]`. Size 0 is a skip expert.
+
+    Raises:
+        ValueError: If there is no layer, an empty layer, a mixture of both forms, or a size that is no integer >= 0.
+    """
+    sizes = list(expert_hidden_sizes)
+    nested = [isinstance(entry, list | tuple) for entry in sizes]
+    if any(nested) and not all(nested):
+        raise ValueError(f"expert_hidden_sizes mixes layers and sizes: {sizes!r}; write [[0, 16, 32], [0, 16, 32]]")
+    layers = [list(layer) for layer in sizes] if any(nested) else [sizes]
+    for index, layer in enumerate(layers):
+        if not layer:
+            raise ValueError(f"expert_hidden_sizes: layer {index} has no experts; write e.g. [[0, 16, 32]]")
+        for size in layer:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+                raise ValueError(f"expert_hidden_sizes: expected integers >= 0, found {size!r} in layer {index}")
+    return layers
+
+
+# ----------------------------------------------------------------------------------------------------------- router
+
+
+class RouterOutput(NamedTuple):
+    """What a router decided for a batch of inputs with leading shape `...`."""
+
+    weights: Tensor  # (..., experts) what the expert outputs are multiplied by; zero for an expert not taken
+    probs: Tensor  # (..., experts) softmax of the logits, before expert dropout and top-k: the basis of LPC
+    logits: Tensor  # (..., experts) float32, or float64 in a float64 model
+    indices: Tensor | None  # (..., top_k) experts taken, best first; None when every expert is
+    hidden: Tensor | None  # (1, batch, hidden_size); None for a memoryless router
+
+
+class RouterTerms(NamedTuple):
+    """Figures by which a router is watched or regularised; all differentiable but `load`."""
+
+    load: Tensor  # (experts,) share of the assignments; of the argmax where every expert is taken
+    importance: Tensor  # (experts,) mean probability
+    entropy: Tensor  # () mean entropy of a single decision, nats
+    balance: Tensor  # () experts * sum(load * importance); 1 when balanced
+    z: Tensor  # () mean squared logsumexp of the logits
+
+
+class Router(nn.Module):
+    """Distributes each input over the experts of its layer.
+
+    With memory (`recurrent=True`) it is GRU -> Linear -> softmax, as in the paper; without, Linear -> softmax, as in
+    language models. Dense by default; with `top_k` only the k most probable experts are taken, each with its raw
+    probability. Renormalising would make the single weight of top-1 equal to 1 and cut the task's gradient off.
+
+    Args:
+        input_dim: Width of the input.
+        hidden_size: Width of the GRU; unused (may be 0) when `recurrent` is False.
+        num_experts: Experts to choose from.
+        recurrent: Whether the router remembers.
+        top_k: Experts taken for each input; None takes all.
+        relu: Apply ReLU between GRU and Linear (the paper's router; the plain policy has none).
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_size: int,
+        num_experts: int,
+        *,
+        recurrent: bool = True,
+        top_k: int | None = None,
+        relu: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_experts < 1:
+            raise ValueError(f"num_experts: expected at least 1, found {num_experts}")
+        if top_k is not None and not 1 <= top_k <= num_experts:
+            raise ValueError(f"top_k: expected 1 to {num_experts} (the number of experts) or None, found {top_k}")
+        self.hidden_size = hidden_size if recurrent else 0
+        self.top_k = top_k
+        self.relu = relu
+        if recurrent:
+            self.gru = nn.GRU(input_dim, hidden_size, batch_first=True)
+        self.recurrent = recurrent
+        self.fc = nn.Linear(hidden_size if recurrent else input_dim, num_experts)
+
+    def forward(
+        self, x: Tensor, hidden: Tensor | None = None, dropped: ExpertDropout | None = None
+    ) -> RouterOutput:
+        """Route one step or a whole sequence.
+
+        Args:
+            x: (batch, input_dim) one step, or (batch, time, input_dim); a memoryless router takes any leading shape.
+            hidden: (1, batch, hidden_size) state before the step; None starts from zeros.
+            dropped: Expert dropout to apply to this call (training only), or None.
+        """
+        if self.recurrent:
+            one_step = x.dim() == 2
+            features, hidden = self.gru(x.unsqueeze(1) if one_step else x, hidden)  # (batch, time, hidden_size)
+            features = features.squeeze(1) if one_step else features
+        else:
+            features, hidden = x, None
+        logits = compute_router_logits(features.relu() if self.relu else features, self.fc.weight, self.fc.bias)
+        probs = logits.softmax(dim=-1)
+        weights = probs if dropped is None else dropped.apply(logits, probs)
+        indices = None
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            indices = weights.topk(self.top_k, dim=-1).indices
+            weights = torch.zeros_like(weights).scatter(-1, indices, weights.gather(-1, indices))
+        return RouterOutput(weights, probs, logits, indices, hidden)
+
+
+def compute_router_logits(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return a router's logits in float32 at least, also under autocast: a softmax over rounded logits flips choices.
+
+    Args:
+        features: (..., hidden) input of the router's last linear map.
+        weight: (experts, hidden).
+        bias: (experts,).
+    """
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        return F.linear(features.to(dtype), weight.to(dtype), bias.to(dtype))
+
+
+def compute_router_terms(output: RouterOutput) -> RouterTerms:
+    """Return load, importance, entropy, balance loss and z-loss of a batch of routing decisions.
+
+    The balance loss is equation 4 of Switch Transformers (https://arxiv.org/abs/2101.03961) without its factor alpha,
+    the z-loss equation 5 of ST-MoE (https://arxiv.org/abs/2202.08906).
+    """
+    num_experts = output.logits.shape[-1]
+    logits = output.logits.reshape(-1, num_experts)  # (decisions, experts)
+    log_probs = logits.log_softmax(dim=-1)
+    probs = log_probs.exp()
+    taken = logits.argmax(dim=-1) if output.indices is None else output.indices.reshape(-1)
+    load = torch.bincount(taken, minlength=num_experts).to(probs.dtype) / taken.numel()
+    importance = probs.mean(dim=0)
+    return RouterTerms(
+        load=load,
+        importance=importance,
+        entropy=-(probs * log_probs).sum(dim=-1).mean(),
+        balance=num_experts * (load * importance).sum(),
+        z=logits.logsumexp(dim=-1).square().mean(),
+    )
+
+
+class ExpertDropout(NamedTuple):
+    """Dropout of experts that the router hardly uses (training only).
+
+    An expert with weight w < gamma is dropped with probability beta - (beta / gamma) w: its logit becomes -inf and the
+    softmax is taken again. The expert with the largest weight is never dropped. The paper uses beta 0.8, gamma 0.1.
+    The noise is drawn by the caller, so that a rollout and its replay drop the same experts.
+    """
+
+    noise: Tensor  # (..., experts) uniform in [0, 1)
+    beta: float = 0.8
+    gamma: float = 0.1
+
+    def apply(self, logits: Tensor, probs: Tensor) -> Tensor:
+        """Return the routing weights after dropout, shaped like `probs` (..., experts)."""
+        drop = (probs < self.gamma) & (self.noise < self.beta - self.beta / self.gamma * probs)
+        drop = drop & (probs < probs.max(dim=-1, keepdim=True).values)
+        return logits.masked_fill(drop, -torch.inf).softmax(dim=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------- experts
+
+
+class Expert(nn.Module):
+    """One pathway through a layer: GRU -> Linear back to the layer's width; of size 0, the identity.
+
+    Args:
+        input_dim: Width of input and output.
+        hidden_size: Width of the GRU; 0 makes a skip expert, which has no weights and costs nothing.
+        relu: Apply ReLU between GRU and Linear (the paper's expert; the plain policy has none).
+        norm: Apply LayerNorm to the GRU's output. It stands where the paper's code has BatchNorm, which couples the
+            environments of a batch and differs between training and stepping.
+    """
+
+    def __init__(self, input_dim: int, hidden_size: int, *, relu: bool = False, norm: bool = False) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.relu = relu
+        self.norm: nn.LayerNorm | None = None
+        if hidden_size > 0:
+            self.gru = nn.GRU(input_dim, hidden_size, batch_first=True)
+            if norm:
+                self.norm = nn.LayerNorm(hidden_size)
+            self.projection = nn.Linear(hidden_size, input_dim)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return output (batch, input_dim) and new state (1, batch, hidden_size) for x (batch, input_dim)."""
+        if self.hidden_size == 0:
+            return x, hidden
+        features, hidden = self.gru(x.unsqueeze(1), hidden)
+        features = features.squeeze(1)  # (batch, hidden_size)
+        if self.norm is not None:
+            features = self.norm(features)
+        return self.projection(features.relu() if self.relu else features), hidden
+
+
+class MoELayer(nn.Module):
+    """A router and its experts: output = sum over experts of weight x expert(x).
+
+    Args:
+        dim: Width of input and output.
+        expert_sizes: Hidden size of each expert; 0 is a skip expert.
+        router_hidden_size: Width of the router's GRU.
+        relu: ReLU after every GRU (see `Router`, `Expert`).
+        norm: LayerNorm in the experts (see `Expert`).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        expert_sizes: Sequence[int],
+        router_hidden_size: int,
+        *,
+        relu: bool = False,
+        norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.router = Router(dim, router_hidden_size, len(expert_sizes), relu=relu)
+        self.experts = nn.ModuleList(Expert(dim, size, relu=relu, norm=norm) for size in expert_sizes)
+
+    def init_hidden(self, batch_size: int, device: torch.device | str | None = None) -> LayerHidden:
+        """Return zeros: the router's state and one state per expert, each (1, batch, size)."""
+        weight = self.router.fc.weight
+        device = weight.device if device is None else device
+
+        def zeros(size: int) -> Tensor:
+            return torch.zeros(1, batch_size, size, dtype=weight.dtype, device=device)
+
+        return zeros(self.router.hidden_size), [zeros(expert.hidden_size) for expert in self.experts]
+
+    def forward(
+        self, x: Tensor, hidden: LayerHidden, dropped: ExpertDropout | None = None
+    ) -> tuple[Tensor, LayerHidden, RouterOutput, Tensor]:
+        """Return output (batch, dim), new state, the router's output, expert outputs (batch, experts, dim)."""
+        h_router, h_experts = hidden
+        routed = self.router(x, h_router, dropped)
+        results = [expert(x, h) for expert, h in zip(self.experts, h_experts, strict=True)]
+        outputs = torch.stack([output for output, _ in results], dim=1)  # (batch, experts, dim)
+        mixed = torch.einsum("be,bed->bd", routed.weights.to(outputs.dtype), outputs)
+        return mixed, (routed.hidden, [h for _, h in results]), routed, outputs
+
+
+# ----------------------------------------------------------------------------------------------------------- policy
+
+
+class MixtureOfExpertsPolicy(nn.Module):
+    """Stateful policy: Linear -> layers of routed recurrent experts -> Linear to action logits.
+
+    Args:
+        input_dim: Width of the observation vector (152 for BabyAI: 7 x 7 x 3 view, 4 directions, 1 carrying).
+        intermediate_dim: Width D between the layers.
+        expert_hidden_sizes: Sizes of the experts, `[16, 32]` (one layer) or one list per layer; 0 is a skip.
+        router_hidden_size: Width of each router's GRU.
+        num_actions: Width of the output.
+        lang_dim: Width of the mission vector.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        intermediate_dim: int,
+        expert_hidden_sizes: Sequence[int] | Sequence[Sequence[int]],
+        router_hidden_size: int,
+        num_actions: int,
+        lang_dim: int = 32,
+    ) -> None:
+        super().__init__()
+        self.layer_expert_sizes = normalize_expert_sizes(expert_hidden_sizes)
+        self.input_projection = nn.Linear(input_dim + lang_dim, intermediate_dim)
+        self.moe_layers = nn.ModuleList(
+            MoELayer(intermediate_dim, sizes, router_hidden_size) for sizes in self.layer_expert_sizes
+        )
+        self.head = nn.Linear(intermediate_dim, num_actions)
+
+    def init_hidden(self, batch_size: int, device: torch.device | str | None = None) -> list[LayerHidden]:
+        """Return a zero state: per layer `(h_router, [h_expert, ...])`, each (1, batch, size), size 0 for a skip."""
+        return [layer.init_hidden(batch_size, device) for layer in self.moe_layers]
+
+    def forward(
+        self,
+        x: Tensor,
+        lang_embs: Tensor,
+        h: list[LayerHidden],
+        return_routing_info: bool = False,
+        dropped: Sequence[ExpertDropout] | None = None,
+    ) -> tuple[Tensor, list[LayerHidden], dict[str, dict[str, Tensor]] | None]:
+        """Take one step.
+
+        Args:
+            x: (batch, input_dim) observation vectors.
+            lang_embs: (batch, lang_dim) mission vectors.
+            h: State before the step, from `init_hidden` or the last call.
+            return_routing_info: Whether to return what the routers did.
+            dropped: Expert dropout per layer (training only).
+
+        Returns:
+            Logits (batch, num_actions); the new state; and None or, per layer, `{"layer_0": {"router_weights"
+            (batch, experts), "expert_outputs" (batch, experts, intermediate_dim), "layer_output" (batch,
+            intermediate_dim)}, ...}`. Router weights are those before expert dropout.
+        """
+        features = self.input_projection(torch.cat([x, lang_embs], dim=-1))  # (batch, D)
+        new_hidden: list[LayerHidden] = []
+        info: dict[str, dict[str, Tensor]] = {}
+        for index, layer in enumerate(self.moe_layers):
+            noise = None if dropped is None else dropped[index]
+            features, hidden, routed, outputs = layer(features, h[index], noise)
+            new_hidden.append(hidden)
+            info[f"layer_{index}"] = {
+                "router_weights": routed.probs,
+                "expert_outputs": outputs,
+                "layer_output": features,
+            }
+        return self.head(features), new_hidden, info if return_routing_info else None
+
+
+def reset_hidden_on_done(h: list[LayerHidden], dones: Tensor) -> list[LayerHidden]:
+    """Return the state with zeros where an episode has ended.
+
+    `torch.where` rather than a product: 0 x NaN is NaN, so a product would let a broken row live on.
+
+    Args:
+        h: State of `MixtureOfExpertsPolicy`.
+        dones: (batch,) bool, or numbers with 1 for an ended episode.
+    """
+    ended = dones.to(torch.bool).reshape(1, -1, 1)
+
+    def reset(state: Tensor) -> Tensor:
+        return torch.where(ended, torch.zeros_like(state), state)
+
+    return [(reset(h_router), [reset(state) for state in h_experts]) for h_router, h_experts in h]
+
+
+# ------------------------------------------------------------------------------------------------ price of complexity
+
+
+def compute_layer_lpc(weights: Tensor, expert_sizes: Sequence[int], exponent: float = 2.0) -> Tensor:
+    """Return sum over experts of weight x size^exponent, shape (...), for weights (..., experts) of one layer."""
+    costs = [float(size) ** exponent if size > 0 else 0.0 for size in expert_sizes]
+    return weights @ torch.tensor(costs, dtype=weights.dtype, device=weights.device)
+
+
+def compute_lpc(
+    routing_info: dict[str, dict[str, Tensor]], layer_expert_sizes: Sequence[Sequence[int]], exponent: float = 2.0
+) -> Tensor:
+    """Return the Learned Pathway Complexity, a scalar: summed over layers and experts, averaged over the batch.
+
+    Equation 1 of the paper: sum of router weight x expert_hidden_size^2. For [[0, 16, 32]] x 3 it is 0 when every
+    router takes the skip, 1280 for uniform weights, 3072 when every router takes the largest expert.
+
+    Args:
+        routing_info: As `MixtureOfExpertsPolicy.forward` returns it.
+        layer_expert_sizes: Expert sizes, one list per layer.
+        exponent: The paper's cost exponent.
+
+    Raises:
+        ValueError: If layers or experts do not match.
+    """
+    if len(routing_info) != len(layer_expert_sizes):
+        raise ValueError(f"expected routing of {len(layer_expert_sizes)} layers, found {sorted(routing_info)}")
+    per_layer = []
+    for index, sizes in enumerate(layer_expert_sizes):
+        weights = routing_info[f"layer_{index}"]["router_weights"]
+        if weights.shape[-1] != len(sizes):
+            raise ValueError(f"layer_{index}: expected {len(sizes)} router weights, found {weights.shape[-1]}")
+        per_layer.append(compute_layer_lpc(weights, sizes, exponent).mean())
+    return torch.stack(per_layer).sum()
