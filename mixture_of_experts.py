@@ -9,8 +9,8 @@ logits; what it remembers (the states of every router and expert) is a value tha
     hidden = reset_hidden_on_done(hidden, dones)                    # where an episode has ended
     lpc = compute_lpc(routing, policy.layer_expert_sizes)           # what the routers' choice costs
 
-This is the plain form, one `nn.GRU` call for each router and expert. The training loop runs the same weights through the
-packed form of `pipeline/packed.py`; a test holds the two together.
+This is the plain form, one `nn.GRU` call for each router and expert. The training loop runs the same weights through
+the packed form of `pipeline/packed.py`; a test holds the two together.
 
 Source: Cook, Akarca, Costa, Achterberg, "Brain-Like Processing Pathways Form in Models With Heterogeneous Experts",
 NeurIPS 2025, https://arxiv.org/abs/2506.02813 ("the paper" below).
@@ -113,9 +113,7 @@ class Router(nn.Module):
         self.recurrent = recurrent
         self.fc = nn.Linear(hidden_size if recurrent else input_dim, num_experts)
 
-    def forward(
-        self, x: Tensor, hidden: Tensor | None = None, dropped: ExpertDropout | None = None
-    ) -> RouterOutput:
+    def forward(self, x: Tensor, hidden: Tensor | None = None, dropped: ExpertDropout | None = None) -> RouterOutput:
         """Route one step or a whole sequence.
 
         Args:

@@ -2,7 +2,8 @@
 
     python train_mop.py --config config.yaml --seed 3 --lpc_alpha 1e-4
 
-Precedence is flag > YAML > default, wherever `--config` stands. Parsing, type checks and `--help` come from jsonargparse.
+Precedence is flag > YAML > default, wherever `--config` stands. jsonargparse does the parsing, the type checks and
+`--help`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The packed form: the same weights as a policy's `nn.GRU` modules, arranged so that a layer computes in a few calls.
 
-All GRUs of a layer, router and experts, read the same input. Their input weights are stacked, so that one matrix product
-gives all input gates, for a whole sequence at once; their recurrent weights form one block-diagonal matrix, so that one
-product a step gives all hidden gates. The state of a layer is a single (batch, H) tensor: the router's units first, then
-each expert's. The packed form is built from the modules once per unroll, differentiably: gradients arrive in the modules.
+All GRUs of a layer, router and experts, read the same input. Their input weights are stacked, so that one matrix
+product gives all input gates, for a whole sequence at once; their recurrent weights form one block-diagonal matrix, so
+that one product a step gives all hidden gates. The state of a layer is a single (batch, H) tensor: the router's units
+first, then each expert's. The packed form is built from the modules once per unroll, differentiably: gradients arrive
+in the modules.
 
     packed = pack(policy)
     hidden = packed.init_hidden(num_envs)
@@ -50,9 +51,7 @@ class GRUSequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx, gates_x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, episode_start: Tensor
-    ) -> Tensor:
+    def forward(ctx, gates_x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, episode_start: Tensor) -> Tensor:
         """Return all states (T, N, H).
 
         Args:
@@ -109,9 +108,7 @@ class GRUSequence(torch.autograd.Function):
         return grads_x, carried, grad_weight, flat.sum(dim=0), None
 
 
-def gru_sequence(
-    gates_x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, episode_start: Tensor
-) -> Tensor:
+def gru_sequence(gates_x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, episode_start: Tensor) -> Tensor:
     """Return the states (T, N, H) of GRUs run over T steps; see `GRUSequence` for the arguments."""
     return GRUSequence.apply(gates_x, hidden, weight, bias, episode_start)
 

@@ -1,0 +1,48 @@
+# Each target sets up what it needs in .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV   ?= .venv
+RUN     = $(VENV)/bin/python
+CONFIG ?= config.yaml
+ARGS   ?=
+
+.PHONY: help train test lint format check bench clean
+
+help:
+	@echo "make train   train the default policy (CONFIG=config.yaml, ARGS='--seed 1')"
+	@echo "make test    run the tests"
+	@echo "make check   format, lint and test, as CI does"
+	@echo "make bench   measure speed (docs/LOG.md keeps results)"
+	@echo "make format  rewrite the code in the project's format"
+	@echo "make clean   delete .venv and caches; results stay"
+
+$(VENV)/.run: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+train: $(VENV)/.run
+	$(RUN) train_mop.py --config $(CONFIG) $(ARGS)
+
+test: $(VENV)/.dev
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+
+format: $(VENV)/.dev
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+check: lint test
+
+bench: $(VENV)/.run
+	$(RUN) -m benchmarks.training
+	$(RUN) -m benchmarks.policy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

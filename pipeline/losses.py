@@ -1,0 +1,111 @@
+"""The loss of one unroll: imitation, and the price of complexity (equations 1 and 2 of https://arxiv.org/abs/2506.02813)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mixture_of_experts import compute_layer_lpc
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The terms of a loss by name, each a scalar tensor.
+
+    Attributes:
+        task: Mean cross-entropy against the expert's action over labelled steps; 0 if there are none.
+        lpc: Learned Pathway Complexity, averaged over steps; summed over layers.
+        lpc_per_layer: (layers,) its parts.
+        penalty: What is added to the task loss.
+        total: task + penalty, what is minimised.
+        accuracy: Share of labelled steps at which the most probable action is the expert's.
+        labelled: Share of steps with a label.
+    """
+
+    task: Tensor
+    lpc: Tensor
+    lpc_per_layer: Tensor
+    penalty: Tensor
+    total: Tensor
+    accuracy: Tensor
+    labelled: Tensor
+
+
+def compute_penalty(
+    task: Tensor, lpc: Tensor, *, alpha: float, normalize: bool, denominator: str = "detached", eps: float = 1e-2
+) -> Tensor:
+    """Return the price of complexity, a scalar.
+
+    Equation 1: alpha * LPC. Equation 2 (`normalize`): alpha * LPC / (task + eps). With `denominator="paper"` the
+    gradient also runs through that denominator, as published. The total's derivative with respect to the task loss is
+    then 1 - alpha * LPC / (task + eps)^2: negative once task < sqrt(alpha * LPC) - eps, so that the optimiser is paid
+    to make the task loss larger. "detached" treats the denominator as a constant and has no such regime.
+
+    Args:
+        task: Scalar task loss.
+        lpc: Scalar LPC.
+        alpha: Price.
+        normalize: Equation 2 instead of 1.
+        denominator: "detached" or "paper".
+        eps: Added to the denominator.
+    """
+    if not normalize:
+        return alpha * lpc
+    return alpha * lpc / ((task.detach() if denominator == "detached" else task) + eps)
+
+
+def compute_losses(
+    logits: Tensor,
+    expert_action: Tensor,
+    expert_valid: Tensor,
+    routing: Sequence[Tensor],
+    expert_sizes: Sequence[Sequence[int]],
+    *,
+    alpha: float = 0.0,
+    normalize: bool = False,
+    denominator: str = "detached",
+    eps: float = 1e-2,
+    exponent: float = 2.0,
+) -> LossTerms:
+    """Return the loss of an unroll of T steps of N environments.
+
+    A step without a label has no part in the task loss. An unroll without any label has no penalty either: equation 2
+    would charge it alpha * LPC / eps, a hundred times the usual price, for nothing learned.
+
+    Args:
+        logits: (T, N, actions).
+        expert_action: (T, N) int64 labels; any value where invalid.
+        expert_valid: (T, N) bool.
+        routing: Router probabilities per layer, each (T, N, experts); empty for the baseline.
+        expert_sizes: Expert sizes per layer.
+        alpha: Price of complexity; see `compute_penalty`.
+        normalize: As there.
+        denominator: As there.
+        eps: As there.
+        exponent: An expert costs size^exponent.
+    """
+    flat_logits, labels, valid = logits.flatten(0, 1), expert_action.flatten(), expert_valid.flatten()
+    count = valid.sum()
+    labels = torch.where(valid, labels, 0)
+    per_step = F.cross_entropy(flat_logits, labels, reduction="none")  # (T * N,)
+    # where, not a product: a masked step's loss may be inf, and inf x 0 is NaN.
+    task = torch.where(valid, per_step, 0.0).sum() / count.clamp(min=1)
+    correct = ((flat_logits.argmax(dim=-1) == labels) & valid).sum() / count.clamp(min=1)
+    per_layer = [compute_layer_lpc(w, sizes, exponent).mean() for w, sizes in zip(routing, expert_sizes, strict=True)]
+    lpc_per_layer = torch.stack(per_layer) if per_layer else task.new_zeros(0)
+    lpc = lpc_per_layer.sum()
+    penalty = compute_penalty(task, lpc, alpha=alpha, normalize=normalize, denominator=denominator, eps=eps)
+    penalty = torch.where(count > 0, penalty, 0.0)
+    return LossTerms(
+        task=task,
+        lpc=lpc,
+        lpc_per_layer=lpc_per_layer,
+        penalty=penalty,
+        total=task + penalty,
+        accuracy=correct,
+        labelled=valid.float().mean(),
+    )

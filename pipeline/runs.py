@@ -1,0 +1,262 @@
+"""A run from start to end: its folders, the guard against mixing runs, progress, interruption, the closing words."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from babyai.levels import UnknownTaskError, resolve_task_id
+from babyai.missions import MissionEncoderError
+from babyai.vector_env import ExpertError
+from pipeline.checkpoints import (
+    CheckpointError,
+    checkpoint_path,
+    list_checkpoints,
+    read_checkpoint,
+    run_folder,
+)
+from pipeline.config import ConfigError, TrainConfig, parse_config, resolved_yaml
+from pipeline.files import replace_atomically
+from pipeline.imitation import ImitationTrainer, TrainingError
+from pipeline.tracking import Tracker
+
+SWITCHES = {
+    "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
+    "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
+}
+USER_ERRORS = (ConfigError, UnknownTaskError, MissionEncoderError, CheckpointError, ExpertError, TrainingError)
+
+
+class RunFolderError(ConfigError):
+    """A run's folder holds something that must not be overwritten by accident."""
+
+
+@dataclass
+class Interruption:
+    """Turns Ctrl-C and SIGTERM into a wish to stop after the current update; a second one stops at once."""
+
+    signal_number: int | None = None
+    _previous: dict[int, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> Interruption:
+        """Install the handlers."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put back the handlers that were there."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal_number is not None:
+            raise KeyboardInterrupt
+        self.signal_number = number
+
+
+def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> int:
+    """Parse the command line, run, and return the exit code: 0 done, 2 refused, 128 + signal when interrupted."""
+    try:
+        config, switches = parse_config(description, argv, extra_flags=SWITCHES, **forced)
+        return run_training(config, **switches)
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> int:
+    """Train one run to its end, or to an interruption; return the exit code.
+
+    Args:
+        config: Settings.
+        resume: Continue from the newest checkpoint, if there is one.
+        overwrite: Delete what an earlier run left.
+
+    Raises:
+        RunFolderError: If the folder holds another run, or this one and neither switch is given.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
+    named = TrainConfig(**{**config.to_dict(), "task_id": resolve_task_id(config.task_id)})
+    folder, logs = run_folder(named.checkpoint_dir, named), run_folder(named.log_dir, named)
+    if overwrite:
+        _clear(folder, logs)
+    newest = _newest_checkpoint(folder)
+    if newest is not None and newest["update"] >= named.num_updates and _same_run(folder, named):
+        print(f"{folder}: this run is complete ({newest['update']} updates). --overwrite starts it afresh.")
+        _closing_words(folder, logs)
+        return 0
+    if newest is not None and not resume and _same_run(folder, named):
+        raise RunFolderError(
+            f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, --overwrite to "
+            "delete it, or choose another --trial or --seed"
+        )
+    trainer = ImitationTrainer(named, announce=tqdm.write, resume=newest if resume else None)
+    _guard(folder, trainer.config, empty=newest is None)
+    _write_config(folder, trainer.config)
+    _write_config(logs, trainer.config)
+    print(_opening_words(trainer, folder), flush=True)
+    tracker = Tracker(
+        logs,
+        config=trainer.config.to_dict(),
+        tensorboard=named.tensorboard,
+        wandb_project=named.wandb_project,
+        resume_update=trainer.update if trainer.update else None,
+    )
+    with tracker, Interruption() as interruption:
+        _train(trainer, tracker, folder, interruption)
+        if interruption.signal_number is not None:
+            path = checkpoint_path(folder, trainer.update)
+            trainer.save(path)
+            print(f"interrupted after update {trainer.update}; saved {path}; --resume continues from there")
+            return 128 + interruption.signal_number
+        trainer.save(checkpoint_path(folder, None))
+        if trainer.config.final_eval_episodes:
+            _final_evaluation(trainer, tracker)
+    _closing_words(folder, logs)
+    return 0
+
+
+def _train(trainer: ImitationTrainer, tracker: Tracker, folder: Path, interruption: Interruption) -> None:
+    """Run updates, logging, periodic evaluation and checkpoints until the end or an interruption."""
+    config = trainer.config
+    with tqdm(
+        total=config.num_updates, initial=trainer.update, desc="training", unit="update", dynamic_ncols=True
+    ) as bar:
+        while trainer.update < config.num_updates and interruption.signal_number is None:
+            trainer.run_update()
+            bar.update()
+            last = trainer.update == config.num_updates
+            if trainer.update % config.log_interval == 0 or last:
+                metrics = trainer.take_metrics()
+                if config.eval_interval and (trainer.update % config.eval_interval == 0 or last):
+                    metrics.update(trainer.evaluate(config.eval_episodes).metrics())
+                tracker.log(trainer.update, {"env_steps": trainer.env_steps, **metrics})
+                bar.set_postfix_str(_progress(metrics))
+            if config.checkpoint_interval and trainer.update % config.checkpoint_interval == 0 and not last:
+                trainer.save(checkpoint_path(folder, trainer.update))
+
+
+def _progress(metrics: dict[str, float | int | None]) -> str:
+    """Return the figures one watches: success, loss, LPC, speed."""
+    success = metrics.get("rollout/success_rate")
+    parts = [
+        "success -" if success is None else f"success {success:.2f}",
+        f"loss {metrics['train/task_loss']:.3f}",
+        f"LPC {metrics['train/lpc']:.0f}",
+        f"{metrics['time/env_steps_per_second']:.0f} env-steps/s",
+    ]
+    return ", ".join(parts)
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
+
+
+def _newest_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return the content of the readable checkpoint with the most updates, None where there is none."""
+    newest = None
+    for path in list_checkpoints(folder)[-2:]:  # the last numbered one and the final one
+        content = read_checkpoint(path)
+        if newest is None or content["update"] > newest["update"]:
+            newest = content
+    return newest
+
+
+def _stored_identity(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.yaml"
+    if not path.exists():
+        return None
+    try:
+        return TrainConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))).identity()
+    except (yaml.YAMLError, ConfigError, TypeError) as error:
+        raise RunFolderError(f"{path}: expected the configuration of a run ({error}); --overwrite deletes it") from None
+
+
+def _differences(folder: Path, config: TrainConfig) -> list[str]:
+    """Return the fields in which the folder's run differs, as readable text; `auto` agrees with any encoder."""
+    stored = _stored_identity(folder) or {}
+    wanted = config.identity()
+    return [
+        f"{name} is {stored[name]!r} there, {wanted[name]!r} here"
+        for name in wanted
+        if name in stored and stored[name] != wanted[name] and not (name == "lang_encoder" and wanted[name] == "auto")
+    ]
+
+
+def _same_run(folder: Path, config: TrainConfig) -> bool:
+    """Return True, or raise if the folder holds another run."""
+    differences = _differences(folder, config)
+    if differences:
+        raise RunFolderError(
+            f"{folder} holds another run ({'; '.join(differences)}). Choose another --trial or --seed, or pass "
+            "--overwrite to delete it"
+        )
+    return True
+
+
+def _guard(folder: Path, config: TrainConfig, *, empty: bool) -> None:
+    """Refuse to mix runs; a folder that never got as far as a checkpoint holds nothing to protect."""
+    if not empty:
+        _same_run(folder, config)
+
+
+def _clear(folder: Path, logs: Path) -> None:
+    """Delete the files of an earlier run, and only those that a run writes."""
+    for path in [*list_checkpoints(folder), folder / "config.yaml", logs / "config.yaml", logs / "metrics.jsonl"]:
+        path.unlink(missing_ok=True)
+    for path in logs.glob("events.out.tfevents.*"):
+        path.unlink()
+    shutil.rmtree(logs / "wandb", ignore_errors=True)
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    with replace_atomically(folder / "config.yaml") as temporary:
+        temporary.write_text(resolved_yaml(config), encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def _opening_words(trainer: ImitationTrainer, folder: Path) -> str:
+    config = trainer.config
+    weights = sum(parameter.numel() for parameter in trainer.policy.parameters())
+    model = f"hidden size {config.hidden_size}" if config.policy == "gru" else f"experts {config.expert_hidden_sizes}"
+    return (
+        f"{config.task_id}: policy {config.policy}, {model}, {weights:,} weights, seed {config.seed}, "
+        f"{config.num_updates} updates of {config.num_envs} environments x {config.unroll_len} steps "
+        f"on {trainer.device}" + (f"; resumed at update {trainer.update}" if trainer.update else "")
+    )
+
+
+def _final_evaluation(trainer: ImitationTrainer, tracker: Tracker) -> None:
+    played = trainer.evaluate(trainer.config.final_eval_episodes)
+    metrics = played.metrics()
+    tracker.log(trainer.update, {"env_steps": trainer.env_steps, **metrics})
+    rate, count = metrics["eval/success_rate"], metrics["eval/episodes"]
+    if rate is None:
+        print("final evaluation: no level that the expert can solve")
+        return
+    lpc = "" if played.lpc is None else f", mean LPC {played.lpc:.0f}"
+    ratio = metrics["eval/path_ratio"]
+    print(
+        f"final evaluation on {count} fixed levels: success {rate:.1%} "
+        f"(95% interval {metrics['eval/success_low']:.1%} to {metrics['eval/success_high']:.1%})"
+        + ("" if ratio is None else f", path ratio {ratio:.2f}")
+        + lpc
+    )
+
+
+def _closing_words(folder: Path, logs: Path) -> None:
+    print(f"checkpoint  {checkpoint_path(folder, None)}")
+    print(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
+    print("next        python batch_eval.py")

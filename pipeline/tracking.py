@@ -1,0 +1,224 @@
+"""Metrics of a run: a JSONL file always, TensorBoard by default, Weights & Biases when asked.
+
+    with Tracker(run_dir, config=resolved_config) as tracker:
+        tracker.log(update, {"env_steps": 512, "train/task_loss": 1.7, "rollout/success_rate": None})
+
+`METRICS` is the one table of keys. Trackers other than the JSONL file are imported when they are used.
+"""
+
+import json
+import math
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.files import replace_atomically
+
+METRICS: dict[str, str] = {
+    "env_steps": "environment steps trained on so far, all environments together",
+    "train/task_loss": "mean cross-entropy against the expert's action over labelled steps, nats",
+    "train/lpc": "learned pathway complexity (sum of weight x expert size^2), mean over steps",
+    "train/lpc/layer_{i}": "the part of train/lpc that comes from layer i",
+    "train/penalty": "what is added to the task loss: alpha * LPC, over task + eps if normalised",
+    "train/total_loss": "task loss + penalty, the number that is minimised",
+    "train/accuracy": "share of labelled steps on which the likeliest action is the expert's, 0 to 1",
+    "train/labelled_fraction": "share of the update's steps that carry an expert label, 0 to 1",
+    "train/grad_norm": "Euclidean norm of the gradient of all trained parameters, before clipping",
+    "train/router_entropy/layer_{i}": "mean entropy of layer i's weights, nats; 0: one expert takes all",
+    "rollout/success_rate": "share of the window's episodes that ended in success, 0 to 1",
+    "rollout/failure_rate": "share of the window's episodes that ended in failure, 0 to 1",
+    "rollout/timeout_rate": "share of the window's episodes that ran out of steps, 0 to 1",
+    "rollout/window_episodes": "episodes in the window: the denominator of the three rates",
+    "rollout/path_ratio": "mean of steps / expert's steps over successes with a known expert plan",
+    "rollout/path_ratio_episodes": "episodes behind rollout/path_ratio",
+    "rollout/episodes_total": "episodes ended since the run began",
+    "rollout/episode_steps": "mean length of the window's episodes, steps",
+    "rollout/unsolvable_levels": "levels the expert could not solve, replaced by others, so far",
+    "rollout/unlabelled_steps": "steps the expert could not label, left out of the loss, so far",
+    "rollout/expert_action_prob": "probability that a step takes the expert's action, 0 to 1",
+    "time/env_steps_per_second": "environment steps per second since the last line, all environments together",
+    "time/seconds": "wall-clock seconds spent training so far",
+    "eval/success_rate": "share of the fixed evaluation levels solved, 0 to 1",
+    "eval/success_low": "lower end of the 95 % Wilson interval of eval/success_rate",
+    "eval/success_high": "upper end of the 95 % Wilson interval of eval/success_rate",
+    "eval/episodes": "evaluation episodes played, the denominator of eval/success_rate",
+    "eval/mean_lpc": "mean learned pathway complexity over all steps of the evaluation episodes",
+    "eval/path_ratio": "mean of steps / expert's steps over successful evaluation episodes",
+    "eval/mean_steps": "mean length of the evaluation episodes, steps",
+}
+"""Every metric that may be logged, and what it means; `{i}` stands for a layer's index, counted from 0."""
+
+METRICS_FILE = "metrics.jsonl"
+WANDB_ID_FILE = "wandb_id.txt"
+
+
+class Tracker:
+    """Writes the metrics of one run to its folder and to the trackers that were asked for."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        config: Mapping[str, Any],
+        tensorboard: bool = True,
+        wandb_project: str | None = None,
+        resume_update: int | None = None,
+        announce: Callable[[str], object] = print,
+    ):
+        """Open the run's files.
+
+        Args:
+            run_dir: folder for `metrics.jsonl`, TensorBoard's event files and wandb's; made when missing.
+            config: the resolved configuration; wandb stores it.
+            tensorboard: write event files; without tensorboard installed this is announced and left out.
+            wandb_project: Weights & Biases project; None leaves wandb alone (it need not be installed).
+            resume_update: the run continues after this update: what was logged later is dropped, so that no
+                update appears twice. None starts afresh and replaces what an earlier run left.
+            announce: called with a line worth telling the user.
+
+        Raises:
+            ImportError: `wandb_project` is set and wandb is not installed.
+            ValueError: the `metrics.jsonl` to continue is damaged before its last line.
+        """
+        self.run_dir = Path(run_dir)
+        wandb = _import_wandb() if wandb_project else None  # before any file is touched
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        path = self.run_dir / METRICS_FILE
+        kept = [] if resume_update is None else _read_lines_until(path, resume_update)
+        with replace_atomically(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+        self._writer = self._run = None
+        try:
+            if tensorboard:
+                self._writer = _open_tensorboard(self.run_dir, resume_update, announce)
+            if wandb is not None:
+                self._run = _open_wandb(wandb, self.run_dir, wandb_project, config, resume_update)
+        except BaseException:
+            self.close(failed=True)
+            raise
+
+    def log(self, update: int, metrics: Mapping[str, float | int | None]) -> None:
+        """Write one line for `update`; None, NaN and infinities become null, and are left out elsewhere.
+
+        Args:
+            update: number of the update, from 1; TensorBoard's step.
+            metrics: values by key; `env_steps` among them, or its field is null.
+
+        Raises:
+            KeyError: a key is not in `METRICS`; nothing is written then.
+        """
+        for key in metrics:
+            if not is_metric(key):
+                raise KeyError(f"{key!r} is not in pipeline.tracking.METRICS; add it there with its meaning")
+        values = {key: _plain(value) for key, value in metrics.items()}
+        line = {"update": int(update), "env_steps": values.pop("env_steps", None), **values}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+        present = {key: value for key, value in line.items() if value is not None}
+        if self._writer is not None:
+            for key, value in present.items():
+                if key != "update":
+                    self._writer.add_scalar(key, value, global_step=update)
+        if self._run is not None:
+            # No step=: wandb drops what is logged for a step it has seen, which a resumed run has to repeat.
+            self._run.log(present)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Flush and close everything; closing twice does no harm.
+
+        Args:
+            failed: mark the run as crashed where a tracker knows the difference (wandb).
+        """
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._run is not None:
+            self._run.finish(exit_code=int(failed))
+            self._run = None
+
+    def __enter__(self) -> Self:
+        """Return the tracker itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; an exception on its way out marks the run as failed."""
+        self.close(failed=kind is not None)
+
+
+def is_metric(key: str) -> bool:
+    """Return whether `key` is in `METRICS`, a layer's number standing where the table has `{i}`."""
+    return "{i}" not in key and re.sub(r"layer_(0|[1-9][0-9]*)$", "layer_{i}", key) in METRICS
+
+
+def _plain(value: Any) -> float | int | None:
+    """Return a number JSON can hold: int stays int; numpy and torch scalars become float or int."""
+    if value is None:
+        return None
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, int):
+        return int(value)
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _read_lines_until(path: Path, last_update: int) -> list[str]:
+    """Return the lines of a metrics file up to and including `last_update`, each ending in a newline."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            update = json.loads(line)["update"]
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break  # a kill in the middle of a write leaves half a line
+            raise ValueError(
+                f"expected one JSON object with an 'update' per line, found {line[:80]!r} "
+                f"in {path}, line {number}; repair or remove the file"
+            ) from error
+        if update <= last_update:
+            kept.append(line + "\n")
+    return kept
+
+
+def _open_tensorboard(run_dir: Path, resume_update: int | None, announce: Callable[[str], object]) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        announce("tensorboard is not installed (pip install tensorboard): metrics go to metrics.jsonl only")
+        return None
+    # Events at or after purge_step that older files of this folder hold are hidden: all of them for a new run.
+    return SummaryWriter(str(run_dir), purge_step=0 if resume_update is None else resume_update + 1)
+
+
+def _import_wandb() -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ImportError(
+            "wandb_project is set and wandb is not installed; pip install wandb, or set wandb_project: null"
+        ) from error
+    return wandb
+
+
+def _open_wandb(wandb: Any, run_dir: Path, project: str, config: Mapping[str, Any], resume_update: int | None) -> Any:
+    """Start a wandb run; a resumed one goes on under the id its folder remembers."""
+    id_file = run_dir / WANDB_ID_FILE
+    if resume_update is not None and id_file.exists():
+        run_id = id_file.read_text(encoding="utf-8").strip()
+    else:
+        run_id = uuid.uuid4().hex[:8]
+        with replace_atomically(id_file) as temporary:
+            temporary.write_text(run_id + "\n", encoding="utf-8")
+    run = wandb.init(project=project, config=dict(config), dir=str(run_dir), id=run_id, resume="allow")
+    run.define_metric("*", step_metric="update")  # every chart over updates, as in the other trackers
+    return run

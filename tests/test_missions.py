@@ -1,0 +1,521 @@
+"""Mission encoders: what they return, how they are recognised again, and when they refuse."""
+
+import http.server
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from babyai import missions
+from babyai.missions import (
+    FOREIGN_DESCRIPTION,
+    MISSION_WIDTH,
+    MissionEncoderError,
+    build_mission_encoder,
+    embed_builtin,
+    restore_mission_encoder,
+)
+
+WORDS = ("go to the a red green blue ball box key door open pick up put next then and after you , behind left").split()
+SENTENCES = [
+    "go to the red ball",
+    "open a blue door",
+    "put the red ball next to the blue box",
+    "pick up a key, then open the green door",
+    "go to the red box",
+    "open the door",
+    "open the blue door",
+]
+
+GOLDEN_HEAD = [
+    -0.3206180930137634,
+    -0.9618542194366455,
+    -2.03058123588562,
+    -0.7481088638305664,
+    0.10687269270420074,
+    -0.3206180930137634,
+]
+GOLDEN_TAIL = [-0.3206180930137634, 1.3893450498580933, -0.7481088638305664]
+GOLDEN_FINGERPRINT = "d9a139b6363b7972b23e93aed8b90e81181ab67b5e090bd7ef83a638f823b3e0"
+
+
+def silent(line: str) -> None:
+    """Take an announcement and drop it."""
+
+
+def cosine(a: str, b: str) -> float:
+    return float(embed_builtin(a) @ embed_builtin(b)) / MISSION_WIDTH
+
+
+def save_tiny_distilbert(folder: Path, seed: int = 0, **overrides) -> Path:
+    """Save a real, randomly initialised DistilBERT with a WordPiece vocabulary."""
+    from transformers import BertTokenizer, DistilBertConfig, DistilBertModel
+
+    folder.mkdir(parents=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    sizes = {"vocab_size": len(vocabulary), "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
+    config = DistilBertConfig(**{**sizes, "max_position_embeddings": 32, **overrides})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        DistilBertModel(config).save_pretrained(folder)
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> Path:
+    return save_tiny_distilbert(tmp_path_factory.mktemp("hf") / "tiny")
+
+
+# --- builtin ------------------------------------------------------------------
+
+
+def test_builtin_golden_values():
+    """Frozen: a change here makes every checkpoint trained with the built-in encoder unreadable."""
+    vector = embed_builtin("go to the red ball")
+    assert vector.dtype == np.float32
+    assert vector.shape == (MISSION_WIDTH,)
+    assert vector[:6].tolist() == GOLDEN_HEAD
+    assert vector[-3:].tolist() == GOLDEN_TAIL
+    assert build_mission_encoder("builtin", announce=silent).fingerprint == GOLDEN_FINGERPRINT
+
+
+def test_builtin_has_unit_variance():
+    vectors = np.stack([embed_builtin(s) for s in SENTENCES]).astype(np.float64)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), np.sqrt(MISSION_WIDTH), rtol=1e-6)
+    assert np.abs(vectors.mean(axis=1)).max() < 0.15  # standard error 1 / sqrt(768) = 0.036
+
+
+def test_builtin_normalisation():
+    expected = embed_builtin("go to the red ball, then open a door")
+    assert np.array_equal(embed_builtin("  Go to\tthe RED ball ,then open a door\n"), expected)
+    assert not np.array_equal(embed_builtin("go to the red ball then open a door"), expected)
+
+
+def test_builtin_accepts_any_text():
+    vectors = [embed_builtin(s) for s in ("", ",", "grün", "the the the", "\ud800")]
+    assert all(np.isfinite(v).all() for v in vectors)
+    assert len({v.tobytes() for v in vectors}) == len(vectors)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("put the red ball next to the blue box", "put the blue ball next to the red box"),
+        ("go to a red ball, then open the blue door", "open the blue door, then go to a red ball"),
+        ("go to a red ball", "go to the red ball"),
+        ("go to the red ball", "go to the red box"),
+    ],
+)
+def test_builtin_near_misses_stay_apart(a, b):
+    assert cosine(a, b) < 0.95
+
+
+def test_builtin_shared_words_are_similar():
+    assert cosine("go to the red ball", "go to the blue ball") > 0.5
+    assert abs(cosine("go to the red ball", "open a grey door")) < 0.2
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(st.sampled_from(WORDS), min_size=2, max_size=12), data=st.data())
+def test_builtin_word_order_matters(words, data):
+    other = data.draw(st.permutations(words))
+    if other == words:
+        assert np.array_equal(embed_builtin(" ".join(other)), embed_builtin(" ".join(words)))
+    else:
+        assert cosine(" ".join(words), " ".join(other)) < 0.99
+
+
+def test_builtin_missions_survive_the_frozen_projection():
+    """The policy sees 32 numbers: colour and object must be readable there, in new combinations too."""
+    colors, objects = "red green blue purple yellow grey".split(), "ball box key".split()
+    cases = [(a, c, o) for a in ("a", "the") for c in colors for o in objects]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        projection = torch.nn.Linear(MISSION_WIDTH, 32).requires_grad_(False)
+    encoder = build_mission_encoder("builtin", announce=silent)
+    seen = projection(encoder.encode([f"go to {a} {c} {o}" for a, c, o in cases])).double().numpy()
+    distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
+    scale = np.linalg.norm(seen - seen.mean(0), axis=1).mean()
+    assert distances[~np.eye(len(cases), dtype=bool)].min() > 0.4 * scale
+    held_out = np.array([colors.index(c) % 3 == objects.index(o) for _, c, o in cases])
+    inputs = np.c_[seen, np.ones(len(cases))]
+    for labels in (np.array([c for _, c, _ in cases]), np.array([o for _, _, o in cases])):
+        names = np.unique(labels)
+        targets = (labels[~held_out, None] == names).astype(float)
+        weights = np.linalg.lstsq(inputs[~held_out], targets, rcond=1e-3)[0]
+        guessed = names[(inputs @ weights).argmax(1)]
+        assert (guessed == labels)[~held_out].all()
+        assert (guessed == labels)[held_out].mean() > 0.8  # chance: 1/6 and 1/3
+
+
+# --- cache ------------------------------------------------------------------
+
+
+def test_each_distinct_sentence_is_encoded_once():
+    encoder = build_mission_encoder("builtin", announce=silent)
+    embed, computed = encoder._embed, []
+    encoder._embed = lambda sentences: computed.append(list(sentences)) or embed(sentences)
+    first = encoder.encode([SENTENCES[0], SENTENCES[1], SENTENCES[0]])
+    second = encoder.encode([SENTENCES[2], SENTENCES[1]])
+    assert computed == [[SENTENCES[0], SENTENCES[1]], [SENTENCES[2]]]
+    assert torch.equal(first[0], first[2])
+    assert torch.equal(first[1], second[1])
+
+
+def test_cache_growth_keeps_rows():
+    encoder = build_mission_encoder("builtin", announce=silent)
+    sentences = [f"go to room {i}" for i in range(40)]
+    for sentence in sentences:
+        encoder.encode([sentence])
+    assert np.array_equal(encoder.encode(sentences).numpy(), np.stack([embed_builtin(s) for s in sentences]))
+
+
+def test_cache_is_bounded(monkeypatch):
+    monkeypatch.setattr(missions, "CACHE_LIMIT", 4)
+    encoder = build_mission_encoder("builtin", announce=silent)
+    for start in range(4):
+        chosen = SENTENCES[start : start + 3]
+        assert np.array_equal(encoder.encode(chosen).numpy(), np.stack([embed_builtin(s) for s in chosen]))
+        assert len(encoder._rows) <= 4
+
+
+def test_returned_embeddings_are_copies_usable_in_training():
+    encoder = build_mission_encoder("builtin", announce=silent)
+    vectors = encoder.encode(SENTENCES[:2])
+    torch.nn.Linear(MISSION_WIDTH, 3)(vectors).sum().backward()
+    vectors.zero_()
+    assert np.array_equal(encoder.encode(SENTENCES[:1])[0].numpy(), embed_builtin(SENTENCES[0]))
+
+
+def test_empty_list_and_single_string():
+    encoder = build_mission_encoder("builtin", announce=silent)
+    assert encoder.encode([]).shape == (0, MISSION_WIDTH)
+    with pytest.raises(TypeError, match="one string"):
+        encoder.encode("go to the red ball")
+
+
+# --- Hugging Face ------------------------------------------------------------------
+
+
+def test_distilbert_folder(model_folder, capfd):
+    lines = []
+    before = torch.get_rng_state()
+    encoder = build_mission_encoder(str(model_folder), announce=lines.append)
+    assert torch.equal(torch.get_rng_state(), before)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    assert len(lines) == 1
+    assert str(model_folder) in lines[0]
+    assert (encoder.kind, encoder.width) == ("huggingface", 32)
+    vectors = encoder.encode(SENTENCES)
+    assert vectors.shape == (len(SENTENCES), 32)
+    assert vectors.dtype == torch.float32
+    assert not vectors.requires_grad
+
+
+def test_distilbert_equals_plain_transformers(model_folder):
+    """Batched by length here; there one by one, and padded in one batch with its mask."""
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(model_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    together = build_mission_encoder(str(model_folder), announce=silent).encode(SENTENCES)
+    single = build_mission_encoder(str(model_folder), announce=silent)
+    with torch.no_grad():
+        plain = [model(**tokenizer(s, return_tensors="pt")).last_hidden_state[0, 0] for s in SENTENCES]
+        padded = model(**tokenizer(SENTENCES, padding=True, return_tensors="pt")).last_hidden_state[:, 0]
+    torch.testing.assert_close(together, torch.stack(plain), atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, padded, atol=1e-5, rtol=0)
+    one_by_one = torch.cat([single.encode([s]) for s in SENTENCES])
+    torch.testing.assert_close(together, one_by_one, atol=1e-6, rtol=0)
+
+
+def test_distilbert_runs_in_batches_and_once(model_folder, monkeypatch):
+    from transformers import DistilBertModel
+
+    encoder = build_mission_encoder(str(model_folder), announce=silent)
+    shapes, forward = [], DistilBertModel.forward
+
+    def counted(self, input_ids, **kwargs):
+        shapes.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(DistilBertModel, "forward", counted)
+    same_length = [f"go to the {c} {o}" for c in ("red", "green", "blue") for o in ("ball", "box", "key")]
+    encoder.encode([*same_length, *same_length, "open the door"])
+    encoder.encode([*same_length, "open the door"])
+    assert sorted(shapes) == [(1, 5), (9, 7)]  # [CLS] and [SEP] are tokens too
+
+
+def test_fingerprint_follows_weights_not_paths(model_folder, tmp_path):
+    from transformers import DistilBertModel
+
+    original = build_mission_encoder(str(model_folder), announce=silent)
+    copy = Path(shutil.copytree(model_folder, tmp_path / "copy"))
+    assert build_mission_encoder(str(copy), announce=silent).fingerprint == original.fingerprint
+
+    model = DistilBertModel.from_pretrained(model_folder)
+    pickled = Path(shutil.copytree(model_folder, tmp_path / "pickled"))
+    (pickled / "model.safetensors").unlink()
+    torch.save(model.state_dict(), pickled / "pytorch_model.bin")
+    assert build_mission_encoder(str(pickled), announce=silent).fingerprint == original.fingerprint
+
+    with torch.no_grad():
+        model.transformer.layer[1].ffn.lin1.weight[3, 5] += 1e-3
+    model.save_pretrained(copy)
+    assert build_mission_encoder(str(copy), announce=silent).fingerprint != original.fingerprint
+
+
+def test_fingerprint_covers_vocabulary(model_folder, tmp_path):
+    original = build_mission_encoder(str(model_folder), announce=silent)
+    swapped = Path(shutil.copytree(model_folder, tmp_path / "swapped"))
+    for file in ("tokenizer.json", "vocab.txt"):
+        if (swapped / file).exists():
+            text = (swapped / file).read_text()
+            (swapped / file).write_text(text.replace("red", "?").replace("green", "red").replace("?", "green"))
+    assert build_mission_encoder(str(swapped), announce=silent).fingerprint != original.fingerprint
+
+
+def test_fingerprint_ignores_a_random_pooler(tmp_path):
+    """BERT's pooler is missing from many files and random then; it does not touch the hidden states."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    folder = save_tiny_distilbert(tmp_path / "bert")
+    (folder / "model.safetensors").unlink()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    BertForMaskedLM(BertConfig(vocab_size=64, **sizes)).save_pretrained(folder)
+    prints = {build_mission_encoder(str(folder), announce=silent).fingerprint for _ in range(2)}
+    assert len(prints) == 1
+
+
+# --- restoring ------------------------------------------------------------------
+
+
+def test_restore_accepts_the_same_encoder(model_folder, tmp_path):
+    for name in ("builtin", str(model_folder)):
+        encoder = build_mission_encoder(name, announce=silent)
+        description = json.loads(json.dumps(encoder.describe()))
+        assert set(description) == {"kind", "name", "fingerprint", "width"}
+        lines = []
+        again = restore_mission_encoder(description, announce=lines.append, override="auto")
+        assert torch.equal(again.encode(SENTENCES), encoder.encode(SENTENCES))
+        assert len(lines) == 1
+    moved = Path(shutil.copytree(model_folder, tmp_path / "moved"))
+    gone = {**description, "name": str(tmp_path / "gone" / "folder")}
+    with pytest.raises(MissionEncoderError, match=r"--lang_encoder FOLDER"):
+        restore_mission_encoder(gone, announce=silent)
+    assert restore_mission_encoder(gone, announce=silent, override=str(moved)).name == str(moved.resolve())
+
+
+def test_restore_refuses_other_weights(model_folder, tmp_path):
+    description = build_mission_encoder(str(model_folder), announce=silent).describe()
+    other = save_tiny_distilbert(tmp_path / "other", seed=1)
+    found = build_mission_encoder(str(other), announce=silent).fingerprint
+    with pytest.raises(MissionEncoderError) as caught:
+        restore_mission_encoder(description, announce=silent, override=str(other))
+    for part in (description["fingerprint"][:12], found[:12], "--lang_encoder"):
+        assert part in str(caught.value)
+
+
+def test_restore_never_swaps_kinds(model_folder):
+    builtin = build_mission_encoder("builtin", announce=silent).describe()
+    with pytest.raises(MissionEncoderError, match="builtin"):
+        restore_mission_encoder(builtin, announce=silent, override=str(model_folder))
+    with pytest.raises(MissionEncoderError, match="distilbert-base-uncased"):
+        restore_mission_encoder(None, announce=silent, override="builtin")
+    with pytest.raises(MissionEncoderError, match="000000000000"):
+        restore_mission_encoder({**builtin, "fingerprint": "0" * 64}, announce=silent)
+    with pytest.raises(MissionEncoderError, match="kind"):
+        restore_mission_encoder({"name": "builtin"}, announce=silent)
+
+
+def test_restore_of_a_foreign_checkpoint(model_folder, tmp_path, monkeypatch):
+    """Without a fingerprint nothing can be verified, but the width must fit and builtin never steps in."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(missions, "_find_cached", lambda name: None)
+    for description in (None, FOREIGN_DESCRIPTION):
+        with pytest.raises(MissionEncoderError, match="distilbert-base-uncased"):
+            restore_mission_encoder(description, announce=silent)
+    with pytest.raises(MissionEncoderError, match="width 768"):
+        restore_mission_encoder(None, announce=silent, override=str(model_folder))
+    wide = save_tiny_distilbert(tmp_path / "wide", dim=MISSION_WIDTH, hidden_dim=8, n_layers=1)
+    lines = []
+    encoder = restore_mission_encoder(None, announce=lines.append, override=str(wide))
+    assert encoder.encode(SENTENCES).shape == (len(SENTENCES), MISSION_WIDTH)
+    assert "no fingerprint" in lines[0]
+
+
+# --- errors ------------------------------------------------------------------
+
+
+def test_folders_that_hold_no_encoder(model_folder, tmp_path):
+    def error(name: str) -> str:
+        with pytest.raises(MissionEncoderError) as caught:
+            build_mission_encoder(name, announce=silent)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "neither" in error(str(tmp_path / "missing"))
+    assert "neither" in error("./missing")
+    assert "config.json" in error(str(tmp_path))
+
+    bare = Path(shutil.copytree(model_folder, tmp_path / "bare"))
+    for file in bare.glob("*"):
+        if file.name.startswith(("tokenizer", "vocab")):
+            file.unlink()
+    assert "tokenizer" in error(str(bare))
+
+    no_weights = Path(shutil.copytree(model_folder, tmp_path / "no_weights"))
+    (no_weights / "model.safetensors").write_bytes(b"not a tensor")
+    assert "cannot be loaded" in error(str(no_weights))
+
+    deeper = Path(shutil.copytree(model_folder, tmp_path / "deeper"))
+    config = json.loads((deeper / "config.json").read_text())
+    (deeper / "config.json").write_text(json.dumps({**config, "n_layers": 3}))
+    assert "lacks" in error(str(deeper))
+
+    seq2seq = Path(shutil.copytree(model_folder, tmp_path / "seq2seq"))
+    (seq2seq / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
+    assert "encoder-decoder" in error(str(seq2seq))
+
+
+def test_left_to_right_model_is_refused(model_folder, tmp_path):
+    """The first token of a causal model sees nothing of the sentence after it."""
+    from transformers import GPT2Config, GPT2Model
+
+    folder = Path(shutil.copytree(model_folder, tmp_path / "gpt2"))
+    (folder / "model.safetensors").unlink()
+    GPT2Model(GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)).save_pretrained(folder)
+    with pytest.raises(MissionEncoderError, match="same first-token state"):
+        build_mission_encoder(str(folder), announce=silent)
+
+
+def test_too_long_a_sentence_is_refused(model_folder):
+    encoder = build_mission_encoder(str(model_folder), announce=silent)
+    with pytest.raises(MissionEncoderError, match="reads 32 tokens, found 42"):
+        encoder.encode(["red " * 40])
+
+
+# --- the hub ------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty_cache(monkeypatch):
+    monkeypatch.setattr(missions, "_find_cached", lambda name: None)
+    for flag in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(flag, raising=False)
+
+
+def test_auto_offline(empty_cache, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(missions, "_probe_hub", lambda *_: pytest.fail("the network was tried"))
+    lines = []
+    assert build_mission_encoder("auto", announce=lines.append).kind == "builtin"
+    assert len(lines) == 1
+    assert "HF_HUB_OFFLINE" in lines[0]
+
+
+def test_auto_with_an_unreachable_hub(empty_cache, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        lines = []
+        assert build_mission_encoder("auto", announce=lines.append).kind == "builtin"
+        with pytest.raises(MissionEncoderError, match="some/model"):
+            build_mission_encoder("some/model", announce=lines.append)
+    assert len(lines) == 1
+    assert "127.0.0.1" in lines[0]
+
+
+def test_auto_with_a_hub_that_never_answers(empty_cache, monkeypatch):
+    monkeypatch.setattr(missions, "PROBE_SECONDS", 1.5)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, says nothing
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        lines = []
+        assert build_mission_encoder("auto", announce=lines.append).kind == "builtin"
+    assert len(lines) == 1
+
+
+def test_auto_downloads_once_and_then_needs_no_hub(tmp_path):
+    """A stand-in for the hub serves a tiny DistilBERT; the second start finds it in the cache, offline."""
+    folder = save_tiny_distilbert(tmp_path / "served")
+    (folder / "tf_model.h5").write_bytes(b"a file nobody should fetch")
+    fetched, commit = [], "0" * 40
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def answer(self, with_body: bool) -> None:
+            path = self.path.split("?")[0]
+            if path.startswith("/api/models/"):
+                model = {"id": missions.DEFAULT_MODEL, "sha": commit}
+                tree = [
+                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
+                    for file in folder.iterdir()
+                ]
+                status, body = 200, json.dumps(tree if "/tree/" in path else model).encode()
+            else:
+                file = folder / path.rsplit("/", 1)[-1]
+                status, body = (200, file.read_bytes()) if file.is_file() else (404, b"")
+                if with_body:
+                    fetched.append(file.name)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{abs(hash(path)):x}"')
+            self.send_header("X-Repo-Commit", commit)
+            self.end_headers()
+            if with_body:
+                self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self.answer(True)
+
+        def do_HEAD(self) -> None:
+            self.answer(False)
+
+        def log_message(self, *args) -> None:
+            pass
+
+    program = textwrap.dedent(
+        """
+        from babyai.missions import build_mission_encoder
+        encoder = build_mission_encoder("auto")
+        print(tuple(encoder.encode(["go to the red ball"]).shape), encoder.fingerprint)
+        """
+    )
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+    env |= {"HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"}
+
+    def start(**extra: str) -> list[str]:
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            env=env | extra,
+            cwd=Path(missions.__file__).parents[1],
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stderr == ""
+        return run.stdout.splitlines()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        online = start(HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert "distilbert-base-uncased (Hugging Face" in online[0]
+    fingerprint = build_mission_encoder(str(folder), announce=silent).fingerprint
+    assert online[1:] == [f"(1, 32) {fingerprint}"]
+    assert fetched.count("model.safetensors") == 1
+    assert "tf_model.h5" not in fetched
+    assert start(HF_HUB_OFFLINE="1") == online

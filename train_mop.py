@@ -1,0 +1,18 @@
+"""Train a stateful Mixture-of-Pathways policy on BabyAI by imitating the BabyAI bot.
+
+    python train_mop.py --config config.yaml
+    python train_mop.py --config config.yaml --task_id UnlockPickup --seed 3 --lpc_alpha 1e-4
+    python train_mop.py --config config.yaml --resume          # after Ctrl-C, or to train longer with --num_updates
+
+Every field of the configuration is also a flag. Checkpoints go to checkpoints/<task_id>/trial_<N>/seed_<S>/, metrics to
+the same place under runs/. docs/training.md explains the losses, the metrics and how to reproduce a run bit for bit.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.runs import main
+
+if __name__ == "__main__":
+    sys.exit(main("Train a Mixture-of-Pathways policy on BabyAI. Flags win over the YAML file, that over defaults."))
