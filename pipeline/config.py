@@ -38,9 +38,16 @@ NOT_IDENTITY = frozenset(
         "eval_interval",
         "eval_episodes",
         "final_eval_episodes",
+        "lang_encoder",
+        "device",
+        "torch_threads",
     }
 )
-"""Fields that may change when a run is resumed: they do not change what the weights are after a given update."""
+"""Fields that may change when a run is resumed.
+
+The first do not change what the weights are after a given update. An encoder is recognised by its weights, which are
+verified when it is loaded, not by its name or folder. Device and threads change results in the last bits only.
+"""
 
 
 class ConfigError(ValueError):

@@ -112,7 +112,9 @@ class ImitationTrainer:
         if resume is None:
             self.encoder = build_mission_encoder(config.lang_encoder, device=self.device, announce=announce)
         else:
-            self.encoder = restore_mission_encoder(resume["lang_encoder"], device=self.device, announce=announce)
+            self.encoder = restore_mission_encoder(
+                resume["lang_encoder"], device=self.device, announce=announce, override=config.lang_encoder
+            )
         self.config = resolve_config(config, self.encoder)
         self.policy = build_policy(self.config).to(self.device)
         self.projection = build_projection(self.config, self.encoder.width).to(self.device)

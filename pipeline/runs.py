@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from babyai.levels import UnknownTaskError, resolve_task_id
@@ -72,6 +71,9 @@ def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> 
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # a second Ctrl-C, or one while nothing needs saving
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> int:
@@ -89,33 +91,34 @@ def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool =
         raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
     named = TrainConfig(**{**config.to_dict(), "task_id": resolve_task_id(config.task_id)})
     folder, logs = run_folder(named.checkpoint_dir, named), run_folder(named.log_dir, named)
-    if overwrite:
+    newest = None if overwrite else _newest_checkpoint(folder)
+    if newest is not None:
+        _check_same_run(folder, newest, named)
+        if newest["update"] >= named.num_updates:
+            print(f"{folder}: this run is complete ({newest['update']} updates); --overwrite starts it afresh")
+            _closing_words(folder, logs)
+            return 0
+        if not resume:
+            raise RunFolderError(
+                f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, --overwrite "
+                "to delete it, or choose another --trial or --seed"
+            )
+    trainer = ImitationTrainer(named, announce=tqdm.write, resume=newest)
+    if overwrite:  # only now, when the new run is known to be possible
         _clear(folder, logs)
-    newest = _newest_checkpoint(folder)
-    if newest is not None and newest["update"] >= named.num_updates and _same_run(folder, named):
-        print(f"{folder}: this run is complete ({newest['update']} updates). --overwrite starts it afresh.")
-        _closing_words(folder, logs)
-        return 0
-    if newest is not None and not resume and _same_run(folder, named):
-        raise RunFolderError(
-            f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, --overwrite to "
-            "delete it, or choose another --trial or --seed"
-        )
-    trainer = ImitationTrainer(named, announce=tqdm.write, resume=newest if resume else None)
-    _guard(folder, trainer.config, empty=newest is None)
-    _write_config(folder, trainer.config)
-    _write_config(logs, trainer.config)
-    print(_opening_words(trainer, folder), flush=True)
+    with replace_atomically(logs / "config.yaml") as temporary:
+        temporary.write_text(resolved_yaml(trainer.config), encoding="utf-8")
+    print(_opening_words(trainer), flush=True)
     tracker = Tracker(
         logs,
         config=trainer.config.to_dict(),
         tensorboard=named.tensorboard,
         wandb_project=named.wandb_project,
-        resume_update=trainer.update if trainer.update else None,
+        resume_update=trainer.update if newest is not None else None,
     )
     with tracker, Interruption() as interruption:
         _train(trainer, tracker, folder, interruption)
-        if interruption.signal_number is not None:
+        if interruption.signal_number is not None and trainer.update < named.num_updates:
             path = checkpoint_path(folder, trainer.update)
             trainer.save(path)
             print(f"interrupted after update {trainer.update}; saved {path}; --resume continues from there")
@@ -131,7 +134,12 @@ def _train(trainer: ImitationTrainer, tracker: Tracker, folder: Path, interrupti
     """Run updates, logging, periodic evaluation and checkpoints until the end or an interruption."""
     config = trainer.config
     with tqdm(
-        total=config.num_updates, initial=trainer.update, desc="training", unit="update", dynamic_ncols=True
+        total=config.num_updates,
+        initial=trainer.update,
+        desc="training",
+        unit="update",
+        dynamic_ncols=True,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a terminal
     ) as bar:
         while trainer.update < config.num_updates and interruption.signal_number is None:
             trainer.run_update()
@@ -142,7 +150,7 @@ def _train(trainer: ImitationTrainer, tracker: Tracker, folder: Path, interrupti
                 if config.eval_interval and (trainer.update % config.eval_interval == 0 or last):
                     metrics.update(trainer.evaluate(config.eval_episodes).metrics())
                 tracker.log(trainer.update, {"env_steps": trainer.env_steps, **metrics})
-                bar.set_postfix_str(_progress(metrics))
+                bar.set_postfix_str(_progress(metrics), refresh=False)
             if config.checkpoint_interval and trainer.update % config.checkpoint_interval == 0 and not last:
                 trainer.save(checkpoint_path(folder, trainer.update))
 
@@ -172,62 +180,38 @@ def _newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     return newest
 
 
-def _stored_identity(folder: Path) -> dict[str, Any] | None:
-    path = folder / "config.yaml"
-    if not path.exists():
-        return None
-    try:
-        return TrainConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))).identity()
-    except (yaml.YAMLError, ConfigError, TypeError) as error:
-        raise RunFolderError(f"{path}: expected the configuration of a run ({error}); --overwrite deletes it") from None
+def _check_same_run(folder: Path, newest: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to mix runs: compare the settings that decide what is learned.
 
-
-def _differences(folder: Path, config: TrainConfig) -> list[str]:
-    """Return the fields in which the folder's run differs, as readable text; `auto` agrees with any encoder."""
-    stored = _stored_identity(folder) or {}
-    wanted = config.identity()
-    return [
-        f"{name} is {stored[name]!r} there, {wanted[name]!r} here"
+    Raises:
+        RunFolderError: If the folder's newest checkpoint was trained with other settings.
+    """
+    stored, wanted = newest["config"], config.identity()
+    differences = [
+        f"{name} is {stored.get(name)!r} there, {wanted[name]!r} here"
         for name in wanted
-        if name in stored and stored[name] != wanted[name] and not (name == "lang_encoder" and wanted[name] == "auto")
+        if stored.get(name) != wanted[name]
     ]
-
-
-def _same_run(folder: Path, config: TrainConfig) -> bool:
-    """Return True, or raise if the folder holds another run."""
-    differences = _differences(folder, config)
     if differences:
         raise RunFolderError(
             f"{folder} holds another run ({'; '.join(differences)}). Choose another --trial or --seed, or pass "
             "--overwrite to delete it"
         )
-    return True
-
-
-def _guard(folder: Path, config: TrainConfig, *, empty: bool) -> None:
-    """Refuse to mix runs; a folder that never got as far as a checkpoint holds nothing to protect."""
-    if not empty:
-        _same_run(folder, config)
 
 
 def _clear(folder: Path, logs: Path) -> None:
     """Delete the files of an earlier run, and only those that a run writes."""
-    for path in [*list_checkpoints(folder), folder / "config.yaml", logs / "config.yaml", logs / "metrics.jsonl"]:
+    for path in [*list_checkpoints(folder), logs / "config.yaml", logs / "metrics.jsonl"]:
         path.unlink(missing_ok=True)
     for path in logs.glob("events.out.tfevents.*"):
         path.unlink()
     shutil.rmtree(logs / "wandb", ignore_errors=True)
 
 
-def _write_config(folder: Path, config: TrainConfig) -> None:
-    with replace_atomically(folder / "config.yaml") as temporary:
-        temporary.write_text(resolved_yaml(config), encoding="utf-8")
-
-
 # --------------------------------------------------------------------------------------------------------------- words
 
 
-def _opening_words(trainer: ImitationTrainer, folder: Path) -> str:
+def _opening_words(trainer: ImitationTrainer) -> str:
     config = trainer.config
     weights = sum(parameter.numel() for parameter in trainer.policy.parameters())
     model = f"hidden size {config.hidden_size}" if config.policy == "gru" else f"experts {config.expert_hidden_sizes}"

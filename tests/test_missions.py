@@ -17,13 +17,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babyai import missions
+from babyai import hub, missions
+from babyai.builtin_encoder import embed_builtin
 from babyai.missions import (
     FOREIGN_DESCRIPTION,
     MISSION_WIDTH,
     MissionEncoderError,
     build_mission_encoder,
-    embed_builtin,
     restore_mission_encoder,
 )
 
@@ -345,7 +345,7 @@ def test_restore_never_swaps_kinds(model_folder):
 def test_restore_of_a_foreign_checkpoint(model_folder, tmp_path, monkeypatch):
     """Without a fingerprint nothing can be verified, but the width must fit and builtin never steps in."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(missions, "_find_cached", lambda name: None)
+    monkeypatch.setattr(hub, "_find_cached", lambda name: None)
     for description in (None, FOREIGN_DESCRIPTION):
         with pytest.raises(MissionEncoderError, match="distilbert-base-uncased"):
             restore_mission_encoder(description, announce=silent)
@@ -414,14 +414,14 @@ def test_too_long_a_sentence_is_refused(model_folder):
 
 @pytest.fixture
 def empty_cache(monkeypatch):
-    monkeypatch.setattr(missions, "_find_cached", lambda name: None)
+    monkeypatch.setattr(hub, "_find_cached", lambda name: None)
     for flag in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(flag, raising=False)
 
 
 def test_auto_offline(empty_cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(missions, "_probe_hub", lambda *_: pytest.fail("the network was tried"))
+    monkeypatch.setattr(hub, "_probe_hub", lambda *_: pytest.fail("the network was tried"))
     lines = []
     assert build_mission_encoder("auto", announce=lines.append).kind == "builtin"
     assert len(lines) == 1
@@ -449,6 +449,7 @@ def test_auto_with_a_hub_that_never_answers(empty_cache, monkeypatch):
     assert len(lines) == 1
 
 
+@pytest.mark.slow
 def test_auto_downloads_once_and_then_needs_no_hub(tmp_path):
     """A stand-in for the hub serves a tiny DistilBERT; the second start finds it in the cache, offline."""
     folder = save_tiny_distilbert(tmp_path / "served")
@@ -459,7 +460,7 @@ def test_auto_downloads_once_and_then_needs_no_hub(tmp_path):
         def answer(self, with_body: bool) -> None:
             path = self.path.split("?")[0]
             if path.startswith("/api/models/"):
-                model = {"id": missions.DEFAULT_MODEL, "sha": commit}
+                model = {"id": hub.DEFAULT_MODEL, "sha": commit}
                 tree = [
                     {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
                     for file in folder.iterdir()

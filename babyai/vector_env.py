@@ -1,0 +1,463 @@
+"""N BabyAI levels as one environment of arrays, labelled by the expert.
+
+    env = VectorEnv("BabyAI-GoToObj-v0", num_envs=16, levels=SeedStreams(seed=0, num_envs=16))
+    step = env.reset()
+    step = env.step(actions)            # actions: int array (16,)
+    step.view, step.expert_action, step.expert_valid, step.outcome, step.episode_start, step.ended
+
+Auto-reset is gymnasium's `AutoresetMode.SAME_STEP`: when an action ends an episode, the returned observation and expert
+action are already those of the slot's next level, while `reward` and `outcome` belong to the episode that ended;
+`ended` describes it. Nothing outside `babyai/` sees a per-environment object: only arrays, ints and strings.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from babyai.expert import Expert, ExpertError, plan_length
+from babyai.levels import LevelError
+from babyai.simulator import NUM_ACTIONS, VIEW, Outcome, Simulator
+
+# Levels in a row that may prove unsolvable before the task is declared so
+MAX_REPLACEMENTS = 1000
+
+_TRAINING_SEEDS = 2**31  # training levels have seeds in [0, 2**31), evaluation levels in [2**31, 2**32)
+_BLOCK = 64  # seeds drawn at a time
+
+
+class SeedStreams:
+    """Endless level seeds for training, one stream per slot.
+
+    Slot i's stream depends on (seed, i) alone, not on how many slots there are. All seeds lie in [0, 2**31); those of
+    `evaluation_seeds` lie above, so that training never meets an evaluation level.
+    """
+
+    def __init__(self, seed: int, num_envs: int) -> None:
+        """Streams 0..num_envs-1 of the run seed `seed` (an int >= 0)."""
+        if num_envs < 1:
+            raise ValueError(f"num_envs: expected >= 1, found {num_envs}")
+        self.seed, self.num_envs = int(seed), num_envs
+        self.load_state_dict({"seed": self.seed, "drawn": [0] * num_envs})
+
+    def next_seed(self, slot: int) -> int:
+        """The slot's next level seed."""
+        position = self._drawn[slot] % _BLOCK
+        if position == 0:
+            self._blocks[slot] = self._draw_block(slot)
+        self._drawn[slot] += 1
+        return self._blocks[slot][position]
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far each stream has come."""
+        return {"seed": self.seed, "drawn": list(self._drawn)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the place that `state_dict` described; ValueError if that was of other streams."""
+        if state.get("seed") != self.seed or len(state.get("drawn", ())) != self.num_envs:
+            raise ValueError(
+                f"level source: expected the state of {self.num_envs} streams of seed {self.seed}, "
+                f"found {len(state.get('drawn', ()))} of seed {state.get('seed')}"
+            )
+        self._drawn = [int(n) for n in state["drawn"]]
+        self._generators = [
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(slot,))))
+            for slot in range(self.num_envs)
+        ]
+        self._blocks: list[list[int]] = [[] for _ in range(self.num_envs)]
+        for slot, drawn in enumerate(self._drawn):
+            for _ in range(-(-drawn // _BLOCK)):
+                self._blocks[slot] = self._draw_block(slot)
+
+    def _draw_block(self, slot: int) -> list[int]:
+        return self._generators[slot].integers(0, _TRAINING_SEEDS, size=_BLOCK).tolist()
+
+
+class SeedList:
+    """A finite list of level seeds, shared by all slots: each is taken once, by whichever slot is free next."""
+
+    def __init__(self, seeds: Iterable[int]) -> None:
+        """Plays `seeds` (ints >= 0) in order."""
+        self.seeds = [int(seed) for seed in seeds]
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError(f"level seeds: expected at least one, all >= 0; found {self.seeds[:5]}")
+        self._taken = 0
+
+    def next_seed(self, slot: int) -> int | None:
+        """The next seed, None when all are taken."""
+        if self._taken == len(self.seeds):
+            return None
+        self._taken += 1
+        return self.seeds[self._taken - 1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The list and how many seeds are taken."""
+        return {"seeds": list(self.seeds), "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the place that `state_dict` described; ValueError if that was of another list."""
+        if state.get("seeds") != self.seeds:
+            raise ValueError(f"level source: expected the state of a list of these {len(self.seeds)} seeds")
+        self._taken = int(state["taken"])
+
+
+def evaluation_seeds(seed: int, n: int) -> list[int]:
+    """`n` distinct level seeds in [2**31, 2**32), where no training stream goes.
+
+    The list is a function of `seed`; its first k entries do not depend on `n`.
+    """
+    if n < 0:
+        raise ValueError(f"n: expected >= 0, found {n}")
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    chosen: dict[int, None] = {}  # an ordered set
+    while len(chosen) < n:
+        block = generator.integers(_TRAINING_SEEDS, 2 * _TRAINING_SEEDS, size=_BLOCK)
+        chosen.update(dict.fromkeys(block.tolist()))
+    return list(chosen)[:n]
+
+
+@dataclass(frozen=True)
+class EpisodeEnd:
+    """An episode that has just ended.
+
+    Attributes:
+        slot: where it was played.
+        level_seed: its level.
+        outcome: SUCCESS, FAILURE or TIMEOUT.
+        steps: its length.
+        reward: the last step's reward, which is the episode's return.
+        expert_steps: the expert's number of steps on the same level; None when it was not asked.
+        mission: the instruction.
+    """
+
+    slot: int
+    level_seed: int
+    outcome: Outcome
+    steps: int
+    reward: float
+    expert_steps: int | None
+    mission: str
+
+
+@dataclass(frozen=True)
+class VectorStep:
+    """What all N slots show after a reset or a step; the arrays are fresh each time.
+
+    Attributes:
+        view: uint8 (N, 7, 7, 3), minigrid's partial view [x, y, channel].
+        direction: int64 (N,), 0..3: right, down, left, up.
+        carrying: bool (N,), whether the agent holds something.
+        mission_id: int64 (N,), index into `VectorEnv.missions`.
+        expert_action: int64 (N,), the expert's action for this observation, 0 where there is none.
+        expert_valid: bool (N,), where `expert_action` is a label.
+        reward: float32 (N,), of the action that led here.
+        outcome: int8 (N,), `Outcome` of the episode that ended with that action, 0 otherwise.
+        episode_start: bool (N,), this observation is an episode's first.
+        active: bool (N,), False where no level is left: everything else is zero there.
+        ended: the episodes that ended, by slot.
+    """
+
+    view: np.ndarray
+    direction: np.ndarray
+    carrying: np.ndarray
+    mission_id: np.ndarray
+    expert_action: np.ndarray
+    expert_valid: np.ndarray
+    reward: np.ndarray
+    outcome: np.ndarray
+    episode_start: np.ndarray
+    active: np.ndarray
+    ended: tuple[EpisodeEnd, ...] = ()
+
+    def __post_init__(self) -> None:
+        num_envs = len(self.view)
+        for name, shape, dtype in _FIELDS:
+            array = getattr(self, name)
+            if array.shape != (num_envs, *shape) or array.dtype != dtype:
+                raise ValueError(f"{name}: expected {dtype} {(num_envs, *shape)}, found {array.dtype} {array.shape}")
+
+    @classmethod
+    def zeros(cls, num_envs: int) -> "VectorStep":
+        """A step of `num_envs` inactive slots, to be filled in."""
+        return cls(**{name: np.zeros((num_envs, *shape), dtype) for name, shape, dtype in _FIELDS})
+
+
+_FIELDS = [
+    ("view", (VIEW, VIEW, 3), np.dtype(np.uint8)),
+    ("direction", (), np.dtype(np.int64)),
+    ("carrying", (), np.dtype(bool)),
+    ("mission_id", (), np.dtype(np.int64)),
+    ("expert_action", (), np.dtype(np.int64)),
+    ("expert_valid", (), np.dtype(bool)),
+    ("reward", (), np.dtype(np.float32)),
+    ("outcome", (), np.dtype(np.int8)),
+    ("episode_start", (), np.dtype(bool)),
+    ("active", (), np.dtype(bool)),
+]
+
+
+@dataclass
+class _Slot:
+    """One of the N places: a simulator, its expert and what has to be remembered to rebuild them."""
+
+    index: int
+    simulator: Simulator
+    expert: Expert
+    active: bool = False
+    levels: int = 0  # levels started here
+    expert_steps: int | None = None
+    mission_id: int = 0
+    label: int | None = None  # the expert's action for the current observation
+    actions: list[int] = field(default_factory=list)  # taken in this episode
+
+
+class VectorEnv:
+    """N levels of one task, played side by side.
+
+    Attributes:
+        task_id: full id.
+        num_envs: N.
+        num_actions: 7 (left, right, forward, pickup, drop, toggle, done).
+        missions: the distinct instructions met so far; `VectorStep.mission_id` indexes it. It only grows.
+        counters: `levels_started`; `levels_unsolvable` (replaced: the expert cannot solve them, or minigrid cannot
+            generate them); `steps` (env-steps of active slots); `steps_unlabelled` (observations of a running episode
+            without label, because the expert gave up).
+        unsolvable_seeds: the level seeds that were replaced.
+    """
+
+    num_actions = NUM_ACTIONS
+
+    def __init__(
+        self,
+        task_id: str,
+        num_envs: int,
+        levels: SeedStreams | SeedList,
+        *,
+        max_steps: int | None = None,
+        plan_every: int = 0,
+        label: bool = True,
+    ) -> None:
+        """Builds the slots; `reset` starts their first levels.
+
+        Args:
+            task_id: id or short name, see `babyai.levels.resolve_task_id`.
+            num_envs: number of slots.
+            levels: where level seeds come from.
+            max_steps: step limit of every episode; None keeps each level's own.
+            plan_every: every k-th level of a slot is first played by the expert: its length goes to
+                `EpisodeEnd.expert_steps`, and a level that it cannot solve is replaced. 1: every level; 0: none, then
+                only levels on whose first observation the expert gives up are replaced.
+            label: whether the expert labels every observation.
+
+        Raises:
+            UnknownTaskError: no such task.
+            ValueError: another argument is out of range.
+        """
+        if num_envs < 1:
+            raise ValueError(f"num_envs: expected >= 1, found {num_envs}")
+        if plan_every < 0:
+            raise ValueError(f"plan_every: expected >= 0, found {plan_every}")
+        if isinstance(levels, SeedStreams) and levels.num_envs != num_envs:
+            raise ValueError(f"levels: expected {num_envs} seed streams, one per slot; found {levels.num_envs}")
+        self.num_envs, self.max_steps, self.plan_every, self.label = num_envs, max_steps, plan_every, label
+        self._levels = levels
+        self._slots = []
+        for index in range(num_envs):
+            simulator = Simulator(task_id, max_steps)
+            self._slots.append(_Slot(index, simulator, Expert(simulator)))
+        # Plans are played out on a simulator of their own: the slots' episodes are not disturbed, nothing is copied
+        self._planner = Simulator(task_id, max_steps) if plan_every else None
+        self.task_id = self._slots[0].simulator.task_id
+        self.missions: list[str] = []
+        self._mission_ids: dict[str, int] = {}
+        self.counters = {"levels_started": 0, "levels_unsolvable": 0, "steps": 0, "steps_unlabelled": 0}
+        self.unsolvable_seeds: list[int] = []
+
+    def reset(self) -> VectorStep:
+        """Starts a new level in every slot; episodes in progress are dropped without an `EpisodeEnd`."""
+        for slot in self._slots:
+            self._start_level(slot)
+        return self._observe(VectorStep.zeros(self.num_envs))
+
+    def step(self, actions: Sequence[int] | np.ndarray) -> VectorStep:
+        """Takes one action per slot; slots whose episode ends go on to their next level.
+
+        Args:
+            actions: ints (N,) in 0..6; what stands at inactive slots is ignored.
+
+        Raises:
+            ValueError: wrong shape, type or range.
+            ExpertError: too many unsolvable levels in a row.
+        """
+        chosen = self._check_actions(actions)
+        result = VectorStep.zeros(self.num_envs)
+        ended = []
+        for slot, action in zip(self._slots, chosen, strict=True):
+            if not slot.active:
+                continue
+            self.counters["steps"] += 1
+            simulator = slot.simulator
+            reward, outcome = simulator.step(action)
+            if outcome is Outcome.RUNNING:
+                slot.actions.append(action)
+                if self.label:
+                    slot.label = slot.expert.suggest(action)
+                continue
+            result.reward[slot.index] = reward
+            result.outcome[slot.index] = outcome
+            ended.append(
+                EpisodeEnd(
+                    slot.index,
+                    simulator.level_seed,
+                    outcome,
+                    simulator.steps,
+                    reward,
+                    slot.expert_steps,
+                    simulator.mission,
+                )
+            )
+            self._start_level(slot)
+        return self._observe(result, tuple(ended))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that resuming needs, as plain ints, strings, lists and dicts.
+
+        An episode in progress is kept as its level seed and the actions taken: replaying them rebuilds the level and
+        the expert's mind exactly.
+        """
+        slots = [
+            {
+                "active": slot.active,
+                "levels": slot.levels,
+                "level_seed": slot.simulator.level_seed,
+                "expert_steps": slot.expert_steps,
+                "actions": list(slot.actions),
+            }
+            for slot in self._slots
+        ]
+        return {
+            "settings": self._settings(),
+            "source": self._levels.state_dict(),
+            "slots": slots,
+            "missions": list(self.missions),
+            "counters": dict(self.counters),
+            "unsolvable_seeds": list(self.unsolvable_seeds),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> VectorStep:
+        """Goes back to where `state_dict` was taken.
+
+        Returns:
+            the step that was current then, with rewards and outcomes zero and `ended` empty.
+
+        Raises:
+            ValueError: the state is of an environment with other settings or another level source.
+        """
+        if state["settings"] != self._settings():
+            raise ValueError(f"expected the state of {self._settings()}, found that of {state['settings']}")
+        self._levels.load_state_dict(state["source"])
+        self.missions = list(state["missions"])
+        self._mission_ids = {mission: k for k, mission in enumerate(self.missions)}
+        for slot, saved in zip(self._slots, state["slots"], strict=True):
+            slot.active, slot.levels, slot.expert_steps = saved["active"], saved["levels"], saved["expert_steps"]
+            slot.actions = list(saved["actions"])
+            if not slot.active:
+                continue
+            slot.simulator.load(saved["level_seed"])
+            slot.mission_id = self._mission_ids[slot.simulator.mission]
+            slot.label = self._first_label(slot)
+            for action in slot.actions:
+                slot.simulator.step(action)
+                if self.label:
+                    slot.label = slot.expert.suggest(action)
+        step = self._observe(VectorStep.zeros(self.num_envs))
+        # Last, because observing counts
+        self.counters = dict(state["counters"])
+        self.unsolvable_seeds = list(state["unsolvable_seeds"])
+        return step
+
+    def close(self) -> None:
+        """Deactivates every slot; the environment can be used again after `reset`."""
+        for slot in self._slots:
+            slot.active = False
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("task_id", "num_envs", "max_steps", "plan_every", "label")
+        return {name: getattr(self, name) for name in names}
+
+    def _check_actions(self, actions: Sequence[int] | np.ndarray) -> list[int]:
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            raise ValueError(f"actions: expected ints ({self.num_envs},), found {actions.dtype} {actions.shape}")
+        chosen = actions.tolist()
+        for slot, action in zip(self._slots, chosen, strict=True):
+            if slot.active and not 0 <= action < NUM_ACTIONS:
+                raise ValueError(f"actions[{slot.index}]: expected 0..{NUM_ACTIONS - 1}, found {action}")
+        return chosen
+
+    def _start_level(self, slot: _Slot) -> None:
+        """Gives `slot` its next level that the expert can do something about, or deactivates it."""
+        slot.actions = []
+        for _ in range(MAX_REPLACEMENTS):
+            seed = self._levels.next_seed(slot.index)
+            slot.active = seed is not None
+            if seed is None:
+                return
+            if self._try_level(slot, seed):
+                slot.levels += 1
+                self.counters["levels_started"] += 1
+                return
+            self.counters["levels_unsolvable"] += 1
+            self.unsolvable_seeds.append(seed)
+        slot.active = False
+        raise ExpertError(
+            f"{self.task_id}: the expert solves none of {MAX_REPLACEMENTS} levels in a row, the last of seed {seed}, "
+            f"within max_steps={self.max_steps} (None: the level's own limit). It is known to solve no level of "
+            "KeyInBox and of the PutNext*Carrying tasks: choose another task or a larger limit"
+        )
+
+    def _try_level(self, slot: _Slot, seed: int) -> bool:
+        slot.expert_steps = None
+        if self.plan_every and slot.levels % self.plan_every == 0:
+            slot.expert_steps = plan_length(self._planner, seed)
+            if slot.expert_steps is None:
+                return False
+        simulator = slot.simulator
+        try:
+            simulator.load(seed)
+        except LevelError:
+            return False
+        slot.label = self._first_label(slot)
+        if self.label and slot.label is None:
+            return False
+        mission = simulator.mission
+        slot.mission_id = self._mission_ids.setdefault(mission, len(self.missions))
+        if slot.mission_id == len(self.missions):
+            self.missions.append(mission)
+        return True
+
+    def _first_label(self, slot: _Slot) -> int | None:
+        if not self.label:
+            return None
+        slot.expert.reset()
+        return slot.expert.suggest(None)
+
+    def _observe(self, result: VectorStep, ended: tuple[EpisodeEnd, ...] = ()) -> VectorStep:
+        """Fills in what the slots show now."""
+        view, direction, carrying = result.view, result.direction, result.carrying
+        for slot in self._slots:
+            if not slot.active:
+                continue
+            k = slot.index
+            direction[k], carrying[k] = slot.simulator.observe(view[k])
+            result.active[k] = True
+            result.mission_id[k] = slot.mission_id
+            result.episode_start[k] = not slot.actions
+            if slot.label is not None:
+                result.expert_action[k], result.expert_valid[k] = slot.label, True
+            elif self.label:
+                self.counters["steps_unlabelled"] += 1
+        if ended:
+            object.__setattr__(result, "ended", ended)
+        return result

@@ -1,0 +1,176 @@
+"""The training loop from outside: determinism, resuming, learning, and what a run writes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from babyai.vector_env import Outcome, evaluation_seeds
+from pipeline.checkpoints import load_policy, read_checkpoint
+from pipeline.config import TrainConfig, parse_config
+from pipeline.imitation import ImitationTrainer, TrainingError
+from pipeline.rollout import play_levels
+
+ROOT = Path(__file__).parent.parent
+DEBUG = str(ROOT / "configs" / "debug.yaml")
+
+PLAIN = {"policy": "moe"}
+EVERYTHING_ON = {
+    "policy": "mop",
+    "expert_norm": "layer",
+    "action_selection": "sample",
+    "expert_action_prob": 0.5,
+    "expert_action_decay": 8,
+    "expert_dropout": True,
+    "expert_dropout_gamma": 0.6,
+    "train_lang_proj": True,
+    "normalize_lpc": True,
+    "grad_clip": 1.0,
+    "plan_every": 1,
+    "task_id": "BabyAI-GoToImpUnlock-v0",  # has levels that the bot cannot solve
+    "max_steps": 20,
+}
+BASELINE = {"policy": "gru"}
+
+
+def debug_config(**changes) -> TrainConfig:
+    config, _ = parse_config("", ["--config", DEBUG])
+    return replace(config, **changes)
+
+
+def train(config: TrainConfig, updates: int, resume: dict | None = None) -> ImitationTrainer:
+    trainer = ImitationTrainer(config, announce=lambda line: None, resume=resume)
+    while trainer.update < updates:
+        trainer.run_update()
+    return trainer
+
+
+def weights(trainer: ImitationTrainer) -> dict[str, torch.Tensor]:
+    projection = {f"lang_proj.{key}": value for key, value in trainer.projection.state_dict().items()}
+    return {**trainer.policy.state_dict(), **projection}
+
+
+def assert_bit_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [key for key in first if not torch.equal(first[key], second[key])]
+    assert different == []
+
+
+@pytest.mark.parametrize("changes", [PLAIN, EVERYTHING_ON, BASELINE], ids=["moe", "mop", "gru"])
+def test_one_seed_fixes_every_bit_and_another_seed_differs(changes):
+    first = train(debug_config(**changes), 4)
+    torch.manual_seed(12345)  # the global generator must play no part
+    again = train(debug_config(**changes), 4)
+    other = train(debug_config(seed=1, **changes), 4)
+    assert_bit_equal(weights(first), weights(again))
+    assert not torch.equal(weights(first)["head.weight"], weights(other)["head.weight"])
+    # Another seed plays other levels, not only other weights on the same ones.
+    assert first.env.state_dict() == again.env.state_dict()
+    assert first.env.state_dict() != other.env.state_dict()
+
+
+@pytest.mark.parametrize("changes", [PLAIN, EVERYTHING_ON, BASELINE], ids=["moe", "mop", "gru"])
+def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(changes, tmp_path):
+    config = debug_config(**changes)
+    whole = train(config, 9)
+    train(config, 4).save(tmp_path / "half.pt")
+    resumed = train(config, 9, resume=read_checkpoint(tmp_path / "half.pt"))
+    assert_bit_equal(weights(whole), weights(resumed))
+    assert whole.env.state_dict() == resumed.env.state_dict()
+    assert whole.window.state() == resumed.window.state()
+    assert whole.episodes == resumed.episodes
+    for a, b in zip(whole._hidden, resumed._hidden, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_debug_task_is_learned():
+    config = debug_config()
+    untrained = train(config, 0).evaluate(100).metrics()
+    trained = train(config, config.num_updates).evaluate(100).metrics()
+    assert untrained["eval/success_rate"] < 0.2
+    assert trained["eval/success_rate"] > 0.9
+
+
+def test_a_price_on_complexity_lowers_it():
+    free = train(debug_config(lpc_alpha=0.0, expert_hidden_sizes=[[0, 16]]), 15).take_metrics()
+    dear = train(debug_config(lpc_alpha=1.0, expert_hidden_sizes=[[0, 16]]), 15).take_metrics()
+    assert dear["train/lpc"] < free["train/lpc"]
+
+
+def test_evaluation_leaves_training_untouched():
+    config = debug_config()
+    plain, evaluated = train(config, 2), train(config, 2)
+    evaluated.evaluate(5)
+    for trainer in (plain, evaluated):
+        trainer.run_update()
+    assert_bit_equal(weights(plain), weights(evaluated))
+
+
+@pytest.mark.parametrize("changes", [PLAIN, BASELINE], ids=["moe", "gru"])
+def test_played_levels_do_not_depend_on_how_many_environments_play_them(changes):
+    trainer = train(debug_config(**changes), 12)
+    seeds = evaluation_seeds(3, 20)
+
+    def played(num_envs: int):
+        return play_levels(
+            trainer.policy, trainer.encoder, trainer.projection, trainer.config.task_id, seeds, num_envs=num_envs
+        )
+
+    results = [played(num_envs) for num_envs in (1, 7, 16)]
+    for result in results:
+        assert [episode.level_seed for episode in result.episodes] == seeds
+        assert {episode.outcome for episode in result.episodes} <= set(Outcome) - {Outcome.RUNNING}
+    facts = [[(e.level_seed, e.outcome, e.steps, e.expert_steps) for e in result.episodes] for result in results]
+    assert facts[0] == facts[1] == facts[2]
+    if changes is BASELINE:
+        assert [result.lpc for result in results] == [None] * 3
+    else:
+        assert results[1].lpc == pytest.approx(results[0].lpc, rel=1e-6)
+
+
+def test_unsolvable_levels_are_counted_and_replaced_in_training():
+    trainer = train(debug_config(**EVERYTHING_ON), 3)
+    assert trainer.env.counters["levels_unsolvable"] > 0
+    assert trainer.take_metrics()["rollout/unsolvable_levels"] == trainer.env.counters["levels_unsolvable"]
+
+
+def test_a_diverging_run_stops_with_advice_and_keeps_its_weights():
+    trainer = ImitationTrainer(debug_config(lr=1e30), announce=lambda line: None)
+    with pytest.raises(TrainingError, match=r"Lower lr"):
+        for _ in range(20):
+            trainer.run_update()
+
+
+def test_success_rate_is_over_the_episodes_that_have_really_ended():
+    trainer = train(debug_config(task_id="BabyAI-GoToObj-v0", num_envs=2, window=100), 5)
+    metrics = trainer.take_metrics()
+    ended = metrics["rollout/window_episodes"]
+    assert 0 < ended < 100
+    rates = [metrics[f"rollout/{name}_rate"] for name in ("success", "failure", "timeout")]
+    assert sum(rates) == pytest.approx(1.0)
+    assert metrics["rollout/success_rate"] * ended == pytest.approx(round(metrics["rollout/success_rate"] * ended))
+
+
+def test_losses_are_logged_apart_from_the_penalty():
+    trainer = train(debug_config(lpc_alpha=0.01), 3)
+    metrics = trainer.take_metrics()
+    assert metrics["train/penalty"] == pytest.approx(0.01 * metrics["train/lpc"], rel=1e-5)
+    assert metrics["train/total_loss"] == pytest.approx(metrics["train/task_loss"] + metrics["train/penalty"], rel=1e-5)
+    assert metrics["train/lpc"] == pytest.approx(metrics["train/lpc/layer_0"], rel=1e-5)
+
+
+def test_a_checkpoint_holds_what_it_takes_to_act_elsewhere(tmp_path):
+    trainer = train(debug_config(), 3)
+    trainer.save(tmp_path / "c.pt")
+    content = read_checkpoint(tmp_path / "c.pt")
+    assert content["config"]["num_actions"] == 7
+    assert content["config"]["update"] == content["update"] == 3
+    assert content["lang_encoder"]["kind"] == "builtin"
+    loaded = load_policy(tmp_path / "c.pt")
+    seeds = evaluation_seeds(0, 6)
+    there = play_levels(loaded.policy, trainer.encoder, loaded.projection, loaded.config.task_id, seeds)
+    here = trainer.evaluate(6)
+    assert there == here
+    json.dumps(content["config"])  # plain types only
