@@ -46,9 +46,10 @@ def normalize_expert_sizes(expert_hidden_sizes: Sequence[int] | Sequence[Sequenc
         if not layer:
             raise ValueError(f"expert_hidden_sizes: layer {index} has no experts; write e.g. [[0, 16, 32]]")
         for size in layer:
-            if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            # __index__: numpy's integers too, which outside code reads from its checkpoints.
+            if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
                 raise ValueError(f"expert_hidden_sizes: expected integers >= 0, found {size!r} in layer {index}")
-    return layers
+    return [[int(size) for size in layer] for layer in layers]
 
 
 # ----------------------------------------------------------------------------------------------------------- router

@@ -48,16 +48,28 @@ class MoPConfig:
     expert_norm: str = "none"
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        """Check sizes and spelling.
+
+        Raises:
+            ValueError: If a size is impossible or `expert_norm` unknown.
+        """
+        if self.expert_norm not in ("none", "layer"):
+            raise ValueError(f'expert_norm: expected "none" or "layer", found {self.expert_norm!r}')
+        for name in ("input_dim", "output_dim", "intermediate_dim", "router_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+
 
 def parse_layers(layers: str | Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return expert sizes per block from `["32,64,128", "64,128,256"]`, `"16,32;32,64"` or plain lists.
+    """Return expert sizes per block from `["32,64,128", "64,128,256"]`, `"16,32;32,64"` or lists, flat for one block.
 
     Raises:
         ValueError: If an entry is no list of integers >= 0.
     """
     if isinstance(layers, str):
         layers = layers.split(";")
-    parsed: list[list[int]] = []
+    parsed: list[int | list[int]] = []
     for layer in layers:
         if isinstance(layer, str):
             try:
@@ -65,7 +77,7 @@ def parse_layers(layers: str | Sequence[str] | Sequence[Sequence[int]]) -> list[
             except ValueError:
                 raise ValueError(f'layers: expected sizes such as "32,64,128", found {layer!r}') from None
         else:
-            parsed.append(list(layer))
+            parsed.append(layer)  # a list of sizes, or a size where the list is flat
     return normalize_expert_sizes(parsed)
 
 
@@ -92,16 +104,6 @@ def create_babyai_mop_config(
     Raises:
         ValueError: If a size is impossible or `expert_norm` unknown.
     """
-    if expert_norm not in ("none", "layer"):
-        raise ValueError(f'expert_norm: expected "none" or "layer", found {expert_norm!r}')
-    for name, value in (
-        ("input_dim", input_dim),
-        ("num_actions", num_actions),
-        ("intermediate_dim", intermediate_dim),
-        ("router_dim", router_dim),
-    ):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, found {value}")
     sizes = parse_layers(["32,64,128", "64,128,256"] if layers is None else layers)
     return MoPConfig(input_dim, num_actions, intermediate_dim, router_dim, sizes, expert_norm, device)
 

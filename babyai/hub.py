@@ -19,6 +19,7 @@ DEFAULT_MODEL = "distilbert-base-uncased"
 
 # The hub's newer name of the same repository.
 _HUB_ALIASES = {DEFAULT_MODEL: ("distilbert/distilbert-base-uncased",)}
+
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -37,8 +38,8 @@ _DOWNLOADS = (
     "model*.safetensors",
     "model.safetensors.index.json",
 )
-
 _OFFLINE_FLAGS, _TRUE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), ("1", "ON", "YES", "TRUE")
+
 _PROBE = """
 import sys
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -138,6 +139,7 @@ def _probe_hub(name: str, seconds: float) -> str | None:
 
 
 def first_line(error: object) -> str:
+    """Return the first line of an error's message, cut at 200 characters; its type's name when it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__
 

@@ -365,3 +365,7 @@ def _quick_class(level_class: type[RoomGridLevel]) -> type[RoomGridLevel]:
     if not issubclass(level_class, RoomGridLevel):
         raise UnknownTaskError(f"expected a level class built on minigrid's RoomGridLevel, found {level_class!r}")
     return type(f"Quick{level_class.__name__}", (_QuickLevel, level_class), {})
+
+
+if __name__ == "__main__":
+    print("\n".join(list_tasks()))

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.config import TrainConfig
 from pipeline.files import replace_atomically
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 
@@ -143,29 +143,29 @@ def migrate_foreign(content: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path}: has no lang_proj_state_dict. The projection of the mission was random when this was trained; "
             "with another one its instructions would be noise. Evaluate it where it was trained, or train again"
         )
-    config = {key: _plain(value) for key, value in (content.get("config") or {}).items()}
     weights = content["policy_state_dict"]
-    projection = content["lang_proj_state_dict"]["weight"]
     try:
-        config.update(_sizes_from_weights(weights, lang_dim=projection.shape[0]))
-    except (KeyError, AttributeError, IndexError) as error:
+        sizes = _sizes_from_weights(weights, lang_dim=content["lang_proj_state_dict"]["weight"].shape[0])
+        num_actions = weights["head.weight"].shape[0]
+    except (KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: expected the weights of MixtureOfExpertsPolicy, StatefulMoPPolicy or GRUPolicy, found "
-            f"{sorted(weights)[:6]} (missing {error})"
+            f"{sorted(map(str, weights))[:6]} (missing {error})"
         ) from None
     known = {field.name for field in dataclasses.fields(TrainConfig)}
-    update = int(_plain(content.get("update", config.get("update", 0))))
-    kept = {key: value for key, value in config.items() if key in known and value is not None}
     try:
-        resolved = TrainConfig(**kept)
-    except (ConfigError, TypeError) as error:
+        config = {key: _plain(value) for key, value in (content.get("config") or {}).items()}
+        update = int(_plain(content.get("update", config.get("update", 0))))
+        kept = {key: value for key, value in config.items() if key in known and value is not None}
+        resolved = TrainConfig(**{**kept, **sizes})
+    except (TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its config cannot be used: {error}") from None
     from babyai.missions import FOREIGN_DESCRIPTION
 
     return {
         **content,
         "schema_version": SCHEMA_VERSION,
-        "config": {**resolved.to_dict(), "num_actions": weights["head.weight"].shape[0], "update": update},
+        "config": {**resolved.to_dict(), "num_actions": num_actions, "update": update},
         "update": update,
         "lang_encoder": dict(FOREIGN_DESCRIPTION),
         "resume": None,

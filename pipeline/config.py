@@ -11,11 +11,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -163,6 +165,7 @@ class TrainConfig:
         )
         for name in at_least_zero.split():
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("lpc_alpha", self.lpc_alpha < float("inf"), "a finite number")
         for name in ("lr", "lpc_eps", "lpc_exponent"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "a positive number")
         for name in ("expert_action_prob", "expert_dropout_beta"):
@@ -208,7 +211,7 @@ def parse_expert_sizes(value: Any) -> list[list[int]]:
     for layer in layers:
         sizes = layer.split(",") if isinstance(layer, str) else layer
         try:
-            whole = [int(size) for size in sizes if not isinstance(size, bool | float)]
+            whole = [int(size) for size in sizes if isinstance(size, int | str) and not isinstance(size, bool)]
         except (TypeError, ValueError):
             whole = []
         if not whole or len(whole) != len(sizes) or min(whole) < 0:
@@ -225,7 +228,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        loaded = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -234,12 +238,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise ConfigError(f"--config {path}: expected lines of `key: value`, found {type(loaded).__name__}")
-    values: dict[str, Any] = {}
-    for key, value in loaded.items():
-        name = ALIASES.get(key, key)
-        if name in values:
-            raise ConfigError(f"--config {path}: {name} is given twice ({key} is another spelling of it)")
-        values[name] = parse_expert_sizes(value) if name == "expert_hidden_sizes" else value
+    # From the nodes, because safe_load lets the last of several equal keys win without a word.
+    written: dict[str, str] = {}
+    for node, _ in yaml.compose(text, Loader=yaml.SafeLoader).value:
+        name = ALIASES.get(node.value, node.value)
+        if name in written:
+            raise ConfigError(f"--config {path}: {name} is given twice (as {written[name]} and as {node.value})")
+        written[name] = node.value
+    values = {ALIASES.get(key, key): value for key, value in loaded.items()}
+    if "expert_hidden_sizes" in values:
+        values["expert_hidden_sizes"] = parse_expert_sizes(values["expert_hidden_sizes"])
     return values
 
 
@@ -274,7 +282,7 @@ def build_parser(description: str, config_class: type = TrainConfig) -> Any:
     """Return a jsonargparse parser with one flag per field of a config class; help texts come from its docstring."""
     import jsonargparse  # lazily: whoever only wants the dataclass need not have it
 
-    parser = jsonargparse.ArgumentParser(description=description, exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", type=str, default=None, help="YAML file with any of the fields below.")
     parser.add_class_arguments(config_class)
     return parser
@@ -302,40 +310,71 @@ def parse_config(
     for name, text in (extra_flags or {}).items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     path, rest = _split_argv(sys.argv[1:] if argv is None else argv)
-    known = {f.name for f in dataclasses.fields(TrainConfig)}
+    # jsonargparse wraps argparse's errors and its own in one another, hence `except Exception`.
+    if path is not None:
+        given = read_yaml(path)
+        _check_keys(given, path)
+        try:
+            parsed = parser.parse_object(given)
+        except Exception as error:
+            raise ConfigError(f"--config {path}: {_explain(str(error), given)}") from None
+        parser.set_defaults({key: parsed[key] for key in given})
     try:
-        if path is not None:
-            values = read_yaml(path)
-            for key in values:
-                if key not in known:
-                    raise ConfigError(f"--config {path}: {_unknown(str(key), known)}")
-            parsed = parser.parse_object(values)
-            parser.set_defaults({key: parsed[key] for key in values})
         namespace = parser.parse_args(rest)
-    except ConfigError:
-        raise
-    except Exception as error:  # jsonargparse wraps argparse's and its own errors in one another
-        raise ConfigError(_explain(str(error), known)) from None
+    except Exception as error:
+        raise ConfigError(_explain(str(error), {})) from None
     values = namespace.as_dict()
     switches = {name: bool(values.pop(name)) for name in (extra_flags or {})}
     values.pop("config", None)
     return TrainConfig(**{**values, **forced}), switches
 
 
-def _unknown(key: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(key, sorted(known | set(ALIASES)), n=3)
+def _check_keys(given: dict[Any, Any], path: str) -> None:
+    """Refuse unknown keys, and null for a field that takes none, which jsonargparse lets pass."""
+    hints = get_type_hints(TrainConfig)
+    for key, value in given.items():
+        if key not in hints:
+            raise ConfigError(f"--config {path}: {_unknown(str(key))}")
+        if value is None and type(None) not in get_args(hints[key]):
+            raise ConfigError(f"--config {path}: {key}: expected {_type_name(hints[key])}, found null")
+
+
+def _unknown(key: str) -> str:
+    known = {f.name for f in dataclasses.fields(TrainConfig)} | set(ALIASES)
+    if key in known:
+        return f"expected --{key}, found it without its two dashes"
+    close = difflib.get_close_matches(key, sorted(known), n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the known keys"
     return f"unknown key {key!r}; {hint}"
 
 
-def _explain(message: str, known: set[str]) -> str:
-    """Return an argparse message in our form: what was expected, what was found, what to do."""
+def _type_name(hint: Any) -> str:
+    """Return a field's type in words: `float`, `float or null`, `one of moe, mop, gru`."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return " or ".join("null" if part is type(None) else getattr(part, "__name__", str(part)) for part in parts)
+
+
+_WRONG_TYPE = re.compile(r'Parser key "(\w+)": .*(?:Got|Given) value: (.*)')
+
+
+def _explain(message: str, given: dict[str, Any]) -> str:
+    """Return a message of jsonargparse in our form: what was expected, what was found, what to do.
+
+    Args:
+        message: Of the exception.
+        given: Values by key as YAML has them; flags are text, so that the message itself says what was found.
+    """
     text = " ".join(message.split())
     marker = "unrecognized arguments: "
     if marker in text:
         flag = text.split(marker, 1)[1].split()[0]
-        return _unknown(flag.lstrip("-").partition("=")[0], known)
-    return text.removeprefix("error: ").replace('Parser key "', "").replace('": ', ": ", 1)
+        return _unknown(flag.lstrip("-").partition("=")[0])
+    if match := _WRONG_TYPE.search(text):
+        key, found = match.groups()
+        return f"{key}: expected {_type_name(get_type_hints(TrainConfig)[key])}, found {given.get(key, found)!r}"
+    return text.removeprefix("error: ")
 
 
 def resolved_yaml(config: TrainConfig) -> str:

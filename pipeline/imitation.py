@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from babyai.level_seeds import SeedStreams, evaluation_seeds
 from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder, build_mission_encoder, restore_mission_encoder
-from babyai.vector_env import SeedStreams, VectorEnv, evaluation_seeds
+from babyai.vector_env import VectorEnv
 from pipeline.checkpoints import (
     NUM_ACTIONS,
     CheckpointError,
@@ -187,9 +188,9 @@ class ImitationTrainer:
         terms.total.backward()
         limit = math.inf if config.grad_clip is None else config.grad_clip
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit, foreach=True)
-        if not math.isfinite(float(norm)):
+        if not math.isfinite(norm.item()):
             raise TrainingError(
-                f"update {self.update + 1}: loss {float(terms.total):g}, gradient norm {float(norm):g}. The weights "
+                f"update {self.update + 1}: loss {terms.total.item():g}, gradient norm {norm.item():g}. The weights "
                 "are as before this update. Lower lr, set grad_clip (e.g. 1.0), or raise lpc_eps if lpc_denominator "
                 "is paper"
             )

@@ -91,8 +91,10 @@ def compute_losses(
     flat_logits, labels, valid = logits.flatten(0, 1), expert_action.flatten(), expert_valid.flatten()
     count = valid.sum()
     labels = torch.where(valid, labels, 0)
-    per_step = F.cross_entropy(flat_logits, labels, reduction="none")  # (T * N,)
-    # where, not a product: a masked step's loss may be inf, and inf x 0 is NaN.
+    # where, not a product, and before the loss as well as after: a masked step's logits may be inf, of which the loss
+    # is NaN, and 0 x NaN is NaN in the backward pass too.
+    labelled_logits = torch.where(valid.unsqueeze(-1), flat_logits, 0.0)
+    per_step = F.cross_entropy(labelled_logits, labels, reduction="none")  # (T * N,)
     task = torch.where(valid, per_step, 0.0).sum() / count.clamp(min=1)
     correct = ((flat_logits.argmax(dim=-1) == labels) & valid).sum() / count.clamp(min=1)
     per_layer = [compute_layer_lpc(w, sizes, exponent).mean() for w, sizes in zip(routing, expert_sizes, strict=True)]

@@ -93,7 +93,7 @@ class GRUSequence(torch.autograd.Function):
         to_update = update * (1 - update) * (before - new)
         to_reset = to_new * hidden_new * reset * (1 - reset)
         per_gate = torch.cat([to_reset, to_update, to_new * reset], dim=-1).view(steps, batch, 3, size)
-        keep = (~episode_start).to(update.dtype).unsqueeze(-1)  # (T, N, 1): no gradient crosses an episode's start
+        starts = episode_start.unsqueeze(-1)  # (T, N, 1)
         weight_t = weight.t().contiguous()  # (3H, H)
         grads_h = torch.empty_like(per_gate)
         grads_state = torch.empty_like(before)
@@ -101,7 +101,8 @@ class GRUSequence(torch.autograd.Function):
         for t in range(steps - 1, -1, -1):
             grad = torch.add(grad_states[t], carried, out=grads_state[t])
             torch.mul(per_gate[t], grad.unsqueeze(1), out=grads_h[t])
-            carried = torch.addmm(grad * update[t], grads_h[t].view(batch, 3 * size), weight_t) * keep[t]
+            carried = torch.addmm(grad * update[t], grads_h[t].view(batch, 3 * size), weight_t)
+            carried.masked_fill_(starts[t], 0)  # none crosses an episode's start, not even NaN: 0 x NaN is NaN
         flat = grads_h.view(steps * batch, 3 * size)
         grad_weight = before.view(steps * batch, size).t() @ flat
         grads_x = torch.cat([grads_h[:, :, :2].flatten(2), grads_state * to_new], dim=-1)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from babyai.level_seeds import SeedList
 from babyai.missions import MissionEncoder
 from babyai.observations import encode_observations
-from babyai.vector_env import EpisodeEnd, Outcome, SeedList, VectorEnv, VectorStep
+from babyai.vector_env import EpisodeEnd, Outcome, VectorEnv, VectorStep
 from mixture_of_experts import ExpertDropout, compute_layer_lpc
 from pipeline.packed import PackedGRU, PackedPolicy, pack
 from pipeline.records import wilson_interval
@@ -43,8 +44,10 @@ class MissionVectors:
             return
         new = self.encoder.encode(missions[self._known :]).to(self._table.device)
         if not self.trainable:
+            # One by one: in a batch, the last bit of a row depends on how many rows there are, and a resumed run meets
+            # its sentences in another grouping than the run it continues.
             with torch.no_grad():
-                new = self.projection(new)
+                new = torch.stack([self.projection(sentence) for sentence in new])
         if len(missions) > len(self._table):
             grown = self._table.new_zeros(max(64, 2 * len(missions)), self._table.shape[1])
             grown[: self._known] = self._table[: self._known]

@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from babyai.expert import ExpertError
 from babyai.levels import UnknownTaskError, resolve_task_id
 from babyai.missions import MissionEncoderError
-from babyai.vector_env import ExpertError
 from pipeline.checkpoints import (
     CheckpointError,
     checkpoint_path,

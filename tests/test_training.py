@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from babyai.vector_env import Outcome, evaluation_seeds
+from babyai.level_seeds import evaluation_seeds
+from babyai.vector_env import Outcome
 from pipeline.checkpoints import load_policy, read_checkpoint
 from pipeline.config import TrainConfig, parse_config
 from pipeline.imitation import ImitationTrainer, TrainingError

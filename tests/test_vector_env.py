@@ -5,9 +5,10 @@ import pytest
 
 import babyai.vector_env
 from babyai.expert import Expert, ExpertError, plan_length
+from babyai.level_seeds import SeedList, SeedStreams, evaluation_seeds
 from babyai.levels import LevelError
 from babyai.simulator import Outcome, Simulator
-from babyai.vector_env import SeedList, SeedStreams, VectorEnv, VectorStep, evaluation_seeds
+from babyai.vector_env import VectorEnv, VectorStep
 
 # Levels on which the bot replans for ever at some point, found by playing seeds 0..149
 LOOPING_TASK, LOOPING_SEEDS = "GoToImpUnlock", [6, 14]

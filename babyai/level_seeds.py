@@ -1,0 +1,99 @@
+"""Where level seeds come from: endless streams for training, finite lists for evaluation; the two never meet."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+_TRAINING_SEEDS = 2**31  # training levels have seeds in [0, 2**31), evaluation levels in [2**31, 2**32)
+_BLOCK = 64  # seeds drawn at a time
+
+
+class SeedStreams:
+    """Endless level seeds for training, one stream per slot.
+
+    Slot i's stream depends on (seed, i) alone, not on how many slots there are. All seeds lie in [0, 2**31); those of
+    `evaluation_seeds` lie above, so that training never meets an evaluation level.
+    """
+
+    def __init__(self, seed: int, num_envs: int) -> None:
+        """Streams 0..num_envs-1 of the run seed `seed` (an int >= 0)."""
+        if num_envs < 1:
+            raise ValueError(f"num_envs: expected >= 1, found {num_envs}")
+        self.seed, self.num_envs = int(seed), num_envs
+        self.load_state_dict({"seed": self.seed, "drawn": [0] * num_envs})
+
+    def next_seed(self, slot: int) -> int:
+        """The slot's next level seed."""
+        position = self._drawn[slot] % _BLOCK
+        if position == 0:
+            self._blocks[slot] = self._draw_block(slot)
+        self._drawn[slot] += 1
+        return self._blocks[slot][position]
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far each stream has come."""
+        return {"seed": self.seed, "drawn": list(self._drawn)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the place that `state_dict` described; ValueError if that was of other streams."""
+        if state.get("seed") != self.seed or len(state.get("drawn", ())) != self.num_envs:
+            raise ValueError(
+                f"level source: expected the state of {self.num_envs} streams of seed {self.seed}, "
+                f"found {len(state.get('drawn', ()))} of seed {state.get('seed')}"
+            )
+        self._drawn = [int(n) for n in state["drawn"]]
+        self._generators = [
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(slot,))))
+            for slot in range(self.num_envs)
+        ]
+        self._blocks: list[list[int]] = [[] for _ in range(self.num_envs)]
+        for slot, drawn in enumerate(self._drawn):
+            for _ in range(-(-drawn // _BLOCK)):
+                self._blocks[slot] = self._draw_block(slot)
+
+    def _draw_block(self, slot: int) -> list[int]:
+        return self._generators[slot].integers(0, _TRAINING_SEEDS, size=_BLOCK).tolist()
+
+
+class SeedList:
+    """A finite list of level seeds, shared by all slots: each is taken once, by whichever slot is free next."""
+
+    def __init__(self, seeds: Iterable[int]) -> None:
+        """Plays `seeds` (ints >= 0) in order."""
+        self.seeds = [int(seed) for seed in seeds]
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError(f"level seeds: expected at least one, all >= 0; found {self.seeds[:5]}")
+        self._taken = 0
+
+    def next_seed(self, slot: int) -> int | None:
+        """The next seed, None when all are taken."""
+        if self._taken == len(self.seeds):
+            return None
+        self._taken += 1
+        return self.seeds[self._taken - 1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The list and how many seeds are taken."""
+        return {"seeds": list(self.seeds), "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to the place that `state_dict` described; ValueError if that was of another list."""
+        if state.get("seeds") != self.seeds:
+            raise ValueError(f"level source: expected the state of a list of these {len(self.seeds)} seeds")
+        self._taken = int(state["taken"])
+
+
+def evaluation_seeds(seed: int, n: int) -> list[int]:
+    """`n` distinct level seeds in [2**31, 2**32), where no training stream goes.
+
+    The list is a function of `seed`; its first k entries do not depend on `n`.
+    """
+    if n < 0:
+        raise ValueError(f"n: expected >= 0, found {n}")
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    chosen: dict[int, None] = {}  # an ordered set
+    while len(chosen) < n:
+        block = generator.integers(_TRAINING_SEEDS, 2 * _TRAINING_SEEDS, size=_BLOCK)
+        chosen.update(dict.fromkeys(block.tolist()))
+    return list(chosen)[:n]

@@ -1,0 +1,362 @@
+"""Env-steps per second of training, and where the time goes.
+
+    python -m benchmarks.training
+    python -m benchmarks.training --tasks GoToObj --checkpoint checkpoints/BabyAI-GoToObj-v0/trial_1/seed_0/checkpoint_final.pt
+    python -m benchmarks.training --tasks GoToObj --learn_updates 365
+
+Each task is measured twice, because the speed depends on how long episodes are: with an untrained policy (lr 1e-12
+keeps the weights as drawn), whose episodes mostly run into their step limit, and with one that solves the task, whose
+episodes are short, so that starting levels dominates. The second is a trained checkpoint where one is given; otherwise
+the expert's actions are executed (expert_action_prob 1), so that episodes are as short as the expert's.
+
+Everything that training does is included, starts of levels too: with the untrained policy a round is a whole number of
+step limits, so that each environment starts as many levels in every round. Throughput and shares come from separate
+passes, because the timers of the second slow it down.
+"""  # noqa: E501 (a command stays on one line)
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from babyai.levels import LevelMaker, UnknownTaskError, resolve_task_id
+from babyai.missions import MissionEncoderError
+from benchmarks.common import (
+    collect_machine_facts,
+    collect_settings,
+    format_machine_facts,
+    format_table,
+    parse_positive,
+    write_results,
+)
+from benchmarks.timers import PARTS, TimeSplit
+from benchmarks.yardstick import EnvironmentRates, compare_environments
+from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
+from pipeline.config import ConfigError, TrainConfig
+from pipeline.imitation import ImitationTrainer, resolve_device
+
+FROZEN_LR = 1e-12  # Adam's steps then vanish in float32: the weights stay as they are, the work is the same
+
+RL_MOP_RATES = {"BabyAI-GoToObj-v0": 730, "BabyAI-UnlockPickup-v0": 940, "BabyAI-GoTo-v0": 1310}
+"""Env-steps per second of the existing rl-mop on a machine of the same kind (two cores), untrained, 16 x 32. Quoted."""
+RL_MOP_FIRST_UPDATES = {"BabyAI-GoToObj-v0": (365, 210)}
+"""Updates, and its mean rate over them while it learns from scratch. Quoted."""
+
+UNTRAINED, EXPERT, TRAINED = "untrained", "expert's actions", "trained checkpoint"
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """One task with one policy.
+
+    Attributes:
+        task_id: Full id.
+        policy: "untrained", "expert's actions" or "trained checkpoint".
+        env_steps_per_second: Median over rounds.
+        lowest: Of the slowest round.
+        highest: Of the fastest round.
+        env_steps_per_cpu_second: Per second that the process had a core; on a busy machine the steadier number.
+        levels_per_1000_steps: How often a level starts.
+        success_rate: Over the last episodes; None while none has ended.
+        shares: Part of the update -> share of its time, with timers.
+        slowdown_by_timers: Rate without timers / rate with them.
+        rl_mop: Quoted rate, where there is one for this case.
+    """
+
+    task_id: str
+    policy: str
+    env_steps_per_second: float
+    lowest: float
+    highest: float
+    env_steps_per_cpu_second: float
+    levels_per_1000_steps: float
+    success_rate: float | None
+    shares: dict[str, float]
+    slowdown_by_timers: float
+    rl_mop: float | None
+
+
+def build_trainer(
+    args: argparse.Namespace, task_id: str, policy: str, checkpoint: LoadedPolicy | None
+) -> ImitationTrainer:
+    """Return a trainer at update 0 whose weights will not move.
+
+    Args:
+        args: Settings of the benchmark.
+        task_id: Full id.
+        policy: Which policy acts.
+        checkpoint: The trained policy where that is the one.
+
+    Raises:
+        CheckpointError: If the checkpoint's sentence encoder cannot be had.
+    """
+    fields = {} if checkpoint is None else checkpoint.config.to_dict()
+    fields |= {
+        "task_id": task_id,
+        "num_envs": args.num_envs,
+        "unroll_len": args.unroll_len,
+        "seed": args.seed,
+        "lr": FROZEN_LR,
+        "plan_every": args.plan_every,
+        "expert_action_prob": float(policy == EXPERT),
+        "expert_action_decay": 0,
+        "lang_encoder": "builtin" if checkpoint is None else checkpoint.config.lang_encoder,
+        "device": args.device,
+        "torch_threads": args.threads,
+    }
+    trainer = ImitationTrainer(TrainConfig(**fields), announce=lambda line: None)
+    if checkpoint is not None:
+        wanted = checkpoint.lang_encoder.get("fingerprint")
+        if wanted not in (None, trainer.encoder.fingerprint):
+            raise CheckpointError(f"{task_id}: expected the sentence encoder that the checkpoint names, found another")
+        trainer.policy.load_state_dict(checkpoint.policy.state_dict())
+        trainer.projection.load_state_dict(checkpoint.projection.state_dict())
+    return trainer
+
+
+def measure_task(
+    args: argparse.Namespace, task_id: str, policy: str, checkpoint: LoadedPolicy | None = None
+) -> Throughput:
+    """Return the throughput of one task with one policy; see `build_trainer` for the arguments."""
+    trainer = build_trainer(args, task_id, policy, checkpoint)
+    # Untrained, all environments run into their step limit together: only whole limits hold their share of resets.
+    limit = trainer.config.max_steps or LevelMaker(task_id).make(seed=0).max_steps
+    period = -(-limit // args.unroll_len) if policy == UNTRAINED else 1
+    run_updates(trainer, max(period, args.warmup))
+    probe = run_updates(trainer, period)
+    updates = period * max(1, round(args.seconds / args.rounds / probe.wall))
+    before = dict(trainer.env.counters)
+    rounds = [run_updates(trainer, updates) for _ in range(args.rounds)]
+    levels, steps = (trainer.env.counters[name] - before[name] for name in ("levels_started", "steps"))
+    rates = [run.env_steps / run.wall for run in rounds]
+    with TimeSplit(trainer.device) as split:
+        timed = run_updates(trainer, updates)
+    success = trainer.take_metrics()["rollout/success_rate"]
+    classic = policy == UNTRAINED and (args.num_envs, args.unroll_len) == (16, 32)
+    return Throughput(
+        task_id=task_id,
+        policy=policy,
+        env_steps_per_second=statistics.median(rates),
+        lowest=min(rates),
+        highest=max(rates),
+        env_steps_per_cpu_second=statistics.median(run.env_steps / run.cpu for run in rounds),
+        levels_per_1000_steps=1000 * levels / steps,
+        success_rate=success,
+        shares=split.shares(),
+        slowdown_by_timers=statistics.median(rates) * timed.wall / timed.env_steps,
+        rl_mop=RL_MOP_RATES.get(task_id) if classic else None,
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Some updates: env-steps taken, seconds by the clock, seconds of processor time."""
+
+    env_steps: int
+    wall: float
+    cpu: float
+
+
+def run_updates(trainer: ImitationTrainer, updates: int) -> Run:
+    """Run updates and return what they took."""
+    steps, wall, cpu = trainer.env_steps, time.perf_counter(), time.process_time()
+    for _ in range(updates):
+        trainer.run_update()
+    return Run(trainer.env_steps - steps, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def measure_learning(args: argparse.Namespace, task_id: str) -> dict[str, Any]:
+    """Return the mean rate over the first updates of a run that really learns, at lr 1e-3."""
+    config = TrainConfig(
+        task_id=task_id,
+        num_envs=args.num_envs,
+        unroll_len=args.unroll_len,
+        seed=args.seed,
+        lr=1e-3,
+        plan_every=args.plan_every,
+        lang_encoder="builtin",
+        device=args.device,
+        torch_threads=args.threads,
+    )
+    trainer = ImitationTrainer(config, announce=lambda line: None)
+    run = run_updates(trainer, args.learn_updates)
+    updates, rate = RL_MOP_FIRST_UPDATES.get(task_id, (None, None))
+    return {
+        "task_id": task_id,
+        "updates": args.learn_updates,
+        "env_steps_per_second": run.env_steps / run.wall,
+        "env_steps_per_cpu_second": run.env_steps / run.cpu,
+        "success_rate": trainer.take_metrics()["rollout/success_rate"],
+        "rl_mop": rate if updates == args.learn_updates and (args.num_envs, args.unroll_len) == (16, 32) else None,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def format_throughput(cases: Sequence[Throughput]) -> str:
+    """Return the table of rates."""
+    columns = "task|policy|env-steps/s|slowest..fastest round|per CPU second|levels per 1000 steps|success|rl-mop|ratio"
+    rows = [
+        [
+            case.task_id,
+            case.policy,
+            f"{case.env_steps_per_second:,.0f}",
+            f"{case.lowest:,.0f}..{case.highest:,.0f}",
+            f"{case.env_steps_per_cpu_second:,.0f}",
+            f"{case.levels_per_1000_steps:.1f}",
+            _percent(case.success_rate),
+            *_against(case.env_steps_per_second, case.rl_mop),
+        ]
+        for case in cases
+    ]
+    return format_table(columns.split("|"), rows)
+
+
+def format_shares(cases: Sequence[Throughput]) -> str:
+    """Return the table of where the time goes."""
+    rows = [
+        [case.task_id, case.policy, *(_percent(case.shares[p]) for p in PARTS), f"{case.slowdown_by_timers:.2f} x"]
+        for case in cases
+    ]
+    return format_table(["task", "policy", *PARTS, "slowdown by timers"], rows)
+
+
+def format_environments(rates: dict[str, EnvironmentRates]) -> str:
+    """Return the table of environments alone."""
+    rows = [
+        [task_id, "random actions", f"{rate.minigrid:,.0f}", f"{rate.ours:,.0f}", f"{rate.ours / rate.minigrid:.1f}"]
+        for task_id, rate in rates.items()
+    ]
+    return format_table(["task", "actions", "minigrid + BabyAIBot", "VectorEnv + Expert", "ratio"], rows)
+
+
+def format_learning(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the table of runs that learn from scratch."""
+    rows = [
+        [
+            run["task_id"],
+            f"first {run['updates']} updates, lr 1e-3",
+            f"{run['env_steps_per_second']:,.0f}",
+            f"{run['env_steps_per_cpu_second']:,.0f}",
+            _percent(run["success_rate"]),
+            *_against(run["env_steps_per_second"], run["rl_mop"]),
+        ]
+        for run in runs
+    ]
+    columns = "task|policy|mean env-steps/s|per CPU second|success at the end|rl-mop|ratio"
+    return format_table(columns.split("|"), rows)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def _against(rate: float, quoted: float | None) -> tuple[str, str]:
+    return ("-", "-") if quoted is None else (f"{quoted:,.0f}", f"{rate / quoted:.1f}")
+
+
+# ------------------------------------------------------------------------------------------------------- command line
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole, number = parse_positive(int), parse_positive(float)
+    parser.add_argument("--tasks", nargs="+", default=["GoToObj", "UnlockPickup", "GoTo"], help="BabyAI tasks")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        type=Path,
+        help="policy that solves its task, in place of the expert's actions; may be given once per task",
+    )
+    parser.add_argument("--num_envs", type=whole, default=16, help="environments (default: 16)")
+    parser.add_argument("--unroll_len", type=whole, default=32, help="steps between updates (default: 32)")
+    parser.add_argument("--plan_every", type=int, default=8, help="as in config.yaml (default: 8)")
+    parser.add_argument("--seconds", type=number, default=6.0, help="measured per task and policy (default: 6)")
+    parser.add_argument("--rounds", type=whole, default=3, help="into which they are divided (default: 3)")
+    parser.add_argument("--warmup", type=whole, default=10, help="updates before measuring, at least (default: 10)")
+    parser.add_argument("--learn_updates", type=int, default=0, help="also learn from scratch for that many updates")
+    parser.add_argument("--no_yardstick", action="store_true", help="leave out the comparison with minigrid's own")
+    parser.add_argument("--seed", type=int, default=0, help="of levels and weights (default: 0)")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--threads", type=whole, default=1, help="of torch (default: 1)")
+    parser.add_argument("--json", type=Path, help="file for the results")
+    return parser
+
+
+def load_checkpoints(paths: Sequence[Path], task_ids: Sequence[str]) -> dict[str, LoadedPolicy]:
+    """Return the policies by task.
+
+    Raises:
+        CheckpointError: If one cannot be loaded, or is of a task that is not measured.
+    """
+    found: dict[str, LoadedPolicy] = {}
+    for path in paths:
+        loaded = load_policy(path)
+        task_id = resolve_task_id(loaded.config.task_id)
+        if task_id not in task_ids:
+            raise CheckpointError(f"{path}: expected a policy of {', '.join(task_ids)}, found one of {task_id}")
+        found[task_id] = loaded
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print tables, write JSON."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        task_ids = [resolve_task_id(name) for name in args.tasks]
+        checkpoints = load_checkpoints(args.checkpoint, task_ids)
+        facts = collect_machine_facts(resolve_device(args.device))
+        cases = []
+        for task_id in task_ids:
+            cases.append(measure_task(args, task_id, UNTRAINED))
+            checkpoint = checkpoints.get(task_id)
+            cases.append(measure_task(args, task_id, TRAINED if checkpoint else EXPERT, checkpoint))
+    except (UnknownTaskError, CheckpointError, ConfigError, MissionEncoderError) as error:
+        parser.error(str(error))
+    environments = {}
+    if not args.no_yardstick:
+        seconds = args.seconds / args.rounds / 2
+        for task_id in task_ids:
+            environments[task_id] = compare_environments(task_id, args.num_envs, seconds, args.rounds, args.seed)
+    learning = [measure_learning(args, task_id) for task_id in task_ids] if args.learn_updates > 0 else []
+
+    print(f"Training at {args.num_envs} environments x {args.unroll_len} steps, plan_every {args.plan_every}")
+    print(format_machine_facts(facts, [args.threads]))
+    print(f"\nuntrained: lr {FROZEN_LR:g} keeps the weights as drawn. expert's actions: a policy that solves the task,")
+    print("emulated by executing the expert's. rl-mop: the existing one on a machine of the same kind, quoted.\n")
+    print(format_throughput(cases))
+    print("\nWhere the time goes, in a separate pass with timers (levels without planning; backward with optimiser)\n")
+    print(format_shares(cases))
+    if environments:
+        print("\nEnvironment and expert alone on one core, env-steps/s, no plans beforehand\n")
+        print(format_environments(environments))
+    if learning:
+        print("\nLearning from scratch, everything included\n")
+        print(format_learning(learning))
+    if args.json:
+        results = {
+            "benchmark": "training",
+            "machine": facts,
+            "settings": collect_settings(args),
+            "throughput": [asdict(case) for case in cases],
+            "environments": {task_id: asdict(rates) for task_id, rates in environments.items()},
+            "learning": learning,
+        }
+        write_results(args.json, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Benchmarks run and write what they document. How fast anything is, is never asserted."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from babyai.vector_env import VectorEnv
+from benchmarks.common import collect_machine_facts, format_machine_facts, format_table
+from benchmarks.policy import Comparison
+from benchmarks.timers import PARTS, TimeSplit
+from benchmarks.training import Throughput
+from benchmarks.yardstick import EnvironmentRates
+from pipeline.config import TrainConfig
+from pipeline.imitation import ImitationTrainer
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_benchmark(module: str, json_path: Path, *flags: str) -> tuple[str, dict]:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *flags, "--json", str(json_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout, json.loads(json_path.read_text())
+
+
+def names(dataclass: type) -> set[str]:
+    return {field.name for field in fields(dataclass)}
+
+
+@pytest.mark.slow
+def test_training_benchmark(tmp_path):
+    flags = "--tasks GoToObjS4 --num_envs 2 --unroll_len 8 --seconds 0.1 --rounds 2 --warmup 1 --learn_updates 2"
+    printed, results = run_benchmark("training", tmp_path / "training.json", *flags.split())
+    assert set(results) == {"benchmark", "machine", "settings", "throughput", "environments", "learning"}
+    untrained, solving = results["throughput"]
+    assert (untrained["policy"], solving["policy"]) == ("untrained", "expert's actions")
+    for case in (untrained, solving):
+        assert set(case) == names(Throughput)
+        assert set(case["shares"]) == set(PARTS)
+        assert sum(case["shares"].values()) == pytest.approx(1)
+        assert case["rl_mop"] is None  # quoted for 16 environments x 32 steps of three tasks only
+    assert solving["success_rate"] > 0.9
+    assert solving["levels_per_1000_steps"] > untrained["levels_per_1000_steps"]
+    assert set(results["environments"]["BabyAI-GoToObjS4-v0"]) == names(EnvironmentRates)
+    assert results["learning"][0]["updates"] == 2
+    assert results["machine"]["torch"] in printed
+    assert printed.count("| task") == 4
+
+
+@pytest.mark.slow
+def test_policy_benchmark(tmp_path):
+    flags = "--num_envs 2 3 --threads 1 --unroll_len 3 --repeats 1"
+    printed, results = run_benchmark("policy", tmp_path / "policy.json", *flags.split())
+    assert set(results) == {"benchmark", "machine", "settings", "comparisons"}
+    assert [row["num_envs"] for row in results["comparisons"]] == [2, 3]
+    for row in results["comparisons"]:
+        assert set(row) == names(Comparison)
+        assert row["largest_difference"] < 1e-5
+    assert results["machine"]["date"] in printed
+
+
+@pytest.mark.slow
+def test_training_benchmark_takes_a_checkpoint(tmp_path):
+    sizes = {"expert_hidden_sizes": [[0, 4]], "intermediate_dim": 8, "router_hidden_size": 8, "lang_dim": 8}
+    config = TrainConfig(task_id="GoToObjS4", lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes)
+    ImitationTrainer(config, announce=lambda line: None).save(tmp_path / "checkpoint.pt")
+    flags = "--tasks GoToObjS4 --num_envs 2 --unroll_len 4 --seconds 0.1 --warmup 1 --no_yardstick --checkpoint".split()
+    _, results = run_benchmark("training", tmp_path / "out.json", *flags, str(tmp_path / "checkpoint.pt"))
+    assert [case["policy"] for case in results["throughput"]] == ["untrained", "trained checkpoint"]
+    assert results["environments"] == {}
+    other = [sys.executable, "-m", "benchmarks.training", "--tasks", "GoTo", "--checkpoint"]
+    run = subprocess.run([*other, str(tmp_path / "checkpoint.pt")], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "found one of BabyAI-GoToObjS4-v0" in run.stderr
+
+
+def test_timers_count_each_moment_once_and_leave_nothing_behind():
+    untouched = VectorEnv.step
+    config = TrainConfig(task_id="GoToObjS4", lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=8)
+    trainer = ImitationTrainer(config, announce=lambda line: None)
+    with TimeSplit() as split:
+        assert VectorEnv.step is not untouched
+        for _ in range(10):
+            trainer.run_update()
+    assert VectorEnv.step is untouched
+    assert all(split.seconds[part] > 0 for part in PARTS)
+    # The trainer's own clock runs within run_update, whose timer runs outside it.
+    assert sum(split.seconds.values()) == pytest.approx(trainer.seconds, rel=0.3)
+    assert sum(split.shares().values()) == pytest.approx(1)
+
+
+def test_tables_and_facts():
+    assert format_table(["a", "b", "c"], [["x", "yy", "1"], ["xx", "y", "10"]]).splitlines() == [
+        "| a  | b  |  c |",
+        "| -- | -- | -: |",
+        "| x  | yy |  1 |",
+        "| xx | y  | 10 |",
+    ]
+    line = format_machine_facts(collect_machine_facts(), [1, 2])
+    assert "\n" not in line
+    assert "1, 2 thread(s)" in line
