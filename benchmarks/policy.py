@@ -7,6 +7,9 @@ acting: one step of all environments without gradients. update: all that the pol
 optimiser's step. The plain form takes T steps and keeps their graph; the packed form acts for T steps without gradients
 and then computes them again with gradients in one pass, as the trainer does, packing the weights twice. replay: that
 second pass alone, forward and backward. Both forms are measured in turns within one process.
+
+With as many threads as cores, whatever else runs makes torch's threads wait for one another: up to a hundred times
+slower was seen. Take those rows from an idle machine only; the facts above the table say how busy it was.
 """
 
 from __future__ import annotations
@@ -176,7 +179,7 @@ def compare_forms(
     """Return both forms' times at one size."""
     torch.set_num_threads(threads)
     forms = Forms(num_envs, unroll_len, device, seed)
-    acting = measure_in_turns([forms.act_plain, forms.act_packed], repeats, 20, device)
+    acting = measure_in_turns([forms.act_plain, forms.act_packed], repeats, 10, device)
     update = measure_in_turns([forms.update_plain, forms.update_packed, forms.replay_packed], repeats, 1, device)
     return Comparison(num_envs, threads, *acting, *update, forms.largest_difference())
 
@@ -216,7 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_envs", type=whole, nargs="+", default=[16, 64, 256], help="default: 16 64 256")
     parser.add_argument("--threads", type=whole, nargs="+", default=[1, 2], help="of torch (default: 1 2)")
     parser.add_argument("--unroll_len", type=whole, default=32, help="T (default: 32)")
-    parser.add_argument("--repeats", type=whole, default=7, help="measurements of each (default: 7)")
+    parser.add_argument("--repeats", type=whole, default=5, help="measurements of each (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and made-up data (default: 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--json", type=Path, help="file for the results")

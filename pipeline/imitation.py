@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from babyai.level_seeds import SeedStreams, evaluation_seeds
+from babyai.level_seeds import SeedStreams
 from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder, build_mission_encoder, restore_mission_encoder
 from babyai.vector_env import VectorEnv
@@ -33,13 +33,11 @@ from pipeline.checkpoints import (
     save_checkpoint,
 )
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.evaluation import Evaluation, evaluate_task
 from pipeline.losses import LossTerms, compute_losses
 from pipeline.packed import pack
 from pipeline.records import EpisodeWindow
-from pipeline.rollout import Acting, MissionVectors, PlayedLevels, collect_unroll, play_levels, replay_unroll
-
-EVALUATION_SEED = 0
-"""Every run is evaluated on the same levels, whatever its own seed, so that runs can be compared level by level."""
+from pipeline.rollout import Acting, MissionVectors, collect_unroll, replay_unroll
 
 
 class TrainingError(RuntimeError):
@@ -86,6 +84,23 @@ _SCALARS = (
     "train/labelled_fraction",
     "train/grad_norm",
 )
+
+
+EVALUATION_METRICS = {
+    "eval/success_rate": "success_rate",
+    "eval/success_low": "success_low",
+    "eval/success_high": "success_high",
+    "eval/episodes": "num_episodes",
+    "eval/mean_lpc": "mean_lpc",
+    "eval/path_ratio": "path_ratio",
+    "eval/mean_steps": "mean_steps",
+}
+"""Logged metrics and the names under which an evaluation has them."""
+
+
+def evaluation_metrics(evaluation: Evaluation) -> dict[str, float | int | None]:
+    """Return the `eval/...` metrics of an evaluation."""
+    return {key: evaluation.metrics[name] for key, name in EVALUATION_METRICS.items()}
 
 
 class ImitationTrainer:
@@ -240,16 +255,18 @@ class ImitationTrainer:
         """Steps taken in all environments since the run began."""
         return self.update * self.config.num_envs * self.config.unroll_len
 
-    def evaluate(self, num_levels: int) -> PlayedLevels:
-        """Play the first `num_levels` of the fixed evaluation levels, greedily; training is not touched by it."""
-        return play_levels(
+    def evaluate(self, num_episodes: int) -> Evaluation:
+        """Play the first `num_episodes` of the fixed evaluation levels; training is not touched by it."""
+        return evaluate_task(
             self.policy,
             self.encoder,
             self.projection,
             self.config.task_id,
-            evaluation_seeds(EVALUATION_SEED, num_levels),
+            num_episodes,
             num_envs=max(self.config.num_envs, 16),
             max_steps=self.config.max_steps,
+            record=False,
+            label=False,
             lpc_exponent=self.config.lpc_exponent,
         )
 

@@ -1,4 +1,4 @@
-"""Acting in a vector environment: mission vectors, an unroll of on-policy steps, playing a fixed list of levels."""
+"""Acting in a vector environment while learning: mission vectors and unrolls of on-policy steps."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from babyai.level_seeds import SeedList
 from babyai.missions import MissionEncoder
-from babyai.observations import encode_observations
-from babyai.vector_env import EpisodeEnd, Outcome, VectorEnv, VectorStep
-from mixture_of_experts import ExpertDropout, compute_layer_lpc
+from babyai.observations import OBSERVATION_DIM, encode_observations
+from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
+from mixture_of_experts import ExpertDropout
 from pipeline.packed import PackedGRU, PackedPolicy, pack
-from pipeline.records import wilson_interval
 
 
 class MissionVectors:
@@ -35,14 +33,14 @@ class MissionVectors:
         self.trainable = trainable
         width = encoder.width if trainable else projection.out_features
         # Grown by doubling, so that a task with endless missions does not copy the table at each new one.
-        self._table = torch.zeros(0, width, device=projection.weight.device)
+        self._table = projection.weight.new_zeros(0, width).detach()
         self._known = 0
 
     def add(self, missions: Sequence[str]) -> None:
         """Take up the sentences that came since the last call; `missions` is the environment's growing list."""
         if len(missions) == self._known:
             return
-        new = self.encoder.encode(missions[self._known :]).to(self._table.device)
+        new = self.encoder.encode(missions[self._known :]).to(self._table)
         if not self.trainable:
             # One by one: in a batch, the last bit of a row depends on how many rows there are, and a resumed run meets
             # its sentences in another grouping than the run it continues.
@@ -129,7 +127,7 @@ def collect_unroll(
     noise = None
     if acting.dropout is not None and sizes:
         noise = [torch.rand(unroll_len, num_envs, len(s), generator=generator).to(device) for s in sizes]
-    obs = torch.empty(unroll_len, num_envs, encode_observations(*_views(current)).shape[1], device=device)
+    obs = torch.empty(unroll_len, num_envs, OBSERVATION_DIM, device=device)
     taken: list[VectorStep] = []
     ended: list[EpisodeEnd] = []
     before = hidden
@@ -137,7 +135,7 @@ def collect_unroll(
         packed = pack(policy)
         for t in range(unroll_len):
             missions.add(env.missions)
-            obs[t] = torch.from_numpy(encode_observations(*_views(current)))
+            obs[t] = torch.from_numpy(encode_observations(current.view, current.direction, current.carrying))
             mission = missions(torch.from_numpy(current.mission_id).to(device))
             start = torch.from_numpy(current.episode_start).to(device)
             dropped = _dropout([n[t : t + 1] for n in noise], acting) if noise else None
@@ -173,10 +171,6 @@ def replay_unroll(
     return out.logits, out.routing
 
 
-def _views(step: VectorStep) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return step.view, step.direction, step.carrying
-
-
 def _dropout(noise: list[Tensor], acting: Acting) -> list[ExpertDropout]:
     beta, gamma = acting.dropout
     return [ExpertDropout(n, beta, gamma) for n in noise]
@@ -193,92 +187,3 @@ def _choose(logits: Tensor, current: VectorStep, acting: Acting, generator: torc
         draw = torch.rand(len(actions), generator=generator).numpy()
         actions = np.where((draw < acting.expert_prob) & current.expert_valid, current.expert_action, actions)
     return actions
-
-
-@dataclass(frozen=True)
-class PlayedLevels:
-    """Outcomes of a fixed list of levels, each played once to its end.
-
-    Attributes:
-        episodes: Successes, failures and timeouts, in the order of the list of seeds.
-        unsolvable: Levels of the list that the expert cannot solve; they were not played.
-        lpc: Mean LPC over all steps; None for a policy without routers.
-    """
-
-    episodes: list[EpisodeEnd]
-    unsolvable: int
-    lpc: float | None
-
-    def metrics(self) -> dict[str, float | int | None]:
-        """Return the `eval/...` metrics, with a 95 % Wilson interval for the success rate."""
-        played = len(self.episodes)
-        solved = [episode for episode in self.episodes if episode.outcome == Outcome.SUCCESS]
-        low, high = wilson_interval(len(solved), played)
-        ratios = [episode.steps / episode.expert_steps for episode in solved if episode.expert_steps]
-        return {
-            "eval/success_rate": len(solved) / played if played else None,
-            "eval/success_low": low,
-            "eval/success_high": high,
-            "eval/episodes": played,
-            "eval/mean_lpc": self.lpc,
-            "eval/path_ratio": float(np.mean(ratios)) if ratios else None,
-            "eval/mean_steps": float(np.mean([e.steps for e in self.episodes])) if played else None,
-        }
-
-
-def play_levels(
-    policy: nn.Module,
-    encoder: MissionEncoder,
-    projection: nn.Linear,
-    task_id: str,
-    level_seeds: Sequence[int],
-    *,
-    num_envs: int = 16,
-    max_steps: int | None = None,
-    lpc_exponent: float = 2.0,
-) -> PlayedLevels:
-    """Play each level of a list once, to its end, greedily.
-
-    Every level counts once whatever its length, so that the result is unbiased and the same for every `num_envs`
-    (counting the first N episodes to end would favour short ones, which are the successful ones).
-
-    Args:
-        policy: Any policy that `pack` takes.
-        encoder: Sentence encoder of the policy.
-        projection: Mission projection of the policy.
-        task_id: BabyAI task.
-        level_seeds: Seeds of the levels.
-        num_envs: Environments stepped together.
-        max_steps: Step limit; None for each level's own.
-        lpc_exponent: An expert costs size^exponent.
-    """
-    device = projection.weight.device
-    num_envs = max(1, min(num_envs, len(level_seeds)))
-    env = VectorEnv(task_id, num_envs, SeedList(level_seeds), max_steps=max_steps, plan_every=1, label=False)
-    missions = MissionVectors(encoder, projection)
-    sizes = getattr(policy, "layer_expert_sizes", [])
-    ended: list[EpisodeEnd] = []
-    lpc_sum, steps = 0.0, 0
-    current = env.reset()
-    with torch.no_grad():
-        packed = pack(policy)
-        hidden = packed.init_hidden(num_envs)
-        while current.active.any():
-            missions.add(env.missions)
-            obs = torch.from_numpy(encode_observations(*_views(current))).to(device)
-            mission = missions(torch.from_numpy(current.mission_id).to(device))
-            start = torch.from_numpy(current.episode_start).to(device)
-            out = packed.sequence(obs.unsqueeze(0), mission.unsqueeze(0), hidden, start.unsqueeze(0))
-            hidden = out.hidden
-            if sizes:
-                layers = zip(out.routing, sizes, strict=True)
-                lpc = sum(compute_layer_lpc(w[0].double(), s, lpc_exponent) for w, s in layers)
-                lpc_sum += float(lpc[torch.from_numpy(current.active).to(device)].sum())
-                steps += int(current.active.sum())
-            current = env.step(out.logits[0].argmax(dim=-1).cpu().numpy())
-            ended.extend(current.ended)
-    order = {seed: position for position, seed in enumerate(level_seeds)}
-    ended.sort(key=lambda episode: order[episode.level_seed])
-    unsolvable = env.counters["levels_unsolvable"]
-    env.close()
-    return PlayedLevels(ended, unsolvable, lpc_sum / steps if steps else None)

@@ -25,14 +25,23 @@ from pipeline.checkpoints import (
 )
 from pipeline.config import ConfigError, TrainConfig, parse_config, resolved_yaml
 from pipeline.files import replace_atomically
-from pipeline.imitation import ImitationTrainer, TrainingError
-from pipeline.tracking import Tracker
+from pipeline.imitation import ImitationTrainer, TrainingError, evaluation_metrics
+from pipeline.records import describe_metrics
+from pipeline.tracking import Tracker, TrackingError, import_wandb
 
 SWITCHES = {
     "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
     "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
 }
-USER_ERRORS = (ConfigError, UnknownTaskError, MissionEncoderError, CheckpointError, ExpertError, TrainingError)
+USER_ERRORS = (
+    ConfigError,
+    UnknownTaskError,
+    MissionEncoderError,
+    CheckpointError,
+    ExpertError,
+    TrainingError,
+    TrackingError,
+)
 
 
 class RunFolderError(ConfigError):
@@ -103,6 +112,8 @@ def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool =
                 f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, --overwrite "
                 "to delete it, or choose another --trial or --seed"
             )
+    if named.wandb_project is not None:
+        import_wandb()
     trainer = ImitationTrainer(named, announce=tqdm.write, resume=newest)
     if overwrite:  # only now, when the new run is known to be possible
         _clear(folder, logs)
@@ -145,10 +156,11 @@ def _train(trainer: ImitationTrainer, tracker: Tracker, folder: Path, interrupti
             trainer.run_update()
             bar.update()
             last = trainer.update == config.num_updates
-            if trainer.update % config.log_interval == 0 or last:
+            evaluate = config.eval_interval > 0 and (trainer.update % config.eval_interval == 0 or last)
+            if evaluate or trainer.update % config.log_interval == 0 or last:
                 metrics = trainer.take_metrics()
-                if config.eval_interval and (trainer.update % config.eval_interval == 0 or last):
-                    metrics.update(trainer.evaluate(config.eval_episodes).metrics())
+                if evaluate:
+                    metrics.update(evaluation_metrics(trainer.evaluate(config.eval_episodes)))
                 tracker.log(trainer.update, {"env_steps": trainer.env_steps, **metrics})
                 bar.set_postfix_str(_progress(metrics), refresh=False)
             if config.checkpoint_interval and trainer.update % config.checkpoint_interval == 0 and not last:
@@ -223,21 +235,9 @@ def _opening_words(trainer: ImitationTrainer) -> str:
 
 
 def _final_evaluation(trainer: ImitationTrainer, tracker: Tracker) -> None:
-    played = trainer.evaluate(trainer.config.final_eval_episodes)
-    metrics = played.metrics()
-    tracker.log(trainer.update, {"env_steps": trainer.env_steps, **metrics})
-    rate, count = metrics["eval/success_rate"], metrics["eval/episodes"]
-    if rate is None:
-        print("final evaluation: no level that the expert can solve")
-        return
-    lpc = "" if played.lpc is None else f", mean LPC {played.lpc:.0f}"
-    ratio = metrics["eval/path_ratio"]
-    print(
-        f"final evaluation on {count} fixed levels: success {rate:.1%} "
-        f"(95% interval {metrics['eval/success_low']:.1%} to {metrics['eval/success_high']:.1%})"
-        + ("" if ratio is None else f", path ratio {ratio:.2f}")
-        + lpc
-    )
+    evaluation = trainer.evaluate(trainer.config.final_eval_episodes)
+    tracker.log(trainer.update, {"env_steps": trainer.env_steps, **evaluation_metrics(evaluation)})
+    print(f"final evaluation on {describe_metrics(evaluation.metrics)}")
 
 
 def _closing_words(folder: Path, logs: Path) -> None:

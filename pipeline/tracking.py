@@ -55,6 +55,10 @@ METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
 
 
+class TrackingError(ImportError):
+    """A tracker that was asked for is not installed; the message says what to do."""
+
+
 class Tracker:
     """Writes the metrics of one run to its folder and to the trackers that were asked for."""
 
@@ -80,11 +84,11 @@ class Tracker:
             announce: called with a line worth telling the user.
 
         Raises:
-            ImportError: `wandb_project` is set and wandb is not installed.
+            TrackingError: `wandb_project` is set and wandb is not installed.
             ValueError: the `metrics.jsonl` to continue is damaged before its last line.
         """
         self.run_dir = Path(run_dir)
-        wandb = _import_wandb() if wandb_project else None  # before any file is touched
+        wandb = import_wandb() if wandb_project else None  # before any file is touched
         self.run_dir.mkdir(parents=True, exist_ok=True)
         path = self.run_dir / METRICS_FILE
         kept = [] if resume_update is None else _read_lines_until(path, resume_update)
@@ -200,11 +204,12 @@ def _open_tensorboard(run_dir: Path, resume_update: int | None, announce: Callab
     return SummaryWriter(str(run_dir), purge_step=0 if resume_update is None else resume_update + 1)
 
 
-def _import_wandb() -> Any:
+def import_wandb() -> Any:
+    """Return the wandb module, or raise TrackingError where it is not installed."""
     try:
         import wandb
     except ImportError as error:
-        raise ImportError(
+        raise TrackingError(
             "wandb_project is set and wandb is not installed; pip install wandb, or set wandb_project: null"
         ) from error
     return wandb
