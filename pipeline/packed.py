@@ -88,11 +88,13 @@ class GRUSequence(torch.autograd.Function):
         before, gates, hidden_new, new, weight, episode_start = ctx.saved_tensors
         steps, batch, size = before.shape
         reset, update = gates.split(size, dim=-1)
-        # What each gate's input passes on per unit of gradient at the state it made; (T, N, H) each.
-        to_new = (1 - update) * (1 - new * new)
-        to_update = update * (1 - update) * (before - new)
-        to_reset = to_new * hidden_new * reset * (1 - reset)
-        per_gate = torch.cat([to_reset, to_update, to_new * reset], dim=-1).view(steps, batch, 3, size)
+        # What each gate's input passes on per unit of gradient at the state it made, (T, N, H) each. In one buffer:
+        # with hundreds of environments these arrays outgrow the cache and every copy of them costs.
+        to_new = (1 - update).mul_(1 - new * new)
+        per_gate = before.new_empty(steps, batch, 3, size)
+        torch.mul(to_new, hidden_new, out=per_gate[:, :, 0]).mul_(reset).mul_(1 - reset)
+        torch.sub(before, new, out=per_gate[:, :, 1]).mul_(update).mul_(1 - update)
+        torch.mul(to_new, reset, out=per_gate[:, :, 2])
         starts = episode_start.unsqueeze(-1)  # (T, N, 1)
         weight_t = weight.t().contiguous()  # (3H, H)
         grads_h = torch.empty_like(per_gate)
@@ -105,13 +107,26 @@ class GRUSequence(torch.autograd.Function):
             carried.masked_fill_(starts[t], 0)  # none crosses an episode's start, not even NaN: 0 x NaN is NaN
         flat = grads_h.view(steps * batch, 3 * size)
         grad_weight = before.view(steps * batch, size).t() @ flat
-        grads_x = torch.cat([grads_h[:, :, :2].flatten(2), grads_state * to_new], dim=-1)
-        return grads_x, carried, grad_weight, flat.sum(dim=0), None
+        grad_bias = flat.sum(dim=0)
+        torch.mul(grads_state, to_new, out=grads_h[:, :, 2])  # the input's new gate is not behind the reset gate
+        return grads_h.flatten(2), carried, grad_weight, grad_bias, None
 
 
 def gru_sequence(gates_x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, episode_start: Tensor) -> Tensor:
     """Return the states (T, N, H) of GRUs run over T steps; see `GRUSequence` for the arguments."""
+    if gates_x.shape[0] == 1 and not torch.is_grad_enabled():  # acting: nothing has to be kept for a backward pass
+        hidden = torch.where(episode_start[0].unsqueeze(-1), torch.zeros_like(hidden), hidden)
+        return gru_step(gates_x[0], hidden, weight, bias).unsqueeze(0)
     return GRUSequence.apply(gates_x, hidden, weight, bias, episode_start)
+
+
+def gru_step(gates_x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the state (N, H) after one step, in plain operations; arguments as in `GRUSequence`, without time."""
+    size = hidden.shape[-1]
+    gates_h = torch.addmm(bias, hidden, weight)
+    reset, update = (gates_x[:, : 2 * size] + gates_h[:, : 2 * size]).sigmoid().chunk(2, dim=-1)
+    new = torch.addcmul(gates_x[:, 2 * size :], reset, gates_h[:, 2 * size :]).tanh()
+    return torch.lerp(new, hidden, update)
 
 
 def _gate_major(tensors: Sequence[Tensor]) -> Tensor:
