@@ -84,6 +84,17 @@ class Expert:
             self._give_up(error)
             return None
 
+    @property
+    def subgoal(self) -> str | None:
+        """What the last suggestion serves, one of `babyai.facts.SUBGOAL_NAMES`; None once the bot has given up."""
+        if self._bot is None:
+            return None
+        if not self._bot.stack:
+            return "Done"
+        # The bot decides by the top of its stack, and deciding on an action leaves the stack as it is
+        top = self._bot.stack[-1]
+        return "Explore" if top.is_exploratory() else type(top).__name__.removesuffix("Subgoal")
+
     def _give_up(self, error: Exception) -> None:
         self._bot = None
         self.gave_up = f"{type(error).__name__}: {error}".rstrip(": ")

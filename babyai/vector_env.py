@@ -5,6 +5,8 @@
     step = env.step(actions)            # actions: int array (16,)
     step.view, step.expert_action, step.expert_valid, step.outcome, step.episode_start, step.ended
 
+Evaluation also wants to know where things are: with `record=True` each step carries `facts` (see `babyai.facts`).
+
 Auto-reset is gymnasium's `AutoresetMode.SAME_STEP`: when an action ends an episode, the returned observation and expert
 action are already those of the slot's next level, while `reward` and `outcome` belong to the episode that ended;
 `ended` describes it. Nothing outside `babyai/` sees a per-environment object: only arrays, ints and strings.
@@ -19,90 +21,12 @@ import numpy as np
 from babyai.expert import Expert, ExpertError, plan_length
 from babyai.level_seeds import SeedList, SeedStreams
 from babyai.levels import LevelError
-from babyai.simulator import NUM_ACTIONS, VIEW, Outcome, Simulator
+from babyai.recorder import Recorder
+from babyai.simulator import NUM_ACTIONS, Outcome, Simulator
+from babyai.steps import EpisodeEnd, VectorStep
 
 # Levels in a row that may prove unsolvable before the task is declared so
 MAX_REPLACEMENTS = 1000
-
-
-@dataclass(frozen=True)
-class EpisodeEnd:
-    """An episode that has just ended.
-
-    Attributes:
-        slot: where it was played.
-        level_seed: its level.
-        outcome: SUCCESS, FAILURE or TIMEOUT.
-        steps: its length.
-        reward: the last step's reward, which is the episode's return.
-        expert_steps: the expert's number of steps on the same level; None when it was not asked.
-        mission: the instruction.
-    """
-
-    slot: int
-    level_seed: int
-    outcome: Outcome
-    steps: int
-    reward: float
-    expert_steps: int | None
-    mission: str
-
-
-@dataclass(frozen=True)
-class VectorStep:
-    """What all N slots show after a reset or a step; the arrays are fresh each time.
-
-    Attributes:
-        view: uint8 (N, 7, 7, 3), minigrid's partial view [x, y, channel].
-        direction: int64 (N,), 0..3: right, down, left, up.
-        carrying: bool (N,), whether the agent holds something.
-        mission_id: int64 (N,), index into `VectorEnv.missions`.
-        expert_action: int64 (N,), the expert's action for this observation, 0 where there is none.
-        expert_valid: bool (N,), where `expert_action` is a label.
-        reward: float32 (N,), of the action that led here.
-        outcome: int8 (N,), `Outcome` of the episode that ended with that action, 0 otherwise.
-        episode_start: bool (N,), this observation is an episode's first.
-        active: bool (N,), False where no level is left: everything else is zero there.
-        ended: the episodes that ended, by slot.
-    """
-
-    view: np.ndarray
-    direction: np.ndarray
-    carrying: np.ndarray
-    mission_id: np.ndarray
-    expert_action: np.ndarray
-    expert_valid: np.ndarray
-    reward: np.ndarray
-    outcome: np.ndarray
-    episode_start: np.ndarray
-    active: np.ndarray
-    ended: tuple[EpisodeEnd, ...] = ()
-
-    def __post_init__(self) -> None:
-        num_envs = len(self.view)
-        for name, shape, dtype in _FIELDS:
-            array = getattr(self, name)
-            if array.shape != (num_envs, *shape) or array.dtype != dtype:
-                raise ValueError(f"{name}: expected {dtype} {(num_envs, *shape)}, found {array.dtype} {array.shape}")
-
-    @classmethod
-    def zeros(cls, num_envs: int) -> "VectorStep":
-        """A step of `num_envs` inactive slots, to be filled in."""
-        return cls(**{name: np.zeros((num_envs, *shape), dtype) for name, shape, dtype in _FIELDS})
-
-
-_FIELDS = [
-    ("view", (VIEW, VIEW, 3), np.dtype(np.uint8)),
-    ("direction", (), np.dtype(np.int64)),
-    ("carrying", (), np.dtype(bool)),
-    ("mission_id", (), np.dtype(np.int64)),
-    ("expert_action", (), np.dtype(np.int64)),
-    ("expert_valid", (), np.dtype(bool)),
-    ("reward", (), np.dtype(np.float32)),
-    ("outcome", (), np.dtype(np.int8)),
-    ("episode_start", (), np.dtype(bool)),
-    ("active", (), np.dtype(bool)),
-]
 
 
 @dataclass
@@ -112,6 +36,7 @@ class _Slot:
     index: int
     simulator: Simulator
     expert: Expert
+    recorder: Recorder | None = None
     active: bool = False
     levels: int = 0  # levels started here
     expert_steps: int | None = None
@@ -145,6 +70,7 @@ class VectorEnv:
         max_steps: int | None = None,
         plan_every: int = 0,
         label: bool = True,
+        record: bool = False,
     ) -> None:
         """Builds the slots; `reset` starts their first levels.
 
@@ -157,6 +83,8 @@ class VectorEnv:
                 `EpisodeEnd.expert_steps`, and a level that it cannot solve is replaced. 1: every level; 0: none, then
                 only levels on whose first observation the expert gives up are replaced.
             label: whether the expert labels every observation.
+            record: whether every step carries `facts` and every `EpisodeEnd` its `env_context`. Needs `label`, because
+                the expert's subgoal is one of the facts.
 
         Raises:
             UnknownTaskError: no such task.
@@ -168,12 +96,17 @@ class VectorEnv:
             raise ValueError(f"plan_every: expected >= 0, found {plan_every}")
         if isinstance(levels, SeedStreams) and levels.num_envs != num_envs:
             raise ValueError(f"levels: expected {num_envs} seed streams, one per slot; found {levels.num_envs}")
-        self.num_envs, self.max_steps, self.plan_every, self.label = num_envs, max_steps, plan_every, label
+        if record and not label:
+            raise ValueError("record=True needs label=True: the expert's subgoal is one of the facts")
+        self.num_envs, self.max_steps, self.plan_every = num_envs, max_steps, plan_every
+        self.label, self.record = label, record
         self._levels = levels
         self._slots = []
         for index in range(num_envs):
             simulator = Simulator(task_id, max_steps)
-            self._slots.append(_Slot(index, simulator, Expert(simulator)))
+            expert = Expert(simulator)
+            recorder = Recorder(simulator, expert) if record else None
+            self._slots.append(_Slot(index, simulator, expert, recorder))
         # Plans are played out on a simulator of their own: the slots' episodes are not disturbed, nothing is copied
         self._planner = Simulator(task_id, max_steps) if plan_every else None
         self.task_id = self._slots[0].simulator.task_id
@@ -186,7 +119,7 @@ class VectorEnv:
         """Starts a new level in every slot; episodes in progress are dropped without an `EpisodeEnd`."""
         for slot in self._slots:
             self._start_level(slot)
-        return self._observe(VectorStep.zeros(self.num_envs))
+        return self._observe(VectorStep.zeros(self.num_envs, self.record))
 
     def step(self, actions: Sequence[int] | np.ndarray) -> VectorStep:
         """Takes one action per slot; slots whose episode ends go on to their next level.
@@ -199,7 +132,7 @@ class VectorEnv:
             ExpertError: too many unsolvable levels in a row.
         """
         chosen = self._check_actions(actions)
-        result = VectorStep.zeros(self.num_envs)
+        result = VectorStep.zeros(self.num_envs, self.record)
         ended = []
         for slot, action in zip(self._slots, chosen, strict=True):
             if not slot.active:
@@ -207,6 +140,10 @@ class VectorEnv:
             self.counters["steps"] += 1
             simulator = slot.simulator
             reward, outcome = simulator.step(action)
+            recorder = slot.recorder
+            if recorder is not None:
+                facts = result.facts
+                facts.event[slot.index], facts.event_object[slot.index] = recorder.follow()
             if outcome is Outcome.RUNNING:
                 slot.actions.append(action)
                 if self.label:
@@ -223,6 +160,7 @@ class VectorEnv:
                     reward,
                     slot.expert_steps,
                     simulator.mission,
+                    None if recorder is None else recorder.env_context,
                 )
             )
             self._start_level(slot)
@@ -232,7 +170,7 @@ class VectorEnv:
         """All that resuming needs, as plain ints, strings, lists and dicts.
 
         An episode in progress is kept as its level seed and the actions taken: replaying them rebuilds the level and
-        the expert's mind exactly.
+        the expert's mind exactly. Recording is no part of the state: it may be on here and off there.
         """
         slots = [
             {
@@ -257,7 +195,7 @@ class VectorEnv:
         """Goes back to where `state_dict` was taken.
 
         Returns:
-            the step that was current then, with rewards and outcomes zero and `ended` empty.
+            the step that was current then, with rewards, outcomes and events zero and `ended` empty.
 
         Raises:
             ValueError: the state is of an environment with other settings or another level source.
@@ -275,11 +213,15 @@ class VectorEnv:
             slot.simulator.load(saved["level_seed"])
             slot.mission_id = self._mission_ids[slot.simulator.mission]
             slot.label = self._first_label(slot)
+            if slot.recorder is not None:
+                slot.recorder.start()
             for action in slot.actions:
                 slot.simulator.step(action)
+                if slot.recorder is not None:
+                    slot.recorder.follow()
                 if self.label:
                     slot.label = slot.expert.suggest(action)
-        step = self._observe(VectorStep.zeros(self.num_envs))
+        step = self._observe(VectorStep.zeros(self.num_envs, self.record))
         # Last, because observing counts
         self.counters = dict(state["counters"])
         self.unsolvable_seeds = list(state["unsolvable_seeds"])
@@ -339,6 +281,8 @@ class VectorEnv:
         slot.label = self._first_label(slot)
         if self.label and slot.label is None:
             return False
+        if slot.recorder is not None:
+            slot.recorder.start()
         mission = simulator.mission
         slot.mission_id = self._mission_ids.setdefault(mission, len(self.missions))
         if slot.mission_id == len(self.missions):
@@ -362,6 +306,8 @@ class VectorEnv:
             result.active[k] = True
             result.mission_id[k] = slot.mission_id
             result.episode_start[k] = not slot.actions
+            if slot.recorder is not None:
+                slot.recorder.describe(result.facts, k)
             if slot.label is not None:
                 result.expert_action[k], result.expert_valid[k] = slot.label, True
             elif self.label:

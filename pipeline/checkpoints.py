@@ -17,6 +17,7 @@ Checkpoints written elsewhere by this model family have fewer keys; they pass th
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ SCHEMA_VERSION = 1
 NUM_ACTIONS = 7
 FINAL_NAME = "checkpoint_final.pt"
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.pt")
+_IN_ROOT = re.compile(r"(BabyAI-[A-Za-z0-9]+-v\d+)/trial_(\d+)/(?:seed_(\d+)/)?checkpoint_(\d+|final)\.pt")
 
 
 class CheckpointError(ValueError):
@@ -63,6 +65,60 @@ def list_checkpoints(folder: Path) -> list[Path]:
     paths = [path for _, path in sorted(numbered)]
     final = folder / FINAL_NAME
     return [*paths, final] if final.exists() else paths
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A checkpoint file and what its path says.
+
+    Attributes:
+        path: The file.
+        task_id: Task of the run.
+        trial: Trial of the run.
+        seed: Seed of the run; None where the path has no `seed_<S>` folder.
+        update: Update of a numbered checkpoint; None for `checkpoint_final.pt`.
+    """
+
+    path: Path
+    task_id: str
+    trial: int
+    seed: int | None
+    update: int | None
+
+
+def find_checkpoints(root: str | Path) -> list[FoundCheckpoint]:
+    """Return the checkpoints under `<root>/<task_id>/trial_<N>/[seed_<S>/]`, ordered by task, trial, seed and update.
+
+    Trials, seeds and updates are ordered as numbers; a run's final checkpoint comes last. Other files are passed over.
+
+    Raises:
+        CheckpointError: If `root` is no folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise CheckpointError(
+            f"{root}: expected a folder of checkpoints; train first (python train_mop.py), or name it"
+        )
+    found = []
+    for path in root.glob("*/trial_*/**/checkpoint_*.pt"):
+        match = _IN_ROOT.fullmatch(path.relative_to(root).as_posix())
+        if match is not None:
+            task_id, trial, seed, update = match.groups()
+            found.append(
+                FoundCheckpoint(
+                    path,
+                    task_id,
+                    int(trial),
+                    None if seed is None else int(seed),
+                    None if update == "final" else int(update),
+                )
+            )
+
+    def order(found: FoundCheckpoint) -> tuple:
+        seed = -1 if found.seed is None else found.seed
+        return found.task_id, found.trial, seed, found.update is None, found.update or 0
+
+    return sorted(found, key=order)
 
 
 # ----------------------------------------------------------------------------------------------------- save and load
@@ -128,12 +184,27 @@ def _describe(content: Any) -> str:
     return f"a dict with {sorted(map(str, content))[:8]}" if isinstance(content, dict) else type(content).__name__
 
 
+_FOREIGN_FIELDS = (
+    "task_id",
+    "trial",
+    "seed",
+    "num_envs",
+    "unroll_len",
+    "num_updates",
+    "lr",
+    "lpc_alpha",
+    "normalize_lpc",
+    "max_steps",
+)
+
+
 def migrate_foreign(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return a checkpoint of outside code of this model family in today's form.
 
     Such a checkpoint may lack `policy`, `lang_encoder`, sizes, and hold numpy numbers in its config. Sizes are read
-    from the weights, which cannot be wrong about them. One without the mission projection is refused: it was random,
-    so with another one every instruction would be noise.
+    from the weights, which cannot be wrong about them; of the rest only what evaluation or a table of results needs is
+    kept, and what it does not say is listed as `unknown_fields`. One without the mission projection is refused: it was
+    random, so with another one every instruction would be noise.
 
     Raises:
         CheckpointError: If the projection is missing or the weights are of no known policy.
@@ -152,21 +223,22 @@ def migrate_foreign(content: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path}: expected the weights of MixtureOfExpertsPolicy, StatefulMoPPolicy or GRUPolicy, found "
             f"{sorted(map(str, weights))[:6]} (missing {error})"
         ) from None
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    from babyai.missions import FOREIGN_DESCRIPTION  # here: whoever reads our own checkpoints needs no babyai
+
     try:
         config = {key: _plain(value) for key, value in (content.get("config") or {}).items()}
         update = int(_plain(content.get("update", config.get("update", 0))))
-        kept = {key: value for key, value in config.items() if key in known and value is not None}
-        resolved = TrainConfig(**{**kept, **sizes})
+        kept = {key: config[key] for key in _FOREIGN_FIELDS if config.get(key) is not None}
+        resolved = TrainConfig(**{**kept, **sizes, "lang_encoder": FOREIGN_DESCRIPTION["name"]})
     except (TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its config cannot be used: {error}") from None
-    from babyai.missions import FOREIGN_DESCRIPTION
-
+    told = {*kept, *sizes, "lang_encoder"}
     return {
         **content,
         "schema_version": SCHEMA_VERSION,
         "config": {**resolved.to_dict(), "num_actions": num_actions, "update": update},
         "update": update,
+        "unknown_fields": sorted({field.name for field in dataclasses.fields(TrainConfig)} - told),
         "lang_encoder": dict(FOREIGN_DESCRIPTION),
         "resume": None,
     }
@@ -272,6 +344,8 @@ class LoadedPolicy:
         lang_encoder: Description of its sentence encoder, for `restore_mission_encoder`.
         update: Weight updates done.
         num_actions: Width of the logits.
+        digest: SHA-256 of the weights of policy and projection, hexadecimal: the checkpoint's identity.
+        unknown_fields: Fields of `config` that a foreign checkpoint did not tell; their values are mere defaults.
     """
 
     policy: nn.Module
@@ -280,6 +354,8 @@ class LoadedPolicy:
     lang_encoder: dict[str, Any]
     update: int
     num_actions: int
+    digest: str
+    unknown_fields: frozenset[str] = frozenset()
 
 
 def load_policy(path: str | Path, device: torch.device | str = "cpu") -> LoadedPolicy:
@@ -318,8 +394,28 @@ def policy_from_content(
             lang_encoder=dict(content["lang_encoder"]),
             update=int(content["update"]),
             num_actions=num_actions,
+            digest=compute_digest({**policy.state_dict(), **_prefixed("lang_proj", projection.state_dict())}),
+            unknown_fields=frozenset(content.get("unknown_fields", ())),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{path}: its parts do not fit together ({type(error).__name__}: {reason})") from None
     return loaded
+
+
+def _prefixed(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in weights.items()}
+
+
+def compute_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and values of weights, in order of their names.
+
+    It does not depend on where a file lies, on its name or on how it was written: the same weights have the same
+    digest, a retrained checkpoint under an old name has another.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

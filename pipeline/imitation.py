@@ -59,7 +59,7 @@ def resolve_device(name: str) -> torch.device:
 
 @dataclass
 class _Sums:
-    """Sums of what is logged, kept on the device so that an update does not wait for it."""
+    """Sums of what is logged, kept on the device until they are logged."""
 
     terms: Tensor | None = None
     entropy: Tensor | None = None

@@ -207,6 +207,8 @@ class PackedLayer:
 
 def pack_layer(layer: MoELayer, norm: nn.LayerNorm | None) -> PackedLayer:
     """Return the packed weights of a layer, connected to its parameters for autograd."""
+    if layer.router.top_k is not None or not layer.router.recurrent:
+        raise TypeError("the packed form is for dense routers with memory; use the plain form for others")
     experts = [expert for expert in layer.experts if expert.hidden_size > 0]
     weight = layer.router.fc.weight
     dim = layer.router.gru.input_size

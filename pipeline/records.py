@@ -1,12 +1,49 @@
-"""What is known about played episodes, as plain numbers: outcomes, rates, intervals. Needs no torch."""
+"""What is known about played episodes, as numpy columns and plain numbers. Needs no torch, minigrid or files.
+
+routing, episodes = evaluation.routing, evaluation.episodes   # or those of read_cache(path)
+routing.weights[0][routing.direction == 3]                    # layer 0 while facing up, (steps, experts)
+episodes.outcome[routing.episode] == SUCCESS                  # a mask over steps
+for record in iter_records(routing, episodes): ...            # the same as dicts
+"""
+
+from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from statistics import NormalDist, fmean
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist, fmean, median
+from typing import Any
 
-SUCCESS, FAILURE, TIMEOUT = 1, 2, 3
-"""Outcome codes of an ended episode; 0 is an episode still running."""
+import numpy as np
+
+from pipeline.tables import (
+    EPISODE_COLUMNS,
+    FAILURE,
+    OUTCOME_NAMES,
+    PLACES,
+    STEP_COLUMNS,
+    SUCCESS,
+    TIMEOUT,
+    EpisodeTable,
+    RoutingTable,
+)
+
+__all__ = [
+    "EPISODE_COLUMNS",
+    "FAILURE",
+    "OUTCOME_NAMES",
+    "PLACES",
+    "STEP_COLUMNS",
+    "SUCCESS",
+    "TIMEOUT",
+    "EpisodeTable",
+    "EpisodeWindow",
+    "RoutingTable",
+    "compute_metrics",
+    "iter_records",
+    "step_columns",
+    "wilson_interval",
+]
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -118,3 +155,141 @@ class EpisodeWindow:
         for outcome, steps, expert_steps in state[1:]:
             self.add(outcome, steps, expert_steps)
         self.total = state[0]
+
+
+# ----------------------------------------------------------------------------------------------------------- metrics
+
+
+def compute_metrics(episodes: EpisodeTable, *, bot_plan_failures: int | None) -> dict[str, float | int | None]:
+    """Return the metrics of an evaluation in plain types; None where there is nothing to take one over.
+
+    Success is outcome `SUCCESS`, its interval Wilson's at 95 %. `path_ratio` is the mean of steps / expert's steps over
+    successful episodes whose `expert_steps` is known, `path_ratio_n` of them. `mean_lpc` and
+    `mean_lpc_{success,failure,timeout}` are means over time steps, `mean_lpc_per_episode` a mean of episodes' means.
+    `agreement` is the share of the steps labelled by the expert at which the policy did the same. If an outcome (or
+    length, or LPC) is not known for every episode, what depends on it is None.
+
+    Args:
+        episodes: all episodes played.
+        bot_plan_failures: levels that the expert could not solve and that were replaced.
+    """
+    n = len(episodes)
+    known = bool(n) and bool((episodes.outcome > 0).all())
+    counts = {code: int((episodes.outcome == code).sum()) if known or not n else None for code in OUTCOME_NAMES}
+    successes = counts[SUCCESS]
+    low, high = wilson_interval(successes, n) if known else (None, None)
+    timed = (episodes.outcome == SUCCESS) & (episodes.expert_steps > 0) & (episodes.steps > 0)
+    ratios = (episodes.steps[timed] / episodes.expert_steps[timed]).tolist()
+    has_steps = bool((episodes.steps > 0).all())
+    has_lpc = bool(n) and has_steps and bool(np.isfinite(episodes.mean_lpc).all())
+    by_outcome = {code: _mean_lpc(episodes, episodes.outcome == code) if has_lpc and known else None for code in counts}
+    labelled = int(episodes.labelled.sum()) if bool((episodes.labelled >= 0).all()) else None
+    total_steps = int(episodes.steps.sum()) if has_steps else None
+    return {
+        "success_rate": successes / n if known else None,
+        "successes": successes,
+        "num_episodes": n,
+        "success_low": low,
+        "success_high": high,
+        "failures": counts[FAILURE],
+        "timeouts": counts[TIMEOUT],
+        "path_ratio": fmean(ratios) if ratios else None,
+        "path_ratio_median": float(median(ratios)) if ratios else None,
+        "path_ratio_n": len(ratios),
+        "mean_lpc": _mean_lpc(episodes, np.ones(n, bool)) if has_lpc else None,
+        "mean_lpc_per_episode": fmean(episodes.mean_lpc.tolist()) if has_lpc else None,
+        "mean_lpc_success": by_outcome[SUCCESS],
+        "mean_lpc_failure": by_outcome[FAILURE],
+        "mean_lpc_timeout": by_outcome[TIMEOUT],
+        "agreement": int(episodes.agreed.sum()) / labelled if labelled else None,
+        "labelled_steps": labelled,
+        "mean_steps": total_steps / n if n and total_steps is not None else None,
+        "total_steps": total_steps,
+        "bot_plan_failures": None if bot_plan_failures is None else int(bot_plan_failures),
+    }
+
+
+def describe_metrics(metrics: dict[str, float | int | None]) -> str:
+    """Return the figures one looks at first, as one line of text."""
+    rate = metrics["success_rate"]
+    if rate is None:
+        return "no level that the expert can solve"
+    parts = [
+        f"{metrics['num_episodes']} levels, success {rate:.1%} "
+        f"(95% interval {metrics['success_low']:.1%} to {metrics['success_high']:.1%})"
+    ]
+    if metrics["path_ratio"] is not None:
+        parts.append(f"path ratio {metrics['path_ratio']:.2f}")
+    if metrics["mean_lpc"] is not None:
+        parts.append(f"mean LPC {metrics['mean_lpc']:.0f}")
+    return ", ".join(parts)
+
+
+def _mean_lpc(episodes: EpisodeTable, rows: np.ndarray) -> float | None:
+    """Return the mean LPC over the steps of some episodes, None if there are none."""
+    steps = episodes.steps[rows].tolist()
+    if not steps:
+        return None
+    means = episodes.mean_lpc[rows].tolist()
+    # The exact sum, so that the order of the episodes does not show in the last bit.
+    return math.fsum(mean * count for mean, count in zip(means, steps, strict=True)) / sum(steps)
+
+
+# ----------------------------------------------------------------------------------------------------------- records
+
+
+def iter_records(routing: RoutingTable, episodes: EpisodeTable) -> Iterator[dict[str, Any]]:
+    """Yield one dict per time step, in the form of a cache's `routing_data` (see docs/cache.md).
+
+    What is not known or does not exist (no door, no routers, no event) is None. `env_context` is one dict that
+    all steps of an episode share: read it, do not change it.
+
+    Raises:
+        ValueError: If a step belongs to an episode that is not in the table.
+    """
+    highest = int(routing.episode.max(initial=-1))
+    if highest >= len(episodes):
+        raise ValueError(f"episode: expected rows of a table of {len(episodes)} episodes, found {highest}")
+    columns = step_columns(routing, episodes)
+    layers = [column.tolist() for column in routing.weights]
+    names = [f"layer_{layer}" for layer in range(len(layers))]
+    routed = zip(*layers, strict=True) if layers else [()] * len(routing)
+    steps = zip(*columns.values(), strict=True)
+    for step, weights in zip(steps, routed, strict=True):
+        record = dict(zip(columns, step, strict=True))
+        record["layer_routing"] = dict(zip(names, weights, strict=True))
+        record["env_context"] = episodes.env_context[record["episode"]]
+        yield record
+
+
+def step_columns(routing: RoutingTable, episodes: EpisodeTable) -> dict[str, list]:
+    """Return the keys of a step's record but `layer_routing` and `env_context`, each with S values in plain types."""
+    columns: dict[str, list] = {}
+    for name in ("episode", "position", "lpc", "t_step", "direction", "carrying", "door_unlocked", "action"):
+        columns[name] = _plain(getattr(routing, name))
+    columns["door_unlocked"] = [None if value is None else bool(value) for value in columns["door_unlocked"]]
+    for name in ("action_logits", "expert_action", "entropy"):
+        columns[name] = _plain(getattr(routing, name))
+    for name in ("t_pick", "t_unlocked", "t_drop"):
+        columns[name] = _plain(getattr(episodes, name)[routing.episode])
+    for table, prefix in (("walking", "dist_to"), ("straight", "straight_to")):
+        for column, place in enumerate(PLACES):
+            columns[f"{prefix}_{place}"] = _plain(getattr(routing, table)[:, column])
+    for name, names in (("subgoal", "subgoal_names"), ("event", "event_names"), ("event_object", "object_names")):
+        labels = dict(enumerate(getattr(routing, names)))
+        if name == "event":
+            labels[0] = None
+        columns[name] = [labels.get(code) for code in getattr(routing, name).tolist()]
+    for name in routing.unknown & columns.keys():
+        columns[name] = [None] * len(routing)
+    return columns
+
+
+def _plain(column: np.ndarray) -> list:
+    """Return a column as a list, None for -1 in integers and NaN in floats of one dimension."""
+    values = column.tolist()
+    if column.ndim == 1 and column.dtype.kind == "i":
+        return [None if value == -1 else value for value in values]
+    if column.ndim == 1 and column.dtype.kind == "f" and not np.isfinite(column).all():
+        return [value if math.isfinite(value) else None for value in values]
+    return values

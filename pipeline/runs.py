@@ -23,7 +23,8 @@ from pipeline.checkpoints import (
     read_checkpoint,
     run_folder,
 )
-from pipeline.config import ConfigError, TrainConfig, parse_config, resolved_yaml
+from pipeline.cli import parse_command
+from pipeline.config import ConfigError, TrainConfig, resolved_yaml
 from pipeline.files import replace_atomically
 from pipeline.imitation import ImitationTrainer, TrainingError, evaluation_metrics
 from pipeline.records import describe_metrics
@@ -75,7 +76,7 @@ class Interruption:
 def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> int:
     """Parse the command line, run, and return the exit code: 0 done, 2 refused, 128 + signal when interrupted."""
     try:
-        config, switches = parse_config(description, argv, extra_flags=SWITCHES, **forced)
+        config, switches = parse_command(description, TrainConfig, argv, switches=SWITCHES, **forced)
         return run_training(config, **switches)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
@@ -127,14 +128,15 @@ def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool =
         wandb_project=named.wandb_project,
         resume_update=trainer.update if newest is not None else None,
     )
-    with tracker, Interruption() as interruption:
-        _train(trainer, tracker, folder, interruption)
-        if interruption.signal_number is not None and trainer.update < named.num_updates:
-            path = checkpoint_path(folder, trainer.update)
+    with tracker:
+        with Interruption() as interruption:
+            _train(trainer, tracker, folder, interruption)
+            stopped = trainer.update < named.num_updates
+            path = checkpoint_path(folder, trainer.update if stopped else None)
             trainer.save(path)
+        if stopped:
             print(f"interrupted after update {trainer.update}; saved {path}; --resume continues from there")
             return 128 + interruption.signal_number
-        trainer.save(checkpoint_path(folder, None))
         if trainer.config.final_eval_episodes:
             _final_evaluation(trainer, tracker)
     _closing_words(folder, logs)
@@ -183,7 +185,7 @@ def _progress(metrics: dict[str, float | int | None]) -> str:
 
 
 def _newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the content of the readable checkpoint with the most updates, None where there is none."""
+    """Return the content of the checkpoint with the most updates, None where there is none."""
     newest = None
     for path in list_checkpoints(folder)[-2:]:  # the last numbered one and the final one
         content = read_checkpoint(path)
@@ -237,7 +239,7 @@ def _opening_words(trainer: ImitationTrainer) -> str:
 def _final_evaluation(trainer: ImitationTrainer, tracker: Tracker) -> None:
     evaluation = trainer.evaluate(trainer.config.final_eval_episodes)
     tracker.log(trainer.update, {"env_steps": trainer.env_steps, **evaluation_metrics(evaluation)})
-    print(f"final evaluation on {describe_metrics(evaluation.metrics)}")
+    print(f"final evaluation: {describe_metrics(evaluation.metrics)}")
 
 
 def _closing_words(folder: Path, logs: Path) -> None:

@@ -16,6 +16,7 @@ from pipeline.checkpoints import (
     build_projection,
     checkpoint_path,
     derive_seed,
+    find_checkpoints,
     list_checkpoints,
     load_policy,
     read_checkpoint,
@@ -347,6 +348,46 @@ def test_foreign_checkpoint_without_projection_is_refused(tmp_path, projection):
         load_policy(path)
 
 
+def test_foreign_checkpoint_is_not_refused_for_what_evaluation_does_not_need(tmp_path):
+    path = save_foreign(tmp_path / "old.pt", make_foreign(config={"device": "mps", "log_interval": 0, "lr": 0.25}))
+    loaded = load_policy(path)
+    assert loaded.config.lr == 0.25
+    assert "lr" not in loaded.unknown_fields
+    assert {"seed", "num_updates", "lpc_alpha"} <= loaded.unknown_fields
+    assert loaded.config.lang_encoder == loaded.lang_encoder["name"] == "distilbert-base-uncased"
+
+
+def test_digest_is_of_the_weights_not_of_the_file(tmp_path):
+    content = make_foreign()
+    first = load_policy(save_foreign(tmp_path / "a.pt", content)).digest
+    moved = load_policy(save_foreign(tmp_path / "elsewhere.pt", {**content, "note": "copied"})).digest
+    content["policy_state_dict"]["head.bias"][0] += 1e-3
+    retrained = load_policy(save_foreign(tmp_path / "a.pt", content)).digest
+    assert first == moved
+    assert first != retrained
+
+
+def test_checkpoints_are_found_in_numeric_order_and_others_passed_over(tmp_path):
+    names = [
+        "BabyAI-GoTo-v0/trial_10/checkpoint_final.pt",
+        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_1000.pt",
+        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_250.pt",
+        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_final.pt",
+        "BabyAI-GoTo-v0/trial_9/seed_10/checkpoint_5.pt",
+        "BabyAI-GoTo-v0/trial_x/checkpoint_5.pt",
+        "BabyAI-GoTo-v0/trial_9/seed_2/deeper/checkpoint_5.pt",
+        "..elsewhere/trial_1/checkpoint_5.pt",
+        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_best.pt",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [(c.trial, c.seed, c.update) for c in find_checkpoints(tmp_path)]
+    assert found == [(9, 2, 250), (9, 2, 1000), (9, 2, None), (9, 10, 5), (10, None, None)]
+    with pytest.raises(CheckpointError, match="train"):
+        find_checkpoints(tmp_path / "absent")
+
+
 def truncate_router(weights: dict) -> dict:
     return {name: value for name, value in weights.items() if "router" not in name}
 
@@ -365,7 +406,6 @@ def truncate_router(weights: dict) -> dict:
         {"lang_proj_state_dict": {"weight": 3}},
         {"config": [1, 2]},
         {"config": {"num_envs": "many"}},
-        {"config": {"device": 5}},
         {"config": {"lr": -1.0}},
         {"update": None},
         {"update": "last"},

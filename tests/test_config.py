@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import ALIASES, ConfigError, TrainConfig, parse_config, parse_expert_sizes, resolved_yaml
+from pipeline.cli import parse_command
+from pipeline.config import ALIASES, ConfigError, TrainConfig, parse_expert_sizes, resolved_yaml
 
 ROOT = Path(__file__).parents[1]
 FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -24,13 +25,13 @@ def from_yaml(tmp_path):
     def parse(text: str, *flags: str) -> TrainConfig:
         path = tmp_path / "config.yaml"
         path.write_text(text)
-        return parse_config("test", ["--config", str(path), *flags])[0]
+        return parse_command("test", TrainConfig, ["--config", str(path), *flags])[0]
 
     return parse
 
 
 def from_flags(*flags: str) -> TrainConfig:
-    return parse_config("test", flags)[0]
+    return parse_command("test", TrainConfig, flags)[0]
 
 
 # -------------------------------------------------------------------------------------------------------- precedence
@@ -48,7 +49,7 @@ def test_yaml_wins_over_default_and_flag_over_yaml(from_yaml):
 def test_flag_wins_over_yaml_also_before_it(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("seed: 3\nlr: 0.5\n")
-    config, _ = parse_config("test", ["--seed", "4", f"--config={path}"])
+    config, _ = parse_command("test", TrainConfig, ["--seed", "4", f"--config={path}"])
     assert (config.seed, config.lr) == (4, 0.5)
 
 
@@ -63,11 +64,13 @@ def test_expert_sizes_of_a_flag_replace_those_of_yaml(from_yaml):
 
 
 def test_script_has_the_last_word(from_yaml):
-    assert parse_config("test", ["--policy", "mop"], policy="gru")[0].policy == "gru"
+    assert parse_command("test", TrainConfig, ["--policy", "mop"], policy="gru")[0].policy == "gru"
 
 
 def test_switches_are_no_fields():
-    config, switches = parse_config("test", ["--resume", "--seed", "2"], extra_flags={"resume": "a", "overwrite": "b"})
+    config, switches = parse_command(
+        "test", TrainConfig, ["--resume", "--seed", "2"], switches={"resume": "a", "overwrite": "b"}
+    )
     assert switches == {"resume": True, "overwrite": False}
     assert config.seed == 2
 

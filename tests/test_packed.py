@@ -175,6 +175,7 @@ def test_expert_dropout_drops_the_same_experts_in_both_forms(kind):
         free = pack(policy).sequence(obs, lang, hidden, start)
         out = pack(policy).sequence(obs, lang, hidden, start, dropped)
     assert not torch.allclose(free.logits, out.logits)  # dropout is at work
+    torch.testing.assert_close(out.routing[0], free.routing[0])  # what LPC is taken from has no dropout in it
     assert_forms_agree(policy, torch.float64, 1e-10, dropped)
 
 

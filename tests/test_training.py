@@ -9,7 +9,8 @@ import torch
 
 from babyai.level_seeds import evaluation_seeds
 from pipeline.checkpoints import load_policy, read_checkpoint
-from pipeline.config import TrainConfig, parse_config
+from pipeline.cli import parse_command
+from pipeline.config import TrainConfig
 from pipeline.evaluation import evaluate
 from pipeline.imitation import ImitationTrainer, TrainingError
 
@@ -36,7 +37,7 @@ BASELINE = {"policy": "gru"}
 
 
 def debug_config(**changes) -> TrainConfig:
-    config, _ = parse_config("", ["--config", DEBUG])
+    config, _ = parse_command("", TrainConfig, ["--config", DEBUG])
     return replace(config, **changes)
 
 

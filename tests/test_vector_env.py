@@ -8,11 +8,12 @@ from babyai.expert import Expert, ExpertError, plan_length
 from babyai.level_seeds import SeedList, SeedStreams, evaluation_seeds
 from babyai.levels import LevelError
 from babyai.simulator import Outcome, Simulator
+from babyai.steps import STEP_FIELDS
 from babyai.vector_env import VectorEnv, VectorStep
 
 # Levels on which the bot replans for ever at some point, found by playing seeds 0..149
 LOOPING_TASK, LOOPING_SEEDS = "GoToImpUnlock", [6, 14]
-ARRAYS = [name for name, _, _ in babyai.vector_env._FIELDS]
+ARRAYS = [name for name, _, _ in STEP_FIELDS]
 
 
 def follow_expert(step: VectorStep) -> np.ndarray:

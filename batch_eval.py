@@ -1,0 +1,156 @@
+"""Evaluate every checkpoint into `evaluation_results.csv` and a cache of each step's routing.
+
+    python batch_eval.py                                   # all that is not done yet, 100 levels each
+    python batch_eval.py --num_episodes 1000 --jobs 2      # more levels, two processes
+    python batch_eval.py --task GoToObj --final-only     # some of them
+
+A checkpoint is done when the results hold its weights' digest with the same settings, and its cache is there; --force
+evaluates it all the same. Several calls may run at once on the same files. docs/cache.md describes what is written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.batch import (
+    EVALUATION_ERRORS,
+    BatchPlan,
+    EvaluationSettings,
+    Report,
+    reindex,
+    run_batch,
+    select_checkpoints,
+)
+from pipeline.cli import parse_command
+from pipeline.config import ConfigError
+
+SWITCHES = {
+    "final_only": "Only each run's final checkpoint.",
+    "force": "Evaluate also what is done.",
+    "skip_routing": "Only the results: keep no routing in memory and write no cache.",
+    "inline_context": "Repeat each level's context in every step of the cache, for readers that expect it there.",
+    "reindex": "Evaluate nothing; rebuild the rows of the results from the caches.",
+}
+
+
+@dataclass(frozen=True)
+class BatchSettings(EvaluationSettings):
+    """What is evaluated, how, and where results go.
+
+    Attributes:
+        checkpoint_dir: Folder of checkpoints.
+        results_path: The CSV.
+        cache_dir: Folder of the caches.
+        task: Only these tasks; may be given as a list, full or short names.
+        trial: Only this trial.
+        seed: Only this seed.
+        update: Only checkpoints of this update.
+        jobs: Processes.
+        num_episodes: Levels to play, each once to its end.
+        num_envs: Environments stepped together; changes the speed, not the result.
+        max_steps: Steps after which an episode is cut; null takes what the checkpoint was trained with.
+        eval_seed: Which fixed list of levels; the same for all checkpoints unless you want another sample.
+        lang_encoder: Folder or id to load the sentence encoder from instead of the recorded one (same weights).
+        device: auto (GPU where there is one), cpu, cuda or cuda:N.
+        torch_threads: CPU threads of torch, per process.
+    """
+
+    checkpoint_dir: str = "checkpoints"
+    results_path: str = "evaluation_results.csv"
+    cache_dir: str = "evaluation_cache"
+    task: str | list[str] = field(default_factory=list)
+    trial: int | None = None
+    seed: int | None = None
+    update: int | None = None
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        if self.jobs < 1:
+            raise ConfigError(f"jobs: expected at least 1, found {self.jobs}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 all done, 1 some failed, 2 refused."""
+    try:
+        settings, switches = parse_command(
+            "Evaluate checkpoints on a fixed list of levels.", BatchSettings, argv, switches=SWITCHES
+        )
+        return run(settings, **switches)
+    except EVALUATION_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(
+    settings: BatchSettings, *, final_only: bool, force: bool, skip_routing: bool, inline_context: bool, reindex: bool
+) -> int:
+    """Evaluate or reindex; print a table; return the exit code."""
+    plan = BatchPlan(
+        settings,
+        Path(settings.results_path),
+        Path(settings.cache_dir),
+        force=force,
+        skip_routing=skip_routing,
+        inline_context=inline_context,
+    )
+    if reindex:
+        return run_reindex(plan)
+    todo = select_checkpoints(
+        Path(settings.checkpoint_dir),
+        tasks=[settings.task] if isinstance(settings.task, str) else settings.task,
+        trial=settings.trial,
+        seed=settings.seed,
+        update=settings.update,
+        final_only=final_only,
+    )
+    if not todo:
+        print(f"{settings.checkpoint_dir}: no checkpoint matches; train one: python train_mop.py --config config.yaml")
+        return 0
+    outcome = run_batch(plan, todo, jobs=min(settings.jobs, len(todo)))
+    print_table([outcome[found.path] for found in todo])
+    failed = [report for report in outcome.values() if report[0] == "failed"]
+    for _, found, reason in failed:
+        print(f"failed: {found.path}: {reason}", file=sys.stderr)
+    if len(failed) < len(todo):
+        where = "" if skip_routing else f"; caches in {plan.cache_dir}"
+        print(f"results in {plan.results_path}{where}")
+    return 1 if failed else 0
+
+
+def run_reindex(plan: BatchPlan) -> int:
+    """Rebuild rows from the caches; return the exit code."""
+    written, problems = reindex(plan)
+    print(f"{plan.results_path}: {written} rows from the caches in {plan.cache_dir}")
+    for problem in problems:
+        print(f"failed: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def print_table(reports: Sequence[Report]) -> None:
+    """Print what became of each checkpoint."""
+    print(f"{'task':<34} {'trial':>5} {'seed':>5} {'update':>7} {'success':>8} {'path ratio':>10} {'LPC':>7}  levels")
+    for kind, found, row in reports:
+        name = f"{found.task_id:<34} {found.trial:>5} {_text(found.seed, 'd'):>5}"
+        if kind == "failed":
+            update = "final" if found.update is None else found.update
+            print(f"{name} {update:>7} {'failed':>8}")
+            continue
+        success, ratio = _text(row["success_rate"], ".1%"), _text(row["path_ratio"], ".3f")
+        before = " (done before)" if kind == "already" else ""
+        print(
+            f"{name} {row['update']:>7} {success:>8} {ratio:>10} {_text(row['mean_lpc'], '.1f'):>7}  "
+            f"{row['num_episodes']}{before}"
+        )
+
+
+def _text(value: float | int | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

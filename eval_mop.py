@@ -1,0 +1,87 @@
+"""Evaluate one checkpoint: how often it succeeds, at what cost, and what its routers did.
+
+    python eval_mop.py --checkpoint checkpoints/BabyAI-GoToObjMazeS4R2-v0/trial_1/seed_0/checkpoint_final.pt
+    python eval_mop.py --checkpoint PATH --num_episodes 1000 --json metrics.json --routing routing_data.json
+
+The levels are a fixed list, the same for every checkpoint; each is played once to its end, so the result is the same
+every time and for every --num_envs. `batch_eval.py` does this for all checkpoints and keeps the results.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from babyai.levels import resolve_task_id
+from pipeline.batch import (
+    EVALUATION_ERRORS,
+    Checkpoint,
+    EvaluationSettings,
+    build_header,
+    evaluate_checkpoint,
+    load_checkpoint,
+    write_evaluation,
+)
+from pipeline.cli import parse_command
+from pipeline.evaluation import Evaluation, evaluate, evaluate_task
+from pipeline.files import replace_atomically
+from pipeline.imitation import resolve_device
+from pipeline.records import describe_metrics
+
+__all__ = ["Checkpoint", "Evaluation", "evaluate", "evaluate_task", "load_checkpoint", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 2 refused."""
+    options = {
+        "checkpoint": "The .pt file.",
+        "task_id": "Another task than the one it was trained on.",
+        "json": "Write the metrics to this file.",
+        "routing": "Write the routing cache to this file.",
+    }
+    try:
+        settings, values = parse_command(
+            "Evaluate one checkpoint on a fixed list of levels.",
+            EvaluationSettings,
+            argv,
+            options=options,
+            required=["checkpoint"],
+        )
+        run(settings, **values)
+    except EVALUATION_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(
+    settings: EvaluationSettings, *, checkpoint: str, task_id: str | None, json: str | None, routing: str | None
+) -> None:
+    """Evaluate, print the metrics, and write what was asked for."""
+    loaded = load_checkpoint(checkpoint, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)
+    task_id = resolve_task_id(task_id or loaded.config.task_id)
+    with tqdm(total=settings.num_episodes, desc=task_id, unit="episode", dynamic_ncols=True) as bar:
+        result = evaluate_checkpoint(loaded, task_id, settings, record=routing is not None, progress=bar.update)
+    if json is not None:
+        write_json(Path(json), result.metrics)
+    if routing is not None:
+        config = loaded.config
+        header = build_header(loaded, task_id, settings, trial=config.trial, seed=config.seed)
+        write_evaluation(Path(routing), header, result)
+    print(f"{task_id}: {describe_metrics(result.metrics)}")
+    for name, value in result.metrics.items():
+        print(f"  {name:<22} {'-' if value is None else f'{value:.6g}'}")
+
+
+def write_json(path: Path, metrics: dict[str, float | int | None]) -> None:
+    """Write metrics as a JSON file, atomically."""
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

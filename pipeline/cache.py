@@ -1,0 +1,291 @@
+"""`routing_data.json`: where it is, how it is written, how it is read, older forms included. See docs/cache.md.
+
+    path = cache_path("evaluation_cache", "BabyAI-GoToObj-v0", trial=1, seed=0)
+    cache = read_cache(path)
+    cache.routing.lpc[cache.routing.direction == 3].mean()        # columns
+    for record in cache.records(): record["layer_routing"]        # or dicts
+
+A cache is data from outside: everything in it is checked, and no part of it chooses where a file is written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from pipeline.cache_episodes import format_episodes
+from pipeline.cache_forms import SCHEMA_VERSION, check_header, parse
+from pipeline.cache_steps import CODE_NAMES, dump, format_steps
+from pipeline.files import replace_atomically
+from pipeline.records import EpisodeTable, RoutingTable, iter_records
+
+FILE_NAME = "routing_data.json"
+
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_NUMBER = r"(?:0|[1-9]\d{0,18})"
+_PLACE = re.compile(rf"([^/]+)/trial_({_NUMBER})(?:/seed_({_NUMBER}))?(?:/update_({_NUMBER}))?/{FILE_NAME}")
+_OWN = ("schema_version", "num_steps", "num_actions", *CODE_NAMES.values(), "unknown_columns")
+_PARTS = ("metrics", "episodes", "routing_data")
+
+# The layout of a file that write_cache wrote, by which it can be read in blocks. Any other layout of the same JSON is
+# read as a whole.
+_EPISODES_LINE = '"episodes": ['
+_STEPS_LINE = '"routing_data": ['
+_END = "\n]\n}\n"
+_BLOCK_CHARS = 1 << 22
+
+
+class CacheError(ValueError):
+    """A cache that cannot be used, or a path that cannot be one; the message says what was expected and what to do."""
+
+
+# ------------------------------------------------------------------------------------------------------------- paths
+
+
+def cache_path(
+    cache_dir: str | Path, task_id: str, trial: int, seed: int | None = None, update: int | None = None
+) -> Path:
+    """Return `<cache_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json`.
+
+    Raises:
+        CacheError: If a part could lead out of `cache_dir` or would not be found again.
+    """
+    if not isinstance(task_id, str) or not _TASK.fullmatch(task_id):
+        raise CacheError(
+            f"task_id: expected letters, digits, `_`, `.` and `-`, at most 100, beginning with a letter or digit, "
+            f"found {str(task_id)[:120]!r}"
+        )
+    folder = Path(cache_dir) / task_id
+    for name, number in (("trial", trial), ("seed", seed), ("update", update)):
+        if number is None and name != "trial":
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < 10**19:
+            raise CacheError(f"{name}: expected a whole number, 0 or more, found {str(number)[:40]!r}")
+        folder /= f"{name}_{int(number)}"
+    return folder / FILE_NAME
+
+
+@dataclass(frozen=True)
+class CacheLocation:
+    """A cache that `find_caches` found, and what its path says about it; None where the path has no such part.
+
+    It can be used wherever a path can.
+    """
+
+    path: Path
+    task_id: str
+    trial: int
+    seed: int | None
+    update: int | None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def find_caches(cache_dir: str | Path) -> list[CacheLocation]:
+    """Return the caches under a folder by task, trial, seed and update, in the order of their numbers."""
+    root, found = Path(cache_dir), []
+    for path in root.glob(f"*/trial_*/**/{FILE_NAME}"):
+        match = _PLACE.fullmatch(path.relative_to(root).as_posix())
+        if match and _TASK.fullmatch(match[1]) and path.is_file():
+            numbers = [None if text is None else int(text) for text in match.groups()[1:]]
+            found.append(CacheLocation(path, match[1], *numbers))
+    unset = -1  # no seed comes before seed 0
+    return sorted(found, key=lambda c: (c.task_id, c.trial, *(unset if n is None else n for n in (c.seed, c.update))))
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def write_cache(
+    path: str | Path,
+    *,
+    header: Mapping[str, Any],
+    metrics: Mapping[str, float | int | None],
+    episodes: EpisodeTable,
+    routing: RoutingTable | None,
+    inline_context: bool = False,
+) -> None:
+    """Write a cache atomically, one episode and one time step per line.
+
+    Args:
+        path: From `cache_path`.
+        header: Plain values, at least `checkpoint_path` and `evaluated_at`. `num_episodes`, `expert_hidden_sizes` and
+            the names of codes are added.
+        metrics: From `compute_metrics`.
+        episodes: All episodes played.
+        routing: Their steps; None if they were not recorded.
+        inline_context: Repeat the `env_context` in every step, for readers of the oldest form. The file gets several
+            times as long.
+
+    Raises:
+        ValueError: If the header lacks or contradicts something, or a value is no plain finite JSON.
+    """
+    missing = [key for key in ("checkpoint_path", "evaluated_at") if key not in header]
+    taken = [key for key in (*_OWN, *_PARTS) if key in header]
+    if missing or taken:
+        raise ValueError(
+            f"header: expected checkpoint_path and evaluated_at, missing {missing}; not to be given: {taken}"
+        )
+    if routing is not None and int(routing.episode.max(initial=-1)) >= len(episodes):
+        raise ValueError(f"episode: expected rows of {len(episodes)} episodes, found {routing.episode.max()}")
+    head: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **header}
+    derived = {"num_episodes": len(episodes)}
+    if routing is not None:
+        derived["expert_hidden_sizes"] = routing.expert_hidden_sizes
+    for key, value in derived.items():
+        if head.setdefault(key, value) != value:
+            raise ValueError(f"header: {key}: expected {value!r} as in the tables, found {head[key]!r}")
+    head["num_steps"] = None if routing is None else len(routing)
+    if routing is not None:
+        head["num_actions"] = routing.action_logits.shape[1]
+        head |= {key: list(getattr(routing, key)) for key in CODE_NAMES.values()}
+        head["unknown_columns"] = sorted(routing.unknown)
+    head["metrics"] = dict(metrics)
+    top = "".join(f"{dump(key)}: {dump(value)},\n" for key, value in head.items())
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("{\n" + top + _EPISODES_LINE + "\n" + ",\n".join(format_episodes(episodes)))
+        file.write(f"\n],\n{_STEPS_LINE}\n")
+        if routing is not None:
+            file.writelines(format_steps(routing, episodes, inline_context=inline_context))
+        file.write(_END)
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """A cache that was read.
+
+    Attributes:
+        path: Its file.
+        header: All fields of the file but metrics, episodes and routing_data.
+        metrics: As they were computed when it was written.
+        episodes: One row per episode, or per layout, see `layouts_only`.
+        routing: The steps, None if they were not recorded.
+        layouts_only: True for an older file that does not tell episodes apart: the rows of `episodes`, and therefore
+            `routing.episode`, are distinct layouts, each of which may have been played more than once.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    metrics: dict[str, Any]
+    episodes: EpisodeTable
+    routing: RoutingTable | None
+    layouts_only: bool = False
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield one dict per time step, see `iter_records`; none if steps were not recorded."""
+        return iter(()) if self.routing is None else iter_records(self.routing, self.episodes)
+
+
+def read_cache(path: str | Path) -> Cache:
+    """Return a cache, in today's form or an older one.
+
+    Raises:
+        CacheError: If the file cannot be read or is not what it should be.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    try:
+        try:
+            return Cache(path, *parse(*_split_blocks(text)))
+        except json.JSONDecodeError:  # damaged, or laid out by another writer
+            content = _loads(text)
+            steps = content.pop("routing_data", None) if isinstance(content, dict) else None
+            return Cache(path, *parse(content, iter([steps])))
+    except (ValueError, RecursionError, OverflowError) as error:
+        _refuse(path, error)
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Return all fields of a cache but episodes and routing_data, so with `metrics`; quick, whatever its length.
+
+    Whether the steps are sound only `read_cache` tells; that the file is complete is checked.
+
+    Raises:
+        CacheError: If the file cannot be read or is not what it should be.
+    """
+    path = Path(path)
+    lines: list[str] = []
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - len(_END)))
+            complete = file.read() == _END.encode()
+            file.seek(0)
+            while complete and len(lines) < 1000:
+                line = file.readline(_BLOCK_CHARS)
+                if line == _EPISODES_LINE.encode() + b"\n":
+                    head = _loads("".join(lines).rstrip(",\n") + "}")
+                    return check_header(head)
+                if not line.endswith(b"\n"):
+                    break
+                lines.append(line.decode())
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read ({error.strerror}); expected a {FILE_NAME}") from None
+    except json.JSONDecodeError:
+        pass  # laid out by another writer
+    except (ValueError, RecursionError) as error:
+        _refuse(path, error)
+    cache = read_cache(path)
+    return {**cache.header, "metrics": cache.metrics}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read ({error.strerror}); expected a {FILE_NAME}") from None
+    except UnicodeDecodeError as error:
+        _refuse(path, error)
+
+
+def _refuse(path: Path, error: Exception) -> NoReturn:
+    reason = " ".join(str(error).split())[:300]
+    if isinstance(error, json.JSONDecodeError):
+        reason = f"no valid JSON; empty, truncated or damaged ({reason})"
+    elif isinstance(error, RecursionError):
+        reason = "nested too deeply"
+    raise CacheError(
+        f"{path}: {reason}. Expected a {FILE_NAME} of schema_version {SCHEMA_VERSION} or an older form "
+        "(docs/cache.md). Write it again with batch_eval.py --force"
+    ) from None
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"expected valid JSON, found {name}, which is none; null stands for what is not known")
+
+
+def _split_blocks(text: str) -> tuple[Any, Iterator[Any]]:
+    """Return everything but the steps, and the steps in blocks.
+
+    Raises:
+        json.JSONDecodeError: Here or from the iterator, if the text is not laid out as `write_cache` does it.
+    """
+    mark = f"\n{_STEPS_LINE}\n"
+    begin = text.find(mark)
+    if begin < 0 or not text.endswith(_END):
+        raise json.JSONDecodeError("not in blocks", "", 0)
+    return _loads(text[:begin].rstrip(",") + "}"), _iter_blocks(text, begin + len(mark), len(text) - len(_END))
+
+
+def _iter_blocks(text: str, begin: int, end: int) -> Iterator[Any]:
+    while begin < end:
+        stop = text.find("\n", min(begin + _BLOCK_CHARS, end), end)
+        stop = end if stop < 0 else stop
+        yield _loads("[" + text[begin:stop].removesuffix(",") + "]")
+        begin = stop + 1
