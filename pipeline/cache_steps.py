@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -270,10 +271,9 @@ class StepReader:
 def _ints(name: str, values: Sequence[int | None], dtype: type, fill: int | None = -1) -> np.ndarray:
     if fill is None and None in values:
         raise ValueError(f"{name}: expected a whole number in every step, found null or nothing")
-    column = np.array([fill if value is None else value for value in values])
-    if column.dtype.kind != "i" or column.ndim != 1:
+    if not set(map(type, values)) <= {int, type(None)}:
         raise ValueError(f"{name}: expected whole numbers, found {_sample(values)}")
-    return _fit(name, column, dtype)
+    return _fit(name, np.array([fill if value is None else value for value in values]), dtype)
 
 
 def _fit(name: str, column: np.ndarray, dtype: type) -> np.ndarray:
@@ -284,28 +284,26 @@ def _fit(name: str, column: np.ndarray, dtype: type) -> np.ndarray:
 
 
 def _numbers_array(name: str, values: Sequence, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Return numbers as an array (rows, *shape), null as NaN."""
-    if not shape and None in values:
-        values = [np.nan if value is None else value for value in values]
-    try:
-        column = np.array(values)
-        if column.dtype.kind == "O" and shape:
-            flat = [number for row in values for number in row]
-            if all(number is None or type(number) in (int, float) for number in flat):
-                column = np.array(values, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"{name}: expected as many numbers in every step, found {_sample(values)}") from None
-    if column.dtype.kind not in "if" or column.ndim != 1 + len(shape) or shape not in ((), (None,), column.shape[1:]):
-        raise ValueError(f"{name}: expected numbers of shape {('steps', *shape)}, found {_sample(values)}")
-    if np.dtype(dtype).kind == "i":
-        if column.dtype.kind != "i":
-            raise ValueError(f"{name}: expected whole numbers, found {_sample(values)}")
-        return _fit(name, column, dtype)
+    """Return numbers as an array (rows, *shape), null as NaN; `shape` has at most one dimension."""
+    wanted = {int} if np.dtype(dtype).kind == "i" else {int, float, type(None)}
+    numbers = values
+    if shape:
+        if set(map(type, values)) - {list}:
+            raise ValueError(f"{name}: expected a list of numbers in every step, found {_sample(values)}")
+        lengths = set(map(len, values))
+        if len(lengths) > 1 or shape[0] not in (None, *lengths):
+            expected = "as many numbers in every step" if shape[0] is None else f"{shape[0]} numbers"
+            raise ValueError(f"{name}: expected {expected}, found lists of {sorted(lengths)[:4]}")
+        numbers = list(chain.from_iterable(values))
+    if not set(map(type, numbers)) <= wanted:
+        raise ValueError(f"{name}: expected {'whole ' if len(wanted) == 1 else ''}numbers, found {_sample(values)}")
+    if len(wanted) == 1:
+        return _fit(name, np.array(numbers), dtype).reshape(len(values), -1)
     with np.errstate(over="ignore"):
-        column = column.astype(dtype)
+        column = np.array(numbers, dtype=np.float64).astype(dtype)  # None becomes NaN
     if np.isinf(column).any():
         raise ValueError(f"{name}: expected finite numbers, found one beyond {np.dtype(dtype)}")
-    return column
+    return column.reshape(len(values), max(lengths)) if shape else column
 
 
 def _codes(name: str, values: list, codes: dict[Any, int], dtype: type) -> np.ndarray:

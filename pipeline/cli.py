@@ -119,6 +119,7 @@ def parse_command(
     hints = {f.name: get_type_hints(settings_class)[f.name] for f in dataclasses.fields(settings_class)}
     extra = [*(switches or {}), *(options or {})]
     path, rest = _split_argv(sys.argv[1:] if argv is None else argv)
+    texts: dict[str, str] = {}
     # jsonargparse wraps argparse's errors and its own in one another, hence `except Exception`.
     if path is not None:
         given = read_yaml(path)
@@ -127,13 +128,15 @@ def parse_command(
             parsed = parser.parse_object(given)
         except Exception as error:
             raise ConfigError(f"--config {path}: {_explain(str(error), given, hints, extra)}") from None
-        # A text is meant as it stands; jsonargparse would read it as YAML a second time, and make null of "#".
-        texts = {key for key, value in given.items() if isinstance(value, str) and _accepts(hints[key], str)}
-        parser.set_defaults({key: given[key] if key in texts else parsed[key] for key in given})
+        parser.set_defaults({key: parsed[key] for key in given})
+        texts = {key: value for key, value in given.items() if isinstance(value, str) and _accepts(hints[key], str)}
     try:
         values = parser.parse_args(rest).as_dict()
     except Exception as error:
         raise ConfigError(_explain(str(error), {}, hints, extra)) from None
+    # A text of the YAML file is meant as it stands; jsonargparse reads it as YAML again, and makes null of "#".
+    flags = {token[2:].partition("=")[0] for token in rest if token.startswith("--")}
+    values.update({key: text for key, text in texts.items() if key not in flags})
     beside = {name: values.pop(name) for name in extra}
     for name in required:
         if beside[name] is None:

@@ -40,6 +40,7 @@ __all__ = [
     "EpisodeWindow",
     "RoutingTable",
     "compute_metrics",
+    "describe_metrics",
     "iter_records",
     "step_columns",
     "wilson_interval",

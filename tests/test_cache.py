@@ -1,0 +1,545 @@
+"""Caches: written and read back, older forms, paths, and files that are no caches."""
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from pipeline.cache import CacheError, cache_path, find_caches, read_cache, read_header, write_cache
+from pipeline.cache_steps import DIGITS
+from pipeline.records import EPISODE_COLUMNS, compute_metrics, iter_records
+from tests.tables import SIZES, assert_same_episodes, assert_same_steps, build_context, random_tables
+
+ROOT = Path(__file__).parents[1]
+HEADER = {
+    "checkpoint_path": "checkpoints/BabyAI-GoToObj-v0/trial_1/seed_0/checkpoint_final.pt",
+    "checkpoint_digest": "ab" * 32,
+    "task_id": "BabyAI-GoToObj-v0",
+    "trial": 1,
+    "seed": 0,
+    "update": None,
+    "eval_seed": 0,
+    "max_steps": None,
+    "evaluated_at": "2026-01-02T03:04:05+00:00",
+}
+
+
+def write(path, seed=0, lengths=(3, 2), sizes=SIZES, *, record=True, **options):
+    routing, episodes = random_tables(seed, list(lengths), sizes)
+    metrics = compute_metrics(episodes, bot_plan_failures=1)
+    routing = routing if record else None
+    write_cache(path, header=HEADER, metrics=metrics, episodes=episodes, routing=routing, **options)
+    return routing, episodes, metrics
+
+
+def load(path):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def read_all(path):
+    """What a careless reader does; every failure is to be a CacheError that names the file."""
+    try:
+        read_header(path)
+    except CacheError as error:
+        assert str(path) in str(error)
+    return read_cache(path)
+
+
+@pytest.fixture(scope="module")
+def validator():
+    schema = json.loads((ROOT / "pipeline/routing_data.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+# -------------------------------------------------------------------------------------------------------- round trip
+
+
+@given(
+    seed=st.integers(0, 9999),
+    lengths=st.lists(st.integers(1, 7), max_size=5),
+    sizes=st.sampled_from([SIZES, [[0, 16, 32]], []]),
+    inline=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_round_trip(tmp_path_factory, seed, lengths, sizes, inline):
+    path = tmp_path_factory.mktemp("cache") / "routing_data.json"
+    routing, episodes, metrics = write(path, seed, lengths, sizes, inline_context=inline)
+    cache = read_cache(path)
+    assert_same_steps(cache.routing, routing, rtol=0.5 * 10.0 ** (1 - DIGITS) * 1.01)
+    assert_same_episodes(cache.episodes, episodes)
+    assert cache.metrics == metrics
+    assert HEADER.items() <= cache.header.items()
+    assert cache.header["num_episodes"] == len(lengths)
+    assert not cache.layouts_only
+    again = path.with_name("again.json")
+    write_cache(again, header=HEADER, metrics=metrics, episodes=cache.episodes, routing=cache.routing)
+    if not inline:  # rounding once is rounding for good
+        assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("sizes", [SIZES, []])
+@pytest.mark.parametrize("inline", [False, True])
+def test_written_files_keep_the_schema(tmp_path, validator, sizes, inline):
+    write(tmp_path / "a.json", 1, [4, 1, 3], sizes, inline_context=inline)
+    content = load(tmp_path / "a.json")
+    validator.validate(content)
+    assert len(content["routing_data"]) == content["num_steps"] == 8
+    assert {"env_context" in step for step in content["routing_data"]} == {inline}
+    assert (content["routing_data"][0]["lpc"] is None) == (sizes == [])
+    broken = {**content, "routing_data": [{**content["routing_data"][0], "position": [1, 2, 3]}]}
+    assert not validator.is_valid(broken)
+    assert not validator.is_valid({**content, "metrics": {}})
+
+
+def test_one_step_per_line_and_first_keys_first(tmp_path):
+    path = tmp_path / "a.json"
+    routing, _, _ = write(path, 1, [4, 1, 3])
+    lines = path.read_text(encoding="utf-8").splitlines()
+    steps = [line for line in lines if line.startswith('{"episode":')]
+    assert len(steps) == len(routing)
+    assert re.match(r'\{"episode":0,"position":\[\d+,\d+\],"layer_routing":\{"layer_0":\[', steps[0])
+    assert lines[1] == '"schema_version": 1,'
+
+
+def test_records_are_the_steps_of_the_file(tmp_path):
+    write(tmp_path / "a.json", 3, [4, 2])
+    content, cache = load(tmp_path / "a.json"), read_cache(tmp_path / "a.json")
+    for step, record in zip(content["routing_data"], cache.records(), strict=True):
+        assert record.pop("env_context").items() <= content["episodes"][step["episode"]].items()
+        assert record.keys() == step.keys()
+        for key, value in step.items():
+            if isinstance(value, float) or (isinstance(value, list) and key == "action_logits"):
+                assert record[key] == pytest.approx(value, rel=1e-6)
+            elif key != "layer_routing":
+                assert record[key] == value
+
+
+def test_many_blocks_of_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.cache._BLOCK_CHARS", 3000)
+    monkeypatch.setattr("pipeline.cache_steps._BLOCK", 7)
+    routing, episodes, _ = write(tmp_path / "a.json", 5, [9, 13, 8, 1])
+    cache = read_cache(tmp_path / "a.json")
+    assert_same_steps(cache.routing, routing, rtol=1e-5)
+    assert_same_episodes(cache.episodes, episodes)
+
+
+@pytest.mark.parametrize("layout", [{"indent": None}, {"indent": 0}, {"indent": 2}, {"separators": (",", ":")}])
+def test_layout_of_the_json_does_not_matter(tmp_path, layout):
+    routing, episodes, metrics = write(tmp_path / "a.json", 6, [3, 4])
+    other = tmp_path / "b.json"
+    other.write_text(json.dumps(load(tmp_path / "a.json"), sort_keys=True, **layout), encoding="utf-8")
+    cache = read_cache(other)
+    assert_same_steps(cache.routing, routing, rtol=1e-5)
+    assert_same_episodes(cache.episodes, episodes)
+    assert read_header(other) == read_header(tmp_path / "a.json")
+    assert read_header(other)["metrics"] == metrics
+
+
+def test_without_routing(tmp_path, validator):
+    _, episodes, metrics = write(tmp_path / "a.json", record=False)
+    validator.validate(load(tmp_path / "a.json"))
+    cache = read_cache(tmp_path / "a.json")
+    assert cache.routing is None
+    assert list(cache.records()) == []
+    assert_same_episodes(cache.episodes, episodes)
+    assert read_header(tmp_path / "a.json")["metrics"] == metrics
+
+
+def test_numbers_of_a_diverged_policy_are_null(tmp_path):
+    """Infinity and NaN in logits or weights made invalid JSON."""
+    routing, episodes = random_tables(0, [3])
+    routing.action_logits[1, 2], routing.weights[0][2, 0], routing.lpc[2] = np.inf, np.nan, np.nan
+    metrics = compute_metrics(episodes, bot_plan_failures=0)
+    write_cache(tmp_path / "a.json", header=HEADER, metrics=metrics, episodes=episodes, routing=routing)
+    assert load(tmp_path / "a.json")["routing_data"][1]["action_logits"][2] is None
+    read = read_cache(tmp_path / "a.json").routing
+    assert np.isnan(read.action_logits).sum() == np.isnan(read.weights[0]).sum() == np.isnan(read.lpc).sum() == 1
+
+
+def test_unknown_columns_stay_unknown(tmp_path):
+    write(tmp_path / "a.json")
+    content = load(tmp_path / "a.json")
+    for step in content["routing_data"]:
+        for key in ("carrying", "action_logits", "event", "subgoal", "t_step"):
+            del step[key]
+    (tmp_path / "b.json").write_text(json.dumps(content), encoding="utf-8")
+    cache = read_cache(tmp_path / "b.json")
+    unknown = {"carrying", "action_logits", "event", "subgoal", "t_step"}
+    assert cache.routing.unknown == unknown
+    assert all(record[key] is None for record in cache.records() for key in unknown)
+    write_cache(
+        tmp_path / "c.json", header=HEADER, metrics={}, episodes=cache.episodes, routing=cache.routing
+    )  # and once more
+    assert read_cache(tmp_path / "c.json").routing.unknown == unknown
+
+
+def test_first_events_may_stand_in_the_steps_only(tmp_path):
+    _, episodes, _ = write(tmp_path / "a.json", 8, [3, 5, 2])
+    content = load(tmp_path / "a.json")
+    for episode in content["episodes"]:
+        for name in ("t_pick", "t_unlocked", "t_drop"):
+            del episode[name]
+    (tmp_path / "b.json").write_text(json.dumps(content), encoding="utf-8")
+    assert_same_episodes(read_cache(tmp_path / "b.json").episodes, episodes)
+
+
+def test_file_names_that_are_no_unicode(tmp_path):
+    routing, episodes = random_tables(0, [2])
+    header = {**HEADER, "checkpoint_path": os.fsdecode(b"runs/\xff/\xc3\xa9.pt")}
+    write_cache(tmp_path / "a.json", header=header, metrics={}, episodes=episodes, routing=routing)
+    assert read_header(tmp_path / "a.json")["checkpoint_path"] == header["checkpoint_path"]
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def test_writing_refuses(tmp_path):
+    routing, episodes = random_tables(0, [2, 3])
+    good = {"header": HEADER, "metrics": {}, "episodes": episodes, "routing": routing}
+    bad = {
+        "missing": {"header": {"checkpoint_path": "x"}},
+        "not to be given": {"header": {**HEADER, "metrics": {}}},
+        "num_episodes": {"header": {**HEADER, "num_episodes": 3}},
+        "expert_hidden_sizes": {"header": {**HEADER, "expert_hidden_sizes": [[0, 1]]}},
+        "1 episodes": {"episodes": episodes.select([0])},
+        "JSON": {"metrics": {"success_rate": math.nan}},
+    }
+    for message, change in bad.items():
+        with pytest.raises(ValueError, match=message):
+            write_cache(tmp_path / "a.json", **{**good, **change})
+    episodes.env_context[1]["outcome"] = "bright"
+    with pytest.raises(ValueError, match="outcome"):
+        write_cache(tmp_path / "a.json", **good)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    write(tmp_path / "a.json")
+    before = (tmp_path / "a.json").read_bytes()
+    routing, episodes = random_tables(1, [2])
+    episodes.env_context[0]["walls"] = object()
+    with pytest.raises(TypeError):
+        write_cache(tmp_path / "a.json", header=HEADER, metrics={}, episodes=episodes, routing=routing)
+    assert (tmp_path / "a.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# ------------------------------------------------------------------------------------------------------- older forms
+
+
+def older_file(path, layouts, steps, *, inline):
+    """Write steps [(layout, record)] in the oldest form (inline) or the later one."""
+    rows = [{**record, **({"env_context": layouts[k]} if inline else {"episode": k})} for k, record in steps]
+    content = {"checkpoint_path": "x.pt", "num_episodes": 100, "metrics": {"success_rate": 0.5}, "routing_data": rows}
+    if not inline:
+        content["episodes"] = layouts
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def older_step(x=1, **fields):
+    return {"position": [x, 2], "layer_routing": {"layer_0": [0.25, 0.75]}, "lpc": 192.0, **fields}
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_older_forms_without_time(tmp_path, inline):
+    """1000 episodes became 27 layouts; nothing tells the episodes apart, so nothing is made up."""
+    layouts = [build_context(0), build_context(1)]
+    older_file(
+        tmp_path / "a.json", layouts, [(0, older_step(3)), (1, older_step(4)), (0, older_step(5))], inline=inline
+    )
+    cache = read_all(tmp_path / "a.json")
+    assert cache.layouts_only
+    assert len(cache.episodes) == 2
+    assert cache.header["num_episodes"] == 100
+    assert cache.metrics == {"success_rate": 0.5}
+    assert cache.routing.episode.tolist() == [0, 1, 0]
+    assert [r["env_context"] for r in cache.records()] == [layouts[0], layouts[1], layouts[0]]
+    for record in cache.records():
+        assert record["layer_routing"] == {"layer_0": [0.25, 0.75]}
+        known = {key for key, value in record.items() if value is not None}
+        assert known == {"episode", "position", "layer_routing", "lpc", "env_context"}
+    assert all((getattr(cache.episodes, name) == -1).all() for name in EPISODE_COLUMNS if name != "mean_lpc")
+    metrics = compute_metrics(cache.episodes, bot_plan_failures=None)
+    assert metrics["success_rate"] is metrics["mean_lpc"] is None
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_older_forms_with_time(tmp_path, inline):
+    times = [(0, 0), (0, 1), (0, 0), (0, 1), (0, 2), (1, 0)]
+    steps = [(k, older_step(3, t_step=t, t_pick=None if t == 0 else 1)) for k, t in times]
+    older_file(tmp_path / "a.json", [build_context(0), build_context(1)], steps, inline=inline)
+    cache = read_all(tmp_path / "a.json")
+    assert not cache.layouts_only
+    assert cache.routing.episode.tolist() == [0, 0, 1, 1, 1, 2]
+    assert cache.episodes.env_context[0] is not None
+    assert cache.episodes.env_context == (build_context(0), build_context(0), build_context(1))
+    assert cache.episodes.t_pick.tolist() == [1, 1, -1]
+    assert cache.episodes.steps.tolist() == [-1, -1, -1]  # the last steps of an episode may never have been kept
+
+
+@pytest.mark.parametrize(
+    "times", [[(0, 0), (1, 0), (0, 1), (1, 1)], [(0, 1), (0, 2)], [(0, 0), (0, 2)], [(0, 0), (1, 1)]]
+)
+def test_steps_recorded_in_turns_give_no_borders(tmp_path, times):
+    older_file(tmp_path / "a.json", [{}, {"x": 1}], [(k, older_step(t_step=t)) for k, t in times], inline=False)
+    cache = read_all(tmp_path / "a.json")
+    assert cache.layouts_only
+    assert cache.routing.episode.tolist() == [k for k, _ in times]
+
+
+@pytest.mark.parametrize("form", ["oldest", "later"])
+def test_steps_of_todays_form_survive_in_the_older_ones(tmp_path, form):
+    routing, episodes, _ = write(tmp_path / "a.json", 11, [4, 3])
+    content = load(tmp_path / "a.json")
+    layouts = [build_context(0), build_context(1)]
+    steps = [(step.pop("episode"), step) for step in content["routing_data"]]
+    older_file(tmp_path / "b.json", layouts, steps, inline=form == "oldest")
+    cache = read_all(tmp_path / "b.json")
+    for old, new in zip(cache.records(), iter_records(routing, episodes), strict=True):
+        assert old.keys() == new.keys()
+        for key in ("episode", "position", "t_step", "action", "event", "subgoal", "dist_to_key", "env_context"):
+            assert old[key] == new[key], key
+
+
+def test_flat_expert_sizes_are_one_layer(tmp_path):
+    older_file(tmp_path / "a.json", [{}], [(0, older_step())], inline=False)
+    content = load(tmp_path / "a.json")
+    content["expert_hidden_sizes"] = [0, 16]
+    (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
+    assert read_cache(tmp_path / "a.json").routing.expert_hidden_sizes == [[0, 16]]
+
+
+# ------------------------------------------------------------------------------------------------------------- paths
+
+
+def test_paths(tmp_path):
+    assert cache_path("c", "BabyAI-GoToObj-v0", 1) == Path("c/BabyAI-GoToObj-v0/trial_1/routing_data.json")
+    assert cache_path("c", "T", 1, seed=0) == Path("c/T/trial_1/seed_0/routing_data.json")
+    assert cache_path("c", "T", 1, update=500) == Path("c/T/trial_1/update_500/routing_data.json")
+    expected = Path("c/T/trial_1/seed_2/update_500/routing_data.json")
+    assert cache_path("c", "T", np.int64(1), seed=2, update=500) == expected
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("../x", 1),
+        ("..", 1),
+        (".hidden", 1),
+        ("a/b", 1),
+        ("/etc", 1),
+        ("a\\b", 1),
+        ("", 1),
+        ("a\n", 1),
+        ("a\0", 1),
+        ("x" * 101, 1),
+        (None, 1),
+        ("T", "../1"),
+        ("T", -1),
+        ("T", True),
+        ("T", 1.5),
+        ("T", None),
+        ("T", 1, "0"),
+        ("T", 1, 0, "../../x"),
+        ("T", 10**30),
+    ],
+)
+def test_hostile_paths_are_refused(tmp_path, parts):
+    with pytest.raises(CacheError, match="expected"):
+        cache_path(tmp_path, *parts)
+
+
+def test_caches_are_found_in_order_of_their_numbers(tmp_path):
+    places = [
+        ("A", 2, None, None),
+        ("A", 2, None, 1000),
+        ("A", 2, 0, None),
+        ("A", 2, 3, 250),
+        ("A", 2, 3, 1000),
+        ("A", 2, 12, None),
+        ("A", 10, None, None),
+        ("B", 1, None, None),
+    ]
+    strays = ["A/trial_x/routing_data.json", "A/trial_01/routing_data.json", "A/trial_1/old/routing_data.json"]
+    for path in [cache_path(tmp_path, *place) for place in places[::-1]] + [tmp_path / stray for stray in strays]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}", encoding="utf-8")
+    found = find_caches(tmp_path)
+    assert [(c.task_id, c.trial, c.seed, c.update) for c in found] == places
+    assert [Path(c) for c in found] == [c.path for c in found] == [cache_path(tmp_path, *place) for place in places]
+    assert find_caches(tmp_path / "nothing") == []
+
+
+# ------------------------------------------------------------------------------------------------------ damaged files
+
+
+def test_truncated_anywhere(tmp_path):
+    write(tmp_path / "a.json")
+    whole = (tmp_path / "a.json").read_bytes()
+    cut = tmp_path / "cut.json"
+    for length in [*range(0, len(whole) - 2, 97), len(whole) - 2]:
+        cut.write_bytes(whole[:length])
+        for read in (read_cache, read_header):
+            with pytest.raises(CacheError, match=r"cut\.json: .*--force"):
+                read(cut)
+
+
+def test_missing_lines_are_noticed(tmp_path):
+    write(tmp_path / "a.json")
+    lines = (tmp_path / "a.json").read_text(encoding="utf-8").splitlines(keepends=True)
+    for start in ('{"episode":1,', '{"level_seed":'):
+        where = next(k for k, line in enumerate(lines) if line.startswith(start))
+        (tmp_path / "b.json").write_text("".join(lines[:where] + lines[where + 1 :]), encoding="utf-8")
+        with pytest.raises(CacheError, match="expected"):
+            read_cache(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "3",
+        '"routing_data"',
+        "{}",
+        '{"routing_data": {}}',
+        '{"routing_data": 3, "episodes": []}',
+        '{"routing_data": [[]], "episodes": []}',
+        '{"routing_data": [{}], "episodes": []}',
+        '{"routing_data": [{"position": [1, 2]}]}',
+        '{"a": ' * 100_000,
+        "[" * 100_000 + "]" * 100_000,
+        '{"schema_version": 1, "episodes": [' + "[" * 100_000,
+        '{"routing_data": ' + "9" * 5000 + "}",
+        "\ufeff{}",
+        "checkpoint_path,task_id\n",
+    ],
+    ids=lambda text: text[:30],
+)
+def test_foreign_files_are_refused(tmp_path, text):
+    (tmp_path / "f.json").write_text(text, encoding="utf-8")
+    for read in (read_cache, read_header):
+        with pytest.raises(CacheError, match=r"f\.json"):
+            read(tmp_path / "f.json")
+
+
+def test_unreadable_files_are_refused(tmp_path):
+    (tmp_path / "binary.json").write_bytes(bytes(range(256)))
+    for path in (tmp_path / "binary.json", tmp_path / "missing.json", tmp_path):
+        for read in (read_cache, read_header):
+            with pytest.raises(CacheError, match=re.escape(str(path))):
+                read(path)
+
+
+def change(content, where, value):
+    *path, last = where
+    for key in path:
+        content = content[key]
+    content[last] = value
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (["schema_version"], 2),
+        (["schema_version"], "1"),
+        (["num_episodes"], 3),
+        (["num_steps"], 6),
+        (["metrics"], []),
+        (["event_names"], "none"),
+        (["unknown_columns"], ["colour"]),
+        (["expert_hidden_sizes"], "[[0]]"),
+        (["expert_hidden_sizes"], [[0, 16]]),
+        (["expert_hidden_sizes"], [[0, 16, -32], [0, 8]]),
+        (["episodes", 0], 3),
+        (["episodes", 0, "outcome"], "won"),
+        (["episodes", 0, "outcome"], ["success"]),
+        (["episodes", 0, "steps"], "3"),
+        (["episodes", 0, "steps"], 10**12),
+        (["episodes", 0, "level_seed"], 1.5),
+        (["episodes", 0, "mean_lpc"], 10**400),
+        (["episodes", 0, "mission"], 7),
+        (["routing_data", 1], None),
+        (["routing_data", 1, "episode"], 2),
+        (["routing_data", 1, "episode"], -1),
+        (["routing_data", 1, "episode"], None),
+        (["routing_data", 1, "position"], [1]),
+        (["routing_data", 1, "position"], [1, 2.5]),
+        (["routing_data", 1, "position"], [1, 2**20]),
+        (["routing_data", 1, "position"], None),
+        (["routing_data", 1, "position"], {"x": 1}),
+        (["routing_data", 1, "layer_routing"], []),
+        (["routing_data", 1, "layer_routing"], {}),
+        (["routing_data", 1, "layer_routing", "layer_0"], [0.5, 0.5]),
+        (["routing_data", 1, "layer_routing", "layer_0"], [0.5, 0.25, "0.25"]),
+        (["routing_data", 1, "layer_routing", "layer_0"], [0.5, 0.25, [0.25]]),
+        (["routing_data", 1, "layer_routing", "layer_2"], [1.0]),
+        (["routing_data", 1, "lpc"], "3"),
+        (["routing_data", 1, "lpc"], 1e300),
+        (["routing_data", 1, "lpc"], [3]),
+        (["routing_data", 1, "t_step"], 2**40),
+        (["routing_data", 1, "direction"], 1000),
+        (["routing_data", 1, "carrying"], "yes"),
+        (["routing_data", 1, "carrying"], {}),
+        (["routing_data", 1, "door_unlocked"], 2),
+        (["routing_data", 1, "action_logits"], [1.0]),
+        (["routing_data", 1, "action_logits"], None),
+        (["routing_data", 1, "event"], "exploded"),
+        (["routing_data", 1, "dist_to_key"], True),
+        (["routing_data", 1, "t_pick"], 0.5),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(tmp_path, where, value):
+    write(tmp_path / "a.json")
+    content = load(tmp_path / "a.json")
+    change(content, where, value)
+    for name, text in (("one", json.dumps(content)), ("lines", relay(content))):
+        (tmp_path / f"{name}.json").write_text(text, encoding="utf-8")
+        with pytest.raises(CacheError, match=rf"{name}\.json"):
+            read_all(tmp_path / f"{name}.json")
+
+
+def relay(content):
+    """Lay JSON out as write_cache does."""
+    head = "".join(f'"{k}": {json.dumps(v)},\n' for k, v in content.items() if k not in ("episodes", "routing_data"))
+    lists = [",\n".join(map(json.dumps, content[key])) for key in ("episodes", "routing_data")]
+    return f'{{\n{head}"episodes": [\n{lists[0]}\n],\n"routing_data": [\n{lists[1]}\n]\n}}\n'
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_constants_that_are_no_json_are_refused(tmp_path, constant):
+    write(tmp_path / "a.json")
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    (tmp_path / "a.json").write_text(re.sub(r'"lpc":[^,]+', f'"lpc":{constant}', text, count=1), encoding="utf-8")
+    with pytest.raises(CacheError, match=constant):
+        read_cache(tmp_path / "a.json")
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_bytes_are_read_or_refused(tmp_path_factory, data):
+    """Whatever a few bytes become, there is a cache or a CacheError, nothing else."""
+    path = tmp_path_factory.mktemp("damaged") / "a.json"
+    write(path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        where = data.draw(st.integers(0, len(content) - 1))
+        content[where] = data.draw(st.sampled_from(b'0123456789-.eE,:"[]{}ntf\n\x00\xff'))
+    path.write_bytes(content)
+    try:
+        read_all(path)
+    except CacheError as error:
+        assert str(path) in str(error)

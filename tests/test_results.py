@@ -1,0 +1,266 @@
+"""The results CSV: its columns, what it keeps, and that nobody who is killed or in a hurry loses a row."""
+
+import csv
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.files import replace_atomically
+from pipeline.records import compute_metrics
+from pipeline.results import COLUMNS, FIRST_COLUMNS, ResultsError, append_result, find_done, read_results
+from tests.tables import random_tables
+
+SPAWN = multiprocessing.get_context("spawn")
+ROW = {
+    "checkpoint_path": "checkpoints/BabyAI-GoToObj-v0/trial_1/seed_0/checkpoint_final.pt",
+    "task_id": "BabyAI-GoToObj-v0",
+    "trial": 1,
+    "num_episodes": 100,
+    "success_rate": 0.93,
+    "lr": 1e-4,
+    "lpc_alpha": 0.0,
+    "expert_hidden_sizes": [[0, 16, 32], [0, 16]],
+    "max_steps": None,
+    "normalize_lpc": False,
+    "has_routing": True,
+    "eval_seed": 0,
+    "checkpoint_digest": "ab" * 32,
+}
+
+
+def row(k=0, **changes):
+    return {**ROW, "checkpoint_path": f"checkpoints/{k}.pt", **changes}
+
+
+def test_columns_of_a_new_file(tmp_path):
+    append_result(tmp_path / "r.csv", row())
+    first_line = (tmp_path / "r.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert first_line.startswith(
+        "checkpoint_path,task_id,trial,num_episodes,success_rate,path_ratio,mean_lpc,bot_plan_failures,num_updates,"
+        "unroll_len,lr,lpc_alpha,expert_hidden_sizes,intermediate_dim,router_hidden_size,max_steps,lang_dim,"
+        "evaluated_at,seed,update,policy,"
+    )
+    assert first_line == ",".join(COLUMNS)
+    assert len(set(COLUMNS)) == len(COLUMNS)
+
+
+def test_every_metric_has_a_column():
+    metrics = compute_metrics(random_tables(0, [2, 3])[1], bot_plan_failures=0)
+    assert metrics.keys() <= set(COLUMNS)
+
+
+def test_round_trip(tmp_path):
+    metrics = compute_metrics(random_tables(0, [2, 3])[1], bot_plan_failures=0)
+    written = row(**metrics, window=100)  # a key that is no column is left out
+    append_result(tmp_path / "new" / "r.csv", written)
+    (read,) = read_results(tmp_path / "new" / "r.csv")
+    assert tuple(read) == COLUMNS
+    assert read == {name: written.get(name) for name in COLUMNS}
+    for name, value in read.items():
+        assert value is None or type(value) is type(written[name]), name
+
+
+def test_cells_as_text(tmp_path):
+    append_result(tmp_path / "r.csv", row(lr=np.float32(0.5), trial=np.int64(3), mean_lpc=None, seed=0))
+    with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as file:
+        (cells,) = csv.DictReader(file)
+    assert (cells["lr"], cells["trial"], cells["mean_lpc"], cells["seed"]) == ("0.5", "3", "", "0")
+    assert (cells["normalize_lpc"], cells["has_routing"]) == ("false", "true")
+    assert cells["expert_hidden_sizes"] == "[[0, 16, 32], [0, 16]]"
+
+
+def test_same_checkpoint_takes_its_own_place(tmp_path):
+    for k in range(3):
+        append_result(tmp_path / "r.csv", row(k))
+    append_result(tmp_path / "r.csv", row(1, num_episodes=1000, success_rate=None))
+    rows = read_results(tmp_path / "r.csv")
+    assert [r["checkpoint_path"] for r in rows] == [f"checkpoints/{k}.pt" for k in range(3)]
+    assert [r["num_episodes"] for r in rows] == [100, 1000, 100]
+    assert rows[1]["success_rate"] is None
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+@given(paths=st.lists(st.one_of(texts, st.sampled_from(['a,"b"\n', "\r", " x ", '"', "=1+1", "é\r\n"])), min_size=1))
+@settings(max_examples=25, deadline=None)
+def test_any_text_in_a_path(tmp_path_factory, paths):
+    path = tmp_path_factory.mktemp("results") / "r.csv"
+    for name in paths:
+        append_result(path, row(checkpoint_path=name))
+    assert [r["checkpoint_path"] for r in read_results(path)] == list(dict.fromkeys(paths))
+    with path.open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.reader(file))) == 1 + len(set(paths))
+
+
+def test_file_names_that_are_no_unicode(tmp_path):
+    name = os.fsdecode(b"runs/\xff.pt")
+    for _ in range(2):
+        append_result(tmp_path / "r.csv", row(checkpoint_path=name))
+    assert [r["checkpoint_path"] for r in read_results(tmp_path / "r.csv")] == [name]
+
+
+# ------------------------------------------------------------------------------------------------------- other files
+
+
+def test_older_file_is_kept_and_completed(tmp_path):
+    path = tmp_path / "r.csv"
+    cells = ["old.pt", "GoToObj", "1", "100.0", "0.5", "1.25", "900", "2", *[""] * 4, '"[16, 32]"', *[""] * 4, "2024"]
+    path.write_text(f"{','.join(FIRST_COLUMNS)}\r\n{','.join(cells)}\r\n", encoding="utf-8")
+    (old,) = read_results(path)
+    assert (old["num_episodes"], old["expert_hidden_sizes"], old["agreement"]) == (100, [16, 32], None)
+    append_result(path, row())
+    assert read_results(path) == [old, read_results(path)[1]]
+    assert path.read_text(encoding="utf-8").splitlines()[1].startswith("old.pt,GoToObj,1,100.0,0.5,")  # not rewritten
+
+
+def test_unknown_columns_are_kept_at_the_end(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("note,checkpoint_path,num_episodes,task_id\ngood,old.pt,7,T\n", encoding="utf-8")
+    append_result(path, row())
+    append_result(path, row(2, note="mine"))
+    assert path.read_text(encoding="utf-8").splitlines()[0] == ",".join([*COLUMNS, "note"])
+    rows = read_results(path)
+    assert [r["note"] for r in rows] == ["good", None, "mine"]
+    assert (rows[0]["num_episodes"], rows[0]["trial"]) == (7, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"name,age\nann,3\n",
+        b"hello\n",
+        b"\n \n",
+        bytes(range(256)) * 3,
+        b'{"routing_data": []}',
+        b"checkpoint_path,task_id,num_episodes,task_id\n",
+        b"checkpoint_path,task_id,num_episodes\na.pt,T\n",
+        b'checkpoint_path,task_id,num_episodes\n"a.pt,T,3\n',
+    ],
+)
+def test_foreign_files_are_refused_untouched(tmp_path, content):
+    path = tmp_path / "r.csv"
+    path.write_bytes(content)
+    for use in (lambda: append_result(path, row()), lambda: read_results(path)):
+        with pytest.raises(ResultsError, match=r"r\.csv: .*expected"):
+            use()
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(("name", "cell"), [("trial", "1.5"), ("lr", "nan"), ("has_routing", "yes"), ("seed", "x")])
+def test_cells_of_another_type_are_named(tmp_path, name, cell):
+    append_result(tmp_path / "r.csv", row(**{name: cell}))
+    with pytest.raises(ResultsError, match=rf"r\.csv: row 1: {name}: expected .* found '{cell}'"):
+        read_results(tmp_path / "r.csv")
+
+
+def test_empty_and_missing_files(tmp_path):
+    with pytest.raises(ResultsError, match="no such file"):
+        read_results(tmp_path / "r.csv")
+    (tmp_path / "r.csv").touch()
+    assert read_results(tmp_path / "r.csv") == []
+    append_result(tmp_path / "r.csv", row())
+    assert len(read_results(tmp_path / "r.csv")) == 1
+
+
+@pytest.mark.parametrize("bad", [{"lr": float("nan")}, {"success_rate": np.float64("inf")}, {"checkpoint_path": ""}])
+def test_bad_rows_are_refused(tmp_path, bad):
+    append_result(tmp_path / "r.csv", row())
+    before = (tmp_path / "r.csv").read_bytes()
+    with pytest.raises(ValueError, match=f"{next(iter(bad))}: expected"):
+        append_result(tmp_path / "r.csv", row(1, **bad))
+    assert (tmp_path / "r.csv").read_bytes() == before
+
+
+def test_link_and_target_are_one_file(tmp_path):
+    (tmp_path / "real").mkdir()
+    append_result(tmp_path / "real" / "r.csv", row(0))
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real" / "r.csv")
+    append_result(tmp_path / "link.csv", row(1))
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(read_results(tmp_path / "real" / "r.csv")) == 2
+
+
+# -------------------------------------------------------------------------------------------------------------- done
+
+
+def test_done_is_a_matter_of_weights_and_settings():
+    asked = {"checkpoint_digest": "d", "num_episodes": 100, "eval_seed": 0, "max_steps": None}
+    done = {"checkpoint_path": "a.pt", **asked}
+    assert find_done([done], **asked) == done
+    for change in ({"checkpoint_digest": "e"}, {"eval_seed": 1}, {"max_steps": 50}, {"num_episodes": 1000}):
+        assert find_done([done], **{**asked, **change}) is None
+    assert find_done([done], **{**asked, "num_episodes": 50}) == done
+    assert find_done([done], **asked, checkpoint_path="b.pt") is None
+    more = {**done, "num_episodes": 1000}
+    assert find_done([done, more, dict.fromkeys(COLUMNS)], **asked) == more
+    assert find_done([], **asked) is None
+
+
+# --------------------------------------------------------------------------------------------------- many processes
+
+
+def _append(path, worker, count, seconds=0.0):
+    for k in range(count):
+        append_result(path, row(f"{worker}_{k}"))
+        time.sleep(seconds)
+
+
+def test_four_processes_lose_nothing(tmp_path):
+    path = tmp_path / "r.csv"
+    workers = [SPAWN.Process(target=_append, args=(path, worker, 25)) for worker in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    names = [Path(r["checkpoint_path"]).stem for r in read_results(path)]
+    assert sorted(names) == sorted(f"{worker}_{k}" for worker in range(4) for k in range(25))
+
+
+def _append_and_tell(path, worker, told):
+    for k in range(10_000):
+        append_result(path, row(f"{worker}_{k}"))
+        told.send(f"{worker}_{k}")
+
+
+def test_killed_writers_lose_at_most_the_row_in_hand(tmp_path):
+    path = tmp_path / "r.csv"
+    rng = np.random.default_rng(0)
+    kept: set[str] = set()
+    for worker in range(6):
+        ours, theirs = SPAWN.Pipe(duplex=False)
+        writer = SPAWN.Process(target=_append_and_tell, args=(path, worker, theirs))
+        writer.start()
+        theirs.close()
+        assert ours.poll(60)
+        time.sleep(float(rng.uniform(0, 0.05)))
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join(60)
+        try:
+            while True:
+                kept.add(ours.recv())
+        except (EOFError, OSError):
+            pass
+        names = {Path(r["checkpoint_path"]).stem for r in read_results(path)}
+        assert kept <= names
+        assert len(names) <= len(kept) + worker + 1
+    append_result(path, row("after"))  # the locks of the dead do not hold
+    assert list(tmp_path.glob(".*.tmp")) == []
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
+    append_result(tmp_path / "r.csv", row(0))
+    with replace_atomically(tmp_path / "other.csv") as other:
+        (tmp_path / ".r.csv.abc.tmp").write_text("half a fi", encoding="utf-8")
+        append_result(tmp_path / "r.csv", row(1))
+        assert other.exists()  # of another file
+    assert not (tmp_path / ".r.csv.abc.tmp").exists()
+    assert len(read_results(tmp_path / "r.csv")) == 2
