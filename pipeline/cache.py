@@ -226,8 +226,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
             while complete and len(lines) < 1000:
                 line = file.readline(_BLOCK_CHARS)
                 if line == _EPISODES_LINE.encode() + b"\n":
-                    head = _loads("".join(lines).rstrip(",\n") + "}")
-                    return check_header(head)
+                    head = check_header(_loads("".join(lines).rstrip(",\n") + "}"))
+                    return {"metrics": {}, **head}
                 if not line.endswith(b"\n"):
                     break
                 lines.append(line.decode())

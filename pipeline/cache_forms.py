@@ -44,6 +44,11 @@ def check_header(content: Any) -> dict[str, Any]:
         names = content.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{key}: expected a list of names")
+        if len(set(names)) < len(names):
+            raise ValueError(f"{key}: expected distinct names, found {str(names)[:80]}")
+    actions = content.get("num_actions", 0)
+    if type(actions) is not int or not 0 <= actions < 1000:
+        raise ValueError(f"num_actions: expected a whole number below 1000, found {str(actions)[:40]!r}")
     unknown = set(content.get("unknown_columns", [])) - STEP_COLUMNS.keys()
     if unknown:
         raise ValueError(f"unknown_columns: expected names of columns, found {sorted(unknown)}")

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from pipeline.cache import CacheError, cache_path, find_caches, read_cache, read_header, write_cache
 from pipeline.cache_steps import DIGITS
 from pipeline.records import EPISODE_COLUMNS, compute_metrics, iter_records
+from pipeline.results import COLUMNS
 from tests.tables import SIZES, assert_same_episodes, assert_same_steps, build_context, random_tables
 
 ROOT = Path(__file__).parents[1]
@@ -459,6 +460,8 @@ def change(content, where, value):
         (["num_steps"], 6),
         (["metrics"], []),
         (["event_names"], "none"),
+        (["subgoal_names"], ["Open", "Open"]),
+        (["num_actions"], "7"),
         (["unknown_columns"], ["colour"]),
         (["expert_hidden_sizes"], "[[0]]"),
         (["expert_hidden_sizes"], [[0, 16]]),
@@ -543,3 +546,27 @@ def test_damaged_bytes_are_read_or_refused(tmp_path_factory, data):
         read_all(path)
     except CacheError as error:
         assert str(path) in str(error)
+
+
+# ---------------------------------------------------------------------------------------------------------------- docs
+
+
+def test_example_of_the_documentation(tmp_path, validator):
+    text = (ROOT / "docs/cache.md").read_text(encoding="utf-8")
+    (tmp_path / "a.json").write_text(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
+    validator.validate(load(tmp_path / "a.json"))
+    cache = read_cache(tmp_path / "a.json")
+    assert compute_metrics(cache.episodes, bot_plan_failures=0) == cache.metrics
+    assert cache.routing.lpc.mean() == pytest.approx(cache.metrics["mean_lpc"], rel=1e-5)
+    routing, episodes, header = cache.routing, cache.episodes, load(tmp_path / "a.json")
+    own = ("schema_version", "num_steps", "num_actions", "unknown_columns", "metrics", "episodes", "routing_data")
+    kept = {key: value for key, value in header.items() if key not in own and not key.endswith("_names")}
+    write_cache(tmp_path / "b.json", header=kept, metrics=cache.metrics, episodes=episodes, routing=routing)
+    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "a.json").read_bytes()
+
+
+def test_every_field_is_documented(validator):
+    text = (ROOT / "docs/cache.md").read_text(encoding="utf-8")
+    parts = validator.schema["$defs"]
+    fields = {key for part in (validator.schema, parts["episode"], parts["step"]) for key in part["properties"]}
+    assert {field for field in (*fields, *COLUMNS) if f"`{field}`" not in text} == set()
