@@ -108,7 +108,8 @@ class VectorEnv:
             recorder = Recorder(simulator, expert) if record else None
             self._slots.append(_Slot(index, simulator, expert, recorder))
         # Plans are played out on a simulator of their own: the slots' episodes are not disturbed, nothing is copied
-        self._planner = Simulator(task_id, max_steps) if plan_every else None
+        # and with each level's own limit: which levels are solvable must not depend on how long the student may try.
+        self._planner = Simulator(task_id) if plan_every else None
         self.task_id = self._slots[0].simulator.task_id
         self.missions: list[str] = []
         self._mission_ids: dict[str, int] = {}
@@ -263,8 +264,8 @@ class VectorEnv:
         slot.active = False
         raise ExpertError(
             f"{self.task_id}: the expert solves none of {MAX_REPLACEMENTS} levels in a row, the last of seed {seed}, "
-            f"within max_steps={self.max_steps} (None: the level's own limit). It is known to solve no level of "
-            "KeyInBox and of the PutNext*Carrying tasks: choose another task or a larger limit"
+            "within the levels' own step limits. It is known to solve no level of KeyInBox and of the "
+            "PutNext*Carrying tasks: choose another task"
         )
 
     def _try_level(self, slot: _Slot, seed: int) -> bool:
