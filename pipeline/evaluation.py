@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
 from torch import Tensor, nn
 
 from babyai.expert import ExpertError
+from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
 from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import MissionEncoder
 from babyai.observations import encode_observations
@@ -180,9 +180,13 @@ class _Player:
 
 
 def _lpc(routing: list[Tensor], sizes: list[list[int]], exponent: float) -> np.ndarray:
-    """Return the LPC of each slot (N,), empty for a policy without routers."""
+    """Return the LPC of each slot, float32 (N,) as the routing table has it; empty for a policy without routers.
+
+    The last bits of the float64 numbers depend on how many slots there are; rounding takes that away before sums show
+    it.
+    """
     layers = [compute_layer_lpc(w, s, exponent) for w, s in zip(routing, sizes, strict=True)]
-    return torch.stack(layers).sum(dim=0).cpu().numpy() if layers else np.zeros(0)
+    return torch.stack(layers).sum(dim=0).float().cpu().numpy() if layers else np.zeros(0, np.float32)
 
 
 class _Tally:
