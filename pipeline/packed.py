@@ -47,7 +47,7 @@ class GRUSequence(torch.autograd.Function):
 
     The backward pass needs one matrix product a step for the state's gradient; everything that does not depend on the
     next step's gradient is computed for all T at once, as are the weight gradients. Against autograd through the same
-    loop this takes 2 to 3 times less (docs/LOG.md). The equations are those of `torch.nn.GRU`.
+    loop this is 1.5 to 1.9 times faster (docs/LOG.md). The equations are those of `torch.nn.GRU`.
     """
 
     @staticmethod
