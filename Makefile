@@ -43,6 +43,7 @@ check: lint test
 bench: $(VENV)/.run
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.policy
+	$(RUN) -m benchmarks.evaluation
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

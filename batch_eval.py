@@ -15,15 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.batch import (
-    EVALUATION_ERRORS,
-    BatchPlan,
-    EvaluationSettings,
-    Report,
-    reindex,
-    run_batch,
-    select_checkpoints,
-)
+from pipeline.batch import BatchPlan, Report, reindex, run_batch, select_checkpoints
+from pipeline.checkpoint_evaluation import EVALUATION_ERRORS, EvaluationSettings
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
 
@@ -75,7 +68,7 @@ class BatchSettings(EvaluationSettings):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 all done, 1 some failed, 2 refused."""
+    """Run the command line; return the exit code: 0 all done, 1 some failed, 2 refused, 130 stopped by Ctrl-C."""
     try:
         settings, switches = parse_command(
             "Evaluate checkpoints on a fixed list of levels.", BatchSettings, argv, switches=SWITCHES
@@ -84,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EVALUATION_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept, and the same call does the rest", file=sys.stderr)
+        return 130
 
 
 def run(
@@ -136,14 +132,14 @@ def print_table(reports: Sequence[Report]) -> None:
     print(f"{'task':<34} {'trial':>5} {'seed':>5} {'update':>7} {'success':>8} {'path ratio':>10} {'LPC':>7}  levels")
     for kind, found, row in reports:
         name = f"{found.task_id:<34} {found.trial:>5} {_text(found.seed, 'd'):>5}"
-        if kind == "failed":
+        if kind in ("failed", "claimed"):
             update = "final" if found.update is None else found.update
-            print(f"{name} {update:>7} {'failed':>8}")
+            print(f"{name} {update:>7} {'failed' if kind == 'failed' else 'left to another call that is at it'}")
             continue
         success, ratio = _text(row["success_rate"], ".1%"), _text(row["path_ratio"], ".3f")
         before = " (done before)" if kind == "already" else ""
         print(
-            f"{name} {row['update']:>7} {success:>8} {ratio:>10} {_text(row['mean_lpc'], '.1f'):>7}  "
+            f"{name} {_text(row['update'], 'd'):>7} {success:>8} {ratio:>10} {_text(row['mean_lpc'], '.1f'):>7}  "
             f"{row['num_episodes']}{before}"
         )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from babyai.levels import resolve_task_id
-from pipeline.batch import (
+from pipeline.checkpoint_evaluation import (
     EVALUATION_ERRORS,
     Checkpoint,
     EvaluationSettings,
@@ -36,7 +36,7 @@ __all__ = ["Checkpoint", "Evaluation", "evaluate", "evaluate_task", "load_checkp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 2 refused."""
+    """Run the command line; return the exit code: 0 done, 2 refused, 130 stopped by Ctrl-C."""
     options = {
         "checkpoint": "The .pt file.",
         "task_id": "Another task than the one it was trained on.",
@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EVALUATION_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -8,6 +8,9 @@ import numpy as np
 _TRAINING_SEEDS = 2**31  # training levels have seeds in [0, 2**31), evaluation levels in [2**31, 2**32)
 _BLOCK = 64  # seeds drawn at a time
 
+EVALUATION_SEED = 0
+"""Every run is evaluated on the same levels, whatever its own seed, so that runs can be compared level by level."""
+
 
 class SeedStreams:
     """Endless level seeds for training, one stream per slot.

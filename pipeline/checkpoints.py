@@ -39,7 +39,10 @@ SCHEMA_VERSION = 1
 NUM_ACTIONS = 7
 FINAL_NAME = "checkpoint_final.pt"
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.pt")
-_IN_ROOT = re.compile(r"(BabyAI-[A-Za-z0-9]+-v\d+)/trial_(\d+)/(?:seed_(\d+)/)?checkpoint_(\d+|final)\.pt")
+_NUMBER = r"(0|[1-9]\d*)"  # without leading zeros: trial_01 would share its results with trial_1
+_IN_ROOT = re.compile(
+    rf"(BabyAI-[A-Za-z0-9]+-v\d+)/trial_{_NUMBER}/(?:seed_{_NUMBER}/)?checkpoint_(0|[1-9]\d*|final)\.pt"
+)
 
 
 class CheckpointError(ValueError):

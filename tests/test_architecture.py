@@ -154,7 +154,7 @@ def importers(*names: str) -> set[str]:
 
 def test_minigrid_stays_behind_the_border_of_the_world():
     """A compiled core will take its place; nothing else may see per-environment objects."""
-    inner = ("levels", "simulator", "expert", "recorder")
+    inner = ("levels", "simulator", "expert", "recorder", "render")
     assert importers("minigrid", "gymnasium") == {f"babyai/{name}.py" for name in inner}
 
 
@@ -180,7 +180,14 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
     """Importing transformers takes seconds; wandb and tensorboard need not be installed."""
     for path in PATHS:
         at_import = imports_of(path, lazy=False)
-        assert not top(at_import) & {"transformers", "huggingface_hub", "wandb", "tensorboard", "jsonargparse"}, path
+        assert not top(at_import) & {
+            "transformers",
+            "huggingface_hub",
+            "wandb",
+            "tensorboard",
+            "jsonargparse",
+            "imageio_ffmpeg",
+        }, path
         assert "torch.utils.tensorboard" not in at_import, path
 
 
@@ -240,5 +247,6 @@ def test_what_needs_no_torch_loads_none():
     """Counts what is imported on the way too, which reading single files does not."""
     assert run_python(LIGHT, "pipeline.config", "pipeline.records", "pipeline.files", "pipeline.tracking") == ""
     assert run_python(LIGHT, "babyai.vector_env", "babyai.observations", "babyai.level_seeds") == "minigrid"
+    assert run_python(LIGHT, "pipeline.film", "pipeline.contact_sheet") == "minigrid"
     assert run_python(LIGHT, "mixture_of_experts", "stateful_mop", "train") == "torch"
     assert "transformers" not in run_python(LIGHT, "pipeline.runs")

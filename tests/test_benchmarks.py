@@ -10,6 +10,7 @@ import pytest
 
 from babyai.vector_env import VectorEnv
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_table
+from benchmarks.evaluation import CacheCost, EvaluationTime
 from benchmarks.policy import Comparison
 from benchmarks.timers import PARTS, TimeSplit
 from benchmarks.training import Throughput
@@ -76,6 +77,30 @@ def test_training_benchmark_takes_a_checkpoint(tmp_path):
     run = subprocess.run([*other, str(tmp_path / "checkpoint.pt")], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2
     assert "found one of BabyAI-GoToObjS4-v0" in run.stderr
+
+
+@pytest.mark.slow
+def test_evaluation_benchmark(tmp_path):
+    sizes = {"expert_hidden_sizes": [[0, 4]], "intermediate_dim": 8, "router_hidden_size": 8, "lang_dim": 8}
+    config = TrainConfig(task_id="GoToObjS4", lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes)
+    ImitationTrainer(config, announce=lambda line: None).save(tmp_path / "checkpoint.pt")
+    checkpoint = f"GoToRedBallNoDists={tmp_path / 'checkpoint.pt'}"
+    flags = f"--tasks GoToObjS4 GoToRedBallNoDists --num_envs 3 --seconds 0.05 --checkpoint {checkpoint}"
+    printed, results = run_benchmark("evaluation", tmp_path / "evaluation.json", *flags.split())
+    assert set(results) == {"benchmark", "machine", "settings", "startup", "times", "caches"}
+    assert set(results["startup"]) == {"import_seconds", "build_seconds"}
+    policies = ["expert's actions"] * 2 + ["untrained"] * 2 + ["trained checkpoint"] * 2 + ["untrained"] * 2
+    assert [row["policy"] for row in results["times"]] == policies
+    assert [row["recorded"] for row in results["times"]] == [True, False] * 4
+    for row in results["times"]:
+        assert set(row) == names(EvaluationTime)
+        assert row["rl_mop_seconds"] is None  # quoted for GoToObj only
+    assert [row["success_rate"] for row in results["times"][:2]] == [1.0, 1.0]
+    for row in results["caches"]:
+        assert set(row) == names(CacheCost)
+        assert row["steps"] >= 1000
+    assert results["machine"]["date"] in printed
+    assert printed.count("| task") == 2
 
 
 def test_timers_count_each_moment_once_and_leave_nothing_behind():

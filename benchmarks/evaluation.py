@@ -1,0 +1,385 @@
+"""Seconds per 1000 evaluated episodes, and the size and speed of the routing cache.
+
+    python -m benchmarks.evaluation
+    python -m benchmarks.evaluation --tasks GoToObj --checkpoint GoToObj=checkpoints/BabyAI-GoToObj-v0/trial_1/seed_0/checkpoint_final.pt
+    python -m benchmarks.evaluation --seconds 60 --json evaluation.json
+
+Each task is evaluated with a policy that solves it, whose episodes are short, and with an untrained one, whose episodes
+mostly run into their step limit; with the routing recorded, as batch_eval.py does it, and without (--skip_routing).
+The first policy is a trained checkpoint where one is given; otherwise the expert's actions stand in for those of an
+untrained policy, which is computed all the same.
+
+What fits into --seconds is played, at most 1000 episodes, and scaled to 1000. Planning every level by the expert, which
+the path ratio needs, and its label at every step are included; starting Python and building policy and encoder are not,
+they are stated apart. The cache is that of 1000 episodes of the solving policy, those played repeated as often as it
+takes, written (with fsync) and read back by `write_cache` and `read_cache`.
+"""  # noqa: E501 (a command stays on one line)
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from babyai.levels import UnknownTaskError, resolve_task_id
+from babyai.missions import MissionEncoder, MissionEncoderError, build_mission_encoder
+from babyai.vector_env import VectorStep
+from benchmarks.common import (
+    collect_machine_facts,
+    collect_settings,
+    format_machine_facts,
+    format_table,
+    parse_positive,
+    write_results,
+)
+from benchmarks.training import EXPERT, TRAINED, UNTRAINED
+from pipeline.cache import read_cache, write_cache
+from pipeline.checkpoint_evaluation import Checkpoint, load_checkpoint
+from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, build_policy, build_projection
+from pipeline.config import ConfigError, TrainConfig
+from pipeline.evaluation import Evaluation, _Player, evaluate_task
+from pipeline.imitation import resolve_device
+from pipeline.records import EpisodeTable, RoutingTable
+
+EPISODES = 1000
+ROOT = Path(__file__).parents[1]
+
+RL_MOP_SECONDS = {"BabyAI-GoToObj-v0": 30.0}
+"""Per 1000 episodes, of the existing rl-mop on a machine of the same kind (two cores). Quoted, about."""
+RL_MOP_BYTES_PER_STEP = 690
+"""Of its cache. Quoted."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated.
+
+    Attributes:
+        name: "untrained", "expert's actions" or "trained checkpoint".
+        policy: Acts.
+        encoder: Of sentences.
+        projection: Of missions.
+        max_steps: Step limit; None for each level's own.
+        build_seconds: It took to build or load all that.
+    """
+
+    name: str
+    policy: nn.Module
+    encoder: MissionEncoder
+    projection: nn.Linear
+    max_steps: int | None
+    build_seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluationTime:
+    """One task, one policy, routing recorded or not.
+
+    Attributes:
+        task_id: Full id.
+        policy: Name of the subject.
+        recorded: Whether the routing was.
+        episodes: Played; times are scaled from them to 1000.
+        seconds_per_1000: Wall-clock.
+        cpu_seconds_per_1000: That the process had a core; on a busy machine the steadier number.
+        env_steps_per_second: Evaluation's own rate.
+        steps_per_episode: Mean.
+        success_rate: Of the policy.
+        rl_mop_seconds: Quoted, where there is one for this case.
+    """
+
+    task_id: str
+    policy: str
+    recorded: bool
+    episodes: int
+    seconds_per_1000: float
+    cpu_seconds_per_1000: float
+    env_steps_per_second: float
+    steps_per_episode: float
+    success_rate: float
+    rl_mop_seconds: float | None
+
+
+@dataclass(frozen=True)
+class CacheCost:
+    """The cache of 1000 episodes.
+
+    Attributes:
+        task_id: Full id.
+        policy: Name of the subject.
+        steps: In the file.
+        bytes: Of the file.
+        bytes_per_step: Episodes and header included.
+        write_seconds: Of `write_cache`.
+        read_seconds: Of `read_cache`.
+    """
+
+    task_id: str
+    policy: str
+    steps: int
+    bytes: int
+    bytes_per_step: float
+    write_seconds: float
+    read_seconds: float
+
+
+def build_subject(args: argparse.Namespace, name: str, checkpoint: Path | None = None) -> Subject:
+    """Return a policy with its encoder, and how long it took to get them.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+        MissionEncoderError: If its sentence encoder cannot be had.
+    """
+    started = time.perf_counter()
+    device = resolve_device(args.device)
+    if checkpoint is not None:
+        loaded: Checkpoint = load_checkpoint(checkpoint, device=device, lang_encoder=args.lang_encoder)
+        parts = loaded.policy, loaded.encoder, loaded.projection, loaded.config.max_steps
+    else:
+        config = TrainConfig(seed=args.seed)
+        encoder = build_mission_encoder("builtin", device=device, announce=lambda line: None)
+        projection = build_projection(config, encoder.width).to(device)
+        parts = build_policy(config).to(device), encoder, projection, None
+    return Subject(name, *parts, build_seconds=time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Within the block the expert's actions replace the policy's if that is the name; the policy is still computed."""
+    if name != EXPERT:
+        yield
+        return
+    plain = _Player.act
+
+    def act(self: _Player, step: VectorStep) -> tuple[Tensor, list[Tensor]]:
+        logits, routing = plain(self, step)
+        return F.one_hot(torch.from_numpy(step.expert_action), NUM_ACTIONS).to(logits), routing
+
+    with mock.patch.object(_Player, "act", act):
+        yield
+
+
+def play(args: argparse.Namespace, subject: Subject, task_id: str, episodes: int, record: bool) -> Evaluation:
+    """Evaluate so many episodes."""
+    with acting_as(subject.name):
+        return evaluate_task(
+            subject.policy,
+            subject.encoder,
+            subject.projection,
+            task_id,
+            episodes,
+            num_envs=args.num_envs,
+            max_steps=subject.max_steps,
+            record=record,
+        )
+
+
+def measure_evaluation(
+    args: argparse.Namespace, subject: Subject, task_id: str, record: bool
+) -> tuple[EvaluationTime, Evaluation]:
+    """Return the time of as many episodes as fit, and what they were."""
+    started = time.perf_counter()
+    play(args, subject, task_id, args.num_envs, record)  # also warms up
+    probe = (time.perf_counter() - started) / args.num_envs
+    episodes = max(args.num_envs, min(EPISODES, int(args.seconds / probe)))
+    started, cpu = time.perf_counter(), time.process_time()
+    result = play(args, subject, task_id, episodes, record)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    metrics = result.metrics
+    measured = EvaluationTime(
+        task_id=task_id,
+        policy=subject.name,
+        recorded=record,
+        episodes=episodes,
+        seconds_per_1000=seconds * EPISODES / episodes,
+        cpu_seconds_per_1000=cpu * EPISODES / episodes,
+        env_steps_per_second=metrics["total_steps"] / seconds,
+        steps_per_episode=metrics["mean_steps"],
+        success_rate=metrics["success_rate"],
+        rl_mop_seconds=RL_MOP_SECONDS.get(task_id) if subject.name != UNTRAINED else None,
+    )
+    return measured, result
+
+
+def measure_cache(task_id: str, policy: str, result: Evaluation) -> CacheCost:
+    """Return what the cache of 1000 episodes costs, made of an evaluation by repeating its episodes."""
+    copies = -(-EPISODES // len(result.episodes))
+    episodes = EpisodeTable.concatenate([result.episodes] * copies).select(range(EPISODES))
+    routing = RoutingTable.concatenate([result.routing] * copies)
+    routing = routing.select(routing.episode < EPISODES)
+    header = {"checkpoint_path": "benchmark.pt", "evaluated_at": "now", "task_id": task_id}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "routing_data.json"
+        started = time.perf_counter()
+        write_cache(path, header=header, metrics=result.metrics, episodes=episodes, routing=routing)
+        written = time.perf_counter()
+        cache = read_cache(path)
+        read = time.perf_counter()
+        size = path.stat().st_size
+    steps = len(cache.routing)
+    return CacheCost(task_id, policy, steps, size, size / steps, written - started, read - written)
+
+
+def measure_import_seconds() -> float:
+    """Return the seconds from starting Python to having imported `eval_mop`."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import eval_mop"], cwd=ROOT, check=True)
+    return time.perf_counter() - started
+
+
+def format_times(times: Sequence[EvaluationTime]) -> str:
+    """Return the table of evaluation times."""
+    columns = (
+        "task|policy|routing|s per 1000 episodes|CPU s|episodes played|steps per episode|success|env-steps/s|rl-mop, s"
+    )
+    rows = [
+        [
+            t.task_id,
+            t.policy,
+            "recorded" if t.recorded else "skipped",
+            f"{t.seconds_per_1000:.1f}",
+            f"{t.cpu_seconds_per_1000:.1f}",
+            str(t.episodes),
+            f"{t.steps_per_episode:.1f}",
+            f"{t.success_rate:.0%}",
+            f"{t.env_steps_per_second:.0f}",
+            "-" if t.rl_mop_seconds is None else f"about {t.rl_mop_seconds:.0f}",
+        ]
+        for t in times
+    ]
+    return format_table(columns.split("|"), rows)
+
+
+def format_caches(costs: Sequence[CacheCost]) -> str:
+    """Return the table of caches."""
+    columns = "task|policy|steps|MB|bytes per step|write, s|read, s|rl-mop, bytes per step"
+    rows = [
+        [
+            c.task_id,
+            c.policy,
+            str(c.steps),
+            f"{c.bytes / 1e6:.1f}",
+            f"{c.bytes_per_step:.0f}",
+            f"{c.write_seconds:.2f}",
+            f"{c.read_seconds:.2f}",
+            str(RL_MOP_BYTES_PER_STEP),
+        ]
+        for c in costs
+    ]
+    return format_table(columns.split("|"), rows)
+
+
+def parse_checkpoint(text: str) -> tuple[str, Path]:
+    """Return task and path of `TASK=PATH`.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    task, mark, path = text.partition("=")
+    if not task or not mark or not path:
+        raise argparse.ArgumentTypeError(f"expected TASK=PATH, found {text!r}")
+    return task, Path(path)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole, number = parse_positive(int), parse_positive(float)
+    tasks = ["GoToObj", "UnlockPickup", "GoTo"]
+    parser.add_argument("--tasks", nargs="+", default=tasks, help=f"ids or short names (default: {' '.join(tasks)})")
+    parser.add_argument(
+        "--checkpoint",
+        type=parse_checkpoint,
+        action="append",
+        default=[],
+        metavar="TASK=PATH",
+        help="policy that solves a task, in place of the expert's actions; may be given once per task",
+    )
+    parser.add_argument("--lang_encoder", help="folder or id of the checkpoints' sentence encoder")
+    parser.add_argument("--num_envs", type=whole, default=16, help="environments (default: 16)")
+    parser.add_argument("--seconds", type=number, default=8.0, help="measured per line, about (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="of the untrained weights (default: 0)")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--threads", type=whole, default=1, help="of torch (default: 1)")
+    parser.add_argument("--json", type=Path, help="file for the results")
+    return parser
+
+
+def measure_task(
+    args: argparse.Namespace, task_id: str, checkpoint: Path | None
+) -> tuple[list[EvaluationTime], CacheCost, list[Subject]]:
+    """Return all that is measured of a task, and the policies it was measured with."""
+    untrained = build_subject(args, UNTRAINED)
+    solving = replace(untrained, name=EXPERT) if checkpoint is None else build_subject(args, TRAINED, checkpoint)
+    times, cost = [], None
+    for subject in (solving, untrained):
+        for record in (True, False):
+            measured, result = measure_evaluation(args, subject, task_id, record)
+            times.append(measured)
+            if cost is None:
+                cost = measure_cache(task_id, subject.name, result)
+    return times, cost, [solving, untrained]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print tables, write JSON."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    times: list[EvaluationTime] = []
+    costs: list[CacheCost] = []
+    startup: dict[str, Any] = {"import_seconds": measure_import_seconds(), "build_seconds": {}}
+    try:
+        facts = collect_machine_facts(resolve_device(args.device))
+        task_ids = [resolve_task_id(name) for name in args.tasks]
+        checkpoints = {resolve_task_id(task): path for task, path in args.checkpoint}
+        if stray := set(checkpoints) - set(task_ids):
+            parser.error(f"--checkpoint: expected one of {', '.join(task_ids)}, found {', '.join(stray)}")
+        for task_id in task_ids:
+            measured, cost, subjects = measure_task(args, task_id, checkpoints.get(task_id))
+            times += measured
+            costs.append(cost)
+            for subject in subjects:
+                startup["build_seconds"].setdefault(subject.name, subject.build_seconds)
+    except (UnknownTaskError, CheckpointError, ConfigError, MissionEncoderError) as error:
+        parser.error(str(error))
+
+    built = ", ".join(f"{seconds:.2f} s {name}" for name, seconds in startup["build_seconds"].items())
+    print(f"Evaluation with {args.num_envs} environments, as batch_eval.py does it in one process")
+    print(format_machine_facts(facts, [args.threads]))
+    imports = f"{startup['import_seconds']:.1f} s"
+    print(f"\nNot included: starting Python with all imports, {imports}; policy and encoder: {built}")
+    print("rl-mop: the existing one on a machine of the same kind, quoted.\n")
+    print(format_times(times))
+    print("\nCache of 1000 episodes\n")
+    print(format_caches(costs))
+    if args.json:
+        results = {
+            "benchmark": "evaluation",
+            "machine": facts,
+            "settings": collect_settings(args),
+            "startup": startup,
+            "times": [asdict(measured) for measured in times],
+            "caches": [asdict(cost) for cost in costs],
+        }
+        write_results(args.json, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Evaluating one checkpoint: settings, loading it with its sentence encoder, playing, and what is kept of it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from babyai.expert import ExpertError
+from babyai.level_seeds import EVALUATION_SEED
+from babyai.levels import UnknownTaskError
+from babyai.missions import MissionEncoder, MissionEncoderError, restore_mission_encoder
+from babyai.observations import OBSERVATION_DIM
+from pipeline.cache import CacheError, write_cache
+from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, LoadedPolicy, load_policy
+from pipeline.config import ConfigError, TrainConfig
+from pipeline.evaluation import Evaluation, evaluate_task
+from pipeline.results import ResultsError
+
+EVALUATION_ERRORS = (
+    CheckpointError,
+    MissionEncoderError,
+    UnknownTaskError,
+    ExpertError,
+    CacheError,
+    ResultsError,
+    ConfigError,
+    OSError,
+)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How checkpoints are evaluated.
+
+    Attributes:
+        num_episodes: Levels to play, each once to its end.
+        num_envs: Environments stepped together; changes the speed, not the result.
+        max_steps: Steps after which an episode is cut; null takes what the checkpoint was trained with.
+        eval_seed: Which fixed list of levels; the same for all checkpoints unless you want another sample.
+        lang_encoder: Folder or id to load the sentence encoder from instead of the recorded one (same weights).
+        device: auto (GPU where there is one), cpu, cuda or cuda:N.
+        torch_threads: CPU threads of torch.
+    """
+
+    num_episodes: int = 100
+    num_envs: int = 16
+    max_steps: int | None = None
+    eval_seed: int = EVALUATION_SEED
+    lang_encoder: str | None = None
+    device: str = "auto"
+    torch_threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name, least in (("num_episodes", 1), ("num_envs", 1), ("torch_threads", 1), ("eval_seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: expected at least {least}, found {getattr(self, name)}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ConfigError(f"max_steps: expected at least 1, or null, found {self.max_steps}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint ready to be evaluated.
+
+    Attributes:
+        path: The file it came from.
+        policy: In evaluation mode.
+        encoder: The sentence encoder it was trained with.
+        projection: Its mission projection.
+        config: Settings of the run that made it.
+        update: Weight updates done.
+        digest: SHA-256 of the weights, hexadecimal.
+        unknown_fields: Fields of `config` that a foreign checkpoint did not tell.
+    """
+
+    path: Path
+    policy: nn.Module
+    encoder: MissionEncoder
+    projection: nn.Linear
+    config: TrainConfig
+    update: int
+    digest: str
+    unknown_fields: frozenset[str] = frozenset()
+
+
+def load_checkpoint(
+    path: str | Path, *, device: torch.device | str = "cpu", lang_encoder: str | None = None
+) -> Checkpoint:
+    """Return the policy of a checkpoint with the sentence encoder it was trained with.
+
+        checkpoint = load_checkpoint(path)
+        result = evaluate(checkpoint.policy, checkpoint.encoder, checkpoint.projection,
+                          checkpoint.config.task_id, level_seeds=range(100))
+
+    Args:
+        path: A `.pt` file.
+        device: Where policy and encoder are placed.
+        lang_encoder: Folder or id to load the encoder from instead of the recorded one; it must hold the same weights.
+
+    Raises:
+        CheckpointError: If the file cannot be used, or its policy cannot act on BabyAI's observations.
+        MissionEncoderError: If the encoder cannot be had, or is not the one the policy was trained with.
+    """
+    loaded = load_policy(path, device)
+    encoder = restore_mission_encoder(
+        loaded.lang_encoder, device=device, override=lang_encoder, announce=lambda line: None
+    )
+    _check_usable(path, loaded, encoder)
+    return Checkpoint(
+        Path(path),
+        loaded.policy,
+        encoder,
+        loaded.projection,
+        loaded.config,
+        loaded.update,
+        loaded.digest,
+        loaded.unknown_fields,
+    )
+
+
+def _check_usable(path: str | Path, loaded: LoadedPolicy, encoder: MissionEncoder) -> None:
+    """Raise CheckpointError if a policy cannot act on what evaluation shows it."""
+    widths = {
+        "input_dim": (OBSERVATION_DIM, loaded.config.input_dim),
+        "num_actions": (NUM_ACTIONS, loaded.num_actions),
+        "width of the mission projection's input": (encoder.width, loaded.projection.in_features),
+    }
+    for name, (expected, found) in widths.items():
+        if found != expected:
+            raise CheckpointError(f"{path}: {name}: expected {expected}, found {found}; it was trained on other input")
+    weights = {**loaded.policy.state_dict(), **loaded.projection.state_dict(prefix="lang_proj.")}
+    broken = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise CheckpointError(
+            f"{path}: expected finite weights, found NaN or infinity in {', '.join(broken[:3])}; the run that wrote it "
+            "diverged. Take an earlier checkpoint, or train with a lower lr"
+        )
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    task_id: str,
+    settings: EvaluationSettings,
+    *,
+    record: bool,
+    progress: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Play the evaluation levels of a task with a checkpoint; see `pipeline.evaluation.evaluate`."""
+    torch.set_num_threads(settings.torch_threads)
+    return evaluate_task(
+        checkpoint.policy,
+        checkpoint.encoder,
+        checkpoint.projection,
+        task_id,
+        settings.num_episodes,
+        eval_seed=settings.eval_seed,
+        num_envs=settings.num_envs,
+        max_steps=step_limit(checkpoint, settings),
+        record=record,
+        lpc_exponent=checkpoint.config.lpc_exponent,
+        progress=progress,
+    )
+
+
+def step_limit(checkpoint: Checkpoint, settings: EvaluationSettings) -> int | None:
+    """Return the limit of an episode: as asked for, else as trained, else None (each level's own)."""
+    return checkpoint.config.max_steps if settings.max_steps is None else settings.max_steps
+
+
+def name_of(path: Path) -> str:
+    """Return a file's path as results have it: relative to the present folder if it is below it, else absolute."""
+    whole = path.resolve()
+    here = Path.cwd().resolve()
+    return (whole.relative_to(here) if whole.is_relative_to(here) else whole).as_posix()
+
+
+def build_header(
+    checkpoint: Checkpoint,
+    task_id: str,
+    settings: EvaluationSettings,
+    *,
+    trial: int | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """Return what identifies an evaluation: checkpoint, settings and the run's configuration, as plain types."""
+    config = checkpoint.config.to_dict()
+    return {
+        "checkpoint_path": name_of(checkpoint.path),
+        "checkpoint_digest": checkpoint.digest,
+        "task_id": task_id,
+        "trial": trial,
+        "seed": seed,
+        "update": checkpoint.update,
+        "num_episodes": settings.num_episodes,
+        "eval_seed": settings.eval_seed,
+        "max_steps": step_limit(checkpoint, settings),
+        "evaluated_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "expert_hidden_sizes": getattr(checkpoint.policy, "layer_expert_sizes", []),
+        "config": {name: value for name, value in config.items() if name not in checkpoint.unknown_fields},
+    }
+
+
+def build_row(header: dict[str, Any], metrics: dict[str, Any], *, has_routing: bool) -> dict[str, Any]:
+    """Return a row of `evaluation_results.csv`: metrics, settings, and the configuration of the run.
+
+    Sizes that a policy does not have are empty: a baseline has no experts, and its LPC is empty, not zero.
+    """
+    config = header["config"]
+    routed = ("expert_hidden_sizes", "intermediate_dim", "router_hidden_size")
+    absent = dict.fromkeys(routed if config.get("policy") == "gru" else ("hidden_size",))
+    identity = {name: value for name, value in header.items() if name not in ("config", "expert_hidden_sizes")}
+    return {**config, **absent, **metrics, **identity, "has_routing": has_routing}
+
+
+def write_evaluation(
+    path: Path, header: dict[str, Any], evaluation: Evaluation, *, inline_context: bool = False
+) -> None:
+    """Write the cache of an evaluation."""
+    write_cache(
+        path,
+        header=header,
+        metrics=evaluation.metrics,
+        episodes=evaluation.episodes,
+        routing=evaluation.routing,
+        inline_context=inline_context,
+    )

@@ -1,0 +1,49 @@
+"""Evaluating one checkpoint into a cache that need not be a file, for a notebook.
+
+cache = evaluate_fresh(found, EvaluationSettings(num_episodes=50), progress=bar.update)
+keep_fresh(cache, path, "evaluation_results.csv")      # now it is one, with a row of results
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from babyai.levels import resolve_task_id
+from pipeline.cache import Cache, write_cache
+from pipeline.checkpoint_evaluation import (
+    EvaluationSettings,
+    build_header,
+    build_row,
+    evaluate_checkpoint,
+    load_checkpoint,
+)
+from pipeline.checkpoints import FoundCheckpoint
+from pipeline.imitation import resolve_device
+from pipeline.results import append_result
+
+
+def evaluate_fresh(
+    found: FoundCheckpoint, settings: EvaluationSettings, *, progress: Callable[[int], object] | None = None
+) -> Cache:
+    """Return what `batch_eval.py` would have written; nothing is written, `path` is the checkpoint's.
+
+    Args:
+        found: From `find_checkpoints`.
+        settings: How it is evaluated.
+        progress: Called with the number of episodes that ended since the last call.
+
+    Raises:
+        Exception: One of `pipeline.checkpoint_evaluation.EVALUATION_ERRORS`.
+    """
+    task_id = resolve_task_id(found.task_id)
+    checkpoint = load_checkpoint(found.path, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)
+    evaluation = evaluate_checkpoint(checkpoint, task_id, settings, record=True, progress=progress)
+    header = build_header(checkpoint, task_id, settings, trial=found.trial, seed=found.seed)
+    return Cache(found.path, header, evaluation.metrics, evaluation.episodes, evaluation.routing)
+
+
+def keep_fresh(cache: Cache, path: str | Path, results_path: str | Path) -> None:
+    """Write a cache from `evaluate_fresh` to its file, in place of an earlier one, then its row of results."""
+    write_cache(path, header=cache.header, metrics=cache.metrics, episodes=cache.episodes, routing=cache.routing)
+    append_result(results_path, build_row(cache.header, cache.metrics, has_routing=True))

@@ -1,0 +1,358 @@
+"""What the notebooks show besides figures: tables as lists of dicts, labels of caches, an example of each group.
+
+cache = load_cache(find_caches("evaluation_cache")[0].path)    # read once, until the file changes
+metrics_table(cache.metrics, len(cache.episodes))
+for example in find_examples(cache, "starting_room"): ...      # a level of each group
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from pipeline.cache import Cache, CacheError, cache_path, read_cache
+from pipeline.results import ResultsError, read_results
+from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
+from plotting.cells import (
+    compute_lpc_scale,
+    legend_labels,
+    lpc_mappable,
+    render_lpc_heatmap,
+    render_routing_heatmap,
+)
+from plotting.data import RoutingData, as_routing_data
+from plotting.relations import known_aspects, known_places
+from plotting.runs import collect_runs, short_task
+from plotting.style import expert_color, figure_style, layer_title
+from plotting.temporal import find_events
+
+_CACHES_KEPT = 8  # 100,000 steps take about 25 MB
+_MAP_WIDTH, _LEGEND_WIDTH = 1.7, 1.4  # inches
+
+
+class Place(Protocol):
+    """What says which checkpoint something belongs to: a `CacheLocation`, a `FoundCheckpoint`."""
+
+    path: Path
+    task_id: str
+    trial: int
+    seed: int | None
+    update: int | None
+
+
+def load_cache(path: str | Path) -> Cache:
+    """Return a cache, from memory if its file has not changed since it was read.
+
+    Raises:
+        CacheError: If the file cannot be used.
+    """
+    path = Path(path)
+    try:
+        stamp = path.stat()
+    except OSError:
+        return read_cache(path)  # says what is wrong
+    return _load(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=_CACHES_KEPT)
+def _load(path: Path, mtime_ns: int, size: int) -> Cache:
+    return read_cache(path)
+
+
+def try_cache(path: str | Path) -> tuple[Cache | None, str]:
+    """Return a cache that holds steps, or None and why there is none, to be shown."""
+    try:
+        cache = load_cache(path)
+    except CacheError as error:
+        return None, str(error)
+    if cache.routing is None or not len(cache.routing):
+        return None, f"{path}: holds no steps. Evaluate without --skip_routing: python batch_eval.py --force"
+    return cache, ""
+
+
+def try_caches(places: Iterable[Place]) -> tuple[dict[str, Cache], list[str]]:
+    """Return caches with routers by their label, and why others are not among them."""
+    caches, problems = {}, []
+    for place in places:
+        cache, problem = try_cache(place.path)
+        if cache is None or not cache.routing.weights:
+            problems.append(problem or f"{label_place(place)}: has no routers")
+        else:
+            caches[label_place(place)] = cache
+    return caches, problems
+
+
+def try_results(path: str | Path) -> tuple[list[dict[str, Any]], str]:
+    """Return the rows of a results file, and why there are none, to be shown; a missing or empty file has no rows."""
+    try:
+        return (read_results(path) if Path(path).is_file() else []), ""
+    except (ResultsError, OSError) as error:
+        return [], str(error)
+
+
+# -------------------------------------------------------------------------------------------------------------- places
+
+
+def label_place(place: Place) -> str:
+    """Return such as "GoToObj · trial 1 · seed 0 · update 400"; a final checkpoint is told as such."""
+    seed = "" if place.seed is None else f" · seed {place.seed}"
+    update = "final" if place.update is None else f"update {place.update}"
+    return f"{short_task(place.task_id)} · trial {place.trial}{seed} · {update}"
+
+
+def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:
+    """Return `<plots_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png`, beside which its cache lies."""
+    return cache_path(plots_dir, place.task_id, place.trial, place.seed, place.update).with_name(f"{name}.png")
+
+
+def choose_places(places: Iterable[Place]) -> list[Place]:
+    """Return one place per task: the final checkpoint of the first run, or if there is none its last one."""
+    chosen: dict[str, Place] = {}
+    for place in places:
+        best = chosen.get(place.task_id)
+        if best is None or (_same_run(best, place) and _progress(place) > _progress(best)):
+            chosen[place.task_id] = place
+    return list(chosen.values())
+
+
+def _same_run(a: Place, b: Place) -> bool:
+    return (a.trial, a.seed) == (b.trial, b.seed)
+
+
+def _progress(place: Place) -> float:
+    return np.inf if place.update is None else place.update
+
+
+def describe_cache(cache: Cache) -> str:
+    """Return in a line what was evaluated, how and when."""
+    head = cache.header
+    sizes = head.get("expert_hidden_sizes")
+    config = head.get("config") or {}
+    parts = [
+        f"`{head.get('checkpoint_path', cache.path)}`",
+        f"update {head['update']:,}" if isinstance(head.get("update"), int) else "",
+        f"experts {_sizes(sizes)}" if sizes else "",
+        f"LPC weight {config['lpc_alpha']:g}" if isinstance(config.get("lpc_alpha"), int | float) else "",
+        f"evaluated {str(head['evaluated_at'])[:16].replace('T', ' ')}" if head.get("evaluated_at") else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the metrics of an evaluation as lines of text: what, value, over what."""
+
+    def value(name: str, form: str, unit: str = "") -> str:
+        found = metrics.get(name)
+        return "not known" if found is None else f"{found:{form}}{unit}"
+
+    episodes, labelled = metrics.get("num_episodes"), metrics.get("labelled_steps")
+    counts = [
+        f"{metrics[name]:,} {word}"
+        for name, word in (("successes", "succeeded"), ("failures", "failed"), ("timeouts", "ran out of time"))
+        if metrics.get(name)
+    ]
+    low, high = metrics.get("success_low"), metrics.get("success_high")
+    interval = "" if low is None or high is None else f"95 % interval {low:.1%} to {high:.1%}; "
+    total = "" if episodes is None else f"of {episodes:,} levels "
+    lpc = [
+        f"{metrics[f'mean_lpc_{name}']:,.0f} in {word}"
+        for name, word in (("success", "successes"), ("failure", "failures"), ("timeout", "timeouts"))
+        if metrics.get(f"mean_lpc_{name}") is not None
+    ]
+    lines = [
+        ("Success", value("success_rate", ".1%"), f"{interval}{total}{', '.join(counts)}"),
+        (
+            "Path ratio",
+            value("path_ratio", ".3f"),
+            f"steps / the expert's steps, mean over {value('path_ratio_n', ',')} successes; median "
+            + value("path_ratio_median", ".3f"),
+        ),
+        (
+            "LPC",
+            value("mean_lpc", ",.1f"),
+            f"mean over {value('total_steps', ',')} steps; {', '.join(lpc)}".rstrip("; "),
+        ),
+        (
+            "Agreement",
+            value("agreement", ".1%"),
+            f"of {'the' if labelled is None else f'{labelled:,}'} steps for which the expert had an answer",
+        ),
+    ]
+    return [{"metric": name, "value": number, "of what": what} for name, number, what in lines]
+
+
+def results_table(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of `evaluation_results.csv` with the columns that one compares runs by; numbers stay numbers."""
+
+    def percent(row: Mapping[str, Any], name: str) -> float | None:
+        return None if row.get(name) is None else round(100 * row[name], 1)
+
+    def rounded(row: Mapping[str, Any], name: str, digits: int) -> float | None:
+        return None if row.get(name) is None else round(row[name], digits)
+
+    return [
+        {
+            "task": short_task(row["task_id"]),
+            "trial": row.get("trial"),
+            "seed": row.get("seed"),
+            "update": row.get("update"),
+            "policy": row.get("policy"),
+            "success %": percent(row, "success_rate"),
+            "low": percent(row, "success_low"),
+            "high": percent(row, "success_high"),
+            "LPC": rounded(row, "mean_lpc", 1),
+            "path ratio": rounded(row, "path_ratio", 3),
+            "agreement %": percent(row, "agreement"),
+            "LPC weight": row.get("lpc_alpha"),
+            "experts": "" if not row.get("expert_hidden_sizes") else _sizes(row["expert_hidden_sizes"]),
+            "levels": row.get("num_episodes"),
+            "evaluated": str(row.get("evaluated_at") or "")[:16].replace("T", " "),
+            "checkpoint": row["checkpoint_path"],
+        }
+        for row in rows
+    ]
+
+
+def _sizes(layers: list) -> str:
+    """Return the expert sizes of layers, "0,16,32 x 3" for three equal ones."""
+    texts = [",".join(map(str, layer)) if isinstance(layer, list) else str(layer) for layer in layers]
+    return f"{texts[0]} x {len(texts)}" if len(texts) > 1 and len(set(texts)) == 1 else "; ".join(texts)
+
+
+def task_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the tasks of rows, short name to id."""
+    return {short_task(task): task for task in sorted({row["task_id"] for row in rows})}
+
+
+def select_rows(
+    rows: Sequence[Mapping[str, Any]], *, tasks: Sequence[str] = (), last_only: bool = False
+) -> list[Mapping[str, Any]]:
+    """Return the rows of some tasks (ids; none: all), or of these each run's last checkpoint."""
+    chosen = [row for row in rows if not tasks or row["task_id"] in tasks]
+    if not last_only:
+        return chosen
+    last = [id(run.final) for run in collect_runs(chosen)[0]]
+    return [row for row in chosen if id(row) in last]
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+@figure_style()
+def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = ()) -> Figure:
+    """Return small multiples: a row per cache, a routing map per layer, LPC; each row on its own grid and LPC scale.
+
+    Args:
+        caches: {label: cache or other routing data with routers}.
+        notes: What is not shown and why, written below.
+    """
+    if not caches:
+        figure = Figure(figsize=(7.2, 0.6 + 0.2 * len(notes)))
+        figure.text(0.02, 0.5, "\n".join(["No cache to draw: choose one, or run batch_eval.py.", *notes]), va="center")
+        return figure
+    data = {label: as_routing_data(cache) for label, cache in caches.items()}
+    columns = max(len(part.layer_names) for part in data.values()) + 1
+    grids = {label: compute_grid_bounds(part) for label, part in data.items()}
+    heights = [_MAP_WIDTH * grid["grid_height"] / grid["grid_width"] + 0.55 for grid in grids.values()]
+    figure = Figure(figsize=(_LEGEND_WIDTH + columns * (_MAP_WIDTH + 0.25), sum(heights)), layout="constrained")
+    axes = figure.subplots(
+        len(data), columns + 1, squeeze=False, height_ratios=heights, width_ratios=[0.7, *[1.0] * columns]
+    )
+    for (label, part), row in zip(data.items(), axes, strict=True):
+        averages = aggregate_routing_by_position(part)
+        row[0].set_axis_off()
+        names = legend_labels(part.expert_sizes, part.num_experts)
+        handles = [Patch(color=expert_color(expert), label=name) for expert, name in enumerate(names)]
+        row[0].legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0.75), title="Dominant expert", borderpad=0)
+        row[0].text(0, 0.98, f"{label}\n{part.describe_size()}".replace(" · ", "\n", 1), va="top", fontsize="small")
+        for ax, layer in zip(row[1:-1], part.layer_names, strict=False):
+            render_routing_heatmap(ax, averages, grids[label], layer)
+            ax.set_title(layer_title(layer), fontsize="small")
+        for ax in row[1 + len(part.layer_names) : -1]:
+            ax.set_axis_off()
+        render_lpc_heatmap(row[-1], averages, grids[label])
+        row[-1].set_title("LPC, total", fontsize="small")
+        figure.colorbar(lpc_mappable(*compute_lpc_scale(averages.lpc.values())), ax=row[-1], fraction=0.05)
+    if notes:
+        figure.supxlabel("not shown: " + "; ".join(notes), fontsize="small", x=0.01, ha="left", wrap=True)
+    return figure
+
+
+def find_views(data: RoutingData) -> list[str]:
+    """Return the names of the views for which something was recorded, in the order of display."""
+    recorded = {
+        "Heatmaps": True,
+        "Episode": data.has_routing and not data.layouts_only,
+        "Events": data.has_routing and not data.layouts_only and bool(find_events(data)),
+        "Distributions": data.has_routing,
+        "Paths": data.has_routing,
+        "Near objects": data.has_routing and bool(known_places(data)),
+        "Specialisation": data.has_routing and bool(known_aspects(data)),
+        "Actions": data.knows("action"),
+    }
+    return [name for name, there in recorded.items() if there]
+
+
+def try_draw(draw: Callable[[], Mapping[str, Figure]]) -> tuple[Mapping[str, Figure], str]:
+    """Return the figures by the name of their file, or none and why the data does not have what they need."""
+    try:
+        return draw(), ""
+    except ValueError as error:
+        return {}, str(error)
+
+
+# ------------------------------------------------------------------------------------------------------------ examples
+
+
+@dataclass(frozen=True)
+class Example:
+    """A moment of an episode that stands for a group.
+
+    Attributes:
+        key: Of the group.
+        label: Its name.
+        episode: Row of the episode table.
+        level_seed: Of its level.
+        mission: The instruction.
+        actions: Taken before that moment, so that the level can be brought to it.
+    """
+
+    key: Hashable
+    label: str
+    episode: int
+    level_seed: int
+    mission: str
+    actions: tuple[int, ...]
+
+
+def find_examples(routing_data: Any, group_by: str, limit: int = 24) -> list[Example]:
+    """Return for each group the first moment that belongs to it; groups whose level cannot be made again are left out.
+
+    Args:
+        routing_data: As for `as_routing_data`.
+        group_by: As for `group_routing_data`.
+        limit: At most so many groups.
+    """
+    data = as_routing_data(routing_data)
+    groups = group_routing_data(data, group_by)
+    examples = []
+    for key, group in list(groups.items())[:limit]:
+        episode, step = int(group.routing.episode[0]), int(group.routing.t_step[0])
+        seed = int(group.episodes.level_seed[episode])
+        actions = data.routing.action[data.routing.episode == episode][: max(step, 0)].tolist()
+        if seed < 0 or step < 0 or len(actions) < step or min(actions, default=0) < 0:
+            continue
+        examples.append(
+            Example(key, groups.labels[key], episode, seed, group.episodes.mission[episode], tuple(actions))
+        )
+    return examples

@@ -1,0 +1,247 @@
+"""One map on given axes: cells of the grid coloured by routing, LPC or visits; and the legends that explain them.
+
+    grid_info = compute_grid_bounds(data)
+    render_routing_heatmap(ax, aggregate_routing_by_position(data), grid_info, "layer_0")
+    draw_expert_legend(legend_ax, legend_labels(data.expert_sizes, data.num_experts))
+
+The cell's hue is the expert with the largest mean routing weight there, its intensity that weight, from 1 / number of
+experts (uniform) to 1. Cells with fewer than `min_visits` steps are hatched. Grey is wall, framed cells have a door:
+the darker, the larger the share of the levels that have it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import LogNorm, Normalize, to_rgb
+from matplotlib.patches import Patch, Rectangle
+
+from plotting.aggregate import GridInfo, Position, PositionAverages
+from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
+from plotting.style import DOOR_COLOR, LPC_CMAP, UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_labels
+
+MIN_VISITS = 5
+"""Steps below which a cell is marked as rarely visited."""
+
+_HATCH = "//////"
+
+
+def render_routing_heatmap(
+    ax: Axes,
+    avg_routing_by_pos: Mapping[Position, Mapping[str, np.ndarray]] | PositionAverages,
+    grid_info: GridInfo,
+    layer_name: str,
+    *,
+    visits: Mapping[Position, int] | None = None,
+    min_visits: int = MIN_VISITS,
+    show_counts: bool = False,
+) -> Axes:
+    """Draw one layer: the dominant expert as hue, its mean weight as intensity; returns `ax`.
+
+    Args:
+        ax: To draw on.
+        avg_routing_by_pos: {(x, y): {layer name: weights (E,)}}, or all that `aggregate_routing_by_position` returns.
+        grid_info: From `compute_grid_bounds`.
+        layer_name: Such as "layer_0".
+        visits: {(x, y): steps}; taken from `avg_routing_by_pos` if that knows.
+        min_visits: Cells with fewer steps are hatched; 0 for none.
+        show_counts: Write the number of steps into the cells.
+
+    Raises:
+        ValueError: If a visited cell knows nothing of the layer.
+    """
+    if isinstance(avg_routing_by_pos, PositionAverages):
+        visits = avg_routing_by_pos.visits if visits is None else visits
+        avg_routing_by_pos = avg_routing_by_pos.routing
+    colors = {}
+    for position, layers in avg_routing_by_pos.items():
+        if layer_name not in layers:
+            raise ValueError(f"layer_name: expected one of {', '.join(layers) or 'none'}, found {layer_name!r}")
+        colors[position] = routing_color(layers[layer_name])
+    return _render(ax, colors, grid_info, visits, min_visits, show_counts)
+
+
+def render_lpc_heatmap(
+    ax: Axes,
+    avg_lpc_by_pos: Mapping[Position, float] | PositionAverages,
+    grid_info: GridInfo,
+    *,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    visits: Mapping[Position, int] | None = None,
+    min_visits: int = MIN_VISITS,
+    show_counts: bool = False,
+) -> Axes:
+    """Draw mean LPC, total or of one layer, in viridis; returns `ax`.
+
+    Args:
+        ax: To draw on.
+        avg_lpc_by_pos: {(x, y): LPC}; one of `layer_lpc` for one layer.
+        grid_info: From `compute_grid_bounds`.
+        vmin: Lower end of the scale, as of `compute_lpc_scale`, which is also the default.
+        vmax: Upper end.
+        visits: {(x, y): steps}.
+        min_visits: Cells with fewer steps are hatched; 0 for none.
+        show_counts: Write the number of steps into the cells.
+    """
+    if isinstance(avg_lpc_by_pos, PositionAverages):
+        visits = avg_lpc_by_pos.visits if visits is None else visits
+        avg_lpc_by_pos = avg_lpc_by_pos.lpc
+    scale = compute_lpc_scale(avg_lpc_by_pos.values())
+    mappable = lpc_mappable(scale[0] if vmin is None else vmin, scale[1] if vmax is None else vmax)
+    colors = {p: mappable.to_rgba(v)[:3] if np.isfinite(v) else None for p, v in avg_lpc_by_pos.items()}
+    return _render(ax, colors, grid_info, visits, min_visits, show_counts)
+
+
+def render_visits_heatmap(ax: Axes, visits: Mapping[Position, int], grid_info: GridInfo) -> ScalarMappable:
+    """Draw the number of steps at each cell, on a logarithmic scale; returns what a colour bar needs."""
+    least, most = min(visits.values(), default=1), max(visits.values(), default=1)
+    mappable = ScalarMappable(LogNorm(least, max(most, 2 * least)), "magma_r")
+    _render(ax, {p: mappable.to_rgba(n)[:3] for p, n in visits.items()}, grid_info, None, 0, False)
+    return mappable
+
+
+def routing_color(weights: np.ndarray) -> tuple[float, float, float] | None:
+    """Return the colour of mean routing weights (E,), None if they are not numbers."""
+    weights = np.asarray(weights, dtype=np.float64)
+    if not np.isfinite(weights).all():
+        return None
+    expert, least = int(weights.argmax()), 1.0 / len(weights)
+    intensity = 1.0 if len(weights) == 1 else (float(weights[expert]) - least) / (1.0 - least)
+    return expert_cmap(expert)(min(max(intensity, 0.0), 1.0))[:3]
+
+
+def compute_lpc_scale(values: Iterable[float]) -> tuple[float, float]:
+    """Return the ends of a colour scale for LPC: least and greatest value, but at least 1 and 1 % of the latter apart.
+
+    Otherwise the rounding noise of a router that always costs the same would look like structure.
+    """
+    finite = [value for value in values if np.isfinite(value)]
+    if not finite:
+        return 0.0, 1.0
+    low, high = float(min(finite)), float(max(finite))
+    missing = max(1.0, 0.01 * abs(high)) - (high - low)
+    return (low, high) if missing <= 0 else (low - missing / 2, high + missing / 2)
+
+
+def lpc_mappable(vmin: float, vmax: float) -> ScalarMappable:
+    """Return what a colour bar of LPC needs."""
+    return ScalarMappable(Normalize(vmin, vmax), LPC_CMAP)
+
+
+def _render(
+    ax: Axes,
+    colors: Mapping[Position, tuple[float, float, float] | None],
+    grid_info: GridInfo,
+    visits: Mapping[Position, int] | None,
+    min_visits: int,
+    show_counts: bool,
+) -> Axes:
+    cells = ground_colors(grid_info)
+    for (x, y), color in colors.items():
+        row, column = y - grid_info["y_min"], x - grid_info["x_min"]
+        inside = 0 <= row < cells.shape[0] and 0 <= column < cells.shape[1]
+        if not inside:
+            raise ValueError(f"grid_info: expected bounds around all positions, found ({x}, {y}) outside of them")
+        cells[row, column] = to_rgb(UNVISITED_COLOR) if color is None else color
+        if color is None:
+            ax.text(x, y, "?", ha="center", va="center", fontsize=7, color="#CC3311")
+    draw_cells(ax, cells, grid_info)
+    draw_doors_and_rooms(ax, grid_info)
+    known = {} if visits is None else {p: n for p, n in visits.items() if p in colors}
+    rare = [Rectangle((x - 0.5, y - 0.5), 1, 1) for (x, y), n in known.items() if n < min_visits]
+    if rare:
+        ax.add_collection(
+            PatchCollection(rare, facecolor="none", edgecolor=(1, 1, 1, 0.9), hatch=_HATCH, linewidth=0), autolim=False
+        )
+    if show_counts:
+        size = count_font_size(ax, grid_info)
+        for (x, y), n in known.items():
+            row, column = y - grid_info["y_min"], x - grid_info["x_min"]
+            dark = float(cells[row, column] @ (0.299, 0.587, 0.114)) < 0.6
+            ax.text(x, y, short_count(n), ha="center", va="center", fontsize=size, color="white" if dark else "black")
+    return ax
+
+
+def short_count(count: int) -> str:
+    """Return a number of at most four characters: 999, 1.2k, 12k, 3.4M."""
+    for unit, name in ((1_000_000, "M"), (1000, "k")):
+        if count >= unit:
+            return f"{count / unit:.1f}{name}" if count < 10 * unit - unit // 20 else f"{count / unit:.0f}{name}"
+    return str(count)
+
+
+def count_font_size(ax: Axes, grid_info: GridInfo) -> float:
+    """Return the font size, in points, at which four characters fit into a cell."""
+    width = ax.get_position().width * ax.figure.get_figwidth() / grid_info["grid_width"]
+    return min(8.0, 72.0 * width / 4 / 0.58)
+
+
+# ----------------------------------------------------------------------------------------------------------- legends
+
+
+def legend_labels(expert_sizes: Sequence[Sequence[int]], num_experts: Sequence[int]) -> list[str]:
+    """Return the name of each hue: as of `expert_labels`, of all layers if they differ.
+
+    Args:
+        expert_sizes: Per layer; empty if not known.
+        num_experts: Per layer.
+    """
+    count = max(num_experts, default=0)
+    if not expert_sizes:
+        return [f"expert {expert}" for expert in range(count)]
+    names = [expert_labels(sizes) for sizes in expert_sizes]
+    if all(name == names[0] for name in names):
+        return names[0]
+    sizes = [[str(layer[e]) if e < len(layer) else "-" for layer in expert_sizes] for e in range(count)]
+    return [f"expert {e} (" + ", ".join(dict.fromkeys(of_layers)) + ")" for e, of_layers in enumerate(sizes)]
+
+
+def draw_expert_legend(ax: Axes, labels: Sequence[str], num_experts: int | None = None) -> Axes:
+    """Draw on `ax` what hue and intensity mean: one strip per expert, from uniform weights to 1; returns `ax`.
+
+    Args:
+        ax: As large as the legend is to be; labels stand left of it, the scale below.
+        labels: Of the experts.
+        num_experts: Of a layer, if not as many as labels: the scale begins at 1 / num_experts.
+    """
+    count = len(labels)
+    least = 1.0 / (num_experts or count)
+    ramp = np.linspace(0.0, 1.0, 65)
+    for expert in range(count):
+        strip = expert_cmap(expert)(ramp[:-1])[None, :, :3]
+        ax.pcolormesh(least + (1 - least) * ramp, [expert - 0.4, expert + 0.4], strip, rasterized=False)
+    ax.set_xlim(least, 1)
+    ax.set_ylim(count - 0.4, -0.6)
+    ax.set_yticks(range(count), labels)
+    ax.set_xticks([least, (1 + least) / 2, 1], [f"{tick:.2g}" for tick in (least, (1 + least) / 2, 1)])
+    ax.tick_params(length=2, pad=1.5)
+    ax.tick_params(axis="y", length=0)
+    for side in ("top", "right", "bottom", "left"):
+        ax.spines[side].set_visible(False)
+    ax.set_xlabel("mean routing weight", labelpad=1.5, fontsize="small")
+    ax.set_title("Dominant expert", loc="left", fontsize="small", pad=3)
+    return ax
+
+
+def ground_handles(grid_info: GridInfo, visits: Mapping[Any, int], min_visits: int) -> list[Patch]:
+    """Return legend entries for cells that are not heat: what occurs of not visited, rarely visited, wall, door.
+
+    Args:
+        grid_info: From `compute_grid_bounds`.
+        visits: Numbers of steps of all cells drawn.
+        min_visits: Cells with fewer are hatched.
+    """
+    handles = [Patch(fc=UNVISITED_COLOR, ec="0.7", lw=0.5, label="not visited")]
+    if any(n < min_visits for n in visits.values()):
+        handles.append(Patch(fc="0.6", ec="white", hatch=_HATCH, lw=0, label=f"fewer than {min_visits} steps"))
+    for name, style in (("wall", {"fc": WALL_COLOR}), ("door", {"fc": "none", "ec": DOOR_COLOR, "lw": 1.0})):
+        shares = grid_info.get(f"{name}s", {}).values()
+        if shares:
+            handles.append(Patch(**style, label=name if min(shares) == 1 else f"{name} (in some levels)"))
+    return handles

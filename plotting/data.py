@@ -1,0 +1,308 @@
+"""`RoutingData`: the one view of recorded routing that all plots take, whatever it comes from.
+
+    data = as_routing_data(read_cache(path))            # or (routing table, episode table), or a list of dicts
+    data.filter(data.routing.carrying).mean_weights("layer_0")
+
+Columns are those of `RoutingTable`, with one entry per step; `data.of_episode(column)` spreads a column of the episode
+table over the steps. What is derived is computed when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache import Cache
+from pipeline.cache_steps import StepReader
+from pipeline.records import (
+    EPISODE_COLUMNS,
+    OUTCOME_NAMES,
+    STEP_COLUMNS,
+    EpisodeTable,
+    RoutingTable,
+    iter_records,
+)
+
+_EPISODE_KEYS = ("t_pick", "t_unlocked", "t_drop")
+_OUTCOME_CODES = {name: code for code, name in OUTCOME_NAMES.items()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RoutingData:
+    """Steps of some episodes, with what the routers did.
+
+    Attributes:
+        routing: One row per step.
+        episodes: One row per episode; `routing.episode` numbers them. It may hold episodes that have no steps here.
+        title: What the data is of, such as a task's name; may be empty.
+        layouts_only: True if the rows of `episodes` are mere layouts, each perhaps played more than once.
+        kept_held: `held` of a subset, which its own steps no longer tell; leave it out.
+    """
+
+    routing: RoutingTable
+    episodes: EpisodeTable
+    title: str = ""
+    layouts_only: bool = False
+    kept_held: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Check that every step's episode is in the table.
+
+        Raises:
+            ValueError: If one is not.
+        """
+        highest = int(self.routing.episode.max(initial=-1))
+        if highest >= len(self.episodes):
+            raise ValueError(f"episode: expected rows of a table of {len(self.episodes)} episodes, found {highest}")
+
+    def __len__(self) -> int:
+        """Return the number of steps, S."""
+        return len(self.routing)
+
+    # ---------------------------------------------------------------------------------------------------- what is there
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers with a router, `layer_0` first; empty for a baseline."""
+        return [f"layer_{layer}" for layer in range(len(self.routing.weights))]
+
+    @property
+    def expert_sizes(self) -> list[list[int]]:
+        """Hidden size of each expert, per layer; empty if not known."""
+        return self.routing.expert_hidden_sizes
+
+    @property
+    def num_experts(self) -> list[int]:
+        """Number of experts, per layer."""
+        return [weights.shape[1] for weights in self.routing.weights]
+
+    @property
+    def has_routing(self) -> bool:
+        """Whether there are routers at all."""
+        return bool(self.routing.weights)
+
+    def knows(self, column: str) -> bool:
+        """Return whether a column of the step or episode table holds something that was recorded, at least once."""
+        if column in STEP_COLUMNS:
+            values = getattr(self.routing, column)
+            if column in self.routing.unknown or not len(self):
+                return False
+            if column in ("walking", "straight", "lpc", "entropy"):
+                return bool(np.isfinite(values).any())
+            if column == "event":
+                return bool((values > 0).any())
+            return values.dtype.kind != "i" or bool((values >= 0).any())
+        if column == "mission":
+            return any(self.episodes.mission[episode] for episode in self.episodes_present.tolist())
+        values = getattr(self.episodes, column)[self.episodes_present]
+        return bool(np.isfinite(values).any()) if values.dtype.kind == "f" else bool((values >= 0).any())
+
+    # ---------------------------------------------------------------------------------------------------------- columns
+
+    @property
+    def positions(self) -> np.ndarray:
+        """int16 (S, 2), the agent's [x, y]."""
+        return self.routing.position
+
+    @property
+    def lpc(self) -> np.ndarray:
+        """float32 (S,), total LPC as recorded; NaN without routers."""
+        return self.routing.lpc
+
+    def weights(self, layer_name: str) -> np.ndarray:
+        """Return the routing weights of a layer, float32 (S, E)."""
+        return self.routing.weights[self._layer(layer_name)]
+
+    def mean_weights(self, layer_name: str) -> np.ndarray:
+        """Return the mean routing weight of each expert of a layer over all steps, float64 (E,); NaN without steps."""
+        weights = self.weights(layer_name)
+        return weights.mean(axis=0, dtype=np.float64) if len(self) else np.full(weights.shape[1], np.nan)
+
+    @cached_property
+    def layer_lpc(self) -> dict[str, np.ndarray]:
+        """Per layer float64 (S,), sum over experts of weight x size^2; empty if expert sizes are not known."""
+        if not self.expert_sizes:
+            return {}
+        pairs = zip(self.layer_names, self.routing.weights, self.expert_sizes, strict=True)
+        return {name: weights @ np.square(np.asarray(sizes, np.float64)) for name, weights, sizes in pairs}
+
+    def of_episode(self, column: str | np.ndarray | Sequence) -> np.ndarray:
+        """Return a column of the episode table (or any column with a value per episode) for every step, (S, ...)."""
+        values = getattr(self.episodes, column) if isinstance(column, str) else column
+        return np.asarray(values)[self.routing.episode]
+
+    @cached_property
+    def held(self) -> np.ndarray:
+        """int16 (S,), index into `routing.object_names` of what the agent carries, -1 nothing, -2 not known.
+
+        From the events of earlier steps: what was picked last and not dropped since. A subset keeps what the steps it
+        was taken from told.
+        """
+        if self.kept_held is not None:
+            return self.kept_held
+        routing = self.routing
+        known = {"event", "event_object", "carrying"}.isdisjoint(routing.unknown)
+        if not known or self.layouts_only or not len(self):
+            return np.full(len(self), -2, np.int16)
+        changed = np.full(len(self), -3, np.int16)  # after the step: an object, -1 nothing, -3 as before
+        for code, name in enumerate(routing.event_names):
+            if name in ("picked", "dropped"):
+                happened = routing.event == code
+                changed[happened] = routing.event_object[happened] if name == "picked" else -1
+        held = np.concatenate([[np.int16(-3)], changed[:-1]])
+        begins = np.concatenate([[True], routing.episode[1:] != routing.episode[:-1]])
+        names = {name: code for code, name in enumerate(routing.object_names)}
+        first = [names.get(context.get("carrying_at_start"), -1) for context in self.episodes.env_context]
+        held[begins] = np.array(first, np.int16)[routing.episode[begins]]
+        since = np.maximum.accumulate(np.where(held != -3, np.arange(len(self)), 0))
+        held = held[since]
+        return np.where(routing.carrying, np.where(held >= 0, held, -2), -1).astype(np.int16)
+
+    @cached_property
+    def episodes_present(self) -> np.ndarray:
+        """Ascending int (n,), the rows of `episodes` that have steps here."""
+        return np.flatnonzero(np.bincount(self.routing.episode, minlength=1)) if len(self) else np.zeros(0, np.intp)
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes (or layouts, see `layouts_only`) that have steps here."""
+        return len(self.episodes_present)
+
+    @property
+    def contexts(self) -> list[dict[str, Any]]:
+        """The `env_context` of each episode that has steps here; read them, do not change them."""
+        return [self.episodes.env_context[episode] for episode in self.episodes_present.tolist()]
+
+    def describe_size(self) -> str:
+        """Return such as "300 episodes, 3,355 steps"."""
+        word = "layout" if self.layouts_only else "episode"
+        count, steps = self.num_episodes, len(self)
+        return f"{count:,} {word}{'s' * (count != 1)}, {steps:,} step{'s' * (steps != 1)}"
+
+    # --------------------------------------------------------------------------------------------------------- subsets
+
+    def filter(self, mask: np.ndarray | slice) -> RoutingData:
+        """Return the data of some steps, by boolean mask (S,), indices or slice; episodes keep their numbers."""
+        return dataclasses.replace(self, routing=self.routing.select(mask), kept_held=self.held[mask])
+
+    def where(self, filter_fn: Callable[[dict[str, Any]], bool] | np.ndarray | None) -> RoutingData:
+        """Return the data of the steps that a filter keeps.
+
+        Args:
+            filter_fn: None keeps all; a boolean mask (S,) is quick; a function gets each step as a dict record with
+                its `env_context` and takes about 5 microseconds per step.
+        """
+        if filter_fn is None:
+            return self
+        if callable(filter_fn):
+            filter_fn = np.fromiter((bool(filter_fn(record)) for record in self.records()), dtype=bool, count=len(self))
+        return self.filter(filter_fn)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield each step as a dict, see `pipeline.records.iter_records`."""
+        return iter_records(self.routing, self.episodes)
+
+    def _layer(self, name: str) -> int:
+        if name not in self.layer_names:
+            raise ValueError(f"layer_name: expected one of {', '.join(self.layer_names) or 'none'}, found {name!r}")
+        return self.layer_names.index(name)
+
+
+def as_routing_data(
+    data: RoutingData | Cache | tuple[RoutingTable, EpisodeTable] | Iterable[Mapping[str, Any]],
+    expert_sizes: Sequence[Sequence[int]] | None = None,
+) -> RoutingData:
+    """Return the one view that plots take; nothing is copied but where dicts are turned into columns.
+
+    Args:
+        data: A `RoutingData` (returned as it is), a cache, a pair of tables, or one dict per step as in a cache's
+            `routing_data`: `position` and `layer_routing` are needed, all else is optional. Episodes are told apart by
+            `episode`; without it by `env_context`, which then tells layouts only. Records do not say how episodes
+            ended, unless they have an `outcome`.
+        expert_sizes: Of the experts, per layer, for dicts, which do not carry them.
+
+    Raises:
+        ValueError: If the cache holds no steps or a record is not what it should be; the message says what to do.
+        TypeError: If it is nothing of all this.
+    """
+    if isinstance(data, RoutingData):
+        return data
+    if isinstance(data, Cache):
+        if data.routing is None:
+            raise ValueError(f"{data.path}: expected recorded steps, found none; evaluate without --skip_routing")
+        title = data.header.get("task_id")
+        return RoutingData(data.routing, data.episodes, title if isinstance(title, str) else "", data.layouts_only)
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], RoutingTable):
+        return RoutingData(*data)
+    if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
+        raise TypeError(f"expected a cache, two tables or a list of step records, found {type(data).__name__}")
+    records = list(data)
+    for record in records:
+        if not isinstance(record, Mapping):
+            raise TypeError(f"expected a dict for each step, found {type(record).__name__}")
+    return _from_records(records, [list(layer) for layer in expert_sizes or []])
+
+
+# ---------------------------------------------------------------------------------------------------- from dict records
+
+
+def _from_records(records: list[Mapping[str, Any]], expert_sizes: list[list[int]]) -> RoutingData:
+    own = bool(records) and all(record.get("episode") is not None for record in records)
+    numbers, first = _number_episodes(records, own)
+    reader = StepReader({})
+    reader.add([{key: _plain(value) for key, value in r.items() if key != "env_context"} for r in records], numbers)
+    routing = reader.table(expert_sizes)
+    n = len(first)
+    columns = {name: np.full(n, -1, dtype) for name, dtype in EPISODE_COLUMNS.items()}
+    columns["mean_lpc"] = np.full(n, np.nan)
+    for name in _EPISODE_KEYS:
+        columns[name][:] = [-1 if record.get(name) is None else int(record[name]) for record in first]
+    columns["outcome"][:] = [_OUTCOME_CODES.get(record.get("outcome"), -1) for record in first]
+    contexts = tuple(dict(record.get("env_context") or {}) for record in first)
+    missions = tuple(
+        str(record.get("mission") or context.get("mission") or "")
+        for record, context in zip(first, contexts, strict=True)
+    )
+    episodes = EpisodeTable(**columns, mission=missions, env_context=contexts)
+    return RoutingData(routing, episodes, layouts_only=not own)
+
+
+def _number_episodes(records: list[Mapping[str, Any]], own: bool) -> tuple[list[int], list[Mapping[str, Any]]]:
+    """Return the row of each record's episode, and the first record of each row.
+
+    Args:
+        records: one per step.
+        own: the records number their episodes; otherwise equal `env_context` counts as one.
+    """
+    rows: dict[Any, int] = {}
+    numbers, first = [], []
+    last, key = None, ""
+    for record in records:
+        if own:
+            key = int(record["episode"])
+        else:
+            context = record.get("env_context")
+            if not first or (context is not last and context != last):  # mostly it is that of the step before
+                last, key = context, repr(context)
+        row = rows.setdefault(key, len(first))
+        if row == len(first):
+            first.append(record)
+        numbers.append(row)
+    return numbers, first
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy values and tuples as what JSON would hold, the form in which steps are read."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

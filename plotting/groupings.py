@@ -1,0 +1,244 @@
+"""What steps can be grouped by. `plotting.aggregate.group_routing_data` is what others use.
+
+A grouping gives each step the number of its group, or -1 where the question does not apply or the answer was not
+recorded; such steps are counted, and the reason is told.
+
+Facts of the level at its start (read from `env_context`)
+- *starting room*: the room in which the agent starts, by its top left corner.
+- *door location*: where the door is. Doors that are locked count, all doors if none is; it must be exactly one.
+- *door and box row*: the y of that door and of the box, of which there must be exactly one.
+- *agent, target quadrant*: the quarter of the level in which the agent starts, in which the instruction's first target
+  is. The middle row or column of a level of odd size counts as bottom, right.
+
+Facts of a step
+- *carrying*: whether anything is carried.
+- *key phase*: in levels with a locked door. Before key: none is unlocked, no key to one is carried. With key, locked;
+  with key, unlocked: such a key is carried. After: one is unlocked and the key has been put down. Carrying something
+  else does not count as carrying the key.
+- *subgoal*: what the expert would be about.
+
+Facts of an episode
+- *outcome*; *mission verb*: "go to", "pick up", "open", "put", in the order of the instruction's text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.records import OUTCOME_NAMES
+from plotting.data import RoutingData
+
+Codes = tuple[np.ndarray, list[Hashable]]
+"""int (S,), -1 for none; and what the numbers stand for, in the order of display."""
+
+_VERB = re.compile(r"\b(go to|pick up|open|put)\b")
+_KEY = re.compile(r"(\w+) key")
+_PHASES = ("before_key", "with_key_locked", "with_key_unlocked", "after")
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One way to group steps.
+
+    Attributes:
+        title: As in "Routing by starting room".
+        missing: Why a step is in no group.
+        encode: Gives each step its group.
+        label: Name of a group by its key.
+    """
+
+    title: str
+    missing: str
+    encode: Callable[[RoutingData], Codes]
+    label: Callable[[Any], str] = str
+
+
+def _by_episode(key_of: Callable[[dict[str, Any]], Hashable | None], order: Callable | None = None):
+    """Return an encoder that asks each level's description once."""
+
+    def encode(data: RoutingData) -> Codes:
+        present = data.episodes_present
+        return _spread(data, present, [key_of(data.episodes.env_context[e]) for e in present.tolist()], order)
+
+    return encode
+
+
+def _spread(data: RoutingData, present: np.ndarray, keys: Sequence[Hashable | None], order: Callable | None) -> Codes:
+    """Return the codes of steps from the keys of their episodes, None for no key."""
+    distinct = sorted({key for key in keys if key is not None}, key=order)
+    numbers = {key: number for number, key in enumerate(distinct)} | {None: -1}
+    of_episode = np.full(len(data.episodes), -1, np.intp)
+    of_episode[present] = [numbers[key] for key in keys]
+    return data.of_episode(of_episode), distinct
+
+
+def _by_name(codes: np.ndarray, names: Sequence[Hashable]) -> Codes:
+    """Return the codes without those that do not occur."""
+    used = (
+        np.flatnonzero(np.bincount(codes[codes >= 0], minlength=len(names))) if (codes >= 0).any() else np.zeros(0, int)
+    )
+    numbers = np.full(len(names) + 1, -1, np.intp)  # the last place is for code -1
+    numbers[used] = np.arange(len(used))
+    return numbers[codes], [names[code] for code in used.tolist()]
+
+
+# ------------------------------------------------------------------------------------------------- facts of the level
+
+
+def _starting_room(context: dict[str, Any]) -> tuple[int, int] | None:
+    room = context.get("agent_start_room")
+    return None if room is None else (int(room[0]), int(room[1]))
+
+
+def _door(context: dict[str, Any]) -> tuple[int, int] | None:
+    doors = context.get("doors") or []
+    locked = [door for door in doors if len(door) > 4 and door[4]]
+    counted = locked or doors
+    return (int(counted[0][0]), int(counted[0][1])) if len(counted) == 1 else None
+
+
+def _door_box_row(context: dict[str, Any]) -> tuple[int, int] | None:
+    door, boxes = _door(context), context.get("boxes") or []
+    return (door[1], int(boxes[0][1])) if door is not None and len(boxes) == 1 else None
+
+
+def _quadrant(place: str) -> Callable[[dict[str, Any]], str | None]:
+    def quadrant(context: dict[str, Any]) -> str | None:
+        position, size = context.get(place), context.get("grid_size")
+        if position is None or size is None:
+            return None
+        down, right = position[1] >= (size[1] - 1) / 2, position[0] >= (size[0] - 1) / 2
+        return f"{'Bottom' if down else 'Top'}-{'Right' if right else 'Left'}"
+
+    return quadrant
+
+
+_QUADRANTS = ("Top-Left", "Top-Right", "Bottom-Left", "Bottom-Right")
+
+
+def _reading_order(place: tuple[int, int]) -> tuple[int, int]:
+    return place[1], place[0]
+
+
+# ------------------------------------------------------------------------------------------- facts of step and episode
+
+
+def _overall(data: RoutingData) -> Codes:
+    return np.zeros(len(data), np.intp), ["overall"] if len(data) else []
+
+
+def _carrying(data: RoutingData) -> Codes:
+    if "carrying" in data.routing.unknown:
+        return np.full(len(data), -1), []
+    return _by_name(data.routing.carrying.astype(np.intp), [False, True])
+
+
+def _key_phase(data: RoutingData) -> Codes:
+    routing = data.routing
+    if "door_unlocked" in routing.unknown:
+        return np.full(len(data), -1), []
+    has_key = np.zeros(len(data), bool)
+    for code, name in enumerate(routing.object_names):
+        match = _KEY.fullmatch(name)
+        if match and (data.held == code).any():
+            fits = [_fits_a_lock(context, match[1]) for context in data.episodes.env_context]
+            has_key |= (data.held == code) & data.of_episode(fits)
+    phase = np.where(routing.door_unlocked == 1, np.where(has_key, 2, 3), np.where(has_key, 1, 0))
+    phase[(routing.door_unlocked < 0) | (data.held == -2)] = -1
+    return _by_name(phase, _PHASES)
+
+
+def _fits_a_lock(context: dict[str, Any], color: str) -> bool:
+    doors = context.get("doors")
+    return doors is None or any(len(door) > 4 and door[4] and door[2] == color for door in doors)
+
+
+def _subgoal(data: RoutingData) -> Codes:
+    codes, names = _by_name(data.routing.subgoal.astype(np.intp), data.routing.subgoal_names)
+    counts = np.bincount(codes[codes >= 0], minlength=len(names))
+    order = sorted(range(len(names)), key=lambda code: (-counts[code], names[code]))
+    place = np.full(len(names) + 1, -1, np.intp)
+    place[order] = np.arange(len(names))
+    return place[codes], [names[code] for code in order]
+
+
+def _outcome(data: RoutingData) -> Codes:
+    return _by_name(data.of_episode("outcome").astype(np.intp) - 1, [OUTCOME_NAMES[code] for code in (1, 2, 3)])
+
+
+def _mission_verb(data: RoutingData) -> Codes:
+    present = data.episodes_present
+    missions = data.episodes.mission
+    verbs = [" + ".join(_VERB.findall(missions[e].lower())) or None for e in present.tolist()]
+    return _spread(data, present, verbs, None)
+
+
+# ----------------------------------------------------------------------------------------------------------- the table
+
+GROUPINGS = {
+    "overall": Grouping("overall", "", _overall, lambda key: "All steps"),
+    "starting_room": Grouping(
+        "starting room",
+        "the starting room is not known",
+        _by_episode(_starting_room, _reading_order),
+        lambda key: f"Room at {key}",
+    ),
+    "door_location": Grouping(
+        "door location",
+        "the level has no door or several",
+        _by_episode(_door, _reading_order),
+        lambda key: f"Door at {key}",
+    ),
+    "door_box_row": Grouping(
+        "door and box row",
+        "the level has not exactly one door and one box",
+        _by_episode(_door_box_row),
+        lambda key: f"Door row {key[0]}, box row {key[1]}",
+    ),
+    "carrying": Grouping(
+        "what is carried",
+        "it is not known whether something is carried",
+        _carrying,
+        lambda key: "Carrying" if key else "Empty-handed",
+    ),
+    "key_phase": Grouping(
+        "key phase",
+        "no door of the level is locked, or it is not known what is carried",
+        _key_phase,
+        {
+            "before_key": "Before key",
+            "with_key_locked": "With key, locked",
+            "with_key_unlocked": "With key, unlocked",
+            "after": "After",
+        }.__getitem__,
+    ),
+    "agent_quadrant": Grouping(
+        "the agent's starting quadrant",
+        "the agent's start is not known",
+        _by_episode(_quadrant("agent_start_pos"), _QUADRANTS.index),
+    ),
+    "target_quadrant": Grouping(
+        "the target's quadrant", "the target is not known", _by_episode(_quadrant("target_pos"), _QUADRANTS.index)
+    ),
+    "subgoal": Grouping("the expert's subgoal", "the expert has no subgoal", _subgoal),
+    "outcome": Grouping("outcome", "the outcome is not known", _outcome, str.capitalize),
+    "mission_verb": Grouping("instruction", "the instruction is not known", _mission_verb, str.capitalize),
+}
+"""By the name that `group_routing_data` takes."""
+
+
+def find_grouping(group_by: str) -> str:
+    """Return the name of a grouping, which may be given as `by_starting_room` too.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    name = group_by.removeprefix("by_")
+    if name not in GROUPINGS:
+        raise ValueError(f"group_by: expected one of {', '.join(GROUPINGS)}, found {group_by!r}")
+    return name

@@ -1,0 +1,164 @@
+"""What the figures share: axes that pyplot does not know, bars with intervals, notes, colours of series."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from plotting.data import RoutingData
+from plotting.statistics import MIN_FOR_INTERVAL, Estimates
+from plotting.style import CATEGORY_COLORS, expert_color, expert_labels
+
+# Sand is lost on white as a thin line and comes last; neighbours are far apart. A series has its marker too.
+SERIES_COLORS = tuple(CATEGORY_COLORS[place] for place in (0, 3, 7, 5, 8, 4, 6, 2, 1))
+SERIES_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+GREY = "0.35"
+
+LPC_LABEL = "LPC"
+COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.2
+"""Inches: one and two columns of a usual paper."""
+
+
+def new_axes(rows: int = 1, columns: int = 1, *, size: tuple[float, float], **keywords) -> np.ndarray:
+    """Return axes (rows, columns) of a new figure, laid out so that nothing is clipped.
+
+    The figure is not one of pyplot's: nothing has to be closed, and nothing piles up in a notebook.
+
+    Args:
+        rows: Of axes.
+        columns: Of axes.
+        size: Width and height in inches.
+        **keywords: As for `Figure.subplots`.
+    """
+    return Figure(figsize=size, layout="constrained").subplots(rows, columns, squeeze=False, **keywords)
+
+
+def series_style(index: int) -> tuple[str, str]:
+    """Return colour and marker of the series of this number; 72 are told apart."""
+    return SERIES_COLORS[index % len(SERIES_COLORS)], SERIES_MARKERS[index % len(SERIES_MARKERS)]
+
+
+def need_routing(data: RoutingData) -> None:
+    """Raise ValueError for a policy without routers."""
+    if not data.has_routing:
+        raise ValueError("expected a policy with routers, found none: a baseline has no routing to show")
+
+
+def unit_word(data: RoutingData) -> str:
+    """Return what the rows of the episode table are."""
+    return "layout" if data.layouts_only else "episode"
+
+
+def describe_n(data: RoutingData) -> str:
+    """Return "n = 300 episodes, 3,355 steps"."""
+    return f"n = {data.describe_size()}"
+
+
+def layer_experts(data: RoutingData, layer: int) -> list[str]:
+    """Return names of a layer's experts: by size if sizes are known, else by number."""
+    if data.expert_sizes:
+        return expert_labels(data.expert_sizes[layer])
+    return [f"expert {expert}" for expert in range(data.num_experts[layer])]
+
+
+def expert_handles(data: RoutingData) -> list[Patch]:
+    """Return the legend's entries of the experts; those of layers that are not alike are named for each layer."""
+    names = [layer_experts(data, layer) for layer in range(len(data.layer_names))]
+    handles = {}
+    for layer, labels in enumerate(names):
+        for expert, label in enumerate(labels):
+            text = label if names.count(labels) == len(names) else f"layer {layer}: {label}"
+            handles[text] = Patch(color=expert_color(expert), label=text)
+    return list(handles.values())
+
+
+def finish(axes: Axes | Sequence[Axes], notes: Sequence[str], *, own: bool, handles: Sequence[Artist] = ()) -> None:
+    """Add the legend above and the notes below: what a reader has to know of units, n, and what is not drawn.
+
+    Args:
+        axes: Of the figure; the legend shows each of their labels once.
+        notes: Sentences; empty ones are left out.
+        own: The figure was made here: legend and notes belong to it as a whole. Otherwise to the first axes.
+        handles: Of the legend, instead of those with a label.
+    """
+    axes = [axes] if isinstance(axes, Axes) else list(axes)
+    entries = {handle.get_label(): handle for handle in handles}
+    for ax in axes if not handles else ():
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    first, figure = axes[0], axes[0].figure
+    width = figure.get_figwidth() if own else figure.get_figwidth() * first.get_position().width
+    if entries:
+        columns = next(k for k in (5, 4, 3, 2, 1) if k == 1 or _legend_width(list(entries), k) < width)
+        place = {"loc": "outside upper left"} if own else {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
+        (figure if own else first).legend(
+            list(entries.values()), list(entries), ncols=columns, borderaxespad=0.2, **place
+        )
+    text = "; ".join(note for note in notes if note)
+    if not text:
+        return
+    text = textwrap.fill(text, max(40, int(width * 20)))
+    style = {"ha": "left", "fontsize": "x-small", "color": GREY}
+    if own:
+        figure.supxlabel(text, x=0.01, **style)
+    else:
+        below = {"xycoords": "axes fraction", "xytext": (0, -36), "textcoords": "offset points", "va": "top"}
+        first.annotate(text, (0, 0), annotation_clip=False, **below, **style)
+
+
+def _legend_width(labels: list[str], columns: int) -> float:
+    """Return about how many inches a legend takes; it is filled column by column."""
+    rows = -(-len(labels) // columns)
+    return sum(0.45 + 0.052 * max(map(len, labels[k : k + rows])) for k in range(0, len(labels), rows))
+
+
+def draw_estimates(
+    ax: Axes,
+    x: np.ndarray,
+    estimates: Estimates,
+    *,
+    color: str,
+    marker: str = "o",
+    line: str = "-",
+    top: float = np.inf,
+) -> None:
+    """Draw means with their intervals; where n is too small for an interval, the marker is hollow.
+
+    Args:
+        ax: To draw on.
+        x: (G,).
+        estimates: Of shape (G,), of something that cannot be negative.
+        color: Of line and markers.
+        marker: Of the means.
+        line: Style of the line between the means; "" for none.
+        top: The most that it can be; intervals end there.
+    """
+    known = estimates.n > 0
+    x, mean, firm = np.asarray(x)[known], estimates.mean[known], estimates.n[known] >= MIN_FOR_INTERVAL
+    low, high = (np.clip(end[known][firm], 0.0, top) for end in (estimates.low, estimates.high))
+    ax.plot(x, mean, line or "None", color=color, linewidth=1.2, zorder=3)
+    ax.vlines(x[firm], low, high, color=color, linewidth=1.2, zorder=3)
+    for rows, face in ((firm, color), (~firm, "white")):
+        ax.plot(x[rows], mean[rows], marker, markersize=3.5, color=color, markerfacecolor=face, zorder=4)
+
+
+def draw_counts(ax: Axes, x: np.ndarray, n: np.ndarray, *, label: str, width: float = 1.0) -> None:
+    """Draw how many units each place has, as bars below a figure's curves.
+
+    Args:
+        ax: A strip of its own.
+        x: (G,).
+        n: (G,).
+        label: What is counted.
+        width: Of a bar, in units of x.
+    """
+    ax.bar(x, n, width=width * 0.85, color="0.75", linewidth=0)
+    ax.set_ylabel(label)
+    ax.set_ylim(0, max(1, float(np.max(n, initial=0))) * 1.15)
+    ax.yaxis.get_major_locator().set_params(nbins=2, integer=True)

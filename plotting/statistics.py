@@ -1,0 +1,167 @@
+"""Means with intervals. The unit of replication is given, never guessed: an episode, or a run.
+
+    estimate = mean_interval(success_of_each_run)
+    estimate = group_means(lpc, distance, episode, num_groups=20)   # each episode counts once in each group
+
+All intervals are Student's t, at 95 %. Why not the bootstrap: with the three or five runs that one has, resampling
+covers the mean far too seldom (normal values, 20,000 trials: 75 % with n = 3, 83 % with n = 5, where t covers 95 %),
+and with the hundreds of episodes that one has the two agree. Nothing here is random.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+
+MIN_FOR_INTERVAL = 3
+"""Below so many units there is no interval: with two, t's is 12.7 standard errors to either side."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """Means over units, with intervals; what belongs together has the same index.
+
+    Attributes:
+        mean: float64 (G,) or (G, K); NaN where there is no unit.
+        low: Same shape, lower end of the interval; NaN where n is below `MIN_FOR_INTERVAL`.
+        high: Same shape, upper end.
+        n: int64 (G,), units (episodes, runs).
+        rows: int64 (G,), what the units were averaged from (time steps); equal to n where there is no such level.
+    """
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+    rows: np.ndarray
+
+    def columns(self) -> list[Estimates]:
+        """Return the K parts of shape (G,) of one of shape (G, K)."""
+        parts = zip(self.mean.T, self.low.T, self.high.T, strict=True)
+        return [Estimates(*part, self.n, self.rows) for part in parts]
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(df: int, confidence: float = 0.95) -> float:
+    """Return the t for which P(|T| < t) = confidence, T Student's with `df` degrees of freedom.
+
+    Up to 200 from the finite series for whole numbers (Abramowitz and Stegun 26.7.3-4) by bisection, exact to rounding;
+    above from the expansion around the normal quantile (26.7.5, three terms), good to 1e-7.
+
+    Raises:
+        ValueError: If `df` is below 1 or `confidence` outside (0, 1).
+    """
+    if df < 1 or not 0.0 < confidence < 1.0:
+        raise ValueError(f"expected df >= 1 and a confidence between 0 and 1, found {df} and {confidence}")
+    if df > 200:
+        z = NormalDist().inv_cdf(0.5 + confidence / 2)
+        return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_probability(middle, df) < confidence else (low, middle)
+    return math.sqrt(df) * math.tan((low + high) / 2)
+
+
+def _t_probability(theta: float, df: int) -> float:
+    """Return P(|T| < sqrt(df) tan(theta))."""
+    sine, cosine = math.sin(theta), math.cos(theta)
+    if df == 1:
+        return 2 * theta / math.pi
+    odd = df % 2
+    term = cosine if odd else 1.0
+    total = term
+    for k in range(1 + odd, df - 2, 2):
+        term *= cosine * cosine * k / (k + 1)
+        total += term
+    return 2 / math.pi * (theta + sine * total) if odd else sine * total
+
+
+def mean_interval(values: np.ndarray | list[float]) -> Estimates:
+    """Return the mean over units and its t interval.
+
+    Args:
+        values: (n,) or (n, K), one row per unit; NaN is no value, and n counts what is left (of the first column).
+
+    Returns:
+        Estimates whose arrays have shape () or (K,).
+    """
+    values = np.asarray(values, np.float64)
+    known = ~np.isnan(values)
+    n = known.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(known, values, 0.0).sum(axis=0) / n
+        squares = np.where(known, np.square(values - mean), 0.0).sum(axis=0)
+        half = _t_of(n) * np.sqrt(squares / (n - 1) / n)
+    units = n if n.ndim == 0 else n[0] if len(n) else np.int64(0)
+    return Estimates(mean, mean - half, mean + half, np.asarray(units), np.asarray(units))
+
+
+def group_means(values: np.ndarray, groups: np.ndarray, units: np.ndarray, num_groups: int) -> Estimates:
+    """Return, per group, the mean over units of each unit's mean in that group, and its t interval over units.
+
+    So each unit counts once in every group in which it has a row, however many rows it has there: the time steps of an
+    episode are no independent observations.
+
+    Args:
+        values: (S,) or (S, K); rows with a NaN are left out.
+        groups: int (S,), group of each row, 0 .. num_groups - 1; -1: none.
+        units: int (S,), unit of each row, such as its episode.
+        num_groups: G.
+    """
+    values, groups, units = np.asarray(values, np.float64), np.asarray(groups), np.asarray(units)
+    table = values.reshape(len(values), -1) if values.ndim > 1 else values[:, None]
+    used = (groups >= 0) & ~np.isnan(table).any(axis=1)
+    table, groups, units = table[used], groups[used].astype(np.int64), units[used].astype(np.int64)
+    width = int(units.max(initial=0)) + 1
+    pairs, place = np.unique(groups * width + units, return_inverse=True)
+    rows = np.bincount(place, minlength=len(pairs))
+    owner = pairs // width
+    n = np.bincount(owner, minlength=num_groups)
+    means = []
+    for column in table.T:
+        unit_means = np.bincount(place, column, len(pairs)) / rows
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.bincount(owner, unit_means, num_groups) / n
+            squares = np.bincount(owner, np.square(unit_means - mean[owner]), num_groups)
+            half = _t_of(n) * np.sqrt(squares / (n - 1) / n)
+        means.append((mean, half))
+    mean, half = (np.stack(parts, axis=1) for parts in zip(*means, strict=True))
+    if values.ndim == 1:
+        mean, half = mean[:, 0], half[:, 0]
+    return Estimates(mean, mean - half, mean + half, n, np.bincount(groups, minlength=num_groups))
+
+
+def share_interval(parts: np.ndarray, totals: np.ndarray) -> Estimates:
+    """Return the shares sum(parts) / sum(totals) with an interval over units.
+
+    The share of all rows, in which a long unit weighs more, as one reads a frequency. Its spread is that of a ratio of
+    two sums over units, linearised (Cochran 1977, Sampling Techniques, eq. 6.13): residuals d_i = part_i - share
+    total_i, standard error sqrt(n / (n - 1) sum d_i^2) / sum(totals), t with n - 1 degrees of freedom, cut to [0, 1].
+
+    Args:
+        parts: (U, P), rows of each unit of each kind.
+        totals: (U,), rows of each unit; units without rows do not count.
+
+    Returns:
+        Estimates of shape (P,); `rows` is sum(parts), `n` the units with rows.
+    """
+    parts, totals = np.asarray(parts, np.float64), np.asarray(totals, np.float64)
+    n, total = int((totals > 0).sum()), totals.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = parts.sum(axis=0) / total
+        residuals = np.square(parts - share * totals[:, None]).sum(axis=0)
+        half = _t_of(np.array(n)) * np.sqrt(np.float64(n) / (n - 1) * residuals) / total
+    low, high = np.clip(share - half, 0.0, 1.0), np.clip(share + half, 0.0, 1.0)
+    return Estimates(share, low, high, np.full(share.shape, n), parts.sum(axis=0).astype(np.int64))
+
+
+def _t_of(n: np.ndarray) -> np.ndarray:
+    """Return t quantiles for numbers of units; NaN where there are too few."""
+    found, place = np.unique(n, return_inverse=True)
+    quantiles = [t_quantile(int(k) - 1) if k >= MIN_FOR_INTERVAL else math.nan for k in found]
+    return np.array(quantiles, np.float64)[place].reshape(np.shape(n))

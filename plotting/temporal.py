@@ -1,0 +1,265 @@
+"""Routing in time: along one episode, and around an event over all episodes in which it happens.
+
+    plot_episode(cache, 7)[0].figure.savefig("episode.png")
+    aligned = compute_event_aligned(cache, "unlocked", before=10, after=10)
+    plot_event_aligned(aligned)
+
+An event stands at the step whose action brought it about: what the router did at offset 0 it did before the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from pipeline.records import OUTCOME_NAMES
+from plotting.data import RoutingData, as_routing_data
+from plotting.panels import (
+    LPC_LABEL,
+    PAGE_WIDTH,
+    draw_counts,
+    draw_estimates,
+    expert_handles,
+    finish,
+    need_routing,
+    new_axes,
+    unit_word,
+)
+from plotting.statistics import MIN_FOR_INTERVAL, Estimates, group_means
+from plotting.style import expert_color, figure_style, layer_title
+
+EVENT_TEXTS = {
+    "picked": "picked up",
+    "dropped": "dropped",
+    "unlocked": "unlocked",
+    "opened": "opened",
+    "closed": "closed",
+    "box_opened": "opened",
+}
+"""How an event is told, with its object after it."""
+
+
+def find_events(data: Any) -> dict[str, int]:
+    """Return in how many episodes each event happens, most frequent first; empty if events were not recorded."""
+    data = as_routing_data(data)
+    counts = {}
+    for code, name in enumerate(data.routing.event_names[1:], start=1):
+        counts[name] = len(np.unique(data.routing.episode[data.routing.event == code]))
+    return dict(sorted(((name, n) for name, n in counts.items() if n), key=lambda pair: -pair[1]))
+
+
+# -------------------------------------------------------------------------------------------------------- one episode
+
+
+@figure_style()
+def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Draw the routing weights of each layer, LPC and routing entropy at each step of an episode, and its events.
+
+    Args:
+        data: Cache, tables, step records or `RoutingData`.
+        episode: Its row in the episode table.
+        axes: One per layer, one for LPC, one for entropy; new ones by default.
+
+    Raises:
+        ValueError: If the episode has no steps here, or there are no routers.
+    """
+    data, own = as_routing_data(data), axes is None
+    need_routing(data)
+    one = data.filter(np.flatnonzero(data.routing.episode == episode))
+    if not len(one):
+        present = data.episodes_present
+        known = f"{present.min()} to {present.max()}" if len(present) else "none"
+        raise ValueError(f"episode: expected one that has steps ({known}), found {episode}")
+    if data.layouts_only:
+        raise ValueError("episode: this cache tells layouts apart, not episodes, so that none can be followed in time")
+    time = _step_numbers(one)
+    layers = len(one.layer_names)
+    if axes is None:
+        heights = [1.0] * layers + [0.9, 0.7]
+        size = (PAGE_WIDTH, 0.9 + 0.85 * sum(heights))
+        axes = new_axes(layers + 2, 1, size=size, sharex=True, height_ratios=heights)[:, 0]
+    axes = list(axes)
+    for ax, name in zip(axes[:layers], one.layer_names, strict=True):
+        _stack_weights(ax, time, one.weights(name))
+        ax.set_ylabel(f"{layer_title(name)}\nweight")
+        ax.set_ylim(0, 1)
+        ax.set_yticks([0, 0.5, 1])
+    curves = ((one.lpc, "LPC"), (one.routing.entropy, "Entropy\n(nats)"))
+    for ax, (values, label) in zip(axes[layers:], curves, strict=True):
+        ax.stairs(values, _edges(time), baseline=None, color="black", linewidth=1.2)
+        ax.set_ylabel(label)
+        ax.set_ylim(0, max(float(np.nanmax(values, initial=0.0)) * 1.08, 1e-3))
+    axes[-1].set_xlabel("Time step of the episode")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].set_xlim(time[0] - 0.5, time[-1] + 0.5)
+    _mark_events(axes, time, one)
+    axes[0].set_title(_describe_episode(one, episode), loc="left", pad=24 if one.routing.event.any() else 6)
+    finish(axes, [], own=own, handles=expert_handles(one))
+    return axes
+
+
+def _stack_weights(ax: Axes, time: np.ndarray, weights: np.ndarray) -> None:
+    """Draw weights as stacked bars without gaps: they belong to steps, there is nothing between two steps."""
+    tops = np.cumsum(weights, axis=1, dtype=np.float64)
+    below = np.zeros(len(time))
+    for expert in range(weights.shape[1]):
+        ax.stairs(tops[:, expert], _edges(time), baseline=below, fill=True, color=expert_color(expert), linewidth=0)
+        below = tops[:, expert]
+
+
+def _edges(time: np.ndarray) -> np.ndarray:
+    return np.append(time - 0.5, time[-1] + 0.5)
+
+
+def _mark_events(axes: Sequence[Axes], time: np.ndarray, data: RoutingData) -> None:
+    routing = data.routing
+    last = -np.inf
+    level = 0
+    span = max(1, time[-1] - time[0] + 1)
+    for row in np.flatnonzero(routing.event):
+        name = routing.event_names[routing.event[row]]
+        thing = routing.object_names[routing.event_object[row]] if routing.event_object[row] >= 0 else ""
+        for ax in axes:
+            ax.axvline(time[row], color="black", linewidth=0.8, linestyle=":", zorder=5)
+        level = (level + 1) % 2 if time[row] - last < 0.2 * span else 0  # neighbours' texts do not touch
+        late = time[row] - time[0] > 0.85 * span
+        axes[0].annotate(
+            f"{EVENT_TEXTS.get(name, name)} {thing}".strip(),
+            (time[row], 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2 if late else -2, 3 + 9 * level),
+            textcoords="offset points",
+            ha="right" if late else "left",
+            fontsize="x-small",
+            annotation_clip=False,
+        )
+        last = time[row]
+
+
+def _describe_episode(data: RoutingData, episode: int) -> str:
+    episodes = data.episodes
+    parts = [f"Episode {episode}"]
+    if episodes.mission[episode]:
+        parts.append(f"“{episodes.mission[episode]}”")
+    if int(episodes.outcome[episode]) in OUTCOME_NAMES:
+        parts.append(OUTCOME_NAMES[int(episodes.outcome[episode])])
+    return ", ".join(parts)
+
+
+def _step_numbers(data: RoutingData) -> np.ndarray:
+    steps = data.routing.t_step
+    return np.arange(len(data)) if (steps < 0).any() else steps
+
+
+# ------------------------------------------------------------------------------------------------- around an event
+
+
+@dataclass(frozen=True, eq=False)
+class EventAligned:
+    """Means around an event, over episodes; entry k is for offsets[k].
+
+    Attributes:
+        event: Its name.
+        offsets: int (B + 1 + A,), steps since the one whose action brought the event about.
+        lpc: Over episodes.
+        weights: Per layer, over episodes, of shape (offsets, experts).
+        num_events: Episodes in which it happens; the first time counts.
+        num_episodes: All episodes.
+        data: What it was computed from.
+    """
+
+    event: str
+    offsets: np.ndarray
+    lpc: Estimates
+    weights: tuple[Estimates, ...]
+    num_events: int
+    num_episodes: int
+    data: RoutingData
+
+
+def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 10) -> EventAligned:
+    """Return mean LPC and routing weights at each offset from the first such event of each episode.
+
+    The window ends where the episode does; an offset is a mean over the episodes that reach it, and `n` says how many.
+    Nothing is padded. The episodes far from 0 are therefore others than those at 0: the longer ones.
+
+    Args:
+        data: Cache, tables, step records or `RoutingData`.
+        event: One of the data's `event_names`.
+        before: Steps before the event, 0 or more.
+        after: Steps after it.
+
+    Raises:
+        ValueError: If it is no event, or happens nowhere in this data, or there are no routers.
+    """
+    data = as_routing_data(data)
+    need_routing(data)
+    if before < 0 or after < 0:
+        raise ValueError(f"before, after: expected 0 or more, found {before}, {after}")
+    known = find_events(data)
+    if event not in known:
+        raise ValueError(f"event: expected one that happens here ({', '.join(known) or 'none does'}), found {event!r}")
+    if data.layouts_only:
+        raise ValueError("event: this cache tells layouts apart, not episodes, so that they cannot be aligned in time")
+    routing = data.routing
+    rows = np.flatnonzero(routing.event == routing.event_names.index(event))
+    episodes, first = np.unique(routing.episode[rows], return_index=True)
+    moment = np.full(len(data.episodes), -1)
+    moment[episodes] = rows[first]
+    at = moment[routing.episode]
+    offset = np.arange(len(data)) - at
+    group = np.where((at >= 0) & (offset >= -before) & (offset <= after), offset + before, -1)
+    width = before + 1 + after
+    return EventAligned(
+        event=event,
+        offsets=np.arange(-before, after + 1),
+        lpc=group_means(data.lpc, group, routing.episode, width),
+        weights=tuple(group_means(weights, group, routing.episode, width) for weights in routing.weights),
+        num_events=len(episodes),
+        num_episodes=data.num_episodes,
+        data=data,
+    )
+
+
+@figure_style()
+def plot_event_aligned(aligned: EventAligned, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Draw mean LPC, mean weights of each layer and n against the steps around an event.
+
+    Args:
+        aligned: From `compute_event_aligned`.
+        axes: One for LPC, one per layer, one for n; new ones by default.
+    """
+    own, data, layers = axes is None, aligned.data, len(aligned.weights)
+    if axes is None:
+        heights = [1.3] + [1.0] * layers + [0.5]
+        size = (PAGE_WIDTH * 0.6, 1.2 + 1.0 * sum(heights))
+        axes = new_axes(layers + 2, 1, size=size, sharex=True, height_ratios=heights)[:, 0]
+    axes = list(axes)
+    x = aligned.offsets
+    draw_estimates(axes[0], x, aligned.lpc, color="black")
+    axes[0].set_ylabel(LPC_LABEL)
+    for ax, name, estimates in zip(axes[1:-1], data.layer_names, aligned.weights, strict=True):
+        for expert, part in enumerate(estimates.columns()):
+            draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)
+        ax.set_ylabel(f"{layer_title(name)}\nweight")
+        ax.set_ylim(-0.04, 1.04)
+    unit = unit_word(data)
+    draw_counts(axes[-1], x, aligned.lpc.n, label=f"n {unit}s")
+    for ax in axes:
+        ax.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=1)
+    verb = EVENT_TEXTS.get(aligned.event, aligned.event)
+    axes[-1].set_xlabel(f"Steps since the action by which something was {verb}")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].set_xlim(x[0] - 0.6, x[-1] + 0.6)
+    rest = aligned.num_episodes - aligned.num_events
+    notes = [
+        f"mean over {unit}s, first time in each; t interval over {unit}s, hollow below n = {MIN_FOR_INTERVAL}",
+        f"{aligned.num_events} of {aligned.num_episodes} {unit}s have the event" if rest else "",
+        f"windows end with the {unit}, n tells how many reach an offset",
+    ]
+    finish(axes, notes, own=own, handles=expert_handles(data))
+    return axes

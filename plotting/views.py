@@ -1,0 +1,159 @@
+"""Every view of routing by its name: what a cache supports, its figures, their file names.
+
+    for name, figure in draw_view(read_cache(path), "starting_room", ViewOptions()).items(): ...
+
+`plotting.command` and the notebooks draw through this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.records import SUCCESS
+from plotting.across import plot_success_against_lpc, plot_task_bars
+from plotting.aggregate import get_available_analyses
+from plotting.cells import MIN_VISITS
+from plotting.data import RoutingData, as_routing_data
+from plotting.distributions import (
+    compute_path_frequencies,
+    plot_action_frequencies,
+    plot_entropy_distribution,
+    plot_path_frequencies,
+    plot_weight_distributions,
+)
+from plotting.groupings import GROUPINGS
+from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
+from plotting.runs import Row
+from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
+from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
+
+OTHER_VIEWS = ("episode", "events", "weights", "entropy", "paths", "actions", "distances", "specialisation")
+CACHE_VIEWS = (*GROUPINGS, *OTHER_VIEWS)
+"""Views of one cache: the groupings of heatmaps, and the others."""
+
+RESULT_VIEWS = ("success_lpc", "learning", "alpha", "tasks")
+"""Views of `evaluation_results.csv`."""
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What views can be told.
+
+    Attributes:
+        episode: To follow in time; None: `choose_episode`.
+        event: To align episodes on; None: every event that happens, a figure each.
+        before: Steps shown before the event.
+        after: Steps shown after it.
+        min_visits: Cells of heatmaps with fewer steps are hatched.
+        show_counts: Write the number of steps into the cells of heatmaps.
+    """
+
+    episode: int | None = None
+    event: str | None = None
+    before: int = 10
+    after: int = 10
+    min_visits: int = MIN_VISITS
+    show_counts: bool = False
+
+
+def list_views(data: Any) -> list[str]:
+    """Return the views that data supports, in the order of `CACHE_VIEWS`."""
+    data = as_routing_data(data)
+    if not len(data):
+        return []
+    found = {"overall", "actions"} if data.knows("action") else {"overall"}
+    if data.has_routing:
+        found |= {*get_available_analyses(data), "weights", "entropy", "paths"}
+        found |= {"episode"} if not data.layouts_only else set()
+        found |= {"events"} if not data.layouts_only and find_events(data) else set()
+        found |= {"distances"} if known_places(data) else set()
+        found |= {"specialisation"} if known_aspects(data) else set()
+    return [view for view in CACHE_VIEWS if view in found]
+
+
+def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
+    """Return the figures of a view by the name of their file, without its ending.
+
+    Args:
+        data: Cache, tables, step records or `RoutingData`.
+        view: One of `CACHE_VIEWS`.
+        options: Settings of all views.
+
+    Raises:
+        ValueError: If there is no such view, or the data does not support it; the message says what it does.
+    """
+    data = as_routing_data(data)
+    if view not in CACHE_VIEWS:
+        raise ValueError(f"view: expected one of {', '.join(CACHE_VIEWS)}, found {view!r}")
+    supported = list_views(data)
+    if view not in supported:
+        raise ValueError(f"view: expected one that this cache supports ({', '.join(supported)}), found {view!r}")
+    if view in GROUPINGS:
+        marks = {"min_visits": options.min_visits, "show_counts": options.show_counts}
+        if view == "overall":
+            return {"routing_heatmap": plot_overall_routing(data, **marks)}
+        return {f"routing_heatmap_by_{view}": plot_grouped_routing(data, view, **marks)}
+    if view == "episode":
+        episode = choose_episode(data) if options.episode is None else options.episode
+        return {f"routing_episode_{episode}": plot_episode(data, episode)[0].figure}
+    if view == "events":
+        events = [options.event] if options.event is not None else list(find_events(data))
+        aligned = {event: compute_event_aligned(data, event, options.before, options.after) for event in events}
+        return {f"routing_events_{event}": plot_event_aligned(part)[0].figure for event, part in aligned.items()}
+    draw = {
+        "weights": lambda: plot_weight_distributions(data)[0],
+        "entropy": lambda: plot_entropy_distribution(data),
+        "paths": lambda: plot_path_frequencies(compute_path_frequencies(data)),
+        "actions": lambda: plot_action_frequencies(data),
+        "distances": lambda: plot_distance_profiles(data)[0, 0],
+        "specialisation": lambda: plot_specialisation(data)[0, 0],
+    }
+    return {f"routing_{view}": draw[view]().figure}
+
+
+def draw_results_view(rows: Sequence[Row], view: str) -> dict[str, Figure]:
+    """Return the figures of a view of results by the name of their file, without its ending.
+
+    Args:
+        rows: From `read_results`, at least one.
+        view: One of `RESULT_VIEWS`.
+
+    Raises:
+        ValueError: If there is no such view, or there are no rows.
+    """
+    if view not in RESULT_VIEWS:
+        raise ValueError(f"view: expected one of {', '.join(RESULT_VIEWS)}, found {view!r}")
+    if not rows:
+        raise ValueError("expected evaluated checkpoints, found none; `python batch_eval.py` evaluates them")
+    if view == "success_lpc":
+        return {view: plot_success_against_lpc(rows).figure}
+    if view == "tasks":
+        return {view: plot_task_bars(rows)[0].figure}
+    if view == "learning":
+        return {view: plot_learning_over_updates(rows)[0, 0].figure}
+    return {f"alpha_{name}": plot_alpha_sweep(rows, name).figure for name in ("success_rate", "mean_lpc")}
+
+
+def choose_episode(data: RoutingData) -> int:
+    """Return an episode worth looking at: of those with the most kinds of events a success if any, then the longest.
+
+    An example, chosen for what happens in it; it is not typical.
+
+    Raises:
+        ValueError: If there are no steps.
+    """
+    if not len(data):
+        raise ValueError("expected steps, found none")
+    routing, n = data.routing, len(data.episodes)
+    happened = np.zeros((n, max(1, len(routing.event_names))), bool)
+    happened[routing.episode, routing.event] = True
+    kinds = happened[:, 1:].sum(axis=1)
+    steps = np.bincount(routing.episode, minlength=n)
+    order = np.lexsort((steps, data.episodes.outcome == SUCCESS, kinds))
+    return int(next(episode for episode in order[::-1] if steps[episode]))
