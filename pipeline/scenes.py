@@ -15,16 +15,14 @@ from babyai.levels import LevelError
 from babyai.render import render_level, replay_frames
 from pipeline.cache import Cache
 from pipeline.film import choose_tile_size
-from pipeline.film_episodes import FilmError, choose_episode, film_cached
+from pipeline.film_episodes import FilmError, film_cached
 from pipeline.film_frames import FilmCanvas
 from plotting.browsing import Example
-
-__all__ = ["SCENE_ERRORS", "EpisodePlayer", "choose_episode", "render_examples"]
 
 SCENE_ERRORS = (FilmError, LevelError, ValueError)
 """What is raised if a level cannot be made again, or the recorded actions do not fit it."""
 
-_PICTURE_PIXELS = 320
+_PICTURE_PIXELS = 240  # as large as pictures are in figures; minigrid takes 10 ms to draw each kind of 32-pixel tile
 _DPI = 100
 
 
@@ -41,7 +39,7 @@ def render_examples(cache: Cache, examples: Iterable[Example]) -> tuple[dict[Has
         return {}, ["the cache does not tell its task"]
     for example in examples:
         grid = cache.episodes.env_context[example.episode].get("grid_size") or [8, 8]
-        tile_size = max(6, min(32, _PICTURE_PIXELS // max(grid)))
+        tile_size = max(6, min(24, _PICTURE_PIXELS // max(grid)))
         options = {"actions": example.actions, "tile_size": tile_size, "max_steps": limit}
         try:
             pictures[example.key] = render_level(task_id, example.level_seed, **options)

@@ -94,7 +94,8 @@ def plot_success_against_lpc(rows: Sequence[Row], ax: Axes | None = None) -> Axe
     ax.set_xlim(-0.03 * highest, max(1.05 * highest, ax.get_xlim()[1]))
     lowest = min((success_interval(run.final)[0] for run in shown), default=0.0)
     bottom = math.floor(lowest * 10) / 10 if lowest > 0.5 else 0.0
-    ax.set_yticks(np.arange(round(bottom * 10), 11, 1 if bottom else 2) / 10)
+    step = next(size for size, span in ((0.02, 0.11), (0.05, 0.21), (0.1, 0.51), (0.2, 1.01)) if 1 - bottom < span)
+    ax.set_yticks(np.arange(round((1 - bottom) / step) + 1) * step + bottom)
     ax.set_ylim(bottom - 0.02 * (1 - bottom), 1 + 0.03 * (1 - bottom))
     counts = [len(members) for members in settings.values()]
     notes = [
@@ -162,8 +163,10 @@ def _draw_setting(ax: Axes, members: Sequence[Run], color: ColorType, marker: st
     for run in members:
         x, success = run.value("mean_lpc"), run.value("success_rate")
         ax.vlines(x, *success_interval(run.final), color=color, linewidth=0.7, alpha=0.5, zorder=2)
-        mark = "x" if describe_collapse(run.final) else marker
-        ax.plot(x, success, mark, color=color, markersize=3.0, alpha=0.6, zorder=2)
+        if describe_collapse(run.final):
+            ax.plot(x, success, "x", color="black", markersize=4.5, zorder=6)  # not to be hidden by the mean
+        else:
+            ax.plot(x, success, marker, color=color, markersize=3.0, alpha=0.6, zorder=2)
     lpc, success = (mean_interval([run.value(metric) for run in members]) for metric in ("mean_lpc", "success_rate"))
     x, y = float(lpc.mean), float(success.mean)
     firm = len(members) >= MIN_FOR_INTERVAL
@@ -208,7 +211,7 @@ def _draw_bar(ax: Axes, place: float, members: Sequence[Run], metric: str, color
     spots = place + np.linspace(-0.18, 0.18, len(members)) if len(members) > 1 else [place]
     for spot, run, value in zip(spots, members, values, strict=True):
         mark = "x" if describe_collapse(run.final) else "o"
-        ax.plot(value, spot, mark, color=color, markersize=3.2, zorder=4)
+        ax.plot(value, spot, mark, color=color, markersize=3.2, zorder=4, clip_on=False)
     missing = len(members) - int(spread.n)
     text = f"n = {int(spread.n)}" + (f", {missing} not known" if missing else "")
     ax.annotate(

@@ -27,11 +27,9 @@ from plotting.cells import (
     render_lpc_heatmap,
     render_routing_heatmap,
 )
-from plotting.data import RoutingData, as_routing_data
-from plotting.relations import known_aspects, known_places
+from plotting.data import as_routing_data
 from plotting.runs import collect_runs, short_task
 from plotting.style import expert_color, figure_style, layer_title
-from plotting.temporal import find_events
 
 _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
 _MAP_WIDTH, _LEGEND_WIDTH = 1.7, 1.4  # inches
@@ -148,8 +146,8 @@ def describe_cache(cache: Cache) -> str:
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the metrics of an evaluation as lines of text: what, value, over what."""
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """Return the metrics of an evaluation as a table in Markdown: what, value, over what."""
 
     def value(name: str, form: str, unit: str = "") -> str:
         found = metrics.get(name)
@@ -188,7 +186,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
             f"of {'the' if labelled is None else f'{labelled:,}'} steps for which the expert had an answer",
         ),
     ]
-    return [{"metric": name, "value": number, "of what": what} for name, number, what in lines]
+    return "\n".join(
+        ["| | | |", "|:---|---:|:---|", *(f"| **{name}** | {number} | {what} |" for name, number, what in lines)]
+    )
 
 
 def results_table(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -288,23 +288,8 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = ()) -> 
     return figure
 
 
-def find_views(data: RoutingData) -> list[str]:
-    """Return the names of the views for which something was recorded, in the order of display."""
-    recorded = {
-        "Heatmaps": True,
-        "Episode": data.has_routing and not data.layouts_only,
-        "Events": data.has_routing and not data.layouts_only and bool(find_events(data)),
-        "Distributions": data.has_routing,
-        "Paths": data.has_routing,
-        "Near objects": data.has_routing and bool(known_places(data)),
-        "Specialisation": data.has_routing and bool(known_aspects(data)),
-        "Actions": data.knows("action"),
-    }
-    return [name for name, there in recorded.items() if there]
-
-
 def try_draw(draw: Callable[[], Mapping[str, Figure]]) -> tuple[Mapping[str, Figure], str]:
-    """Return the figures by the name of their file, or none and why the data does not have what they need."""
+    """Return figures by the name of their file, or none and why the data does not have what they need."""
     try:
         return draw(), ""
     except ValueError as error:

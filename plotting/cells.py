@@ -29,6 +29,7 @@ MIN_VISITS = 5
 """Steps below which a cell is marked as rarely visited."""
 
 _HATCH = "//////"
+_LEAST_FONT = 3.5  # points
 
 
 def render_routing_heatmap(
@@ -50,7 +51,7 @@ def render_routing_heatmap(
         layer_name: Such as "layer_0".
         visits: {(x, y): steps}; taken from `avg_routing_by_pos` if that knows.
         min_visits: Cells with fewer steps are hatched; 0 for none.
-        show_counts: Write the number of steps into the cells.
+        show_counts: Write the number of steps into the cells, if they are large enough to read it.
 
     Raises:
         ValueError: If a visited cell knows nothing of the layer.
@@ -87,7 +88,7 @@ def render_lpc_heatmap(
         vmax: Upper end.
         visits: {(x, y): steps}.
         min_visits: Cells with fewer steps are hatched; 0 for none.
-        show_counts: Write the number of steps into the cells.
+        show_counts: Write the number of steps into the cells, if they are large enough to read it.
     """
     if isinstance(avg_lpc_by_pos, PositionAverages):
         visits = avg_lpc_by_pos.visits if visits is None else visits
@@ -159,8 +160,8 @@ def _render(
         ax.add_collection(
             PatchCollection(rare, facecolor="none", edgecolor=(1, 1, 1, 0.9), hatch=_HATCH, linewidth=0), autolim=False
         )
-    if show_counts:
-        size = count_font_size(ax, grid_info)
+    size = count_font_size(ax, grid_info)
+    if show_counts and size >= _LEAST_FONT:
         for (x, y), n in known.items():
             row, column = y - grid_info["y_min"], x - grid_info["x_min"]
             dark = float(cells[row, column] @ (0.299, 0.587, 0.114)) < 0.6
@@ -208,10 +209,15 @@ def draw_expert_legend(ax: Axes, labels: Sequence[str], num_experts: int | None 
     Args:
         ax: As large as the legend is to be; labels stand left of it, the scale below.
         labels: Of the experts.
-        num_experts: Of a layer, if not as many as labels: the scale begins at 1 / num_experts.
+        num_experts: Of a layer; the scale begins at 1 / num_experts. As many as labels by default; 0 if it differs
+            between layers, the scale then begins at "uniform".
     """
     count = len(labels)
-    least = 1.0 / (num_experts or count)
+    total = count if num_experts is None else num_experts
+    least = 1.0 / total if total > 1 else 0.0
+    ticks = {least: f"{least:.2g}" if total else "uniform", 1.0: "1"}
+    if total:
+        ticks[(1 + least) / 2] = f"{(1 + least) / 2:.2g}"
     ramp = np.linspace(0.0, 1.0, 65)
     for expert in range(count):
         strip = expert_cmap(expert)(ramp[:-1])[None, :, :3]
@@ -219,7 +225,7 @@ def draw_expert_legend(ax: Axes, labels: Sequence[str], num_experts: int | None 
     ax.set_xlim(least, 1)
     ax.set_ylim(count - 0.4, -0.6)
     ax.set_yticks(range(count), labels)
-    ax.set_xticks([least, (1 + least) / 2, 1], [f"{tick:.2g}" for tick in (least, (1 + least) / 2, 1)])
+    ax.set_xticks(sorted(ticks), [ticks[tick] for tick in sorted(ticks)])
     ax.tick_params(length=2, pad=1.5)
     ax.tick_params(axis="y", length=0)
     for side in ("top", "right", "bottom", "left"):

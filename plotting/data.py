@@ -187,6 +187,8 @@ class RoutingData:
 
     def filter(self, mask: np.ndarray | slice) -> RoutingData:
         """Return the data of some steps, by boolean mask (S,), indices or slice; episodes keep their numbers."""
+        if not isinstance(mask, slice):
+            mask = np.asarray(mask, dtype=None if len(mask) else np.intp)
         return dataclasses.replace(self, routing=self.routing.select(mask), kept_held=self.held[mask])
 
     def where(self, filter_fn: Callable[[dict[str, Any]], bool] | np.ndarray | None) -> RoutingData:

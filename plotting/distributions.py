@@ -24,6 +24,7 @@ from plotting.panels import (
     describe_n,
     expert_handles,
     finish,
+    interval_note,
     need_routing,
     new_axes,
     series_style,
@@ -67,9 +68,7 @@ def plot_weight_distributions(data: Any, axes: Sequence[Axes] | None = None) -> 
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.02)
     axes[0].set_ylabel("Share of steps with weight ≥ x")
-    finish(
-        axes, [describe_n(data), f"band: 95 % interval over {unit_word(data)}s"], own=own, handles=expert_handles(data)
-    )
+    finish(axes, [describe_n(data), interval_note(data, "band")], own=own, handles=expert_handles(data))
     return axes
 
 
@@ -118,7 +117,7 @@ def plot_entropy_distribution(data: Any, ax: Axes | None = None) -> Axes:
     ax.set_ylim(bottom=0)
     ax.set_xlabel("Entropy of the routing weights (nats)")
     ax.set_ylabel("Share of steps per bin")
-    notes = [describe_n(data), f"markers, legend: mean over {unit_word(data)}s, t interval"]
+    notes = [describe_n(data), f"markers, legend: mean over {unit_word(data)}s and its t interval"]
     finish(ax, notes, own=own)
     return ax
 
@@ -200,7 +199,7 @@ def plot_path_frequencies(paths: PathFrequencies, ax: Axes | None = None, *, top
     ax.set_yticks([])
     ax.set_ylim(shown - 0.4, -1.4)
     ax.set_xlim(0, max(float(np.nanmax(shares.high[:shown], initial=0.0)), float(shares.mean[:1].sum()), 0.01) * 1.02)
-    ax.set_xlabel(f"Share of steps (line: 95 % interval over {unit_word(data)}s)")
+    ax.set_xlabel("Share of steps")
     small = {"va": "center", "fontsize": "x-small"}
     for layer in range(layers):
         place = _beside(ax, -13.0 * (layers - layer))
@@ -220,6 +219,7 @@ def plot_path_frequencies(paths: PathFrequencies, ax: Axes | None = None, *, top
     rest = len(paths.paths) - shown
     notes = [
         describe_n(data),
+        interval_note(data, "line"),
         f"{rest} rarer paths not shown, together {1 - shares.mean[:shown].sum():.1%} of the steps" if rest else "",
         "path LPC: its experts alone; mean LPC: recorded at its steps, all weights counted",
     ]
@@ -274,7 +274,8 @@ def plot_action_frequencies(data: Any, ax: Axes | None = None) -> Axes:
         describe_n(data),
         f"{int((~used).sum()):,} of them without the expert's answer, not counted" if (~used).any() else "",
         f"they agree in {float((action == expert)[labelled].mean()):.1%}" if labelled.any() else "no expert recorded",
-        f"lines: 95 % intervals over {unit_word(data)}s; numbers: steps",
+        interval_note(data, "line"),
+        "numbers: steps",
     ]
     finish(ax, notes, own=own)
     return ax

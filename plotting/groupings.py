@@ -168,7 +168,8 @@ def _subgoal(data: RoutingData) -> Codes:
 
 
 def _outcome(data: RoutingData) -> Codes:
-    return _by_name(data.of_episode("outcome").astype(np.intp) - 1, [OUTCOME_NAMES[code] for code in (1, 2, 3)])
+    outcome = data.of_episode("outcome").astype(np.intp)
+    return _by_name(np.where(outcome > 0, outcome - 1, -1), [OUTCOME_NAMES[code] for code in (1, 2, 3)])
 
 
 def _mission_verb(data: RoutingData) -> Codes:

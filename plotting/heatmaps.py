@@ -128,7 +128,7 @@ def _draw_overall(
     below = max(height + _TICKS + _BAR + 0.16, legend) if per_layer else legend
     sheet = Sheet(bar_left + _BAR_ROOM + MARGIN, second + below + MARGIN, title, data.describe_size())
     _draw_picture(sheet.axes(MARGIN + (lead - width) / 2, top, width, height), data, grid_info, *picture)
-    sheet.legend(MARGIN, second, labels, max(data.num_experts), handles, beside=not per_layer)
+    sheet.legend(MARGIN, second, labels, data.num_experts, handles, beside=not per_layer)
     marks = {"visits": averages.visits, "min_visits": min_visits}
     for left, layer in zip(lefts, layers, strict=False):
         ax = sheet.axes(left, top, width, height, layer_title(layer))
@@ -260,7 +260,7 @@ def _draw_grouped(
             _keep_ticks(ax, left=left == first, bottom=number == len(rows) - 1)
     bar_height = height if len(rows) == 1 else min(2.4, step + height)
     sheet.bar(lpc_mappable(*scale), bar_left, top, _BAR, bar_height, "LPC")
-    sheet.legend(first, end, labels, max(data.num_experts), handles, beside=True)
+    sheet.legend(first, end, labels, data.num_experts, handles, beside=True)
     return sheet.figure
 
 
@@ -285,7 +285,12 @@ def _draw_picture(
         ax.imshow(image, interpolation="antialiased")
         ax.set_axis_off()
     else:
-        draw_level(ax, data.episodes.env_context[episode], grid_info)
+        context = data.episodes.env_context[episode]
+        if "walls" in context or "agent_start_pos" in context:
+            draw_level(ax, context, grid_info)
+        else:
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, "level not described", transform=ax.transAxes, ha="center", va="center", color="0.5")
         mission = data.episodes.mission[episode] if mission is None else mission
     if mission:
         inches = ax.get_position().width * ax.figure.get_figwidth()

@@ -63,7 +63,8 @@ def draw_cells(ax: Axes, colors: np.ndarray, grid_info: Mapping[str, Any]) -> No
     """
     x = np.arange(grid_info["x_min"], grid_info["x_max"] + 2) - 0.5
     y = np.arange(grid_info["y_min"], grid_info["y_max"] + 2) - 0.5
-    ax.pcolormesh(x, y, colors, edgecolors="white", linewidth=0.3)
+    line = min(0.3, 3.0 / max(len(x), len(y)))
+    ax.pcolormesh(x, y, colors, edgecolors="white", linewidth=line)
     set_grid_axes(ax, grid_info)
 
 

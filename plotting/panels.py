@@ -60,6 +60,21 @@ def describe_n(data: RoutingData) -> str:
     return f"n = {data.describe_size()}"
 
 
+def interval_note(data: RoutingData, marks: str) -> str:
+    """Return what the marks of an interval over all episodes mean, or why there are none."""
+    unit = unit_word(data)
+    if data.num_episodes < MIN_FOR_INTERVAL:
+        return f"fewer than {MIN_FOR_INTERVAL} {unit}s: no intervals"
+    return f"{marks}: 95 % interval over {unit}s"
+
+
+def limit_lpc(ax: Axes, estimates: Sequence[Estimates]) -> None:
+    """Begin an axis of LPC at 0, so that the rounding noise of a constant one does not look like structure."""
+    ends = [np.fmax(part.mean, part.high) for part in estimates]
+    top = max([1.0, *(float(end) for part in ends for end in part if np.isfinite(end))])
+    ax.set_ylim(-0.04 * top, 1.06 * top)
+
+
 def layer_experts(data: RoutingData, layer: int) -> list[str]:
     """Return names of a layer's experts: by size if sizes are known, else by number."""
     if data.expert_sizes:
@@ -115,7 +130,7 @@ def finish(axes: Axes | Sequence[Axes], notes: Sequence[str], *, own: bool, hand
 def _legend_width(labels: list[str], columns: int) -> float:
     """Return about how many inches a legend takes; it is filled column by column."""
     rows = -(-len(labels) // columns)
-    return sum(0.45 + 0.052 * max(map(len, labels[k : k + rows])) for k in range(0, len(labels), rows))
+    return sum(0.5 + 0.057 * max(map(len, labels[k : k + rows])) for k in range(0, len(labels), rows))
 
 
 def draw_estimates(

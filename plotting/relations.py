@@ -29,10 +29,12 @@ from plotting.panels import (
     expert_handles,
     finish,
     layer_experts,
+    limit_lpc,
     need_routing,
     new_axes,
     unit_word,
 )
+from plotting.runs import count_of
 from plotting.statistics import MIN_FOR_INTERVAL, Estimates, group_means
 from plotting.style import expert_cmap, expert_color, figure_style, layer_title
 
@@ -141,12 +143,14 @@ def plot_distance_profiles(
         column[-1].xaxis.get_major_locator().set_params(integer=True)
         column[0].set_title(profile.place.capitalize(), loc="left")
     axes[0, 0].set_ylabel(LPC_LABEL)
+    for ax in axes[0]:
+        limit_lpc(ax, [profile.lpc for profile in profiles])
     for ax, name in zip(axes[1:-1, 0], data.layer_names, strict=True):
         ax.set_ylabel(f"{layer_title(name)}\nweight")
     axes[-1, 0].set_ylabel(f"n {unit}s")
     most = max(int(profile.lpc.n.max(initial=1)) for profile in profiles)
     axes[-1, 0].set_ylim(0, most * 1.15)
-    missing = [f"{p.unknown:,} steps without a {p.place}" for p in profiles if p.unknown]
+    missing = [f"{count_of(p.unknown, 'step')} without a {p.place}" for p in profiles if p.unknown]
     notes = [
         describe_n(data),
         f"mean over {unit}s, t interval over {unit}s, hollow below n = {MIN_FOR_INTERVAL}",
@@ -267,7 +271,11 @@ def plot_specialisation(
     notes = [
         f"{describe_n(data)}; cells: mean over n {unit}s of the {unit}'s mean weight ± half its t interval "
         f"(none below n = {MIN_FOR_INTERVAL})",
-        *(f"{table.unknown:,} steps without {table.by.replace('_', ' ')}" for table in tables if table.unknown),
+        *(
+            f"{count_of(table.unknown, 'step')} without {table.by.replace('_', ' ')}"
+            for table in tables
+            if table.unknown
+        ),
         *(f"{aspect.replace('_', ' ')} not recorded" for aspect in by if aspect not in known),
     ]
     finish(list(axes.flat), notes, own=own)

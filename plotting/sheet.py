@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from plotting.aggregate import GridInfo
 from plotting.cells import draw_expert_legend
@@ -57,15 +58,22 @@ class Sheet:
     ) -> None:
         """Add a colour bar; the longer side tells its direction, labels are right of or below it."""
         orientation = "vertical" if height > width else "horizontal"
+        if orientation == "horizontal":  # labels stand out at the ends
+            left, width = left + 0.08 * width, 0.84 * width
         bar = self.figure.colorbar(mappable, cax=self.axes(left, top, width, height), orientation=orientation)
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=2, pad=1.5, labelsize="x-small")
         bar.set_label(label, fontsize="small", labelpad=4)
+        low, high = mappable.norm.vmin, mappable.norm.vmax
         if isinstance(mappable.norm, LogNorm):  # 50, 100, 200 rather than powers of ten, of which there may be none
             ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
-            ticks = [tick for tick in ticks if mappable.norm.vmin <= tick <= mappable.norm.vmax]
-            bar.set_ticks(ticks[:: 1 + len(ticks) // 8], labels=[f"{t:,}" for t in ticks[:: 1 + len(ticks) // 8]])
+            ticks = [tick for tick in ticks if low <= tick <= high]
+            ticks = ticks[:: 1 + len(ticks) // 8]
+            bar.set_ticks(ticks, labels=[f"{tick:,}" for tick in ticks])
             bar.minorticks_off()
+        else:
+            ticks = MaxNLocator(nbins=6 if orientation == "vertical" else 4).tick_values(low, high)
+            bar.set_ticks([tick for tick in ticks if low <= tick <= high])
 
     def legend(
         self,
@@ -83,12 +91,12 @@ class Sheet:
             left: Of the experts' names.
             top: Of the whole.
             labels: Of experts.
-            num_experts: Of a layer.
+            num_experts: Per layer.
             handles: Legend entries of other cells.
             beside: Where they are.
         """
         strips = self.axes(left + names_width(labels), top + 0.2, 0.85, _STRIP * len(labels))
-        draw_expert_legend(strips, labels, num_experts)
+        draw_expert_legend(strips, labels, num_experts[0] if len(set(num_experts)) == 1 else 0)
         if beside:
             place = (left + names_width(labels) + 1.0, top + 0.04)
         else:

@@ -198,7 +198,7 @@ def _draw_sweep(ax: Axes, members: dict[float, list[Run]], metric: str, index: i
         ax.plot(x, spread.mean, marker, color=color, markersize=5, markerfacecolor=color if firm else "white", zorder=4)
         for run in members[x]:
             mark = "x" if describe_collapse(run.final) else "."
-            ax.plot(x + 0.05, run.value(metric), mark, color=color, markersize=4, alpha=0.8, zorder=5)
+            ax.plot(x + 0.09, run.value(metric), mark, color=color, markersize=4, alpha=0.8, zorder=5)
 
 
 def _alpha_places(alphas: Iterable[float]) -> dict[float, float]:

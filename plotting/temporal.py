@@ -25,6 +25,7 @@ from plotting.panels import (
     draw_estimates,
     expert_handles,
     finish,
+    limit_lpc,
     need_routing,
     new_axes,
     unit_word,
@@ -88,11 +89,12 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None) ->
         ax.set_ylabel(f"{layer_title(name)}\nweight")
         ax.set_ylim(0, 1)
         ax.set_yticks([0, 0.5, 1])
-    curves = ((one.lpc, "LPC"), (one.routing.entropy, "Entropy\n(nats)"))
-    for ax, (values, label) in zip(axes[layers:], curves, strict=True):
+    curves = ((one.lpc, LPC_LABEL, 1.0), (one.routing.entropy, "Entropy\n(nats)", 0.1))
+    for ax, (values, label, least) in zip(axes[layers:], curves, strict=True):
         ax.stairs(values, _edges(time), baseline=None, color="black", linewidth=1.2)
         ax.set_ylabel(label)
-        ax.set_ylim(0, max(float(np.nanmax(values, initial=0.0)) * 1.08, 1e-3))
+        top = max(float(np.nanmax(values, initial=0.0)), least)
+        ax.set_ylim(-0.04 * top, 1.08 * top)
     axes[-1].set_xlabel("Time step of the episode")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set_xlim(time[0] - 0.5, time[-1] + 0.5)
@@ -242,6 +244,7 @@ def plot_event_aligned(aligned: EventAligned, axes: Sequence[Axes] | None = None
     x = aligned.offsets
     draw_estimates(axes[0], x, aligned.lpc, color="black")
     axes[0].set_ylabel(LPC_LABEL)
+    limit_lpc(axes[0], [aligned.lpc])
     for ax, name, estimates in zip(axes[1:-1], data.layer_names, aligned.weights, strict=True):
         for expert, part in enumerate(estimates.columns()):
             draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)

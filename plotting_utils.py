@@ -1,0 +1,117 @@
+"""Aggregation of recorded routing and its figures, in one place; stateless, without torch and minigrid.
+
+    from pipeline.cache import read_cache
+    from plotting_utils import plot_grouped_routing, plot_overall_routing, save_figure
+    cache = read_cache("evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed_0/routing_data.json")
+    save_figure(plot_overall_routing(cache), "plots/BabyAI-GoToObj-v0/trial_1/seed_0/routing_heatmap.png")
+
+    python plotting_utils.py --cache evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed_0/routing_data.json --list
+    python plotting_utils.py --all_caches evaluation_cache --view starting_room,paths --formats png,pdf
+    python plotting_utils.py --results evaluation_results.csv --view success_lpc
+
+It re-exports from the package `plotting`: `plotting.data` is what all functions take, `plotting.aggregate` the numbers,
+`plotting.cells` single maps, `plotting.heatmaps` whole figures, `plotting.style` colours, fonts and saving,
+`plotting.views` every view by its name, `plotting.command` the command line.
+"""
+
+from plotting.across import plot_success_against_lpc, plot_task_bars
+from plotting.aggregate import (
+    PositionAverages,
+    RoutingGroups,
+    aggregate_routing_by_position,
+    compute_grid_bounds,
+    get_available_analyses,
+    group_routing_data,
+    room_labels_for_groups,
+)
+from plotting.cells import (
+    compute_lpc_scale,
+    draw_expert_legend,
+    render_lpc_heatmap,
+    render_routing_heatmap,
+    render_visits_heatmap,
+)
+from plotting.data import RoutingData, as_routing_data
+from plotting.distributions import (
+    compute_entropy,
+    compute_path_frequencies,
+    plot_action_frequencies,
+    plot_entropy_distribution,
+    plot_path_frequencies,
+    plot_weight_distributions,
+)
+from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.levels import draw_level
+from plotting.relations import (
+    compute_distance_profile,
+    compute_specialisation,
+    plot_distance_profiles,
+    plot_specialisation,
+)
+from plotting.runs import collect_runs, group_settings, pareto_front
+from plotting.statistics import group_means, mean_interval, share_interval
+from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, expert_labels, figure_style, save_figure
+from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
+from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
+from plotting.views import ViewOptions, draw_results_view, draw_view, list_views
+
+__all__ = [
+    "EXPERT_CMAPS",
+    "EXPERT_COLORS",
+    "UNVISITED_COLOR",
+    "PositionAverages",
+    "RoutingData",
+    "RoutingGroups",
+    "ViewOptions",
+    "aggregate_routing_by_position",
+    "as_routing_data",
+    "collect_runs",
+    "compute_distance_profile",
+    "compute_entropy",
+    "compute_event_aligned",
+    "compute_grid_bounds",
+    "compute_lpc_scale",
+    "compute_path_frequencies",
+    "compute_specialisation",
+    "draw_expert_legend",
+    "draw_level",
+    "draw_results_view",
+    "draw_view",
+    "expert_labels",
+    "figure_style",
+    "find_events",
+    "get_available_analyses",
+    "group_means",
+    "group_routing_data",
+    "group_settings",
+    "list_views",
+    "mean_interval",
+    "pareto_front",
+    "plot_action_frequencies",
+    "plot_alpha_sweep",
+    "plot_distance_profiles",
+    "plot_entropy_distribution",
+    "plot_episode",
+    "plot_event_aligned",
+    "plot_grouped_routing",
+    "plot_learning_over_updates",
+    "plot_overall_routing",
+    "plot_path_frequencies",
+    "plot_specialisation",
+    "plot_success_against_lpc",
+    "plot_task_bars",
+    "plot_weight_distributions",
+    "render_lpc_heatmap",
+    "render_routing_heatmap",
+    "render_visits_heatmap",
+    "room_labels_for_groups",
+    "save_figure",
+    "share_interval",
+]
+
+if __name__ == "__main__":
+    import sys
+
+    from plotting.command import main
+
+    sys.exit(main())

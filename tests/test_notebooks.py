@@ -1,0 +1,189 @@
+"""The notebooks without a browser: they are sound, run from the shell, become pages, and say what is wrong."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.cache import cache_path
+from plotting.browsing import (
+    choose_places,
+    find_examples,
+    label_place,
+    load_cache,
+    metrics_table,
+    results_table,
+    select_rows,
+    try_cache,
+    try_caches,
+    try_results,
+)
+from tests.notebooks import TASKS, name_folders, write_example
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ("routing_viz", "cross_task_viz")
+
+# Whatever marimo and what it stands on warn about is theirs
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory) -> dict[str, str]:
+    return write_example(tmp_path_factory.mktemp("example"))
+
+
+def start(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+    )
+
+
+def as_arguments(flags: dict[str, str]) -> list[str]:
+    return [text for name, value in flags.items() for text in (f"--{name}", value)]
+
+
+def run_app(name: str, flags: dict[str, str], *, all_views: bool = False) -> tuple[str, dict]:
+    """Return what the page says and the names it defines; folders are given as definitions, not as arguments."""
+    known = {"checkpoint_dir"} if name == "cross_task_viz" else set()
+    defs = {key: value for key, value in flags.items() if key not in known} | {"all_views": all_views}
+    outputs, found = importlib.import_module(name).app.run(defs=defs)
+    return "\n".join(getattr(output, "text", "") for output in outputs if output is not None), dict(found)
+
+
+def test_marimo_finds_nothing_to_complain_about():
+    done = start("-m", "marimo", "check", "--strict", *(f"{name}.py" for name in NOTEBOOKS))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_view_is_drawn_from_the_shell(name, example):
+    done = start(f"{name}.py", "--", *as_arguments(example), "--all_views")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_page_can_be_exported(name, example, tmp_path):
+    page = tmp_path / "page.html"
+    done = start("-m", "marimo", "export", "html", f"{name}.py", "-o", str(page), "--", *as_arguments(example))
+    assert done.returncode == 0, done.stderr
+    text = page.read_text(encoding="utf-8")
+    assert "data:image/png" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_with_nothing_there_a_page_says_what_to_run(name, tmp_path):
+    page, flags = tmp_path / "page.html", as_arguments(name_folders(tmp_path))
+    assert start(f"{name}.py", "--", *flags).returncode == 0
+    done = start("-m", "marimo", "export", "html", f"{name}.py", "-o", str(page), "--no-include-code", "--", *flags)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text(encoding="utf-8")
+    assert "python train_mop.py" in text
+    assert "python batch_eval.py" in text
+    assert "Traceback" not in text
+
+
+def test_routing_is_shown_without_a_click(example):
+    text, found = run_app("routing_viz", example)
+    assert list(found["figures"]) == ["routing_heatmap"]
+    assert found["place_field"].selected_key == "GoToObj · trial 1 · seed 0 · final"
+    assert "95 % interval" in text
+    assert set(found["analysis_field"].options) >= {"Starting room", "Outcome", "What is carried"}
+    assert set(found["view_names"]) == {
+        *("Heatmaps", "Episode", "Events", "Distributions", "Paths", "Near objects", "Specialisation", "Actions")
+    }
+
+
+def test_runs_are_compared_without_a_click(example):
+    _, found = run_app("cross_task_viz", example)
+    assert list(found["figures"]) == ["success_lpc"]
+    assert len(found["drawn"]) == len(found["rows"]) == 6
+    assert [label for label in found["caches_field"].value] == choose_places(found["places"])
+
+
+def test_all_views_have_a_file_name(example):
+    _, found = run_app("routing_viz", example, all_views=True)
+    assert {"routing_heatmap", "routing_weights", "routing_entropy", "routing_paths"} < set(found["figures"])
+    _, found = run_app("cross_task_viz", example, all_views=True)
+    assert {"success_lpc", "learning", "tasks", "routing_heatmap_across_tasks"} < set(found["figures"])
+
+
+@pytest.mark.parametrize("content", [b"", b'{"routing_data": [', b"\xff\xfe", b"[]"])
+def test_a_damaged_cache_gives_a_message(content, tmp_path):
+    flags = name_folders(tmp_path)
+    path = cache_path(flags["cache_dir"], TASKS[0], 1, 0)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    text, found = run_app("routing_viz", flags)
+    assert "batch_eval.py --force" in text
+    assert "figures" not in found
+    assert "No cache to draw" not in run_app("cross_task_viz", flags)[0]  # there are no results, so no figures
+
+
+def test_damaged_results_give_a_message(tmp_path):
+    flags = name_folders(tmp_path)
+    Path(flags["results_path"]).write_text("a,b\n1,2\n")
+    text, found = run_app("cross_task_viz", flags)
+    assert "expected the columns checkpoint_path" in text
+    assert "figures" not in found
+
+
+# ------------------------------------------------------------------------------------------------- what notebooks call
+
+
+def test_a_cache_is_read_again_only_when_its_file_has_changed(tmp_path):
+    flags = write_example(tmp_path)
+    path = cache_path(flags["cache_dir"], TASKS[0], 1, 0)
+    first = load_cache(path)
+    assert load_cache(path) is first
+    path.write_bytes(path.read_bytes().replace(b'"max_steps": null', b'"max_steps": 99'))
+    assert load_cache(path).header["max_steps"] == 99
+
+
+def test_what_cannot_be_read_is_told(tmp_path):
+    cache, problem = try_cache(tmp_path / "routing_data.json")
+    assert cache is None
+    assert "cannot be read" in problem
+    assert try_results(tmp_path / "missing.csv") == ([], "")
+    assert try_caches([]) == ({}, [])
+
+
+def test_the_final_checkpoint_of_a_run_stands_for_its_task(example):
+    _, found = run_app("cross_task_viz", example)
+    chosen = choose_places(found["places"])
+    assert [label_place(place) for place in chosen] == [
+        "GoToObj · trial 1 · seed 0 · final",
+        "Unlock · trial 1 · seed 0 · final",
+    ]
+
+
+def test_rows_are_selected_by_task_and_by_run(example):
+    rows, problem = try_results(example["results_path"])
+    assert problem == ""
+    assert {row["task_id"] for row in select_rows(rows, tasks=[TASKS[1]])} == {TASKS[1]}
+    assert sorted(row["update"] for row in select_rows(rows, last_only=True)) == [200] * 4
+    line = results_table(rows)[0]
+    assert line["success %"] == round(100 * rows[0]["success_rate"], 1)
+    assert line["experts"] == "0,16,32 x 2"
+
+
+def test_metrics_that_are_not_known_are_not_numbers():
+    text = metrics_table({})
+    assert text.count("not known") >= 4
+    assert "nan" not in text.lower()
+
+
+def test_an_example_is_the_first_moment_of_its_group(example):
+    cache, _ = try_cache(cache_path(example["cache_dir"], TASKS[0], 1, 0))
+    by_room = find_examples(cache, "starting_room")
+    assert [(found.label, found.episode, found.actions) for found in by_room] == [("Left", 0, ()), ("Right", 1, ())]
+    for found in find_examples(cache, "carrying"):
+        steps = cache.routing.episode == found.episode
+        first = len(found.actions)
+        assert cache.routing.carrying[steps][first] == found.key
+        assert list(found.actions) == cache.routing.action[steps][:first].tolist()

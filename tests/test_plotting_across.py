@@ -1,0 +1,322 @@
+"""Figures across runs: what is a run, what replicates what, intervals and fronts by hand, and what may not vanish."""
+
+import copy
+import math
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from pipeline.records import wilson_interval
+from pipeline.results import COLUMNS, append_result, read_results
+from plotting.across import COLLAPSED, plot_success_against_lpc, plot_task_bars
+from plotting.runs import (
+    collect_runs,
+    describe_collapse,
+    group_settings,
+    label_settings,
+    pareto_front,
+    short_task,
+    success_interval,
+)
+from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
+from plotting.views import RESULT_VIEWS, draw_results_view
+
+T2 = 4.302652729749462  # Student's t with 2 degrees of freedom, 97.5 %
+SIZES = [[0, 16, 32], [0, 16, 32]]
+
+
+def row(success, lpc, *, seed=0, trial=1, update=100, task="BabyAI-GoToObj-v0", final=True, digest=None, **more):
+    """Return a row as `read_results` gives it; LPC differs between outcomes unless told otherwise."""
+    found = dict.fromkeys(COLUMNS)
+    found |= {
+        "checkpoint_path": f"c/{task}/trial_{trial}/seed_{seed}/checkpoint_{'final' if final else update}.pt",
+        "checkpoint_digest": digest or f"{task} {trial} {seed} {update}",
+        "task_id": task,
+        "trial": trial,
+        "seed": seed,
+        "update": update,
+        "num_episodes": 100,
+        "success_rate": success,
+        "mean_lpc": lpc,
+        "policy": "moe" if lpc is not None else "gru",
+        "expert_hidden_sizes": SIZES if lpc is not None else None,
+        "lpc_alpha": 1e-5,
+        "num_updates": 100,
+    }
+    if lpc is not None:
+        found |= {"mean_lpc_per_episode": 0.9 * lpc, "mean_lpc_success": 0.8 * lpc, "mean_lpc_timeout": 1.3 * lpc}
+    return found | more
+
+
+def constant(lpc):
+    """Return what a router that always costs the same leaves in a row."""
+    return {"mean_lpc_per_episode": lpc, "mean_lpc_success": lpc, "mean_lpc_timeout": lpc * (1 + 1e-7)}
+
+
+def texts(ax) -> str:
+    return "\n".join(" ".join(text.get_text().split()) for text in ax.figure.findobj(Text) if text.get_visible())
+
+
+SEEDS = [row(0.9, 100.0, seed=0), row(0.8, 200.0, seed=1), row(0.4, 600.0, seed=2)]
+
+# ------------------------------------------------------------------------------------------------------------- runs
+
+
+def test_checkpoints_of_a_run_are_one_run():
+    rows = [
+        row(0.9, 9.0, update=1000, final=False),
+        row(0.2, 1.0, update=250, final=False),
+        row(0.95, 8.0, update=1200),
+    ]
+    (run,), notes = collect_runs(rows)
+    assert [checkpoint["update"] for checkpoint in run.rows] == [250, 1000, 1200] and notes == []  # not sorted as text
+    assert run.value("success_rate") == 0.95 and math.isnan(run.value("path_ratio"))
+
+
+def test_a_final_checkpoint_is_its_last_numbered_one():
+    (run,), _ = collect_runs([row(0.9, 9.0, update=600), row(0.9, 9.0, update=600, final=False)])
+    assert len(run.rows) == 1 and run.final["checkpoint_path"].endswith("final.pt")
+
+
+def test_a_final_checkpoint_of_unknown_update_comes_last():
+    (run,), _ = collect_runs([row(0.9, 9.0, update=None), row(0.3, 9.0, update=600, final=False)])
+    assert run.value("success_rate") == 0.9
+
+
+def test_seeds_replicate_and_settings_do_not():
+    runs, _ = collect_runs([*SEEDS, row(0.5, 9.0, seed=3, lpc_alpha=1e-4), row(0.5, 9.0, seed=4, lpc_alpha=None)])
+    groups = group_settings(runs)
+    assert [len(members) for members in groups.values()] == [1, 3, 1]
+    labels = list(label_settings(list(groups)).values())
+    assert labels == ["", "\N{GREEK SMALL LETTER ALPHA} = 1e-05", "\N{GREEK SMALL LETTER ALPHA} = 0.0001"]
+
+
+def test_a_copied_run_replicates_nothing():
+    copied = [row(0.9, 100.0, seed=0, digest="same"), row(0.9, 100.0, seed=0, trial=2, digest="same")]
+    runs, notes = collect_runs(copied)
+    assert len(runs) == 1 and notes == ["1 run with the weights of another left out"]
+    assert "1 run with the weights of another left out" in texts(plot_success_against_lpc(copied))
+    elsewhere = row(0.9, 100.0, task="BabyAI-GoToLocal-v0", digest="same")
+    assert len(collect_runs([copied[0], elsewhere])[0]) == 2  # another task is another measurement
+
+
+def test_labels_name_what_differs_within_a_task():
+    runs, _ = collect_runs([row(1.0, 9.0), row(1.0, 9.0, task="BabyAI-GoToLocal-v0", num_updates=5)])
+    assert set(label_settings(list(group_settings(runs))).values()) == {""}
+    runs, _ = collect_runs([row(1.0, 9.0), row(1.0, None, trial=2, lpc_alpha=7.0)])
+    assert set(label_settings(list(group_settings(runs))).values()) == {"moe", "gru"}
+
+
+def test_names_of_tasks_are_shortened():
+    assert short_task("BabyAI-GoToObj-v0") == "GoToObj" and short_task("BabyAI-GoToObjS6-v1") == "GoToObjS6-v1"
+
+
+def test_the_interval_of_a_success_rate_is_wilsons():
+    assert success_interval(row(0.9, 1.0)) == wilson_interval(90, 100)
+    assert success_interval(row(0.9, 1.0, success_low=0.1, success_high=0.95)) == (0.1, 0.95)
+    assert np.isnan(success_interval(row(None, 1.0))).all()
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (row(1.0, 100.0), ""),
+        (row(1.0, 5.0), "zero"),
+        (row(1.0, 0.0), "zero"),
+        (row(0.5, 512.0, **constant(512.0)), "constant"),
+        (row(0.5, 512.0, **constant(512.0) | {"mean_lpc_timeout": 513.0}), ""),
+        (row(1.0, 512.0, **constant(512.0) | {"mean_lpc_timeout": None}), "constant"),
+        # Only timeouts: all episodes are equally long, so that equal means say nothing.
+        (row(0.0, 512.0, **constant(512.0) | {"mean_lpc_success": None}), ""),
+        (row(1.0, None), ""),
+    ],
+)
+def test_collapsed_routers_are_recognised(found, expected):
+    assert describe_collapse(found) == expected
+
+
+# --------------------------------------------------------------------------------------------------------- the front
+
+
+def test_the_front_by_hand():
+    success, lpc = [0.9, 0.8, 0.8, 0.5, 1.0, 0.7], [500, 300, 400, 100, 900, math.nan]
+    assert pareto_front(success, lpc).tolist() == [3, 1, 0, 4]
+    assert pareto_front([0.5, 0.5], [10, 10]).tolist() == [0, 1]  # equal points do not beat each other
+    assert pareto_front([], []).tolist() == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_no_point_beats_the_front_and_the_front_beats_the_rest(points):
+    front = {points[k] for k in pareto_front([s for s, _ in points], [c for _, c in points])}
+    for s, c in points:
+        beaten = any(a >= s and b <= c and (a, b) != (s, c) for a, b in points)
+        assert beaten == ((s, c) not in front)
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def lines_of(ax, vertical=True):
+    """Return the ends of all drawn intervals, rounded."""
+    found = set()
+    for collection in ax.collections:
+        if hasattr(collection, "get_segments"):
+            for (x0, y0), (x1, y1) in collection.get_segments():
+                if (x0 == x1) == vertical:
+                    found.add((round(y0 if vertical else x0, 6), round(y1 if vertical else x1, 6)))
+    return found
+
+
+def test_success_and_lpc_of_three_seeds_by_hand():
+    ax = plot_success_against_lpc(SEEDS)
+    wilson = {tuple(round(end, 6) for end in wilson_interval(k, 100)) for k in (90, 80, 40)}
+    half = T2 * math.sqrt((0.2**2 + 0.1**2 + 0.3**2) / 2 / 3)
+    assert wilson | {(round(0.7 - half, 6), 1.0)} == lines_of(ax)  # the t interval ends at 1
+    half = T2 * math.sqrt((200**2 + 100**2 + 300**2) / 2 / 3)
+    assert lines_of(ax, vertical=False) == {(0.0, round(300 + half, 6))}
+    assert "3 runs" in texts(ax)
+
+
+def test_two_seeds_have_a_hollow_mean_and_no_interval():
+    ax = plot_success_against_lpc(SEEDS[:2])
+    assert lines_of(ax, vertical=False) == set() and len(lines_of(ax)) == 2
+    (mean,) = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert mean.get_data() == ([150.0], [pytest.approx(0.85)])
+
+
+def test_the_front_is_that_of_the_means_not_of_lucky_seeds():
+    lucky = [row(1.0, 50.0, seed=0, lpc_alpha=0.1), row(0.2, 950.0, seed=1, lpc_alpha=0.1)]  # mean 0.6 at 500
+    good = [row(0.7, 400.0, seed=seed, trial=2) for seed in range(2)]
+    costly = [row(0.9, 800.0, seed=seed, trial=3, lpc_alpha=0.0) for seed in range(2)]
+    ax = plot_success_against_lpc([*lucky, *good, *costly])
+    (front,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
+    np.testing.assert_allclose(front.get_data(), [[400, 800], [0.7, 0.9]])
+
+
+def test_baselines_are_lines_and_unknown_success_is_counted():
+    rows = [*SEEDS, row(0.75, None, trial=2), row(0.65, None, trial=2, seed=1), row(None, 50.0, trial=3)]
+    ax = plot_success_against_lpc(rows)
+    assert "GoToObj: gru, no LPC (n = 2)" in texts(ax)
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [pytest.approx(0.7)]
+    assert "1 run without a success rate not shown" in texts(ax)
+
+
+def test_baselines_alone_can_be_drawn():
+    rows = [row(0.75, None, seed=seed) for seed in range(3)]
+    for view in RESULT_VIEWS:
+        for figure in draw_results_view(rows, view).values():
+            figure.draw_without_rendering()
+    assert "3 runs without LPC or alpha not shown" in texts(plot_alpha_sweep(rows))
+
+
+def alphas():
+    """Three seeds at three alphas; at the largest two have collapsed."""
+    rows = [row(0.9, 500.0 + seed, seed=seed, trial=1, lpc_alpha=0.0) for seed in range(3)]
+    rows += [row(0.8, 300.0 + seed, seed=seed, trial=2, lpc_alpha=1e-5) for seed in range(3)]
+    rows += [row(0.5, 0.01, seed=seed, trial=3, lpc_alpha=1e-4) for seed in range(2)]
+    return [*rows, row(0.6, 60.0, seed=2, trial=3, lpc_alpha=1e-4)]
+
+
+def test_collapsed_runs_are_counted_and_shown_in_a_sweep():
+    """They gave NaN and vanished, most often at large alpha."""
+    ax = plot_alpha_sweep(alphas())
+    assert [label.get_text() for label in ax.get_xticklabels()] == [
+        "0\nn = 3",
+        "1e-05\nn = 3",
+        "0.0001\nn = 3\n2 collapsed",
+    ]
+    crosses = [line for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [line.get_ydata()[0] for line in crosses] == [0.01, 0.01]
+    (means,) = [line for line in ax.lines if len(line.get_xdata()) == 3]
+    np.testing.assert_allclose(means.get_ydata(), [501, 301, 60.02 / 3])
+    assert means.get_xdata().tolist() == [-6.0, -5.0, -4.0]  # alpha = 0 a decade left of the least
+    assert COLLAPSED in texts(ax)
+
+
+@pytest.mark.parametrize("draw", [plot_success_against_lpc, lambda r: plot_task_bars(r)[0]])
+def test_collapsed_runs_are_marked_in_other_figures(draw):
+    ax = draw(alphas())
+    assert sum(line.get_marker() == "x" and len(line.get_xdata()) > 0 for line in ax.lines) == 2
+    assert COLLAPSED in texts(ax)
+
+
+def test_learning_names_collapsed_runs():
+    assert f"2 of 9 runs end with a {COLLAPSED}" in texts(plot_learning_over_updates(alphas())[0, 0])
+
+
+def test_learning_means_are_over_the_same_runs_at_every_update():
+    """A mean over whoever is there steps where somebody joins."""
+    rows = [row(0.1 * (seed + update / 100), 50.0, seed=seed, update=update, final=False)
+            for seed in range(3) for update in (100, 200, 300)]  # fmt: skip
+    rows.append(row(0.9, 50.0, seed=0, update=400))
+    axes = plot_learning_over_updates(rows)
+    thick = [line for line in axes[0, 0].lines if line.get_marker() != "."]
+    assert [line.get_xdata().tolist() for line in thick] == [[100, 200, 300]]
+    np.testing.assert_allclose(thick[0].get_ydata(), [0.2, 0.3, 0.4])
+    (band,) = axes[0, 0].collections
+    half = T2 * 0.1 / math.sqrt(3)
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(0.4 + half)
+    assert "n = 3 runs" in texts(axes[0, 0])
+
+
+def test_learning_has_a_row_per_task_and_tells_who_has_no_lpc():
+    rows = [*SEEDS, row(0.5, None, task="BabyAI-Open-v0"), row(0.5, 9.0, task="BabyAI-Open-v0", seed=1, update=None)]
+    axes = plot_learning_over_updates(rows)
+    assert axes.shape == (2, 2)
+    written = texts(axes[0, 0])
+    assert "Open, n = 1 run (1 more: not known)" in written and "Open, n = 0 runs (2 more: no LPC)" in written
+    assert "1 checkpoint(s) of unknown update not shown" in written
+
+
+def test_bars_by_hand():
+    axes = plot_task_bars([*SEEDS, row(0.5, None, trial=9), row(0.25, 10.0, task="BabyAI-Open-v0")])
+    assert [round(bar.get_width(), 6) for bar in axes[0].patches] == [0.5, 0.7, 0.25]
+    assert [bar.get_width() for bar in axes[1].patches] == [300.0, 10.0]
+    written = texts(axes[0])
+    assert "no routers, n = 1" in written and written.count("n = 3") >= 2 and "GoToObj gru" in written
+
+
+@pytest.mark.parametrize("draw", [plot_alpha_sweep, lambda rows, metric: plot_task_bars(rows, metrics=[metric])])
+def test_a_metric_has_to_exist(draw):
+    with pytest.raises(ValueError, match=r"metric: expected one of success_rate, mean_lpc, .*, found 'reward'"):
+        draw(SEEDS, "reward")
+
+
+DRAW = {
+    "success": (1, plot_success_against_lpc),
+    "alpha": (1, lambda rows, ax: plot_alpha_sweep(rows, ax=ax)),
+    "bars": (2, plot_task_bars),
+    "learning": (2, plot_learning_over_updates),
+}
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_given_axes_come_back_and_rows_stay_as_they_are(name):
+    count, draw = DRAW[name]
+    axes = [Figure().add_subplot() for _ in range(count)]
+    rows = alphas()
+    before = copy.deepcopy(rows)
+    found = draw(rows, axes[0] if count == 1 else axes)
+    assert list(np.ravel(found)) == axes and rows == before
+    assert all(ax.figure.get_axes() == [ax] for ax in axes)
+
+
+def test_rows_of_a_file_can_be_drawn(tmp_path):
+    path = tmp_path / "results.csv"
+    for found in [*alphas(), row(0.5, None, trial=8), row(0.7, 99.0, task="BabyAI-Open-v0", seed=None, update=None)]:
+        append_result(path, found)
+    for view in RESULT_VIEWS:
+        for figure in draw_results_view(read_results(path), view).values():
+            figure.draw_without_rendering()
+
+
+def test_results_have_to_hold_something():
+    with pytest.raises(ValueError, match="expected evaluated checkpoints, found none"):
+        draw_results_view([], "tasks")
+    with pytest.raises(ValueError, match="view: expected one of success_lpc"):
+        draw_results_view(SEEDS, "overall")
