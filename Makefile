@@ -1,4 +1,5 @@
-# Each target sets up what it needs in .venv; nothing outside this folder is touched.
+# Each target sets up what it needs in .venv. Outside this folder nothing is touched, but that `make test` as root on
+# Debian installs the browser in which the notebooks are tested.
 PYTHON ?= python3
 VENV   ?= .venv
 RUN     = $(VENV)/bin/python
@@ -22,6 +23,7 @@ $(VENV)/.run: requirements.txt
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@sh tools/install_browser.sh
 	@touch $@
 
 train: $(VENV)/.run

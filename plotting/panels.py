@@ -110,7 +110,9 @@ def finish(axes: Axes | Sequence[Axes], notes: Sequence[str], *, own: bool, hand
     first, figure = axes[0], axes[0].figure
     width = figure.get_figwidth() if own else figure.get_figwidth() * first.get_position().width
     if entries:
-        columns = next(k for k in (5, 4, 3, 2, 1) if k == 1 or _legend_width(list(entries), k) < width)
+        columns = next(
+            k for k in (5, 4, 3, 2, 1) if k == 1 or (k <= len(entries) and _legend_width(list(entries), k) < width)
+        )
         place = {"loc": "outside upper left"} if own else {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
         (figure if own else first).legend(
             list(entries.values()), list(entries), ncols=columns, borderaxespad=0.2, **place
@@ -128,9 +130,9 @@ def finish(axes: Axes | Sequence[Axes], notes: Sequence[str], *, own: bool, hand
 
 
 def _legend_width(labels: list[str], columns: int) -> float:
-    """Return about how many inches a legend takes; it is filled column by column."""
-    rows = -(-len(labels) // columns)
-    return sum(0.5 + 0.057 * max(map(len, labels[k : k + rows])) for k in range(0, len(labels), rows))
+    """Return about how many inches a legend takes; as many labels go into each column, one more into the first ones."""
+    parts = np.array_split(np.array([len(label) for label in labels]), columns)
+    return sum(0.5 + 0.054 * int(part.max()) for part in parts)
 
 
 def draw_estimates(
