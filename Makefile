@@ -35,6 +35,7 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	$(RUN) -m marimo check --strict routing_viz.py cross_task_viz.py
 
 format: $(VENV)/.dev
 	$(RUN) -m ruff format .
@@ -46,6 +47,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.policy
 	$(RUN) -m benchmarks.evaluation
+	@echo "and with a cache: $(RUN) -m benchmarks.figures --cache PATH"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
