@@ -51,7 +51,7 @@ def test_training_commands_parse(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     _, script, *arguments = shlex.split(command)
     assert (ROOT / script).exists()
-    numbers = [re.sub(r"^(S|N)$", "1", argument) for argument in arguments]  # placeholders such as --seed S
+    numbers = [re.sub(r"^(S|N|\$seed)$", "1", argument) for argument in arguments]  # placeholders such as --seed S
     config, _ = parse_command("", TrainConfig, numbers, switches=SWITCHES)
     assert isinstance(config, TrainConfig)
 
