@@ -31,7 +31,7 @@ SWITCHES = {
 
 @dataclass(frozen=True)
 class BatchSettings(EvaluationSettings):
-    """What is evaluated, how, and where results go.
+    """What is evaluated and where results go; how it is evaluated is inherited.
 
     Attributes:
         checkpoint_dir: Folder of checkpoints.
@@ -42,13 +42,6 @@ class BatchSettings(EvaluationSettings):
         seed: Only this seed.
         update: Only checkpoints of this update.
         jobs: Processes.
-        num_episodes: Levels to play, each once to its end.
-        num_envs: Environments stepped together; changes the speed, not the result.
-        max_steps: Steps after which an episode is cut; null takes what the checkpoint was trained with.
-        eval_seed: Which fixed list of levels; the same for all checkpoints unless you want another sample.
-        lang_encoder: Folder or id to load the sentence encoder from instead of the recorded one (same weights).
-        device: auto (GPU where there is one), cpu, cuda or cuda:N.
-        torch_threads: CPU threads of torch, per process.
     """
 
     checkpoint_dir: str = "checkpoints"
