@@ -10,39 +10,27 @@ Evaluation also wants to know where things are: with `record=True` each step car
 Auto-reset is gymnasium's `AutoresetMode.SAME_STEP`: when an action ends an episode, the returned observation and expert
 action are already those of the slot's next level, while `reward` and `outcome` belong to the episode that ended;
 `ended` describes it. Nothing outside `babyai/` sees a per-environment object: only arrays, ints and strings.
+
+Levels are played by the compiled core (`babyai.compiled`) or, where that does not know the task's levels, by minigrid's
+own objects (`babyai.plain_core`). Results are the same; `VectorEnv.core` says which it was.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from babyai.expert import Expert, ExpertError, plan_length
+from babyai.compiled.core import build_compiled_core
+from babyai.expert import ExpertError
 from babyai.level_seeds import SeedList, SeedStreams
-from babyai.levels import LevelError
-from babyai.recorder import Recorder
-from babyai.simulator import NUM_ACTIONS, Outcome, Simulator
+from babyai.plain_core import NO_LABEL, PlainCore
+from babyai.simulator import NUM_ACTIONS, Outcome
 from babyai.steps import EpisodeEnd, VectorStep
 
 # Levels in a row that may prove unsolvable before the task is declared so
 MAX_REPLACEMENTS = 1000
 
-
-@dataclass
-class _Slot:
-    """One of the N places: a simulator, its expert and what has to be remembered to rebuild them."""
-
-    index: int
-    simulator: Simulator
-    expert: Expert
-    recorder: Recorder | None = None
-    active: bool = False
-    levels: int = 0  # levels started here
-    expert_steps: int | None = None
-    mission_id: int = 0
-    label: int | None = None  # the expert's action for the current observation
-    actions: list[int] = field(default_factory=list)  # taken in this episode
+_OUTCOMES = tuple(Outcome)
 
 
 class VectorEnv:
@@ -52,6 +40,7 @@ class VectorEnv:
         task_id: full id.
         num_envs: N.
         num_actions: 7 (left, right, forward, pickup, drop, toggle, done).
+        core: "compiled" or "plain", who plays the levels.
         missions: the distinct instructions met so far; `VectorStep.mission_id` indexes it. It only grows.
         counters: `levels_started`; `levels_unsolvable` (replaced: the expert cannot solve them, or minigrid cannot
             generate them); `steps` (env-steps of active slots); `steps_unlabelled` (observations of a running episode
@@ -71,6 +60,8 @@ class VectorEnv:
         plan_every: int = 0,
         label: bool = True,
         record: bool = False,
+        core: Literal["auto", "compiled", "plain"] = "auto",
+        threads: int = 1,
     ) -> None:
         """Builds the slots; `reset` starts their first levels.
 
@@ -85,10 +76,12 @@ class VectorEnv:
             label: whether the expert labels every observation.
             record: whether every step carries `facts` and every `EpisodeEnd` its `env_context`. Needs `label`, because
                 the expert's subgoal is one of the facts.
+            core: who plays the levels; "auto" takes the compiled core where it knows the task. Results are the same.
+            threads: threads over which the compiled core spreads the slots; results do not depend on it.
 
         Raises:
             UnknownTaskError: no such task.
-            ValueError: another argument is out of range.
+            ValueError: another argument is out of range, or the compiled core is asked for and does not know the task.
         """
         if num_envs < 1:
             raise ValueError(f"num_envs: expected >= 1, found {num_envs}")
@@ -98,28 +91,36 @@ class VectorEnv:
             raise ValueError(f"levels: expected {num_envs} seed streams, one per slot; found {levels.num_envs}")
         if record and not label:
             raise ValueError("record=True needs label=True: the expert's subgoal is one of the facts")
+        if core not in ("auto", "compiled", "plain"):
+            raise ValueError(f"core: expected auto, compiled or plain, found {core!r}")
         self.num_envs, self.max_steps, self.plan_every = num_envs, max_steps, plan_every
         self.label, self.record = label, record
         self._levels = levels
-        self._slots = []
-        for index in range(num_envs):
-            simulator = Simulator(task_id, max_steps)
-            expert = Expert(simulator)
-            recorder = Recorder(simulator, expert) if record else None
-            self._slots.append(_Slot(index, simulator, expert, recorder))
-        # Plans are played out on a simulator of their own: the slots' episodes are not disturbed, nothing is copied
-        # and with each level's own limit: which levels are solvable must not depend on how long the student may try.
-        self._planner = Simulator(task_id) if plan_every else None
-        self.task_id = self._slots[0].simulator.task_id
+        self._core = None
+        if core != "plain":
+            self._core = build_compiled_core(
+                task_id, num_envs, max_steps, label=label, record=record, threads=threads, required=core == "compiled"
+            )
+        if self._core is None:
+            self._core = PlainCore(task_id, num_envs, max_steps, label=label, record=record)
+        self.core, self.task_id = self._core.name, self._core.task_id
         self.missions: list[str] = []
-        self._mission_ids: dict[str, int] = {}
+        self._mission_ids: dict[Any, int] = {}  # by the core's key
         self.counters = {"levels_started": 0, "levels_unsolvable": 0, "steps": 0, "steps_unlabelled": 0}
         self.unsolvable_seeds: list[int] = []
+        # Of each slot
+        self._slots = np.arange(num_envs)
+        self._active = np.zeros(num_envs, bool)
+        self._started = np.zeros(num_envs, np.int64)  # levels
+        self._seeds = np.full(num_envs, -1, np.int64)
+        self._expert_steps = np.full(num_envs, -1, np.int64)  # -1: not asked
+        self._mission_id = np.zeros(num_envs, np.int64)
+        self._taken = np.zeros(num_envs, np.int64)  # actions in this episode
+        self._actions = np.zeros((num_envs, 64), np.uint8)  # they themselves; widened when an episode needs it
 
     def reset(self) -> VectorStep:
         """Starts a new level in every slot; episodes in progress are dropped without an `EpisodeEnd`."""
-        for slot in self._slots:
-            self._start_level(slot)
+        self._start_levels(list(range(self.num_envs)))
         return self._observe(VectorStep.zeros(self.num_envs, self.record))
 
     def step(self, actions: Sequence[int] | np.ndarray) -> VectorStep:
@@ -134,54 +135,51 @@ class VectorEnv:
         """
         chosen = self._check_actions(actions)
         result = VectorStep.zeros(self.num_envs, self.record)
+        active = self._active
+        self.counters["steps"] += int(np.count_nonzero(active))
+        if self._taken.max() == self._actions.shape[1]:
+            self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+        self._actions[self._slots, self._taken] = chosen
+        self._taken += active
+        rewards = self._core.step(chosen, active, result)
+        over = np.flatnonzero(result.outcome).tolist()
+        if not over:
+            return self._observe(result)
         ended = []
-        for slot, action in zip(self._slots, chosen, strict=True):
-            if not slot.active:
-                continue
-            self.counters["steps"] += 1
-            simulator = slot.simulator
-            reward, outcome = simulator.step(action)
-            recorder = slot.recorder
-            if recorder is not None:
-                facts = result.facts
-                facts.event[slot.index], facts.event_object[slot.index] = recorder.follow()
-            if outcome is Outcome.RUNNING:
-                slot.actions.append(action)
-                if self.label:
-                    slot.label = slot.expert.suggest(action)
-                continue
-            result.reward[slot.index] = reward
-            result.outcome[slot.index] = outcome
+        for slot in over:
+            result.reward[slot] = rewards[slot]
+            expert_steps = int(self._expert_steps[slot])
             ended.append(
                 EpisodeEnd(
-                    slot.index,
-                    simulator.level_seed,
-                    outcome,
-                    simulator.steps,
-                    reward,
-                    slot.expert_steps,
-                    simulator.mission,
-                    None if recorder is None else recorder.env_context,
+                    slot,
+                    int(self._seeds[slot]),
+                    _OUTCOMES[result.outcome[slot]],
+                    self._core.steps(slot),
+                    float(rewards[slot]),
+                    None if expert_steps < 0 else expert_steps,
+                    self.missions[self._mission_id[slot]],
+                    self._core.env_context(slot) if self.record else None,
                 )
             )
-            self._start_level(slot)
+        self._start_levels(over)
         return self._observe(result, tuple(ended))
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs, as plain ints, strings, lists and dicts.
 
         An episode in progress is kept as its level seed and the actions taken: replaying them rebuilds the level and
-        the expert's mind exactly. Recording is no part of the state: it may be on here and off there.
+        the expert's mind exactly. Neither recording nor the core is part of the state: either may be another here than
+        there.
         """
         slots = [
             {
-                "active": slot.active,
-                "levels": slot.levels,
-                "level_seed": slot.simulator.level_seed,
-                "expert_steps": slot.expert_steps,
-                "actions": list(slot.actions),
+                "active": bool(self._active[k]),
+                "levels": int(self._started[k]),
+                "level_seed": int(self._seeds[k]),
+                "expert_steps": None if self._expert_steps[k] < 0 else int(self._expert_steps[k]),
+                "actions": self._actions[k, : self._taken[k]].tolist(),
             }
-            for slot in self._slots
+            for k in range(self.num_envs)
         ]
         return {
             "settings": self._settings(),
@@ -205,23 +203,20 @@ class VectorEnv:
             raise ValueError(f"expected the state of {self._settings()}, found that of {state['settings']}")
         self._levels.load_state_dict(state["source"])
         self.missions = list(state["missions"])
-        self._mission_ids = {mission: k for k, mission in enumerate(self.missions)}
-        for slot, saved in zip(self._slots, state["slots"], strict=True):
-            slot.active, slot.levels, slot.expert_steps = saved["active"], saved["levels"], saved["expert_steps"]
-            slot.actions = list(saved["actions"])
-            if not slot.active:
-                continue
-            slot.simulator.load(saved["level_seed"])
-            slot.mission_id = self._mission_ids[slot.simulator.mission]
-            slot.label = self._first_label(slot)
-            if slot.recorder is not None:
-                slot.recorder.start()
-            for action in slot.actions:
-                slot.simulator.step(action)
-                if slot.recorder is not None:
-                    slot.recorder.follow()
-                if self.label:
-                    slot.label = slot.expert.suggest(action)
+        self._mission_ids = {}
+        ids = {mission: k for k, mission in enumerate(self.missions)}
+        for k, saved in enumerate(state["slots"]):
+            self._active[k], self._started[k] = saved["active"], saved["levels"]
+            self._seeds[k] = saved["level_seed"]
+            self._expert_steps[k] = -1 if saved["expert_steps"] is None else saved["expert_steps"]
+            actions = np.array(saved["actions"], np.uint8)
+            while len(actions) > self._actions.shape[1]:
+                self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+            self._taken[k] = len(actions)
+            self._actions[k, : len(actions)] = actions
+            if saved["active"]:
+                self._core.restore(k, saved["level_seed"], saved["actions"])
+                self._mission_id[k] = self._mission_ids[self._core.mission_key(k)] = ids[self._core.mission(k)]
         step = self._observe(VectorStep.zeros(self.num_envs, self.record))
         # Last, because observing counts
         self.counters = dict(state["counters"])
@@ -230,89 +225,81 @@ class VectorEnv:
 
     def close(self) -> None:
         """Deactivates every slot; the environment can be used again after `reset`."""
-        for slot in self._slots:
-            slot.active = False
+        self._active[:] = False
 
     def _settings(self) -> dict[str, Any]:
         names = ("task_id", "num_envs", "max_steps", "plan_every", "label")
         return {name: getattr(self, name) for name in names}
 
-    def _check_actions(self, actions: Sequence[int] | np.ndarray) -> list[int]:
+    def _check_actions(self, actions: Sequence[int] | np.ndarray) -> np.ndarray:
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
             raise ValueError(f"actions: expected ints ({self.num_envs},), found {actions.dtype} {actions.shape}")
-        chosen = actions.tolist()
-        for slot, action in zip(self._slots, chosen, strict=True):
-            if slot.active and not 0 <= action < NUM_ACTIONS:
-                raise ValueError(f"actions[{slot.index}]: expected 0..{NUM_ACTIONS - 1}, found {action}")
+        chosen = np.where(self._active, actions, 0)
+        if chosen.min() < 0 or chosen.max() >= NUM_ACTIONS:
+            slot = int(np.flatnonzero((chosen < 0) | (chosen >= NUM_ACTIONS))[0])
+            raise ValueError(f"actions[{slot}]: expected 0..{NUM_ACTIONS - 1}, found {chosen[slot]}")
         return chosen
 
-    def _start_level(self, slot: _Slot) -> None:
-        """Gives `slot` its next level that the expert can do something about, or deactivates it."""
-        slot.actions = []
+    def _start_levels(self, slots: list[int]) -> None:
+        """Gives each of `slots` its next level that the expert can do something about, or deactivates it."""
+        self._taken[slots] = 0
         for _ in range(MAX_REPLACEMENTS):
-            seed = self._levels.next_seed(slot.index)
-            slot.active = seed is not None
-            if seed is None:
+            seeds = [self._levels.next_seed(slot) for slot in slots]
+            if None in seeds:
+                self._active[[slot for slot, seed in zip(slots, seeds, strict=True) if seed is None]] = False
+                slots = [slot for slot, seed in zip(slots, seeds, strict=True) if seed is not None]
+                seeds = [seed for seed in seeds if seed is not None]
+            if not slots:
                 return
-            if self._try_level(slot, seed):
-                slot.levels += 1
-                self.counters["levels_started"] += 1
+            every = self.plan_every
+            plans = [every > 0 and levels % every == 0 for levels in self._started[slots].tolist()]
+            started, lengths = self._core.start(slots, seeds, plans)
+            failed = []
+            for slot, seed, good, length in zip(slots, seeds, started.tolist(), lengths.tolist(), strict=True):
+                if not good:
+                    failed.append(slot)
+                    self.unsolvable_seeds.append(seed)
+                    continue
+                self._active[slot] = True
+                self._seeds[slot], self._expert_steps[slot] = seed, length
+                self._started[slot] += 1
+                self._mission_id[slot] = self._find_mission(slot)
+            self.counters["levels_started"] += len(slots) - len(failed)
+            self.counters["levels_unsolvable"] += len(failed)
+            slots = failed
+            if not slots:
                 return
-            self.counters["levels_unsolvable"] += 1
-            self.unsolvable_seeds.append(seed)
-        slot.active = False
+        self._active[slots] = False
         raise ExpertError(
             f"{self.task_id}: the expert solves none of {MAX_REPLACEMENTS} levels in a row, the last of seed {seed}, "
             "within the levels' own step limits. It is known to solve no level of KeyInBox and of the "
             "PutNext*Carrying tasks: choose another task"
         )
 
-    def _try_level(self, slot: _Slot, seed: int) -> bool:
-        slot.expert_steps = None
-        if self.plan_every and slot.levels % self.plan_every == 0:
-            slot.expert_steps = plan_length(self._planner, seed)
-            if slot.expert_steps is None:
-                return False
-        simulator = slot.simulator
-        try:
-            simulator.load(seed)
-        except LevelError:
-            return False
-        slot.label = self._first_label(slot)
-        if self.label and slot.label is None:
-            return False
-        if slot.recorder is not None:
-            slot.recorder.start()
-        mission = simulator.mission
-        slot.mission_id = self._mission_ids.setdefault(mission, len(self.missions))
-        if slot.mission_id == len(self.missions):
-            self.missions.append(mission)
-        return True
-
-    def _first_label(self, slot: _Slot) -> int | None:
-        if not self.label:
-            return None
-        slot.expert.reset()
-        return slot.expert.suggest(None)
+    def _find_mission(self, slot: int) -> int:
+        """Index of the slot's sentence in `missions`."""
+        key = self._core.mission_key(slot)
+        index = self._mission_ids.get(key)
+        if index is None:
+            sentence = self._core.mission(slot)
+            if sentence not in self.missions:  # known from a restored state by its sentence only
+                self.missions.append(sentence)
+            index = self._mission_ids[key] = self.missions.index(sentence)
+        return index
 
     def _observe(self, result: VectorStep, ended: tuple[EpisodeEnd, ...] = ()) -> VectorStep:
         """Fills in what the slots show now."""
-        view, direction, carrying = result.view, result.direction, result.carrying
-        for slot in self._slots:
-            if not slot.active:
-                continue
-            k = slot.index
-            direction[k], carrying[k] = slot.simulator.observe(view[k])
-            result.active[k] = True
-            result.mission_id[k] = slot.mission_id
-            result.episode_start[k] = not slot.actions
-            if slot.recorder is not None:
-                slot.recorder.describe(result.facts, k)
-            if slot.label is not None:
-                result.expert_action[k], result.expert_valid[k] = slot.label, True
-            elif self.label:
-                self.counters["steps_unlabelled"] += 1
+        active = self._active
+        self._core.observe(active, result)
+        result.active[:] = active
+        np.multiply(self._mission_id, active, out=result.mission_id)
+        np.logical_and(active, self._taken == 0, out=result.episode_start)
+        if self.label:
+            labels = self._core.labels
+            np.logical_and(active, labels != NO_LABEL, out=result.expert_valid)
+            np.multiply(labels, result.expert_valid, out=result.expert_action)
+            self.counters["steps_unlabelled"] += int(np.count_nonzero(active & ~result.expert_valid))
         if ended:
             object.__setattr__(result, "ended", ended)
         return result

@@ -187,7 +187,7 @@ def test_levels_that_cannot_be_generated_are_replaced(monkeypatch):
 
     monkeypatch.setattr(Simulator, "load", load_all_but_one)
     for plan_every in (0, 1):
-        env = VectorEnv("GoToObj", 1, SeedList([0, 1, 2]), plan_every=plan_every)
+        env = VectorEnv("GoToObj", 1, SeedList([0, 1, 2]), plan_every=plan_every, core="plain")
         assert [end.level_seed for end in play_out(env)] == [0, 2]
         assert env.unsolvable_seeds == [1]
 

@@ -4,8 +4,8 @@
     world.cells[3]                       # the padded byte map of row 3
     world.scalars[3, AGENT]              # where its agent stands
 
-Compiled functions take `(world, row)` and touch that row alone, so that rows can be computed by several threads. Nothing
-is allocated after `allocate`.
+Compiled functions take `(world, row)` and touch that row alone, so that rows can be computed by several threads.
+Nothing is allocated after `allocate`.
 
 Cells are numbered in the padded map: cell (x, y) is `(y + PAD) * stride + x + PAD`. Its byte is
 `(type * 6 + colour) * 3 + state`, as in `babyai.simulator`. Doors, keys, balls and boxes are things; a row numbers them
@@ -110,7 +110,7 @@ matched when the sentence was made, lengths of the lists of things and of places
 
 LOC_ANY, LOC_LEFT, LOC_RIGHT, LOC_FRONT, LOC_BEHIND = range(5)
 
-# ----------------------------------------------------------------------------------------------------------- bot's stack
+# --------------------------------------------------------------------------------------------------------- bot's stack
 # A subgoal is one int32: kind | reason << 4 | datum kind << 8 | datum << 12. The datum is a cell (may be NOWHERE), a
 # thing, a description or a key list.
 

@@ -45,7 +45,6 @@ from babyai.compiled.layout import (
     PICK,
     PICKUP,
     PRE_CARRYING,
-    PUTNEXT,
     ROOT,
     ROOT_STRICT,
     SINGLE,
@@ -58,11 +57,11 @@ from babyai.compiled.layout import (
     WALL_NUMBER,
 )
 
-# ---------------------------------------------------------------------------------------------------------------- tables
+# -------------------------------------------------------------------------------------------------------------- tables
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return, per byte of a cell, its three numbers and whether it stops light; and how light spreads along a row."""
+    """Return per byte of a cell its three numbers and whether it stops light, and how light spreads along a row."""
     decoded = np.array([(code // 18, code // 3 % 6, code % 3) for code in range(NUM_CODES)], np.uint8)
     opaque = np.array([kind == at.WALL or (kind == DOOR and state > 0) for kind, _, state in decoded], np.uint8)
     lit = np.zeros((1 << VIEW, 1 << VIEW), np.uint8)  # [lit, opaque] -> lit cells of this row
@@ -105,7 +104,7 @@ def heading_step(world, direction):
     return -world.geometry[G_STRIDE]
 
 
-# ------------------------------------------------------------------------------------------------------------------ step
+# ---------------------------------------------------------------------------------------------------------------- step
 
 
 @compiled
@@ -174,7 +173,7 @@ def act_on_front(world, row, action):
         world.cells[row, front] = EMPTY_CODE if number == 0 else world.codes[row, number]
 
 
-# ---------------------------------------------------------------------------------------------------------------- verify
+# -------------------------------------------------------------------------------------------------------------- verify
 
 
 @compiled
@@ -302,7 +301,7 @@ def _verify(world, row, action):
     return status
 
 
-# --------------------------------------------------------------------------------------------------------------- observe
+# ------------------------------------------------------------------------------------------------------------- observe
 
 
 @compiled

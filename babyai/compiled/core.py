@@ -1,0 +1,343 @@
+"""N levels played by compiled code, behind the methods that `babyai.plain_core.PlainCore` has too.
+
+    core = build_compiled_core("GoToObj", num_envs=16, max_steps=None, label=True, record=False)
+
+One call steps, verifies, looks and asks the bot in all slots; another starts levels; a third writes observations. None
+holds the interpreter lock, and slots can be spread over threads: each touches its own row alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from babyai.compiled import layout as at
+from babyai.compiled.bot import bot_reset, bot_subgoal, bot_suggest
+from babyai.compiled.catalogue import LevelProgram, level_program
+from babyai.compiled.context import describe_level
+from babyai.compiled.draft import allocate_scratch
+from babyai.compiled.generate import generate
+from babyai.compiled.jit import compiled
+from babyai.compiled.layout import (
+    AGENT,
+    AND,
+    CARRIED,
+    DIRECTION,
+    G_STRIDE,
+    KIND,
+    MAX_STEPS,
+    PAD,
+    ROOT,
+    RUNNING,
+    STEPS,
+    SUCCESS,
+    World,
+)
+from babyai.compiled.play import look, observe, step
+from babyai.compiled.record import (
+    NUM_SOUGHT,
+    Memory,
+    allocate_memory,
+    door_unlocked,
+    find_event,
+    find_nearest,
+    remember_front,
+    start_recording,
+)
+from babyai.compiled.sentences import mission_key, mission_text
+from babyai.steps import VectorStep
+
+NO_LABEL = -1
+OWN_LIMIT = 0  # instead of a step limit: each level's own
+
+
+# ------------------------------------------------------------------------------------------------------------- kernels
+
+
+@compiled
+def _start_row(world, scratch, params, limit, row, seed, plan, label, labels):
+    """Start a level in a row; return the length of the expert's plan (-1: none asked for), -2 if it cannot be."""
+    length = -1
+    if plan:
+        if generate(world, row, seed, params, scratch, 0) == 0:
+            return -2
+        length = _play_expert(world, row)
+        if length < 0:
+            return -2
+    if generate(world, row, seed, params, scratch, 0) == 0:
+        return -2
+    if limit != OWN_LIMIT:
+        world.scalars[row, MAX_STEPS] = limit
+    look(world, row)
+    labels[row] = NO_LABEL
+    if label:
+        bot_reset(world, row)
+        labels[row] = bot_suggest(world, row, -1)
+        if labels[row] < 0:
+            return -2
+    return length
+
+
+@compiled
+def _play_expert(world, row):
+    """Return in how many steps the expert solves the level just generated, -1 if it does not."""
+    bot_reset(world, row)
+    look(world, row)
+    action = bot_suggest(world, row, -1)
+    outcome = RUNNING
+    while action >= 0 and outcome == RUNNING:  # at most as often as the level has steps
+        outcome = step(world, row, action)
+        if outcome == RUNNING:
+            look(world, row)
+            action = bot_suggest(world, row, action)
+    return world.scalars[row, STEPS] if outcome == SUCCESS else -1
+
+
+@compiled
+def start_rows(world, scratch, params, limit, rows, seeds, plans, label, labels, record, memory, keys, lengths):
+    """Start a level in each of `rows`; `lengths` tells what `_start_row` returned."""
+    for k in range(len(rows)):
+        row = rows[k]
+        lengths[k] = _start_row(world, scratch, params, limit, row, seeds[k], plans[k], label, labels)
+        if lengths[k] != -2:
+            _write_mission_key(world, row, keys[row])
+            if record:
+                start_recording(world, row, memory)
+
+
+@compiled
+def _write_mission_key(world, row, key):
+    """Write what `sentences.mission_key` returns into `key`, int8 (39,)."""
+    instruction = world.instruction
+    key[0] = instruction[row, ROOT]
+    key[1], key[2] = instruction[row, AND], instruction[row, AND + 1]
+    for leaf in range(4):
+        key[3 + leaf] = instruction[row, KIND + leaf]
+    for desc in range(at.NUM_DESCS):
+        for k in range(4):
+            key[7 + 4 * desc + k] = world.desc[row, desc, k]
+
+
+@compiled
+def _act(world, row, action, label, labels):
+    """Take an action and ask the bot about what it led to; return the outcome."""
+    outcome = step(world, row, action)
+    if outcome == RUNNING:
+        look(world, row)
+        if label:
+            labels[row] = bot_suggest(world, row, action)
+    return outcome
+
+
+@compiled
+def replay_row(world, row, actions, label, labels):
+    """Take the actions of an episode again."""
+    for action in actions:
+        _act(world, row, int(action), label, labels)
+
+
+@compiled
+def step_rows(world, first, last, actions, active, label, labels, outcomes, rewards):
+    """Act in rows `first` to `last`; rewards are written where an episode succeeds."""
+    for row in range(first, last):
+        if active[row]:
+            outcome = _act(world, row, actions[row], label, labels)
+            outcomes[row] = outcome
+            if outcome == SUCCESS:
+                rewards[row] = 1 - 0.9 * (world.scalars[row, STEPS] / world.scalars[row, MAX_STEPS])
+
+
+@compiled
+def step_recorded_rows(world, first, last, actions, active, labels, outcomes, rewards, events, objects):
+    """Act in rows `first` to `last`, and note what each action did."""
+    for row in range(first, last):
+        if active[row]:
+            front, thing, code, held = remember_front(world, row)
+            outcome = _act(world, row, actions[row], True, labels)
+            outcomes[row] = outcome
+            events[row], objects[row] = find_event(world, row, front, thing, code, held)
+            if outcome == SUCCESS:
+                rewards[row] = 1 - 0.9 * (world.scalars[row, STEPS] / world.scalars[row, MAX_STEPS])
+
+
+@compiled
+def observe_rows(world, first, last, active, view, direction, carrying):
+    """Write what rows `first` to `last` show."""
+    for row in range(first, last):
+        if active[row]:
+            observe(world, row, view[row])
+            direction[row] = world.scalars[row, DIRECTION]
+            carrying[row] = world.scalars[row, CARRIED] != 0
+
+
+@compiled
+def describe_rows(world, memory, active, position, unlocked, subgoal, walking, straight):
+    """Write the facts of all active rows but for events."""
+    stride = world.geometry[G_STRIDE]
+    for row in range(len(active)):
+        if not active[row]:
+            continue
+        agent = world.scalars[row, AGENT]
+        x, y = agent % stride - PAD, agent // stride - PAD
+        position[row, 0], position[row, 1] = x, y
+        unlocked[row] = door_unlocked(world, row, memory)
+        subgoal[row] = bot_subgoal(world, row)
+        find_nearest(world, row, memory)
+        for k in range(NUM_SOUGHT):
+            if memory.moves[row, k] >= 0:
+                cell = memory.cells[row, k]
+                across, down = cell % stride - PAD - x, cell // stride - PAD - y
+                walking[row, k] = memory.moves[row, k]
+                straight[row, k] = np.sqrt(across * across + down * down)
+
+
+# ---------------------------------------------------------------------------------------------------------------- core
+
+
+def build_compiled_core(
+    task_id: str,
+    num_envs: int,
+    max_steps: int | None,
+    *,
+    label: bool,
+    record: bool,
+    threads: int = 1,
+    required: bool = False,
+) -> CompiledCore | None:
+    """Return a core that plays a task's levels, None where they are not compiled.
+
+    Args:
+        task_id: Id or short name.
+        num_envs: Slots.
+        max_steps: Step limit of every episode; None keeps each level's own.
+        label: Whether the expert labels every observation.
+        record: Whether facts are recorded; needs `label`.
+        threads: Threads over which the slots are spread.
+        required: Raise instead of returning None.
+
+    Raises:
+        UnknownTaskError: No such task.
+        ValueError: `required`, and the levels are not compiled; `max_steps` or `threads` is out of range.
+    """
+    if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1):
+        raise ValueError(f"max_steps: expected None or an int >= 1, found {max_steps!r}")
+    if threads < 1:
+        raise ValueError(f"threads: expected >= 1, found {threads}")
+    program = level_program(task_id)
+    if isinstance(program, LevelProgram):
+        return CompiledCore(program, num_envs, max_steps, label=label, record=record, threads=threads)
+    if required:
+        raise ValueError(f"core: {program.task_id} is not compiled ({program.reason}); use auto or plain")
+    return None
+
+
+class CompiledCore:
+    """N rows of the compiled world; its methods are described at `babyai.plain_core.PlainCore`.
+
+    Attributes:
+        task_id: Full id.
+        labels: int64 (N,), the expert's action for the present state of each slot, NO_LABEL where it has none.
+        world: The rows.
+    """
+
+    name = "compiled"
+
+    def __init__(
+        self, program: LevelProgram, num_envs: int, max_steps: int | None, *, label: bool, record: bool, threads: int
+    ) -> None:
+        self.task_id = program.task_id
+        self.labels = np.full(num_envs, NO_LABEL, np.int64)
+        self.world: World = at.allocate(program.geometry, num_envs)
+        self._params = program.params
+        self._limit = OWN_LIMIT if max_steps is None else max_steps
+        self._scratch = allocate_scratch(program.geometry, 1)
+        self._memory: Memory = allocate_memory(self.world)
+        self._keys = np.zeros((num_envs, len(mission_key(self.world, 0))), np.int8)
+        self._contexts: list[dict[str, Any]] = [{}] * num_envs
+        self._label, self._record = label, record
+        bounds = np.linspace(0, num_envs, min(threads, num_envs) + 1).astype(int)
+        self._shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+        self._pool = ThreadPoolExecutor(len(self._shares) - 1) if len(self._shares) > 1 else None
+
+    def start(self, slots: Sequence[int], seeds: Sequence[int], plans: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
+        """Start a level in each of `slots`."""
+        lengths = np.empty(len(slots), np.int64)
+        self._start(np.array(slots), np.array(seeds, np.int64), np.array(plans, bool), lengths, self._label)
+        started = lengths != -2
+        if self._record:
+            for slot, good in zip(slots, started.tolist(), strict=True):
+                if good:
+                    find_nearest(self.world, slot, self._memory)
+                    self._contexts[slot] = describe_level(self.world, slot, self._memory)
+        return started, lengths
+
+    def restore(self, slot: int, seed: int, actions: Sequence[int]) -> None:
+        """Start a level and play `actions`, without asking whether it can be solved."""
+        self.start([slot], [seed], [False])
+        replay_row(self.world, slot, np.array(actions, np.int64), self._label, self.labels)
+
+    def step(self, actions: np.ndarray, active: np.ndarray, result: VectorStep) -> np.ndarray:
+        """Act in the active slots; fill `outcome` and events of `result`; return the rewards, float64 (N,)."""
+        rewards = np.zeros(len(active))
+        if self._record:
+            facts = result.facts
+            rest = (actions, active, self.labels, result.outcome, rewards, facts.event, facts.event_object)
+            self._spread(step_recorded_rows, *rest)
+        else:
+            self._spread(step_rows, actions, active, self._label, self.labels, result.outcome, rewards)
+        return rewards
+
+    def observe(self, active: np.ndarray, result: VectorStep) -> None:
+        """Fill what the active slots show: view, direction, carrying, and facts but for events."""
+        self._spread(observe_rows, active, result.view, result.direction, result.carrying)
+        if self._record:
+            facts = result.facts
+            columns = facts.position, facts.door_unlocked, facts.subgoal, facts.walking, facts.straight
+            describe_rows(self.world, self._memory, active, *columns)
+
+    def mission_key(self, slot: int) -> bytes:
+        """Return what distinguishes the slot's sentence from others."""
+        return self._keys[slot].tobytes()
+
+    def mission(self, slot: int) -> str:
+        """Return the slot's sentence."""
+        return mission_text(self._keys[slot].tobytes())
+
+    def steps(self, slot: int) -> int:
+        """Return the steps taken in the slot's episode."""
+        return int(self.world.scalars[slot, STEPS])
+
+    def env_context(self, slot: int) -> dict[str, Any]:
+        """Return the slot's level at its start, see `babyai.context`; only where facts are recorded."""
+        return self._contexts[slot]
+
+    def _start(self, rows: np.ndarray, seeds: np.ndarray, plans: np.ndarray, lengths: np.ndarray, label: bool) -> None:
+        start_rows(
+            self.world,
+            self._scratch,
+            self._params,
+            self._limit,
+            rows,
+            seeds,
+            plans,
+            label,
+            self.labels,
+            self._record,
+            self._memory,
+            self._keys,
+            lengths,
+        )
+
+    def _spread(self, kernel: Callable[..., None], *rest: Any) -> None:
+        """Run a kernel over all rows, a share of them on each thread."""
+        (first, last), *others = self._shares
+        if not others:
+            kernel(self.world, first, last, *rest)
+            return
+        waiting = [self._pool.submit(kernel, self.world, *share, *rest) for share in others]
+        kernel(self.world, first, last, *rest)
+        for result in waiting:
+            result.result()

@@ -1,0 +1,40 @@
+"""The instruction's sentence from a row of the world, word for word minigrid's `env.mission`."""
+
+import numpy as np
+
+from babyai.compiled import layout as at
+from babyai.compiled.layout import World
+
+_COLUMNS = np.array([at.ROOT, at.AND, at.AND + 1, *range(at.KIND, at.KIND + 4)])
+_WORDS_OF_DESC = 4  # D_TYPE, D_COLOR, D_LOC, D_PLURAL
+_TYPES = {0: "object", at.DOOR: "door", at.KEY: "key", at.BALL: "ball", at.BOX: "box"}
+_COLORS = ("red ", "green ", "blue ", "purple ", "yellow ", "grey ", "")  # the last for any, -1
+_LOCATIONS = ("", " on your left", " on your right", " in front of you", " behind you")
+_VERBS = ("go to ", "open ", "pick up ", "put ")
+_LINKS = {at.BEFORE: ", then ", at.AFTER: " after you "}
+
+
+def mission_key(world: World, row: int) -> bytes:
+    """Return what the sentence of a row depends on, 39 bytes; equal keys have equal sentences."""
+    words = world.instruction[row, _COLUMNS].astype(np.int8).tobytes()
+    return words + world.desc[row, :, :_WORDS_OF_DESC].astype(np.int8).tobytes()
+
+
+def mission_text(key: bytes) -> str:
+    """Return the sentence of a `mission_key`."""
+    codes = np.frombuffer(key, np.int8).tolist()
+    root, conjunctions, verbs, descs = codes[0], codes[1:3], codes[3:7], codes[7:]
+
+    def name(desc: int) -> str:
+        kind, color, location, plural = descs[_WORDS_OF_DESC * desc : _WORDS_OF_DESC * (desc + 1)]
+        return f"{'a' if plural else 'the'} {_COLORS[color]}{_TYPES[kind]}{_LOCATIONS[location]}"
+
+    def say_leaf(leaf: int) -> str:
+        target = f" next to {name(2 * leaf + 1)}" if verbs[leaf] == at.PUTNEXT else ""
+        return f"{_VERBS[verbs[leaf]]}{name(2 * leaf)}{target}"
+
+    def say_part(part: int) -> str:
+        leaves = (2 * part, 2 * part + 1) if conjunctions[part] else (2 * part,)
+        return " and ".join(map(say_leaf, leaves))
+
+    return say_part(0) if root == at.SINGLE else say_part(0) + _LINKS[root] + say_part(1)
