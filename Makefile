@@ -47,6 +47,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.policy
 	$(RUN) -m benchmarks.evaluation
+	$(RUN) -m benchmarks.more
 	@echo "and with a cache: $(RUN) -m benchmarks.figures --cache PATH"
 
 clean:

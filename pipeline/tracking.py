@@ -10,7 +10,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,7 +49,7 @@ METRICS: dict[str, str] = {
     "eval/path_ratio": "mean of steps / expert's steps over successful evaluation episodes",
     "eval/mean_steps": "mean length of the evaluation episodes, steps",
 }
-"""Every metric that may be logged, and what it means; `{i}` stands for a layer's index, counted from 0."""
+"""Every metric that a policy's run may log, and what it means; `{i}` stands for a layer's index, counted from 0."""
 
 METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
@@ -71,6 +71,8 @@ class Tracker:
         wandb_project: str | None = None,
         resume_update: int | None = None,
         announce: Callable[[str], object] = print,
+        table: Mapping[str, str] = METRICS,
+        counter: str = "env_steps",
     ):
         """Open the run's files.
 
@@ -82,12 +84,15 @@ class Tracker:
             resume_update: the run continues after this update: what was logged later is dropped, so that no
                 update appears twice. None starts afresh and replaces what an earlier run left.
             announce: called with a line worth telling the user.
+            table: every key that may be logged with its meaning; `Layer_{i}` or `layer_{i}` stands for all layers.
+            counter: the key of what was trained on so far, which every line has.
 
         Raises:
             TrackingError: `wandb_project` is set and wandb is not installed.
             ValueError: the `metrics.jsonl` to continue is damaged before its last line.
         """
         self.run_dir = Path(run_dir)
+        self._table, self._counter = table, counter
         wandb = import_wandb() if wandb_project else None  # before any file is touched
         self.run_dir.mkdir(parents=True, exist_ok=True)
         path = self.run_dir / METRICS_FILE
@@ -105,31 +110,40 @@ class Tracker:
             self.close(failed=True)
             raise
 
-    def log(self, update: int, metrics: Mapping[str, float | int | None]) -> None:
+    def log(
+        self,
+        update: int,
+        metrics: Mapping[str, float | int | None],
+        histograms: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         """Write one line for `update`; None, NaN and infinities become null, and are left out elsewhere.
 
         Args:
             update: number of the update, from 1; TensorBoard's step.
-            metrics: values by key; `env_steps` among them, or its field is null.
+            metrics: values by key; the counter among them, or its field is null.
+            histograms: the heights of bins 0, 1, 2, ... by key; a list in the JSONL file.
 
         Raises:
-            KeyError: a key is not in `METRICS`; nothing is written then.
+            KeyError: a key is not in the table of metrics; nothing is written then.
         """
-        for key in metrics:
-            if not is_metric(key):
-                raise KeyError(f"{key!r} is not in pipeline.tracking.METRICS; add it there with its meaning")
+        histograms = {key: [float(height) for height in heights] for key, heights in (histograms or {}).items()}
+        for key in (*metrics, *histograms):
+            if not is_metric(key, self._table):
+                raise KeyError(f"{key!r} is not in the table of metrics; add it there with its meaning")
         values = {key: _plain(value) for key, value in metrics.items()}
-        line = {"update": int(update), "env_steps": values.pop("env_steps", None), **values}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        line = {"update": int(update), self._counter: values.pop(self._counter, None), **values}
+        self._file.write(json.dumps({**line, **histograms}, allow_nan=False) + "\n")
         self._file.flush()
         present = {key: value for key, value in line.items() if value is not None}
         if self._writer is not None:
             for key, value in present.items():
                 if key != "update":
                     self._writer.add_scalar(key, value, global_step=update)
+            for key, heights in histograms.items():
+                _add_histogram(self._writer, key, heights, update)
         if self._run is not None:
             # No step=: wandb drops what is logged for a step it has seen, which a resumed run has to repeat.
-            self._run.log(present)
+            self._run.log({**present, **{key: _wandb_histogram(heights) for key, heights in histograms.items()}})
 
     def close(self, *, failed: bool = False) -> None:
         """Flush and close everything; closing twice does no harm.
@@ -156,9 +170,31 @@ class Tracker:
         self.close(failed=kind is not None)
 
 
-def is_metric(key: str) -> bool:
-    """Return whether `key` is in `METRICS`, a layer's number standing where the table has `{i}`."""
-    return "{i}" not in key and re.sub(r"layer_(0|[1-9][0-9]*)$", "layer_{i}", key) in METRICS
+def is_metric(key: str, table: Mapping[str, str] = METRICS) -> bool:
+    """Return whether `key` is in the table, a layer's number standing where the table has `{i}`."""
+    return "{i}" not in key and re.sub(r"([Ll]ayer_)(0|[1-9][0-9]*)(?=/|$)", r"\1{i}", key) in table
+
+
+def _add_histogram(writer: Any, key: str, heights: Sequence[float], update: int) -> None:
+    """Write bins -1/2 .. 1/2, 1/2 .. 3/2, ... of the given heights, which need not be whole numbers."""
+    writer.add_histogram_raw(
+        key,
+        min=0.0,
+        max=len(heights) - 1.0,
+        num=sum(heights),
+        sum=sum(index * height for index, height in enumerate(heights)),
+        sum_squares=sum(index**2 * height for index, height in enumerate(heights)),
+        # The first bucket reaches from minus infinity: an empty one before the bins gives the first its left edge.
+        bucket_limits=[index - 0.5 for index in range(len(heights) + 1)],
+        bucket_counts=[0.0, *heights],
+        global_step=update,
+    )
+
+
+def _wandb_histogram(heights: Sequence[float]) -> Any:
+    import wandb
+
+    return wandb.Histogram(np_histogram=(list(heights), [index - 0.5 for index in range(len(heights) + 1)]))
 
 
 def _plain(value: Any) -> float | int | None:

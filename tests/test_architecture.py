@@ -99,11 +99,13 @@ def test_imports_are_absolute_and_explicit(path):
         ("pipeline/tables.py", {"numpy"}),
         ("pipeline/records.py", {"numpy", "pipeline"}),
         ("pipeline/losses.py", {"torch", "mixture_of_experts"}),
-        ("pipeline/packed.py", {"torch", "mixture_of_experts", "stateful_mop"}),
+        ("pipeline/packed.py", {"torch", "mixture_of_experts", "stateful_mop", "pipeline"}),
         ("babyai/observations.py", {"numpy"}),
         ("babyai/levels.py", {"numpy", "minigrid", "gymnasium"}),
         ("babyai/facts.py", {"numpy"}),
         ("babyai/vector_env.py", {"numpy", "babyai"}),
+        ("more/config.py", set()),
+        ("more/model.py", {"torch", "mixture_of_experts", "more"}),
     ],
 )
 def test_module_imports_no_more_than_it_may(path, allowed):
@@ -115,7 +117,7 @@ def test_the_world_knows_nothing_of_what_is_built_on_it(path):
     assert top(imports_of(path)) & PROJECT <= {"babyai"}
 
 
-WAIST = ("tables", "records", "cache", "cache_episodes", "cache_forms", "cache_steps", "results")
+WAIST = ("tables", "records", "cache", "cache_copy", "cache_episodes", "cache_forms", "cache_steps", "results")
 ANALYSIS = [p for p in PATHS if p in {f"pipeline/{name}.py" for name in WAIST} | {"plotting_utils.py"}]
 NOTEBOOKS = [p for p in PATHS if p in ("routing_viz.py", "cross_task_viz.py")]
 
@@ -137,6 +139,25 @@ def test_notebooks_import_torch_and_environments_lazily_if_at_all():
     assert [path for path in NOTEBOOKS if top(imports_of(path, lazy=False)) & heavy] == []
 
 
+BESIDE_MORE = {f"pipeline.{name}" for name in ("cli", "config", "files", "interruption", "tracking")}
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p.startswith("more/")])
+def test_language_models_share_the_router_and_the_tools_of_a_command(path):
+    """And the two formulas of intervals; nothing of policies, worlds or their caches."""
+    allowed = BESIDE_MORE | {"mixture_of_experts"}
+    if path == "more/evaluation.py":
+        allowed |= {"pipeline.records"}  # wilson_interval
+    if path == "more/compare.py":
+        allowed |= {"plotting.statistics"}  # mean_interval
+    inner = {name for name in imports_of(path) if name.partition(".")[0] in PROJECT}
+    assert {name for name in inner if not name.startswith("more.")} <= allowed
+
+
+def test_nothing_but_benchmarks_imports_the_language_models():
+    assert {path for path in importers("more") if not path.startswith("more/")} == set()
+
+
 def test_packages_do_not_import_scripts():
     """But for the baseline's class, which the layout of the project puts into its script."""
     found = {(path, name) for path in PATHS if "/" in path for name in top(imports_of(path)) & SCRIPTS}
@@ -154,7 +175,7 @@ def importers(*names: str) -> set[str]:
 
 def test_minigrid_stays_behind_the_border_of_the_world():
     """A compiled core will take its place; nothing else may see per-environment objects."""
-    inner = ("levels", "simulator", "expert", "recorder", "render")
+    inner = ("levels", "simulator", "expert", "recorder", "render", "compiled/from_minigrid", "compiled/catalogue")
     assert importers("minigrid", "gymnasium") == {f"babyai/{name}.py" for name in inner}
 
 

@@ -11,6 +11,7 @@ import pytest
 from babyai.vector_env import VectorEnv
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_table
 from benchmarks.evaluation import CacheCost, EvaluationTime
+from benchmarks.more import Speed
 from benchmarks.policy import Comparison
 from benchmarks.timers import PARTS, TimeSplit
 from benchmarks.training import Throughput
@@ -128,3 +129,25 @@ def test_tables_and_facts():
     line = format_machine_facts(collect_machine_facts(), [1, 2])
     assert "\n" not in line
     assert "1, 2 thread(s)" in line
+
+
+@pytest.mark.slow
+def test_language_model_benchmark(tmp_path):
+    flags = "--variants base more_a --num_recurrences 1 2 --batch_size 2 --seq_length 16 --prompt_length 4 --new_tokens 3"
+    flags += " --seconds 0.01 --rounds 1"
+    printed, results = run_benchmark("more", tmp_path / "more.json", *flags.split())
+    assert set(results) == {"benchmark", "machine", "settings", "speeds"}
+    models = [(row["model"], row["num_recurrences"]) for row in results["speeds"]]
+    assert models == [("base", 1), ("more_a", 1), ("more_a", 2), ("dense", 1), ("mixtral", 1)]
+    base, *_, dense, mixtral = results["speeds"]
+    for row in results["speeds"]:
+        assert set(row) == names(Speed)
+        assert row["active_parameters"] == pytest.approx(base["active_parameters"], rel=0.02)
+        assert row["training"] > 0 and row["generation"] > 0
+    assert mixtral["total_parameters"] == pytest.approx(base["total_parameters"], rel=0.02)
+    assert dense["total_parameters"] == dense["active_parameters"]
+    assert results["machine"]["date"] in printed
+    too_long = [sys.executable, "-m", "benchmarks.more", "--new_tokens", "97"]
+    run = subprocess.run(too_long, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "prompt_length + new_tokens: expected at most 128 for this preset, found 129" in run.stderr

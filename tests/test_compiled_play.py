@@ -52,7 +52,7 @@ class Pair:
         )
 
     def descs(self) -> list:
-        """minigrid's descriptions, those of the row's leaves in order."""
+        """The descriptions, those of the row's leaves in order."""
 
         def walk(instr):
             if hasattr(instr, "instr_a"):
@@ -155,7 +155,7 @@ def test_outcomes_by_hand():
     env = make_minigrid("BabyAI-PickupLoc-v0", 3)
     target = env.instrs.desc.obj_set[0]
     x, y = target.cur_pos
-    for dx, dy, direction in ((-1, 0, 0), (0, -1, 1), (1, 0, 2), (0, 1, 3)):
+    for direction, (dx, dy) in enumerate(((-1, 0), (0, -1), (1, 0), (0, 1))):  # noqa: B007
         if env.grid.get(x + dx, y + dy) is None:
             break
     env.agent_pos, env.agent_dir = (x + dx, y + dy), direction

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from more.runs import SWITCHES as MORE_SWITCHES
+from more.runs import expand_switches
+from more.settings import TrainingConfig
 from pipeline.cli import parse_command
 from pipeline.config import TrainConfig
 from pipeline.runs import SWITCHES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SCRIPTS = ["train.py", "train_mop.py", "eval_mop.py", "batch_eval.py"]
+MORE_SCRIPTS = ["more/train.py", "more/evaluate.py", "more/evaluate_for_llm.py"]
+SCRIPTS = ["train.py", "train_mop.py", "eval_mop.py", "batch_eval.py", *MORE_SCRIPTS]
 
 
 def indented_blocks(page: Path) -> list[str]:
@@ -52,6 +56,11 @@ def test_training_commands_parse(command, monkeypatch):
     _, script, *arguments = shlex.split(command)
     assert (ROOT / script).exists()
     numbers = [re.sub(r"^(S|N|\$seed)$", "1", argument) for argument in arguments]  # placeholders such as --seed S
+    if script == "more/train.py":
+        flags = expand_switches(numbers, ["sample_recurrences"])
+        language, _ = parse_command("", TrainingConfig, flags, switches=MORE_SWITCHES)
+        assert language.resolve().model_config(vocab_size=512).max_length == language.resolve().seq_length
+        return
     config, _ = parse_command("", TrainConfig, numbers, switches=SWITCHES)
     assert isinstance(config, TrainConfig)
 

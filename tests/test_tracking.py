@@ -258,3 +258,45 @@ def test_wandb_offline_for_real(tmp_path, monkeypatch):
             tracker.log(1 if resume_update is None else 2, {"train/task_loss": 1.0})
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) >= 1
     assert [line["update"] for line in read(tmp_path)] == [1, 2]
+
+
+TABLE = {"tokens": "targets", "Loss/train": "nats", "Layer_{i}/Load": "shares", "Layer_{i}/Entropy": "nats"}
+
+
+def test_another_table_and_counter(tmp_path):
+    with plain(tmp_path, table=TABLE, counter="tokens") as tracker:
+        tracker.log(1, {"tokens": 5, "Loss/train": 2.0, "Layer_10/Entropy": 0.5})
+        tracker.log(2, {"Loss/train": 1.0})
+        with pytest.raises(KeyError, match="train/task_loss"):
+            tracker.log(3, {"train/task_loss": 1.0})
+        with pytest.raises(KeyError, match="Layer_0/Other"):
+            tracker.log(3, {}, {"Layer_0/Other": [1.0]})
+    assert read(tmp_path) == [
+        {"update": 1, "tokens": 5, "Loss/train": 2.0, "Layer_10/Entropy": 0.5},
+        {"update": 2, "tokens": None, "Loss/train": 1.0},
+    ]
+    assert not is_metric("Layer_x/Load", TABLE)
+    assert not is_metric("Layer_0/Load")
+
+
+def test_histograms_reach_the_file_and_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with plain(tmp_path, table=TABLE, counter="tokens", tensorboard=True) as tracker:
+        tracker.log(7, {"tokens": 5}, {"Layer_0/Load": np.array([0.5, 0.0, 0.5])})
+    assert read(tmp_path) == [{"update": 7, "tokens": 5, "Layer_0/Load": [0.5, 0.0, 0.5]}]
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (event,) = events.Histograms("Layer_0/Load")
+    assert event.step == 7
+    found = dict(zip(event.histogram_value.bucket_limit, event.histogram_value.bucket, strict=True))
+    assert [found[edge] for edge in (-0.5, 0.5, 1.5, 2.5)] == [0.0, 0.5, 0.0, 0.5]
+
+
+def test_histograms_reach_wandb(tmp_path, monkeypatch):
+    logged = []
+    run = types.SimpleNamespace(log=logged.append, finish=lambda exit_code: None, define_metric=lambda *_, **__: None)
+    fake = types.SimpleNamespace(init=lambda **_: run, Histogram=lambda np_histogram: np_histogram)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with plain(tmp_path, table=TABLE, counter="tokens", wandb_project="p") as tracker:
+        tracker.log(1, {"tokens": 5}, {"Layer_0/Load": [0.25, 0.75]})
+    assert logged == [{"update": 1, "tokens": 5, "Layer_0/Load": ([0.25, 0.75], [-0.5, 0.5, 1.5])}]

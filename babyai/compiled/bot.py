@@ -43,9 +43,10 @@ from babyai.compiled.layout import (
     S_OPEN,
     S_PICKUP,
 )
-from babyai.compiled.plan import AGAIN, adopt, list_keys
+from babyai.compiled.lists import list_keys, nearest_listed
+from babyai.compiled.plan import AGAIN, adopt
 from babyai.compiled.play import front_of, heading_step
-from babyai.compiled.search import DROP_PLACE, NO_CELL, PLACE, PUSHING, SHUT_DOOR, UNSEEN, find, forget, way_to
+from babyai.compiled.search import DROP_PLACE, NO_CELL, PLACE, SHUT_DOOR, UNSEEN, find, forget, way_to
 
 
 @compiled
@@ -241,45 +242,6 @@ def _decide(world, row, subgoal):
 
 
 @compiled
-def _nearest(world, row, datum_kind, datum, adjacent):
-    """Find the nearest of the things of a description or key list that the bot has seen.
-
-    Returns:
-        the thing and its place. Place 0: none was seen; below 0: minus a reason for giving up. Thing k is taken to lie
-        at place k, as minigrid's bot has it, also where the two lists no longer match.
-    """
-    described = datum_kind == at.DATUM_DESC
-    if described:
-        listed, placed = world.desc[row, datum, at.D_THINGS], world.desc[row, datum, at.D_PLACES]
-    else:
-        listed = placed = world.key_count[row, datum]
-    best, best_thing, best_place = 999, 0, 0
-    if listed == 0:
-        return best_thing, -plan.NO_MATCH
-    carried = world.scalars[row, CARRIED]
-    for k in range(min(listed, placed)):
-        if described:
-            thing, place = np.int64(world.desc_things[row, datum, k]), np.int64(world.desc_places[row, datum, k])
-        else:
-            thing, place = np.int64(world.key_things[row, datum, k]), np.int64(world.key_places[row, datum, k])
-        if thing == at.WALL_NUMBER or thing == carried or world.seen[row, place] == 0:
-            continue
-        cell, which = find(world, row, PLACE, place)
-        if cell == 0:
-            return best_thing, -plan.OUT_OF_REACH
-        distance, _ = way_to(world, row, which, place)
-        if which == PUSHING:
-            distance += 4 if carried == 0 else 7  # moves for clearing the way, at least
-        if distance == 0:
-            distance = 3 if adjacent else 2
-        if adjacent and distance == 1:
-            distance = 3
-        if distance < best:
-            best, best_thing, best_place = distance, thing, place
-    return best_thing, best_place
-
-
-@compiled
 def _is_way(code):
     """Return whether an agent can step onto a cell, by its byte."""
     return code == EMPTY_CODE or (code // 18 == DOOR and code % 3 == 0)
@@ -310,7 +272,7 @@ def _go_next(world, row, subgoal):
     elif datum_kind == at.DATUM_NONE:
         target = -plan.NO_PLACE
     elif datum_kind != at.DATUM_CELL:
-        thing, target = _nearest(world, row, datum_kind, datum, putting)
+        thing, target = nearest_listed(world, row, datum_kind, datum, putting)
     chosen, a, b, c = -1, 0, 0, 0
     if target == 0:
         chosen = plan.EXPLORE

@@ -1,9 +1,24 @@
 """How the compiled world is compiled: with numba, without the interpreter lock, kept on disk between runs."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.types import unliteral
+
+
+def _digest_sources() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+SOURCE_STAMP = _digest_sources()
+"""Changes with every change to the package: what is on disk is then compiled anew. numba alone looks at the file of the
+function itself, and would go on using a `step` that contains an old `look`."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -11,8 +26,18 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     A function whose name begins with an underscore can be called by compiled code only: what Python needs in order to
     call a function takes a third of the time to compile it. Nothing compiled here allocates, so that arrays need no
-    reference counts either.
+    reference counts either. And a function is compiled once for all numbers that compiled code calls it with, where
+    numba would compile `f(0)` and `f(1)` apart: two thirds of the time again (docs/LOG.md).
     """
     inner = function.__name__.startswith("_")
     options = {"no_cpython_wrapper": inner, "no_cfunc_wrapper": True, "_nrt": False}
-    return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+    dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+    if hasattr(dispatcher, "get_call_template"):  # not under NUMBA_DISABLE_JIT
+        dispatcher._cache._cache_file._source_stamp = SOURCE_STAMP
+        find_template = dispatcher.get_call_template
+
+        def find_general_template(args: Any, kwargs: Any) -> Any:
+            return find_template([unliteral(arg) for arg in args], {k: unliteral(v) for k, v in kwargs.items()})
+
+        dispatcher.get_call_template = find_general_template
+    return dispatcher

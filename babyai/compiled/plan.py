@@ -2,8 +2,8 @@
 
     answer = adopt(world, row, CLEAR, a, 0, 0)           # AGAIN, or minus a reason for giving up
 
-A plan is a short list of subgoals, the last is carried out first. Its gaps (a cell to go to, a thing, a list of keys) are
-filled when it is adopted.
+A plan is a short list of subgoals, the last is carried out first. Its gaps (a cell to go to, a thing, a list of keys)
+are filled when it is adopted.
 """
 
 import numpy as np
@@ -12,7 +12,6 @@ from babyai.compiled import layout as at
 from babyai.compiled.jit import compiled
 from babyai.compiled.layout import (
     DEPTH,
-    KEY,
     R_EXPLORE,
     R_KEEP_KEY,
     R_NONE,
@@ -70,8 +69,8 @@ AGAIN = 7
 
 # --------------------------------------------------------------------------------------------------------------- plans
 
-# How a gap is filled: with the cells a, b or c (0: with nothing), the thing a, the description a or the one after it, or
-# the key list c
+# How a gap is filled: with the cells a, b or c (0: with nothing), the thing a, the description a or the one after it,
+# or the key list c
 _NOTHING, _A, _B, _C, _THING_A, _DESC_A, _NEXT_DESC_A, _KEYS_C = range(8)
 
 
@@ -164,59 +163,3 @@ def adopt(world, row, plan, a, b, c):
         depth += 1
     scalars[row, DEPTH] = depth
     return AGAIN
-
-
-# ---------------------------------------------------------------------------------------------------------------- keys
-
-
-@compiled
-def list_keys(world, row, door_code):
-    """Return a list of the keys of a door's colour that lie around now, -1 if there is no room for it.
-
-    The bot follows it even when keys have been moved meanwhile, as minigrid's does.
-    """
-    number = _room_for_list(world, row)
-    if number < 0:
-        return -1
-    code = KEY * 18 + door_code // 3 % 6 * 3
-    first = at.PAD * np.int64(world.geometry[at.G_STRIDE]) + at.PAD
-    width, height = world.geometry[at.G_WIDTH], world.geometry[at.G_HEIGHT]
-    stride = np.int64(world.geometry[at.G_STRIDE])
-    count = 0
-    for x in range(width):  # column by column: of keys equally near the first counts
-        for y in range(height):
-            cell = first + y * stride + x
-            if world.cells[row, cell] == code:
-                world.key_things[row, number, count] = world.things[row, cell]
-                world.key_places[row, number, count] = cell
-                count += 1
-    world.key_count[row, number] = count
-    # Equal lists are one, so that a plan that goes round in circles does not use them up
-    for other in range(world.scalars[row, at.KEY_LISTS]):
-        equal = other != number and world.key_count[row, other] == count
-        for k in range(count if equal else 0):
-            equal = equal and world.key_things[row, other, k] == world.key_things[row, number, k]
-            equal = equal and world.key_places[row, other, k] == world.key_places[row, number, k]
-        if equal:
-            if number == world.scalars[row, at.KEY_LISTS] - 1:
-                world.scalars[row, at.KEY_LISTS] -= 1
-            return other
-    return number
-
-
-@compiled
-def _room_for_list(world, row):
-    """Return a key list that no subgoal refers to, -1 if there is none."""
-    fresh = np.int64(world.scalars[row, at.KEY_LISTS])
-    if fresh < at.MAX_KEY_LISTS:
-        world.scalars[row, at.KEY_LISTS] += 1
-        return fresh
-    used = np.int64(0)
-    for k in range(world.scalars[row, DEPTH]):
-        subgoal = np.int64(world.stack[row, k])
-        if subgoal >> 8 & 15 == at.DATUM_KEYS:
-            used |= np.int64(1) << (subgoal >> 12)
-    for k in range(at.MAX_KEY_LISTS):
-        if not used >> k & 1:
-            return k
-    return -1

@@ -1,0 +1,154 @@
+"""Checkpoints of language models: data, never code, with all that is needed to use them again. Written atomically.
+
+    loaded = load_model("checkpoints/more_a_rec4/final_model.pth")
+    loaded.model, loaded.tokenizer, loaded.config, loaded.data
+
+A file holds schema_version, model_state_dict, model_config, training_config, data (which data, and how it is had
+again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from more.config import ModelConfig
+from more.model import MoreModel
+from more.tokens import Tokenizer
+from pipeline.config import ConfigError
+from pipeline.files import replace_atomically
+
+SCHEMA_VERSION = 1
+FINAL_NAME = "final_model.pth"
+_NUMBERED = re.compile(r"checkpoint_(\d+)\.pth")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, what was expected and what to do."""
+
+
+def numbered_path(folder: Path, update: int) -> Path:
+    """Return the path of a checkpoint to resume from."""
+    return folder / f"checkpoint_{update}.pth"
+
+
+def list_numbered(folder: Path) -> list[Path]:
+    """Return the checkpoints to resume from in order of their updates."""
+    found = [(int(m.group(1)), p) for p in folder.glob("checkpoint_*.pth") if (m := _NUMBERED.fullmatch(p.name))]
+    return [path for _, path in sorted(found)]
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically; `content` has the keys of the module's docstring but `schema_version`."""
+    with replace_atomically(path) as temporary:
+        torch.save({"schema_version": SCHEMA_VERSION, **content}, temporary)
+
+
+def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Return the content of a checkpoint file.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or no checkpoint of a language model.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); expected a checkpoint written by more/train.py"
+        ) from None
+    try:
+        content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of plain data written by more/train.py; it is empty, damaged or holds "
+            f"other objects, which are never loaded because loading them can run code ({reason})"
+        ) from None
+    if not isinstance(content, dict) or "model_state_dict" not in content:
+        found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path}: expected a checkpoint of a language model (more/train.py), found {found}")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path}: expected schema_version {SCHEMA_VERSION}, found {content.get('schema_version')!r}; it was "
+            "written by another version of this project"
+        )
+    return content
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A language model read from a checkpoint.
+
+    Attributes:
+        model: In evaluation mode.
+        tokenizer: That it was trained with.
+        training_config: Resolved settings of its run, as plain types.
+        data: What it was trained on (`more.data.Source.describe`).
+        update: Weight updates done.
+        tokens: Targets learned from.
+    """
+
+    model: MoreModel
+    tokenizer: Tokenizer
+    training_config: dict[str, Any]
+    data: dict[str, Any]
+    update: int
+    tokens: int
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
+    """Return the model of a checkpoint file, ready for use.
+
+    Raises:
+        CheckpointError: If the file is no usable checkpoint; see `read_checkpoint`.
+    """
+    content = read_checkpoint(path, device)
+    try:
+        model = build_model(ModelConfig(**content["model_config"]), seed=0)
+        model.load_state_dict(content["model_state_dict"])
+        return LoadedModel(
+            model=model.to(device).eval(),
+            tokenizer=Tokenizer.from_json(content["tokenizer"]),
+            training_config=dict(content["training_config"]),
+            data=dict(content["data"]),
+            update=int(content["update"]),
+            tokens=int(content["tokens"]),
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise CheckpointError(f"{path}: its parts do not fit together ({type(error).__name__}: {reason})") from None
+
+
+def build_model(config: ModelConfig, seed: int) -> MoreModel:
+    """Return an untrained model on the CPU, its weights drawn from `seed`; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MoreModel(config)
+
+
+def check_flags(loaded: LoadedModel, path: str | Path, flags: Mapping[str, Any]) -> None:
+    """Refuse flags that contradict a checkpoint's own config.
+
+    Args:
+        loaded: The checkpoint.
+        path: For the message.
+        flags: Values by field of `ModelConfig`; None was not given.
+
+    Raises:
+        ConfigError: If one differs; the message names both values.
+    """
+    stored = dataclasses.asdict(loaded.model.config)
+    for name, value in flags.items():
+        if value is not None and value != stored[name]:
+            raise ConfigError(
+                f"{name}: {value!r} was given, and {path} was trained with {stored[name]!r}; leave the flag out or "
+                "name the other checkpoint"
+            )

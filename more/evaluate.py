@@ -1,0 +1,29 @@
+"""Evaluate a language model: perplexity, bAbI, sums, accuracy against recurrences, a text sample.
+
+    python more/evaluate.py --checkpoint_path checkpoints/more_a_rec4/final_model.pth
+    python more/evaluate.py --model_type more_a --num_recurrences 4 --checkpoint_path PATH --recurrences 1,2,4,8
+
+Prints tables and writes all figures as JSON beside the checkpoint (or to --output). docs/more.md explains them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 2 refused, 130 stopped by Ctrl-C."""
+    from more.report import main as run
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    if not __package__:  # run as a file: Python then looks for modules beside it; start again as the project's module
+        paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+        command = [sys.executable, "-P", "-m", "more.evaluate", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))})
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The mixture layer: the project's router, tokens sorted by expert once, experts, and the weighted sum."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mixture_of_experts import Router, RouterOutput
+from more.config import ExpertWidths
+from more.dispatch import group_rows
+from more.experts import EXPERTS, RecurrentDepthExperts
+from more.streams import ExpertCache, Streams
+
+
+class Place(NamedTuple):
+    """Where the tokens of a forward pass stand; the same for all layers.
+
+    Attributes:
+        positions: (batch or 1, time) of the tokens in their sequences.
+        places: (batch x time,) of the tokens in a cache: sequence x capacity + position; None without one.
+        turns: (batch or 1, time, head_dim / 2) rotary table there.
+        valid: (batch, time) bool, False for padding; None if there is none.
+        mask: (batch, time, seen) bool, which kept positions each token may look at; None at the start of sequences.
+        seen: Kept positions that any token may see, those of this pass included; 0 at the start of sequences.
+    """
+
+    positions: Tensor
+    turns: Tensor
+    places: Tensor | None = None
+    valid: Tensor | None = None
+    mask: Tensor | None = None
+    seen: int = 0
+
+
+class MixtureLayer(nn.Module):
+    """Sum over the chosen experts of router probability x expert(x).
+
+    Args:
+        model_type: Key of `more.experts.EXPERTS`.
+        d_model: Width of input and output.
+        num_heads: Heads of expert attention (more_a).
+        num_experts: Experts.
+        top_k: Experts that a token goes to.
+        widths: Of the parts of an expert.
+        dispatch: "auto", "grouped" or "loop".
+    """
+
+    def __init__(
+        self,
+        model_type: str,
+        d_model: int,
+        num_heads: int,
+        num_experts: int,
+        top_k: int,
+        widths: ExpertWidths,
+        dispatch: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.num_experts, self.top_k, self.dispatch = num_heads, num_experts, top_k, dispatch
+        self.router = Router(d_model, 0, num_experts, recurrent=False, top_k=top_k)
+        self.experts = EXPERTS[model_type](num_experts, d_model, widths)
+        self.attends = isinstance(self.experts, RecurrentDepthExperts)
+
+    def forward(
+        self, x: Tensor, steps: int, place: Place, cache: ExpertCache | None = None
+    ) -> tuple[Tensor, RouterOutput]:
+        """Return the mixture (batch, time, d_model) and what the router decided, with leading shape (batch, time).
+
+        Args:
+            x: (batch, time, d_model).
+            steps: r.
+            place: Where the tokens stand. Padding goes to no expert and gets zeros.
+            cache: Of this layer's expert attention (more_a), or None.
+        """
+        batch, time, d_model = x.shape
+        routed = self.router(x)
+        indices = routed.indices
+        if indices is None:  # every expert is taken
+            indices = torch.arange(self.num_experts, device=x.device).expand(batch, time, -1)
+        valid = None if place.valid is None else place.valid.flatten()
+        groups = group_rows(indices.flatten(0, 1), self.num_experts, valid, self.dispatch)
+        streams = None
+        if self.attends:
+            streams = Streams(
+                groups,
+                indices,
+                place.valid,
+                place.turns,
+                num_heads=self.num_heads,
+                num_experts=self.num_experts,
+                positions=place.positions,
+                places=place.places,
+                cache=cache,
+                seen=place.seen,
+            )
+        rows = self.experts(x.flatten(0, 1).index_select(0, groups.token), groups, steps, streams)
+        weights = routed.weights.gather(-1, indices).flatten(0, 1)  # (tokens, top_k)
+        outputs = groups.scatter(rows).view(batch * time, self.top_k, d_model)
+        mixed = torch.einsum("tk,tkd->td", weights.to(outputs.dtype), outputs)
+        return mixed.view(batch, time, d_model), routed

@@ -1,0 +1,201 @@
+"""A training run from start to end: its folders, the guard against mixing runs, progress, interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from more.babi import DataError
+from more.checkpoints import FINAL_NAME, CheckpointError, list_numbered, numbered_path, read_checkpoint
+from more.model import count_parameters
+from more.settings import TrainingConfig
+from more.training import METRICS, Trainer, TrainingError
+from pipeline.cli import parse_command
+from pipeline.config import ConfigError
+from pipeline.files import replace_atomically
+from pipeline.interruption import Interruption
+from pipeline.tracking import METRICS_FILE, Tracker, TrackingError, import_wandb
+
+SWITCHES = {
+    "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
+    "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
+}
+USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError, TrackingError)
+
+
+class RunFolderError(ConfigError):
+    """A run's folder holds something that must not be overwritten by accident."""
+
+
+def main(description: str, argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run, and return the exit code: 0 done, 2 refused, 128 + signal when interrupted."""
+    try:
+        arguments = expand_switches(sys.argv[1:] if argv is None else argv, ["sample_recurrences"])
+        config, switches = parse_command(description, TrainingConfig, arguments, switches=SWITCHES)
+        return run_training(config, **switches)
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # a second Ctrl-C, or one while nothing needs saving
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def expand_switches(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the arguments with `true` after each of the named flags that has no value, so that a field is a switch."""
+    expanded = []
+    for index, token in enumerate(argv):
+        expanded.append(token)
+        last = index + 1 == len(argv) or argv[index + 1].startswith("--")
+        if last and token.startswith("--") and token[2:].replace("-", "_") in names:
+            expanded.append("true")
+    return expanded
+
+
+def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> int:
+    """Train one run to its end, or to an interruption; return the exit code.
+
+    Args:
+        config: Settings.
+        resume: Continue from the newest checkpoint, if there is one.
+        overwrite: Delete what an earlier run left.
+        quiet: Print nothing and show no bar.
+
+    Raises:
+        RunFolderError: If the folder holds another run, or this one and neither switch is given.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
+    config = config.resolve()
+    say = (lambda _: None) if quiet else print
+    folder, logs = (Path(root) / config.run_name() for root in (config.checkpoint_dir, config.log_dir))
+    final = folder / FINAL_NAME
+    newest = None if overwrite else _newest(folder)
+    if newest is not None:
+        _check_same_run(folder, newest, config)
+        if final.is_file():
+            say(f"{final}: this run is complete ({newest['update']} updates); --overwrite starts it afresh")
+            return 0
+        if not resume:
+            raise RunFolderError(
+                f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, or "
+                "--overwrite to delete it"
+            )
+    if config.wandb_project is not None:
+        import_wandb()
+    trainer = Trainer(config, announce=say, resume=newest)
+    if overwrite:  # only now, when the new run is known to be possible
+        _clear(folder, logs)
+    with replace_atomically(logs / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), encoding="utf-8")
+    say(_opening_words(trainer))
+    tracker = Tracker(
+        logs,
+        config=dataclasses.asdict(config),
+        tensorboard=config.tensorboard,
+        wandb_project=config.wandb_project,
+        resume_update=trainer.update if newest is not None else None,
+        announce=say,
+        table=METRICS,
+        counter="tokens",
+    )
+    with tracker, Interruption() as interruption:
+        _train(trainer, tracker, folder, interruption, quiet)
+        if trainer.update < trainer.total:
+            path = numbered_path(folder, trainer.update)
+            trainer.save(path, resumable=True)
+            say(f"interrupted after update {trainer.update}; saved {path}; --resume continues from there")
+            return 128 + interruption.signal_number
+        trainer.save(final, resumable=False)
+    say(f"checkpoint  {final}")
+    say(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
+    say(f"next        python more/evaluate.py --checkpoint_path {final}")
+    return 0
+
+
+def _train(trainer: Trainer, tracker: Tracker, folder: Path, interruption: Interruption, quiet: bool) -> None:
+    """Run updates, logging, validation and checkpoints until the end or an interruption."""
+    config = trainer.config
+    with tqdm(
+        total=trainer.total,
+        initial=trainer.update,
+        desc=config.run_name(),
+        unit="update",
+        dynamic_ncols=True,
+        disable=quiet,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a terminal
+    ) as bar:
+        while trainer.update < trainer.total and interruption.signal_number is None:
+            trainer.run_update()
+            bar.update()
+            last = trainer.update == trainer.total
+            validate = last or (config.eval_interval > 0 and trainer.update % config.eval_interval == 0)
+            if validate or trainer.update % config.log_interval == 0:
+                metrics, figures = trainer.take_metrics()
+                if validate:
+                    metrics.update(trainer.validate())
+                loads = {f"Layer_{i}/Expert_Load_Distribution": layer.load for i, layer in enumerate(figures)}
+                tracker.log(trainer.update, metrics, loads)
+                bar.set_postfix_str(_progress(metrics), refresh=False)
+            if config.checkpoint_interval and trainer.update % config.checkpoint_interval == 0 and not last:
+                older = list_numbered(folder)
+                trainer.save(numbered_path(folder, trainer.update), resumable=True)
+                for path in older:
+                    path.unlink()
+
+
+def _progress(metrics: dict[str, float]) -> str:
+    """Return the figures one watches."""
+    valid = f", valid perplexity {metrics['Perplexity_valid']:.3f}" if "Perplexity_valid" in metrics else ""
+    return (
+        f"loss {metrics['Loss/train']:.3f}, perplexity {metrics['Perplexity']:.3f}{valid}, "
+        f"{metrics['Tokens_per_Second']:,.0f} tokens/s"
+    )
+
+
+def _newest(folder: Path) -> dict[str, Any] | None:
+    """Return the content of the run's final checkpoint, else of its newest one; None where there is none."""
+    paths = [folder / FINAL_NAME] if (folder / FINAL_NAME).is_file() else list_numbered(folder)
+    return read_checkpoint(paths[-1]) if paths else None
+
+
+def _check_same_run(folder: Path, newest: dict[str, Any], config: TrainingConfig) -> None:
+    """Refuse to mix runs: compare the settings that decide what is learned.
+
+    Raises:
+        RunFolderError: If the folder's newest checkpoint was trained with other settings.
+    """
+    stored, wanted = newest["training_config"], config.identity()
+    differences = [
+        f"{name} is {stored.get(name)!r} there, {wanted[name]!r} here"
+        for name in wanted
+        if stored.get(name) != wanted[name]
+    ]
+    if differences:
+        raise RunFolderError(
+            f"{folder} holds another run ({'; '.join(differences)}). Choose another --checkpoint_dir and --log_dir, or "
+            "pass --overwrite to delete it"
+        )
+
+
+def _clear(folder: Path, logs: Path) -> None:
+    """Delete the files of an earlier run, and only those that a run writes."""
+    for path in [folder / FINAL_NAME, *list_numbered(folder), logs / "config.yaml", logs / METRICS_FILE]:
+        path.unlink(missing_ok=True)
+    for path in logs.glob("events.out.tfevents.*"):
+        path.unlink()
+
+
+def _opening_words(trainer: Trainer) -> str:
+    config, count = trainer.config, count_parameters(trainer.model)
+    return (
+        f"{config.run_name()}: {count.total:,} parameters, {count.active:,} active, seed {config.seed}, "
+        f"{trainer.total} updates of at most {config.batch_size * config.seq_length} tokens on {trainer.device}"
+        + (f"; resumed at update {trainer.update}" if trainer.update else "")
+    )

@@ -1,0 +1,183 @@
+"""Settings of a training run of a language model: fields, presets, and what they come to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from more.config import PRESETS, Dispatch, Match, ModelConfig, ModelType
+from more.data import DataName, DataSettings
+from more.stories import EmbeddedSettings
+from pipeline.config import ConfigError
+
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
+    "standard": {"data": "auto", "batch_size": 4, "lr": 1e-4, "epochs": 1.0, "dropout": 0.1},
+    "debug": {"data": "embedded", "batch_size": 8, "lr": 3e-3, "epochs": 1.0, "dropout": 0.0},
+}
+"""Values of the fields that are null by default, by preset; sizes of the model are in `more.config.PRESETS`."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of one training run. Fields that are null take the preset's value.
+
+    Attributes:
+        model_type: base (feed-forward experts) or more_a, more_b, more_c, more_d (recurrent experts); docs/more.md.
+        num_recurrences: Steps r of every recurrent expert; base has none.
+        sample_recurrences: Draw r anew for each update, evenly from 1 to 2 x num_recurrences - 1 (mean
+            num_recurrences). Validation uses num_recurrences.
+        preset: standard (d_model 512, 6 layers, 8 experts) or debug (trains on two cores in a minute or two).
+        d_model: Width of the residual stream.
+        num_heads: Attention heads.
+        num_layers: Blocks.
+        num_experts: Experts of each block.
+        top_k: Experts that each token goes to.
+        dropout: Dropout probability.
+        match: Sizes the variants like base: none, total (parameters) or active (parameters that a token meets).
+        dispatch: How tokens meet their experts: auto, grouped or loop.
+        seq_length: Longest window, tokens, and the longest context in evaluation.
+        epochs: Passes over the training text; parts of one are allowed.
+        updates: Weight updates instead of epochs; null = epochs decide.
+        batch_size: A batch holds at most batch_size x seq_length targets, whatever the lengths of its windows.
+        lr: Largest learning rate of AdamW.
+        warmup: Share of the updates in which the rate rises to lr; then it falls by a cosine to a tenth of it.
+        weight_decay: Of the matrices; gains and biases have none.
+        grad_clip: Largest norm of the gradient.
+        balance_weight: Weight of the balance loss (mean over layers), the same for every model_type.
+        z_weight: Weight of the router's z-loss, likewise.
+        precision: auto (bfloat16 autocast on a GPU, float32 on the CPU), float32 or bfloat16.
+        seed: Fixes everything random of the run: weights, order, dropout, sampled recurrences.
+        data: auto (data_dir if given, else the hub, else embedded), hub or embedded.
+        data_dir: Folder with WikiText-103, bAbI and the GPT-2 tokenizer.
+        data_seed: Of the embedded data.
+        tokenizer_size: Tokens of the tokenizer that is trained where GPT-2's is not found.
+        num_stories: Embedded training stories of task 2; task 1 has twice, task 3 half as many.
+        largest_summand: Embedded sums a+b have 0 <= a, b <= this.
+        cache_dir: Folder of tokenised data.
+        log_interval: Updates between two lines of metrics.
+        eval_interval: Updates between two validations; 0 = at the end only.
+        eval_batches: Batches of a validation at most.
+        checkpoint_dir: Folder of all checkpoints; the run's is <model_type>_rec<num_recurrences> in it.
+        checkpoint_interval: Updates between two checkpoints to resume from (the newest is kept); 0 = none.
+        log_dir: Folder of metrics (JSONL and TensorBoard); the run's folder in it is named likewise.
+        tensorboard: Write TensorBoard event files.
+        wandb_project: Weights & Biases project; null leaves it off.
+        device: auto (GPU where there is one), cpu, cuda or cuda:N.
+        torch_threads: CPU threads of torch; null leaves torch's own number. Part of what fixes a run bit for bit.
+    """
+
+    model_type: ModelType = "base"
+    num_recurrences: int = 1
+    sample_recurrences: bool = False
+    preset: Literal["standard", "debug"] = "standard"
+    d_model: int | None = None
+    num_heads: int | None = None
+    num_layers: int | None = None
+    num_experts: int | None = None
+    top_k: int | None = None
+    dropout: float | None = None
+    match: Match = "none"
+    dispatch: Dispatch = "auto"
+    seq_length: int | None = None
+    epochs: float | None = None
+    updates: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    warmup: float = 0.05
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0
+    balance_weight: float = 0.01
+    z_weight: float = 0.001
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 42
+    data: DataName | None = None
+    data_dir: str | None = None
+    data_seed: int = 0
+    tokenizer_size: int = 512
+    num_stories: int = 6000
+    largest_summand: int = 29
+    cache_dir: str = "data_cache"
+    log_interval: int = 50
+    eval_interval: int = 500
+    eval_batches: int = 50
+    checkpoint_dir: str = "checkpoints"
+    checkpoint_interval: int = 500
+    log_dir: str = "runs"
+    tensorboard: bool = True
+    wandb_project: str | None = None
+    device: str = "auto"
+    torch_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges; what concerns the model, `ModelConfig` checks.
+
+        Raises:
+            ConfigError: If a value cannot be used.
+        """
+        positive = ("updates", "batch_size", "lr", "epochs", "seq_length", "grad_clip", "log_interval", "torch_threads")
+        least_zero = ("eval_interval", "checkpoint_interval", "weight_decay", "balance_weight", "z_weight", "seed")
+        for name in (*positive, *least_zero, "eval_batches", "num_stories", "largest_summand", "data_seed"):
+            value, least = getattr(self, name), 0 if name in (*least_zero, "data_seed") else 1
+            if value is None:
+                continue
+            if isinstance(value, float) and not (math.isfinite(value) and (value > 0 or least == value == 0)):
+                raise ConfigError(f"{name}: expected a positive number, found {value!r}")
+            if isinstance(value, int) and value < least:
+                raise ConfigError(f"{name}: expected at least {least}, found {value!r}")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"warmup: expected a share from 0 to 1, found {self.warmup!r}")
+        if self.updates is not None and self.epochs is not None:
+            raise ConfigError("updates and epochs exclude each other; give one of them")
+
+    def resolve(self) -> TrainingConfig:
+        """Return the settings with the preset's values in place of null."""
+        values = dataclasses.asdict(self)
+        model = ModelConfig()
+        sizes = {
+            name: PRESETS[self.preset].get(name, getattr(model, name))
+            for name in ("d_model", "num_heads", "num_layers", "num_experts", "top_k", "dropout")
+        }
+        preset = {**sizes, **TRAINING_PRESETS[self.preset]}
+        preset["seq_length"] = PRESETS[self.preset].get("max_length", model.max_length)
+        if self.data_dir is not None:
+            preset["data"] = "auto"
+        if self.updates is not None:
+            preset.pop("epochs")
+        return TrainingConfig(**{**values, **{k: v for k, v in preset.items() if values[k] is None}})
+
+    def data_settings(self) -> DataSettings:
+        """Return what of the (resolved) settings concerns data."""
+        embedded = EmbeddedSettings(
+            num_stories=self.num_stories,
+            num_sheets=max(1, self.num_stories // 2),
+            num_paragraphs=max(1, self.num_stories // 6),
+            largest_summand=self.largest_summand,
+        )
+        return DataSettings(self.data, self.data_dir, self.data_seed, self.tokenizer_size, embedded)
+
+    def model_config(self, vocab_size: int) -> ModelConfig:
+        """Return the model's sizes.
+
+        Raises:
+            ConfigError: If they do not fit together.
+        """
+        names = ("model_type", "num_recurrences", "d_model", "num_heads", "num_layers", "num_experts", "top_k")
+        values = {name: getattr(self, name) for name in (*names, "dropout", "match", "dispatch")}
+        try:
+            return ModelConfig(**values, vocab_size=vocab_size, max_length=self.seq_length)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def run_name(self) -> str:
+        """Return the name of the run's folders, `<model_type>_rec<num_recurrences>`."""
+        return f"{self.model_type}_rec{self.num_recurrences}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide what is learned; two runs that differ in one of them are two runs."""
+        beside = {
+            *("log_interval", "eval_interval", "eval_batches", "checkpoint_dir", "checkpoint_interval", "log_dir"),
+            *("tensorboard", "wandb_project", "device", "cache_dir", "data_dir", "torch_threads"),
+        }
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in beside}

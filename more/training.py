@@ -1,0 +1,272 @@
+"""Training of a language model: one update, validation, and what continuing bit for bit needs.
+
+The loss that is reported is the cross-entropy alone; balance loss and z-loss are minimised with it, with the same
+weights for every variant, and reported apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from more.checkpoints import build_model, save_checkpoint
+from more.corpus import BatchPlan, load_corpus, load_tokenizer
+from more.data import Source, open_source
+from more.model import compute_routing_terms
+from more.monitoring import RouterFigures, RouterSums
+from more.settings import TrainingConfig
+from pipeline.config import ConfigError
+
+METRICS: dict[str, str] = {
+    "tokens": "targets learned from so far",
+    "Loss/train": "cross-entropy per token since the last line, nats; no auxiliary loss in it",
+    "Loss/balance": "balance loss, mean over layers; 1 when the load is even",
+    "Loss/z": "z-loss of the routers, mean over layers",
+    "Loss/valid": "cross-entropy per token on the validation split, nats",
+    "Perplexity": "exp(Loss/train)",
+    "Perplexity_valid": "exp(Loss/valid)",
+    "Learning_Rate": "of the last update",
+    "Grad_Norm": "Euclidean norm of the gradient before clipping, mean since the last line",
+    "Recurrences": "steps of the recurrent experts, mean since the last line",
+    "Tokens_per_Second": "targets learned per second since the last line",
+    "Layer_{i}/Expert_Load_Distribution": "share of the tokens that went to each expert; bins are experts",
+    "Layer_{i}/Router_Entropy": "mean entropy of a routing decision, nats",
+    "Layer_{i}/Load_Balance_CV": "standard deviation of the load over its mean; 0 when even",
+    "Layer_{i}/Dead_Experts": "experts with less than a tenth of an even load",
+}
+"""Every metric that may be logged, and what it means; `{i}` stands for a layer's index, counted from 0."""
+
+LEAST_LR = 0.1
+"""Learning rate at the end over that after warm-up."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that a configuration names.
+
+    Raises:
+        ConfigError: If it is none, or a GPU is asked for and torch sees none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: expected a GPU that torch can use for {name!r}, found none; use auto or cpu")
+    return device
+
+
+def derive_seed(*words: int) -> int:
+    """Return the seed of one of a run's random streams, a 63-bit integer; streams are independent of each other."""
+    state = np.random.SeedSequence(words).generate_state(2, np.uint32)
+    return (int(state[0]) << 31) ^ int(state[1])
+
+
+def compute_lr(update: int, total: int, lr: float, warmup: float) -> float:
+    """Return the learning rate of update `update` (from 0): up a line to `lr`, then down a cosine to a tenth of it."""
+    rising = max(1, round(warmup * total))
+    if update < rising:
+        return lr * (update + 1) / rising
+    progress = (update - rising) / max(1, total - rising)
+    return lr * (LEAST_LR + (1 - LEAST_LR) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+class Trainer:
+    """One training run: data, model, optimiser, and how far it is.
+
+    Args:
+        config: Settings, resolved or not.
+        announce: Called with each line worth telling.
+        resume: Content of a checkpoint of this run to go on from, or None.
+
+    Attributes:
+        config: Settings as resolved.
+        total: Updates in all.
+        update: Updates done.
+        tokens: Targets learned from.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        *,
+        announce: Callable[[str], object] = print,
+        resume: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config = config = config.resolve()
+        if config.torch_threads is not None:
+            torch.set_num_threads(config.torch_threads)
+        self.device = resolve_device(config.device)
+        config.model_config(vocab_size=1)  # sizes that do not fit are refused before data is fetched
+        self.source: Source = open_source(config.data_settings(), announce)
+        self.tokenizer = load_tokenizer(self.source, config.cache_dir)
+        self.data = self.source.describe()
+        self.model_config = config.model_config(self.tokenizer.vocab_size)
+        self.model = build_model(self.model_config, derive_seed(config.seed, 0)).to(self.device)
+        self.plan, self.valid_plan = (self._plan_batches(split, announce) for split in ("train", "valid"))
+        self.total = config.updates or max(1, round(config.epochs * self.plan.batches_per_epoch))
+        self.optimizer = self._build_optimizer()
+        self.update = self.tokens = 0
+        self._routers = RouterSums()
+        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        self._updates = self._recurrences = 0
+        self._since = time.perf_counter()
+        if resume is not None:
+            self._restore(resume)
+
+    def _plan_batches(self, split: str, announce: Callable[[str], object]) -> BatchPlan:
+        config = self.config
+        corpus = load_corpus(self.source, self.tokenizer, split, config.cache_dir, announce)
+        seed = derive_seed(config.seed, 1) if split == "train" else 0
+        return BatchPlan(corpus, config.seq_length, config.batch_size * config.seq_length, seed)
+
+    def _build_optimizer(self) -> torch.optim.AdamW:
+        decayed = [p for p in self.model.parameters() if p.dim() >= 2]
+        others = [p for p in self.model.parameters() if p.dim() < 2]
+        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.config.lr, betas=(0.9, 0.95), weight_decay=self.config.weight_decay)
+
+    def _restore(self, resume: Mapping[str, Any]) -> None:
+        if resume["data"]["digest"] != self.data["digest"] or resume["tokenizer"] != self.tokenizer.json:
+            raise ConfigError(
+                "resume: the data or the tokenizer is not what the run began with "
+                f"({resume['data']['text']}; {resume['data']['tokenizer']}); restore it, or pass --overwrite"
+            )
+        self.model.load_state_dict(resume["model_state_dict"])
+        self.optimizer.load_state_dict(resume["optimizer_state_dict"])
+        self.update, self.tokens = resume["update"], resume["tokens"]
+
+    # --------------------------------------------------------------------------------------------------------- update
+
+    def draw_recurrences(self) -> int:
+        """Return r of the next update: `num_recurrences`, or drawn from 1 to twice that - 1, by (seed, update)."""
+        mean = self.config.num_recurrences
+        if not self.config.sample_recurrences:
+            return mean
+        return int(np.random.default_rng([self.config.seed, 2, self.update]).integers(1, 2 * mean))
+
+    def run_update(self) -> None:
+        """Take one step of AdamW on one batch.
+
+        Raises:
+            TrainingError: If the gradient is not finite.
+        """
+        config = self.config
+        inputs, targets = self._to_device(self.plan.batch(self.update))
+        steps = self.draw_recurrences()
+        lr = compute_lr(self.update, self.total, config.lr, config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.model.train()
+        with self._seeded_dropout(), self._autocast():
+            output = self.model(inputs, num_recurrences=steps)
+            loss = F.cross_entropy(output.logits.float().flatten(0, 1), targets.flatten())
+        terms = compute_routing_terms(output)
+        balance = torch.stack([term.balance for term in terms]).mean()
+        z = torch.stack([term.z for term in terms]).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss + config.balance_weight * balance + config.z_weight * z).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        if not torch.isfinite(norm):
+            raise TrainingError(
+                f"update {self.update}: the gradient is not finite (loss {loss.item():g}); lower --lr or --grad_clip, "
+                "or use --precision float32"
+            )
+        self.optimizer.step()
+        count = targets.numel()
+        row = torch.stack([loss.detach() * count, loss.new_tensor(count), balance.detach(), z.detach(), norm.detach()])
+        self._sums += row.double()
+        self._routers.add(terms, weight=count)
+        self._recurrences += steps
+        self._updates += 1
+        self.update += 1
+        self.tokens += count
+
+    def _to_device(self, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
+        inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)) for part in batch)
+        return inputs.to(self.device), targets.to(self.device)
+
+    @contextmanager
+    def _seeded_dropout(self) -> Iterator[None]:
+        """Within the block torch's generators start from (seed, update), so that a resumed run drops the same."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.config.seed, 3, self.update))
+            yield
+
+    def _autocast(self) -> torch.autocast:
+        wanted = {"auto": self.device.type == "cuda", "float32": False, "bfloat16": True}[self.config.precision]
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+    # -------------------------------------------------------------------------------------------------------- figures
+
+    def take_metrics(self) -> tuple[dict[str, float], list[RouterFigures]]:
+        """Return the metrics and each layer's router figures since the last call."""
+        total, tokens, balance, z, norm = self._sums.tolist()
+        now, updates = time.perf_counter(), self._updates
+        loss = total / tokens
+        metrics = {
+            "tokens": self.tokens,
+            "Loss/train": loss,
+            "Perplexity": math.exp(min(loss, 50.0)),
+            "Learning_Rate": self.optimizer.param_groups[0]["lr"],
+            "Loss/balance": balance / updates,
+            "Loss/z": z / updates,
+            "Grad_Norm": norm / updates,
+            "Recurrences": self._recurrences / updates,
+            "Tokens_per_Second": tokens / (now - self._since),
+        }
+        figures = self._routers.take()
+        for index, layer in enumerate(figures):
+            metrics[f"Layer_{index}/Router_Entropy"] = layer.entropy
+            metrics[f"Layer_{index}/Load_Balance_CV"] = layer.load_cv
+            metrics[f"Layer_{index}/Dead_Experts"] = layer.dead_experts
+        self._sums.zero_()
+        self._updates = self._recurrences = 0
+        self._since = now
+        return metrics, figures
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return the cross-entropy per token on at most `eval_batches` batches of validation, always the same ones."""
+        began = time.perf_counter()
+        self.model.eval()
+        total = count = 0
+        for number in range(min(self.config.eval_batches, self.valid_plan.batches_per_epoch)):
+            inputs, targets = self._to_device(self.valid_plan.batch(number))
+            with self._autocast():
+                logits = self.model(inputs).logits
+            total += float(F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum"))
+            count += targets.numel()
+        self._since += time.perf_counter() - began  # tokens per second are those of training
+        return {"Loss/valid": total / count, "Perplexity_valid": math.exp(min(total / count, 50.0))}
+
+    def save(self, path: Path, *, resumable: bool) -> None:
+        """Write a checkpoint; without the optimiser's state unless it is to be resumed from."""
+        content = {
+            "model_state_dict": self.model.state_dict(),
+            "model_config": dataclasses.asdict(self.model_config),
+            "training_config": dataclasses.asdict(self.config),
+            "data": self.data,
+            "tokenizer": self.tokenizer.json,
+            "update": self.update,
+            "total": self.total,
+            "tokens": self.tokens,
+        }
+        if resumable:
+            content["optimizer_state_dict"] = self.optimizer.state_dict()
+        save_checkpoint(path, content)

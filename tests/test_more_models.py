@@ -1,0 +1,325 @@
+"""What must hold for every MoRE variant: no look ahead, no look across, a taught router, honest sizes."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mixture_of_experts import compute_router_terms
+from more.config import MODEL_TYPES, PRESETS, RECURRENT_TYPES, ModelConfig, compute_widths, count_expert_parameters
+from more.cost import compute_recurrence_cost, count_expert_operations
+from more.model import Cache, MoreModel, compute_routing_terms, count_parameters, routing_losses
+
+TINY = {"vocab_size": 40, "d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 4, "max_length": 32}
+
+every_variant = pytest.mark.parametrize("model_type", MODEL_TYPES)
+every_top_k = pytest.mark.parametrize("top_k", [1, 2])
+every_mode = pytest.mark.parametrize("mode", ["train", "eval"])
+
+
+def build(model_type: str, seed: int = 0, **changes) -> MoreModel:
+    """Return a tiny model in float64 whose routers have made up their minds, so that experts do differ."""
+    config = ModelConfig(model_type=model_type, **{"num_recurrences": 3, **TINY, **changes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MoreModel(config).double()
+        for block in model.blocks:
+            nn.init.normal_(block.mixture.router.fc.weight)
+    return model
+
+
+def draw_tokens(batch: int, time: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 40, (batch, time), generator=torch.Generator().manual_seed(seed))
+
+
+def logits_of(model: MoreModel, tokens: torch.Tensor, **settings) -> torch.Tensor:
+    """Return logits; dropout, where active, draws the same noise in each call."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(7)
+        return model(tokens, **settings).logits
+
+
+# -------------------------------------------------------------------------------------------- what a token may see
+
+
+@every_variant
+@every_top_k
+@every_mode
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_changing_a_token_changes_no_logit_before_it(model_type, top_k, mode, dropout):
+    model = build(model_type, top_k=top_k, dropout=dropout).train(mode == "train")
+    tokens = draw_tokens(3, 20)
+    before = logits_of(model, tokens)
+    for t in (1, 12, 19):
+        changed = tokens.clone()
+        changed[:, t] = (changed[:, t] + 1 + torch.arange(3)) % 40
+        after = logits_of(model, changed)
+        torch.testing.assert_close(after[:, :t], before[:, :t], rtol=0, atol=1e-12)
+        assert (after[:, t] - before[:, t]).abs().amax(-1).min() > 1e-6
+
+
+@every_variant
+@every_top_k
+@every_mode
+def test_a_sequence_does_not_depend_on_its_batch(model_type, top_k, mode):
+    model = build(model_type, top_k=top_k, dropout=0.0).train(mode == "train")
+    tokens = draw_tokens(5, 15)
+    together = logits_of(model, tokens)
+    for row in range(5):
+        torch.testing.assert_close(logits_of(model, tokens[row : row + 1])[0], together[row], rtol=0, atol=1e-12)
+    shuffled = logits_of(model, tokens.flip(0)).flip(0)
+    torch.testing.assert_close(shuffled, together, rtol=0, atol=1e-12)
+
+
+@every_variant
+@every_top_k
+def test_padding_changes_nothing(model_type, top_k):
+    model = build(model_type, top_k=top_k).eval()
+    tokens, lengths = draw_tokens(4, 12), torch.tensor([12, 3, 7, 1])
+    out = model(tokens, lengths=lengths)
+    other = tokens.clone()
+    other[~out.mask] = 39
+    again = model(other, lengths=lengths)
+    torch.testing.assert_close(again.logits[out.mask], out.logits[out.mask], rtol=0, atol=0)
+    assert torch.equal(routing_losses(again).balance, routing_losses(out).balance)
+    for row, length in enumerate(lengths.tolist()):
+        alone = model(tokens[row : row + 1, :length]).logits[0]
+        torch.testing.assert_close(alone, out.logits[row, :length], rtol=0, atol=1e-12)
+
+
+@every_variant
+@pytest.mark.parametrize("recurrences", [1, 2, 4])
+def test_two_calls_give_one_answer_and_r_can_be_chosen_at_each(model_type, recurrences):
+    model = build(model_type).eval()
+    tokens = draw_tokens(2, 10)
+    first = logits_of(model, tokens, num_recurrences=recurrences)
+    assert torch.equal(first, logits_of(model, tokens, num_recurrences=recurrences))
+    built_so = build(model_type, num_recurrences=recurrences).eval()
+    assert torch.equal(first, logits_of(built_so, tokens))
+    differs = (first - logits_of(model, tokens, num_recurrences=3)).abs().max().item() > 1e-6
+    assert differs == (recurrences != 3 and model_type != "base")
+
+
+@every_variant
+def test_expert_attention_alone_carries_information_in_more_a(model_type):
+    """With the blocks' own attention silenced only more_a sees other tokens, and only those of the same expert."""
+    model = build(model_type, num_layers=1).eval()
+    nn.init.zeros_(model.blocks[0].attention.out.weight)
+    tokens = draw_tokens(1, 12)
+    before = model(tokens)
+    expert = before.routing[0].indices[0, :, 0]
+    t = 4
+    changed = tokens.clone()
+    changed[0, t] = (changed[0, t] + 1) % 40
+    after = model(changed)
+    moved = (after.logits - before.logits)[0].abs().amax(-1) > 1e-9
+    groups = {int(expert[t]), int(after.routing[0].indices[0, t, 0])}
+    expected = [p == t or (model_type == "more_a" and p > t and int(expert[p]) in groups) for p in range(12)]
+    assert moved.tolist() == expected
+    assert sum(expected) > 1 or model_type != "more_a"
+
+
+# ------------------------------------------------------------------------------------------------------ learning
+
+
+@every_variant
+@every_top_k
+def test_cross_entropy_alone_teaches_router_and_every_weight(model_type, top_k):
+    model = build(model_type, top_k=top_k, num_experts=2)
+    tokens = draw_tokens(4, 16)
+    F.cross_entropy(model(tokens).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    for block in model.blocks:
+        assert block.mixture.router.fc.weight.grad.abs().max() > 1e-8
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("model_type", RECURRENT_TYPES)
+def test_gradients_are_those_of_finite_differences(model_type):
+    model = build(model_type, num_layers=1, num_experts=2, top_k=2, vocab_size=11, d_model=8, dropout=0.0)
+    tokens = draw_tokens(2, 5) % 11
+
+    def loss() -> torch.Tensor:
+        out = model(tokens)
+        terms = routing_losses(out)
+        task = F.cross_entropy(out.logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        return task + 0.1 * terms.balance + 0.1 * terms.z + 1e-4 * compute_recurrence_cost(out, model.config)
+
+    loss().backward()
+    for name, parameter in model.named_parameters():
+        direction = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        with torch.no_grad():
+            parameter += 1e-5 * direction
+            up = loss()
+            parameter -= 2e-5 * direction
+            down = loss()
+            parameter += 1e-5 * direction
+        slope = (parameter.grad * direction).sum().item()
+        assert slope == pytest.approx((up - down).item() / 2e-5, rel=1e-4, abs=1e-7), name
+
+
+@every_variant
+def test_a_cyclic_text_is_learned(model_type):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MoreModel(ModelConfig(model_type=model_type, num_recurrences=2, dropout=0.0, **TINY))
+    tokens = (torch.arange(24) % 6).expand(4, -1) + torch.arange(4)[:, None]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss = F.cross_entropy(model(tokens).logits[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert 1 <= loss.exp().item() < 1.1  # perplexity
+
+
+def test_initial_loss_is_that_of_guessing_and_residual_projections_are_scaled():
+    for model_type in MODEL_TYPES:
+        config = ModelConfig(model_type=model_type, num_recurrences=2, vocab_size=500, **PRESETS["debug"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = MoreModel(config)
+        tokens = torch.randint(0, 500, (4, 64), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            loss = F.cross_entropy(model(tokens).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        assert float(loss) == pytest.approx(torch.tensor(500.0).log().item(), rel=0.06)
+        std = 0.02 * (768 / 64) ** 0.5
+        attention = model.blocks[0].attention
+        assert attention.query_key_value.weight.std().item() == pytest.approx(std, rel=0.05)
+        assert attention.out.weight.std().item() == pytest.approx(std / 2, rel=0.05)  # sqrt(2 x 2 layers)
+
+
+# --------------------------------------------------------------------------------------------- sizes and accounts
+
+
+@every_variant
+@pytest.mark.parametrize("match", ["total", "active"])
+@pytest.mark.parametrize(("preset", "vocab"), [("debug", 1000), ("standard", 50257)])
+def test_matched_models_have_the_parameters_of_base(model_type, match, preset, vocab):
+    def count(kind: str) -> dict[str, int]:
+        with torch.device("meta"):
+            config = ModelConfig(model_type=kind, vocab_size=vocab, match=match, **PRESETS[preset])
+            return count_parameters(MoreModel(config))._asdict()
+
+    found, base = count(model_type), count("base")
+    assert found[match] == pytest.approx(base[match], rel=0.02)
+    assert found["expert"] == pytest.approx(base["expert"], rel=0.02)
+
+
+@every_variant
+@every_top_k
+@pytest.mark.parametrize("match", ["none", "total"])
+def test_counts_are_those_of_the_modules(model_type, top_k, match):
+    config = ModelConfig(model_type=model_type, match=match, top_k=top_k, **{**TINY, "d_model": 32})
+    model = MoreModel(config)
+    layers = [block.mixture for block in model.blocks]
+    expert = sum(p.numel() for p in layers[0].experts.parameters()) // 4
+    counts = count_parameters(model)
+    assert counts.expert == expert == count_expert_parameters(model_type, 32, compute_widths(config))
+    assert counts.total == sum(p.numel() for p in model.parameters())
+    outside = counts.total - sum(p.numel() for layer in layers for p in layer.experts.parameters())
+    assert counts.active == outside + 2 * top_k * expert
+    assert not [name for name, _ in model.named_parameters() if "head" in name]  # the embedding is the head
+
+
+@every_variant
+@pytest.mark.parametrize("recurrences", [1, 2, 4])
+def test_operations_are_those_a_counter_finds(model_type, recurrences):
+    model = build(model_type, num_layers=1, dispatch="loop")
+    tokens = draw_tokens(2, 8)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(tokens, num_recurrences=recurrences)
+    found = counter.get_flop_counts()["MoreModel.blocks.0.mixture"][torch.ops.aten.mm] // 2  # multiply-adds
+    per_token = count_expert_operations(model.config, recurrences)
+    if model_type == "more_c":
+        per_token -= 16  # its gate is a product of vectors, which the counter does not see
+    assert found == 16 * per_token
+
+
+@every_variant
+def test_recurrence_cost_by_hand(model_type):
+    model = build(model_type, top_k=2)
+    tokens, lengths = draw_tokens(2, 6), torch.tensor([6, 2])
+    out = model(tokens, lengths=lengths)
+    expected = 0.0
+    for routed in out.routing:
+        best = routed.probs[out.mask].topk(2, dim=-1).values.sum(-1)
+        expected += best.mean().item() * count_expert_operations(model.config)
+    cost = compute_recurrence_cost(out, model.config)
+    assert cost.item() == pytest.approx(expected)
+    assert compute_recurrence_cost(out, model.config, 6).item() / cost.item() == pytest.approx(
+        count_expert_operations(model.config, 6) / count_expert_operations(model.config, 3)
+    )
+    cost.backward()
+    assert model.blocks[0].mixture.router.fc.weight.grad.abs().max() > 0
+
+
+def test_routing_terms_are_the_shared_ones():
+    out = build("base")(draw_tokens(3, 9))
+    for mine, routed in zip(compute_routing_terms(out), out.routing, strict=True):
+        for a, b in zip(mine, compute_router_terms(routed), strict=True):
+            assert torch.equal(a, b)
+        assert routed.probs.shape == (3, 9, 4)
+        assert routed.indices.shape == (3, 9, 1)
+        torch.testing.assert_close(routed.weights.amax(-1), routed.probs.amax(-1), rtol=0, atol=0)
+    layers = compute_routing_terms(out)
+    assert routing_losses(out).balance.item() == pytest.approx(sum(t.balance.item() for t in layers) / 2)
+
+
+# ------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "more_e"}, r"model_type: expected one of base, more_a.*'more_e'"),
+        ({"match": "params"}, r"match: expected one of none, total, active, found 'params'"),
+        ({"dispatch": "fast"}, r"dispatch: expected one of auto, grouped, loop"),
+        ({"num_recurrences": 0}, r"num_recurrences: expected an integer of at least 1, found 0"),
+        ({"num_layers": 1.5}, r"num_layers: expected an integer of at least 1, found 1.5"),
+        ({"num_experts": True}, r"num_experts: expected an integer"),
+        ({"top_k": 9}, r"top_k: expected 1 to 8 \(num_experts\), found 9"),
+        ({"dropout": 1.0}, r"dropout: expected a number from 0 to below 1, found 1.0"),
+        ({"dropout": "0.1"}, r"dropout: expected a number"),
+        ({"d_model": 500}, r"d_model: expected a multiple of 2 x num_heads = 16 .*found 500"),
+        ({"model_type": "more_b", "match": "active", "d_model": 16}, r"match: no width of more_b at d_model 16"),
+    ],
+)
+def test_bad_config(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**changes)
+
+
+def test_config_is_plain_data():
+    config = ModelConfig(model_type="more_c", **PRESETS["debug"])
+    assert ModelConfig(**dataclasses.asdict(config)) == config
+
+
+def test_bad_calls():
+    model = build("more_a").eval()
+    tokens = draw_tokens(2, 8)
+    with pytest.raises(ValueError, match=r"tokens: expected \(batch, time\).*\(8,\)"):
+        model(tokens[0])
+    with pytest.raises(ValueError, match=r"tokens: 0 \+ 33 exceed the longest sequence, 32"):
+        model(draw_tokens(1, 33))
+    with pytest.raises(ValueError, match=r"num_recurrences: expected an integer of at least 1, found 0"):
+        model(tokens, num_recurrences=0)
+    with pytest.raises(ValueError, match=r"lengths: expected 2 integers"):
+        model(tokens, lengths=torch.tensor([1, 2, 3]))
+    with pytest.raises(ValueError, match=r"lengths: expected 0 to 8"):
+        model(tokens, lengths=torch.tensor([1, 9]))
+    with pytest.raises(ValueError, match=r"under torch.no_grad"):
+        model(tokens, cache=Cache(model, 2, 8))
+    with torch.no_grad():
+        with pytest.raises(ValueError, match=r"cache: expected one of 2 sequences, found 3"):
+            model(tokens, cache=Cache(model, 3, 8))
+        with pytest.raises(ValueError, match=r"num_recurrences: the cache was made with 3, found 2"):
+            model(tokens, cache=Cache(model, 2, 8), num_recurrences=2)
+        with pytest.raises(ValueError, match=r"tokens: 0 \+ 8 exceed the longest sequence, 7"):
+            model(tokens, cache=Cache(model, 2, 7))
+    with pytest.raises(ValueError, match=r"capacity: expected 1 to 32"):
+        Cache(model, 2, 33)

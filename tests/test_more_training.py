@@ -1,0 +1,338 @@
+"""Training of language models: what is minimised and reported, resuming bit for bit, folders, checkpoints."""
+
+import dataclasses
+import json
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mixture_of_experts import MixtureOfExpertsPolicy, Router, RouterTerms, compute_router_terms
+from more.checkpoints import CheckpointError, check_flags, list_numbered, load_model, read_checkpoint
+from more.config import ModelConfig
+from more.model import routing_losses
+from more.monitoring import RouterSums, watch_router
+from more.runs import RunFolderError, expand_switches, run_training
+from more.settings import TrainingConfig
+from more.training import METRICS, TrainingError, compute_lr, resolve_device
+from pipeline.config import ConfigError
+from pipeline.tracking import is_metric
+from tests.more_settings import small_config, small_trainer
+
+
+def lines_of(config: TrainingConfig) -> list[dict]:
+    path = f"{config.log_dir}/{config.run_name()}/metrics.jsonl"
+    with open(path) as lines:
+        return [json.loads(line) for line in lines]
+
+
+def without_time(lines: list[dict]) -> list[dict]:
+    return [{k: v for k, v in line.items() if k != "Tokens_per_Second"} for line in lines]
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def test_flag_over_preset_over_default():
+    assert TrainingConfig().resolve().d_model == 512
+    assert TrainingConfig().resolve().data == "auto"
+    debug = TrainingConfig(preset="debug").resolve()
+    assert (debug.d_model, debug.data, debug.seq_length, debug.epochs) == (64, "embedded", 128, 1.0)
+    assert TrainingConfig(preset="debug", d_model=32, lr=1.0, seq_length=64).resolve().d_model == 32
+    assert TrainingConfig(preset="debug", updates=5).resolve().epochs is None
+    assert debug.resolve() == debug
+    documented = TrainingConfig(model_type="more_a", num_recurrences=4).resolve()
+    assert (documented.epochs, documented.batch_size, documented.lr, documented.seed) == (1.0, 4, 1e-4, 42)
+    assert (documented.seq_length, documented.log_interval, documented.run_name()) == (256, 50, "more_a_rec4")
+    assert documented.model_config(50257) == ModelConfig(model_type="more_a", num_recurrences=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"updates": 0}, "updates: expected at least 1, found 0"),
+        ({"lr": -1.0}, "lr: expected a positive number, found -1.0"),
+        ({"warmup": 2.0}, "warmup: expected a share"),
+        ({"epochs": 1.0, "updates": 3}, "exclude each other"),
+        ({"eval_interval": -1}, "eval_interval: expected at least 0"),
+    ],
+)
+def test_settings_out_of_range(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        TrainingConfig(**changes)
+
+
+def test_sizes_that_do_not_fit_are_a_config_error():
+    with pytest.raises(ConfigError, match="d_model"):
+        TrainingConfig(d_model=10).resolve().model_config(300)
+
+
+def test_a_field_may_be_a_switch():
+    names = ["sample_recurrences"]
+    assert expand_switches(["--sample_recurrences", "--lr", "1"], names) == [
+        "--sample_recurrences",
+        "true",
+        "--lr",
+        "1",
+    ]
+    assert expand_switches(["--sample-recurrences"], names) == ["--sample-recurrences", "true"]
+    assert expand_switches(["--sample_recurrences", "false"], names) == ["--sample_recurrences", "false"]
+
+
+def test_the_rate_rises_and_falls():
+    rates = [compute_lr(k, 100, 1.0, 0.1) for k in range(100)]
+    assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
+    assert rates[10] == 1.0
+    assert all(a > b for a, b in pairwise(rates[10:]))
+    assert rates[55] == pytest.approx(0.55)  # half way down a cosine from 1 to 0.1
+    assert compute_lr(100, 100, 1.0, 0.1) == pytest.approx(0.1)
+    assert compute_lr(0, 1, 1.0, 0.0) == 1.0
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="expected auto, cpu, cuda"):
+        resolve_device("nonsense")
+
+
+# --------------------------------------------------------------------------------------------------------------- update
+
+
+def test_the_reported_loss_is_the_cross_entropy_alone(tmp_path):
+    trainer = small_trainer(tmp_path, balance_weight=5.0, z_weight=2.0, dropout=0.0)
+    inputs, targets = (torch.from_numpy(part.copy()) for part in trainer.plan.batch(0))
+    with torch.no_grad():
+        output = trainer.model(inputs)
+        expected = F.cross_entropy(output.logits.flatten(0, 1), targets.flatten())
+        auxiliary = routing_losses(output)
+    trainer.run_update()
+    metrics, figures = trainer.take_metrics()
+    assert metrics["Loss/train"] == pytest.approx(float(expected), rel=1e-5)
+    assert metrics["Perplexity"] == pytest.approx(math.exp(float(expected)), rel=1e-5)
+    assert metrics["Loss/balance"] == pytest.approx(float(auxiliary.balance), rel=1e-5)
+    assert metrics["Loss/z"] == pytest.approx(float(auxiliary.z), rel=1e-5)
+    assert metrics["tokens"] == targets.numel()
+    assert len(figures) == 2
+    assert all(is_metric(name, METRICS) for name in metrics)
+
+
+def test_auxiliary_losses_are_minimised(tmp_path):
+    """With all weight on the z-loss it falls, and the cross-entropy is still reported."""
+    trainer = small_trainer(tmp_path, z_weight=100.0, lr=1e-2, updates=20)
+    seen = []
+    for _ in range(20):
+        trainer.run_update()
+        seen.append(trainer.take_metrics()[0])
+    assert seen[-1]["Loss/z"] < seen[0]["Loss/z"]
+    assert seen[-1]["Loss/train"] < 7  # log of 300 tokens is 5.7
+
+
+@pytest.mark.parametrize("model_type", ["base", "more_a", "more_b", "more_c", "more_d"])
+def test_every_variant_learns(tmp_path, model_type):
+    trainer = small_trainer(tmp_path, model_type=model_type, num_recurrences=2, lr=1e-2, updates=25, eval_batches=5)
+    before = trainer.validate()["Loss/valid"]
+    for _ in range(25):
+        trainer.run_update()
+    assert trainer.validate()["Loss/valid"] < before - 1
+    assert trainer.validate() == trainer.validate()
+
+
+def test_only_matrices_decay(tmp_path):
+    trainer = small_trainer(tmp_path)
+    decayed, others = trainer.optimizer.param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert others["weight_decay"] == 0.0
+    assert {p.dim() >= 2 for p in decayed["params"]} == {True}
+    count = sum(len(group["params"]) for group in trainer.optimizer.param_groups)
+    assert count == len(list(trainer.model.parameters()))
+
+
+def test_sampled_recurrences_are_even_repeatable_and_used(tmp_path, monkeypatch):
+    trainer = small_trainer(tmp_path, model_type="more_b", num_recurrences=3, sample_recurrences=True)
+    drawn = []
+    for trainer.update in range(400):
+        drawn.append(trainer.draw_recurrences())
+    assert set(drawn) == {1, 2, 3, 4, 5}
+    assert sum(drawn) / 400 == pytest.approx(3, abs=0.25)
+    again = small_trainer(tmp_path, model_type="more_b", num_recurrences=3, sample_recurrences=True)
+    assert [again.draw_recurrences()] == drawn[:1]
+    again.run_update()
+    assert again.take_metrics()[0]["Recurrences"] == drawn[0]
+    fixed = small_trainer(tmp_path, model_type="more_b", num_recurrences=3)
+    assert {fixed.draw_recurrences()} == {3}
+
+
+def test_a_gradient_that_is_not_finite_stops_training_with_advice(tmp_path):
+    trainer = small_trainer(tmp_path)
+    with torch.no_grad():
+        trainer.model.embedding.weight[:] = float("nan")
+    with pytest.raises(TrainingError, match=r"update 0: the gradient is not finite.*lower --lr"):
+        trainer.run_update()
+
+
+def test_bfloat16_trains_and_keeps_float32_weights(tmp_path):
+    trainer = small_trainer(tmp_path, precision="bfloat16", model_type="more_c", num_recurrences=2)
+    trainer.run_update()
+    assert math.isfinite(trainer.take_metrics()[0]["Loss/train"])
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+def test_torch_s_generator_is_left_alone(tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    trainer = small_trainer(tmp_path, dropout=0.1)
+    trainer.run_update()
+    trainer.validate()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+
+
+def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
+    changes = {"model_type": "more_d", "num_recurrences": 2, "sample_recurrences": True, "dropout": 0.2, "updates": 8}
+    whole = small_config(tmp_path / "whole", **changes)
+    assert run_training(whole, quiet=True) == 0
+    parts = small_config(tmp_path / "parts", **changes)
+    trainer = small_trainer(tmp_path / "parts", **changes)
+    folder = tmp_path / "parts" / "checkpoint_dir" / "more_d_rec2"
+    for _ in range(4):
+        trainer.run_update()
+    trainer.save(folder / "checkpoint_4.pth", resumable=True)
+    assert run_training(parts, resume=True, quiet=True) == 0
+    first = read_checkpoint(tmp_path / "whole" / "checkpoint_dir" / "more_d_rec2" / "final_model.pth")
+    second = read_checkpoint(folder / "final_model.pth")
+    assert first["tokens"] == second["tokens"]
+    for name, weight in first["model_state_dict"].items():
+        assert torch.equal(weight, second["model_state_dict"][name]), name
+    assert without_time(lines_of(whole))[2:] == without_time(lines_of(parts))
+
+
+def test_the_run_s_folder_is_protected(tmp_path, capsys):
+    config = small_config(tmp_path, checkpoint_interval=2)
+    assert run_training(config, quiet=True) == 0
+    folder = tmp_path / "checkpoint_dir" / "base_rec1"
+    # Of the checkpoints to resume from, the newest is kept.
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint_4.pth", "final_model.pth"]
+    assert run_training(config) == 0
+    assert "complete (6 updates)" in capsys.readouterr().out
+    with pytest.raises(RunFolderError, match=r"lr is 0\.001 there, 0\.5 here"):
+        run_training(dataclasses.replace(config, lr=0.5), resume=True)
+    (folder / "final_model.pth").unlink()
+    with pytest.raises(RunFolderError, match="pass --resume to continue it"):
+        run_training(config, quiet=True)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        run_training(config, resume=True, overwrite=True)
+    assert run_training(dataclasses.replace(config, lr=0.5), overwrite=True, quiet=True) == 0
+    assert [line["update"] for line in lines_of(config)] == [2, 4, 6]
+    assert read_checkpoint(folder / "final_model.pth")["training_config"]["lr"] == 0.5
+
+
+def test_resuming_with_other_data_is_refused(tmp_path):
+    trainer = small_trainer(tmp_path)
+    folder = tmp_path / "checkpoint_dir" / "base_rec1"
+    trainer.data["digest"] = "of other files"
+    trainer.save(folder / "checkpoint_1.pth", resumable=True)
+    with pytest.raises(ConfigError, match="the data or the tokenizer is not what the run began with"):
+        run_training(small_config(tmp_path), resume=True, quiet=True)
+
+
+def test_validation_and_metrics_are_logged(tmp_path):
+    config = small_config(tmp_path, eval_interval=3)
+    run_training(config, quiet=True)
+    lines = lines_of(config)
+    assert [line["update"] for line in lines] == [2, 3, 4, 6]
+    assert [line["update"] for line in lines if "Loss/valid" in line] == [3, 6]
+    loads = lines[0]["Layer_1/Expert_Load_Distribution"]
+    assert len(loads) == 3
+    assert sum(loads) == pytest.approx(1)
+    assert all(is_metric(name, METRICS) for line in lines for name in line if name != "update")
+
+
+# ---------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_a_checkpoint_is_all_that_is_needed(tmp_path):
+    trainer = small_trainer(tmp_path, model_type="more_b", num_recurrences=2)
+    trainer.run_update()
+    path = tmp_path / "model.pth"
+    trainer.save(path, resumable=False)
+    assert "optimizer_state_dict" not in torch.load(path, weights_only=True)
+    loaded = load_model(path)
+    assert loaded.model.config == trainer.model_config
+    assert not loaded.model.training
+    assert loaded.tokenizer.digest == trainer.tokenizer.digest
+    assert (loaded.update, loaded.tokens) == (1, trainer.tokens)
+    tokens = torch.tensor([[1, 2, 3]])
+    trainer.model.eval()
+    assert torch.equal(loaded.model(tokens).logits, trainer.model(tokens).logits)
+    check_flags(loaded, path, {"model_type": "more_b", "num_recurrences": None})
+    with pytest.raises(ConfigError, match=r"num_recurrences: 4 was given, and .*model.pth was trained with 2"):
+        check_flags(loaded, path, {"num_recurrences": 4})
+
+
+def test_checkpoints_that_cannot_be_used(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(tmp_path / "none.pth")
+    path = tmp_path / "broken.pth"
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="empty, damaged"):
+        load_model(path)
+    torch.save({"policy_state_dict": {}}, path)
+    with pytest.raises(CheckpointError, match="language model"):
+        load_model(path)
+    trainer = small_trainer(tmp_path)
+    trainer.save(path, resumable=False)
+    content = read_checkpoint(path)
+    torch.save({**content, "schema_version": 99}, path)
+    with pytest.raises(CheckpointError, match="schema_version 1, found 99"):
+        load_model(path)
+    torch.save({**content, "model_config": {**content["model_config"], "d_model": 32}}, path)
+    with pytest.raises(CheckpointError, match="do not fit together"):
+        load_model(path)
+
+
+def test_numbered_checkpoints_are_ordered_as_numbers(tmp_path):
+    for update in (250, 1000, 30):
+        (tmp_path / f"checkpoint_{update}.pth").touch()
+    (tmp_path / "checkpoint_x.pth").touch()
+    assert [path.name for path in list_numbered(tmp_path)] == [f"checkpoint_{n}.pth" for n in (30, 250, 1000)]
+
+
+# ----------------------------------------------------------------------------------------------------------- monitoring
+
+
+def terms(load: list[float]) -> RouterTerms:
+    values = torch.tensor(load)
+    return RouterTerms(values, values, torch.tensor(0.5), torch.tensor(1.0), torch.tensor(2.0))
+
+
+def test_figures_of_a_router_by_hand():
+    even = watch_router(terms([0.25] * 4))
+    assert (even.load_cv, even.dead_experts, even.entropy) == (0.0, 0, 0.5)
+    alone = watch_router(terms([1.0, 0.0, 0.0, 0.0]))
+    assert alone.load_cv == pytest.approx(math.sqrt(3))
+    assert alone.dead_experts == 3
+    assert watch_router(terms([0.5, 0.48, 0.02])).dead_experts == 1
+
+
+def test_figures_are_averaged_by_weight():
+    sums = RouterSums()
+    assert sums.take() == []
+    sums.add([terms([1.0, 0.0])], weight=3)
+    sums.add([terms([0.0, 1.0])], weight=1)
+    assert sums.take()[0].load == pytest.approx((0.75, 0.25))
+    assert sums.take() == []
+
+
+def test_the_same_figures_watch_routers_of_both_sides():
+    generator = torch.Generator().manual_seed(0)
+    language = Router(8, 0, 4, recurrent=False, top_k=1)
+    policy = MixtureOfExpertsPolicy(6, 8, [[0, 4, 4]], 5, 7, lang_dim=2).moe_layers[0].router
+    for router, experts in ((language, 4), (policy, 3)):
+        figures = watch_router(compute_router_terms(router(torch.randn(10, 8, generator=generator))))
+        assert len(figures.load) == experts
+        assert sum(figures.load) == pytest.approx(1)
+        assert 0 <= figures.entropy <= math.log(experts) + 1e-6
