@@ -78,8 +78,10 @@ class VectorStep:
     @classmethod
     def zeros(cls, num_envs: int, record: bool = False) -> "VectorStep":
         """A step of `num_envs` inactive slots, to be filled in; with facts if `record`."""
-        arrays = {name: np.zeros((num_envs, *shape), dtype) for name, shape, dtype in STEP_FIELDS}
-        return cls(**arrays, facts=StepFacts.empty(num_envs) if record else None)
+        step = cls.__new__(cls)  # without the checks of shapes, which these arrays need not pass at every step
+        fields = {name: np.zeros((num_envs, *shape), dtype) for name, shape, dtype in STEP_FIELDS}
+        step.__dict__.update(fields, ended=(), facts=StepFacts.empty(num_envs) if record else None)
+        return step
 
 
 STEP_FIELDS = [

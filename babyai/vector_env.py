@@ -21,9 +21,10 @@ from typing import Any, Literal
 import numpy as np
 
 from babyai.compiled.core import build_compiled_core
+from babyai.compiled.slots import FINE, TOO_NARROW, note_actions, show_slots
 from babyai.expert import ExpertError
 from babyai.level_seeds import SeedList, SeedStreams
-from babyai.plain_core import NO_LABEL, PlainCore
+from babyai.plain_core import PlainCore
 from babyai.simulator import NUM_ACTIONS, Outcome
 from babyai.steps import EpisodeEnd, VectorStep
 
@@ -109,7 +110,6 @@ class VectorEnv:
         self.counters = {"levels_started": 0, "levels_unsolvable": 0, "steps": 0, "steps_unlabelled": 0}
         self.unsolvable_seeds: list[int] = []
         # Of each slot
-        self._slots = np.arange(num_envs)
         self._active = np.zeros(num_envs, bool)
         self._started = np.zeros(num_envs, np.int64)  # levels
         self._seeds = np.full(num_envs, -1, np.int64)
@@ -133,16 +133,11 @@ class VectorEnv:
             ValueError: wrong shape, type or range.
             ExpertError: too many unsolvable levels in a row.
         """
-        chosen = self._check_actions(actions)
+        chosen = self._note_actions(actions)
         result = VectorStep.zeros(self.num_envs, self.record)
-        active = self._active
-        self.counters["steps"] += int(np.count_nonzero(active))
-        if self._taken.max() == self._actions.shape[1]:
-            self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
-        self._actions[self._slots, self._taken] = chosen
-        self._taken += active
-        rewards = self._core.step(chosen, active, result)
-        over = np.flatnonzero(result.outcome).tolist()
+        self.counters["steps"] += int(np.count_nonzero(self._active))
+        rewards = self._core.step(chosen, self._active, result)
+        over = result.outcome.nonzero()[0].tolist()
         if not over:
             return self._observe(result)
         ended = []
@@ -231,14 +226,18 @@ class VectorEnv:
         names = ("task_id", "num_envs", "max_steps", "plan_every", "label")
         return {name: getattr(self, name) for name in names}
 
-    def _check_actions(self, actions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def _note_actions(self, actions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Take the actions into the histories of the running episodes; return them as int64 (N,)."""
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
             raise ValueError(f"actions: expected ints ({self.num_envs},), found {actions.dtype} {actions.shape}")
-        chosen = np.where(self._active, actions, 0)
-        if chosen.min() < 0 or chosen.max() >= NUM_ACTIONS:
-            slot = int(np.flatnonzero((chosen < 0) | (chosen >= NUM_ACTIONS))[0])
-            raise ValueError(f"actions[{slot}]: expected 0..{NUM_ACTIONS - 1}, found {chosen[slot]}")
+        chosen = np.ascontiguousarray(actions, np.int64)
+        found = note_actions(chosen, self._active, self._actions, self._taken, NUM_ACTIONS)
+        while found == TOO_NARROW:
+            self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+            found = note_actions(chosen, self._active, self._actions, self._taken, NUM_ACTIONS)
+        if found != FINE:
+            raise ValueError(f"actions[{found}]: expected 0..{NUM_ACTIONS - 1}, found {chosen[found]}")
         return chosen
 
     def _start_levels(self, slots: list[int]) -> None:
@@ -292,14 +291,18 @@ class VectorEnv:
         """Fills in what the slots show now."""
         active = self._active
         self._core.observe(active, result)
-        result.active[:] = active
-        np.multiply(self._mission_id, active, out=result.mission_id)
-        np.logical_and(active, self._taken == 0, out=result.episode_start)
-        if self.label:
-            labels = self._core.labels
-            np.logical_and(active, labels != NO_LABEL, out=result.expert_valid)
-            np.multiply(labels, result.expert_valid, out=result.expert_action)
-            self.counters["steps_unlabelled"] += int(np.count_nonzero(active & ~result.expert_valid))
+        self.counters["steps_unlabelled"] += show_slots(
+            active,
+            self._core.labels,
+            self._taken,
+            self._mission_id,
+            self.label,
+            result.active,
+            result.mission_id,
+            result.episode_start,
+            result.expert_action,
+            result.expert_valid,
+        )
         if ended:
             object.__setattr__(result, "ended", ended)
         return result
