@@ -29,8 +29,9 @@ with app.setup(hide_code=True):
         try_draw,
         try_results,
     )
+    from plotting.replicates import find_settings, try_join
     from plotting.style import save_figure
-    from plotting.views import draw_results_view
+    from plotting.views import OTHER_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
 
     TABS = {
         "Success and cost": "success_lpc",
@@ -38,6 +39,7 @@ with app.setup(hide_code=True):
         "Price of complexity": "alpha",
         "Tasks": "tasks",
         "Heatmaps": "across_tasks",
+        "Routing over runs": "over_runs",
     }
 
 
@@ -150,12 +152,45 @@ def _(all_views, places, tabs):
 
 
 @app.cell(hide_code=True)
-def _(all_views, caches_field, drawn, tabs):
+def _(all_views, places, tabs):
+    _settings = {}
+    if all_views or tabs.value == "Routing over runs":
+        _settings = {setting.label: setting for setting in find_settings(places)[0]}
+    setting_field = mo.ui.dropdown(
+        _settings, next(iter(_settings), None), label="Runs", searchable=True, full_width=True
+    )
+    setting_field if _settings else None
+    return (setting_field,)
+
+
+@app.cell(hide_code=True)
+def _(setting_field):
+    joined, joined_problem = None, "No runs that differ in trial or seed only have a cache each: train more seeds."
+    if setting_field.value is not None:
+        joined, joined_problem = try_join(setting_field.value)
+    return joined, joined_problem
+
+
+@app.cell(hide_code=True)
+def _(joined):
+    _views = [view for view in list_views(joined) if view in OTHER_VIEWS] if joined is not None else []
+    view_field = mo.ui.dropdown(_views, next(iter(_views), None), label="View")
+    view_field if _views else None
+    return (view_field,)
+
+
+@app.cell(hide_code=True)
+def _(all_views, caches_field, drawn, joined, joined_problem, setting_field, tabs, view_field):
     figures, _blocks = {}, []
     for _tab in TABS if all_views else [tabs.value]:
         if _tab == "Heatmaps":
             _drawn = {"routing_heatmap_across_tasks": plot_task_heatmaps(*try_caches(caches_field.value))}
             _problem = ""
+        elif _tab == "Routing over runs":
+            _drawn, _problem = {}, joined_problem
+            if view_field.value is not None:
+                _drawn, _problem = try_draw(lambda: draw_view(joined, view_field.value, ViewOptions()))
+                _drawn = {f"{setting_field.value.folder}_{name}": figure for name, figure in _drawn.items()}
         else:
             _drawn, _problem = try_draw(lambda view=TABS[_tab]: draw_results_view(drawn, view))
         figures |= _drawn

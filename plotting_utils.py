@@ -48,6 +48,7 @@ from plotting.relations import (
     plot_distance_profiles,
     plot_specialisation,
 )
+from plotting.replicates import join_runs
 from plotting.runs import collect_runs, group_settings, pareto_front
 from plotting.statistics import group_means, mean_interval, share_interval
 from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, expert_labels, figure_style, save_figure
@@ -84,6 +85,7 @@ __all__ = [
     "group_means",
     "group_routing_data",
     "group_settings",
+    "join_runs",
     "list_views",
     "mean_interval",
     "pareto_front",

@@ -32,7 +32,7 @@ with app.setup(hide_code=True):
     from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
     from plotting.style import save_figure
     from plotting.temporal import find_events
-    from plotting.views import ViewOptions, choose_episode, draw_view, list_views
+    from plotting.views import ViewOptions, draw_view, list_views
 
     CACHE, FRESH = "use cache", "evaluate afresh"
     TABS = {
@@ -235,7 +235,7 @@ def _(data):
 @app.cell(hide_code=True)
 def _(data):
     _last = len(data.episodes) - 1
-    episode_field = mo.ui.number(0, _last, 1, choose_episode(data), label=f"Episode (0 to {_last:,})")
+    episode_field = mo.ui.number(0, _last, 1, data.typical_episode, label=f"Episode (0 to {_last:,})")
     return (episode_field,)
 
 

@@ -2,27 +2,34 @@
 
     python -m benchmarks.figures --cache evaluation_cache/BabyAI-GoToObjMazeS4R2-v0/trial_1/seed_0/routing_data.json
 
-The episodes of the given cache are repeated until there are as many steps as asked for; the copy is written to a
-temporary folder, read back, and drawn without a display.
+The episodes of the given cache are repeated until there are as many steps as asked for; the result is written to a
+temporary folder, read back, and drawn without a display. "Open" is a new process that runs all of `routing_viz.py`, as
+one sees it on opening: imports, the cache, the picture of a level, the first figure as PNG.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_table, parse_positive, write_results
-from pipeline.cache import Cache, read_cache, write_cache
+from pipeline.cache import Cache, cache_path, read_cache, write_cache
+from pipeline.cache_copy import COPY_NAME
 from pipeline.records import EpisodeTable, RoutingTable
 from plotting.aggregate import aggregate_routing_by_position, get_available_analyses, group_routing_data
+from plotting.browsing import find_examples
 from plotting.data import as_routing_data
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 
+_ROOT = Path(__file__).parents[1]
 _ADDED = {"schema_version", "num_steps", "num_actions", "unknown_columns", "num_episodes", "metrics"}
 
 
@@ -34,15 +41,49 @@ def repeat_episodes(cache: Cache, steps: int) -> tuple[RoutingTable, EpisodeTabl
     return routing, episodes
 
 
-def measure(work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Return the median wall-clock and CPU seconds of some calls."""
+def measure(
+    work: Callable[[], object], repeats: int, prepare: Callable[[], object] | None = None
+) -> tuple[float, float]:
+    """Return the median wall-clock and CPU seconds of some calls, those of the processes that they start included.
+
+    Args:
+        work: What is measured.
+        repeats: How often.
+        prepare: Called before each, not measured.
+    """
     wall, cpu = [], []
     for _ in range(repeats):
-        started = time.perf_counter(), time.process_time()
+        if prepare is not None:
+            prepare()
+        started = time.perf_counter(), _cpu_seconds()
         work()
         wall.append(time.perf_counter() - started[0])
-        cpu.append(time.process_time() - started[1])
+        cpu.append(_cpu_seconds() - started[1])
     return statistics.median(wall), statistics.median(cpu)
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in used)
+
+
+def open_notebook(cache_dir: Path) -> None:
+    """Run `routing_viz.py` to its first figure in a new process."""
+    flags = ["--cache_dir", str(cache_dir), "--checkpoint_dir", str(cache_dir / "none")]
+    command = [sys.executable, str(_ROOT / "routing_viz.py"), "--", *flags]
+    subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
+
+
+def regroup(cache: Cache, name: str) -> None:
+    """Do what changing the grouping does: groups, a picture of an example level of each, the figure as PNG."""
+    from pipeline.scenes import render_examples
+
+    data = as_routing_data(cache)
+    group_routing_data(data, name)
+    examples = find_examples(data, name)
+    pictures, _ = render_examples(cache, examples)
+    missions = {example.key: example.mission for example in examples if example.key in pictures}
+    plot_grouped_routing(data, name, pictures, missions).savefig(io.BytesIO(), dpi=100)
 
 
 def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
@@ -50,17 +91,24 @@ def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
     routing, episodes = repeat_episodes(cache, steps)
     header = {key: value for key, value in cache.header.items() if key not in _ADDED and not key.endswith("_names")}
     header["expert_hidden_sizes"] = routing.expert_hidden_sizes
+    header.setdefault("task_id", "BabyAI-GoToObj-v0")
     rows: list[dict[str, float | str]] = []
 
-    def add(what: str, work: Callable[[], object]) -> None:
-        seconds, cpu = measure(work, repeats)
+    def add(what: str, work: Callable[[], object], prepare: Callable[[], object] | None = None) -> None:
+        seconds, cpu = measure(work, repeats, prepare)
         rows.append({"what": what, "seconds": seconds, "cpu_seconds": cpu})
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "routing_data.json"
+        path = cache_path(folder, header["task_id"], 1)
         add("write the cache", lambda: write_cache(path, header=header, metrics={}, episodes=episodes, routing=routing))
-        add("read the cache", lambda: read_cache(path))
+        copy = path.with_name(COPY_NAME)
+        remove = lambda: copy.unlink(missing_ok=True)  # noqa: E731
+        add("read the JSON, leave the binary copy", lambda: read_cache(path), remove)
+        add("read the binary copy", lambda: read_cache(path))
         read = read_cache(path)
+        add("open routing_viz.py, the JSON alone", lambda: open_notebook(Path(folder)), remove)
+        add("open routing_viz.py, with the copy", lambda: open_notebook(Path(folder)))
+        add("open routing_viz.py, no cache", lambda: open_notebook(Path(folder) / "none"))
     data = as_routing_data(read)
     groupings = [name for name in get_available_analyses(data) if name != "overall"]
     add("aggregate by position", lambda: aggregate_routing_by_position(as_routing_data(read)))
@@ -68,9 +116,8 @@ def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
     for name in groupings:
         add(f"group by {name}", lambda name=name: group_routing_data(as_routing_data(read), name))
     add("overall figure, as PNG", lambda: plot_overall_routing(data).savefig(io.BytesIO(), dpi=100))
-    for name in groupings[:1]:
-        figure = lambda name=name: plot_grouped_routing(data, name).savefig(io.BytesIO(), dpi=100)  # noqa: E731
-        add(f"figure by {name}, as PNG", figure)
+    for name in groupings:
+        add(f"change to {name}: group, pictures, PNG", lambda name=name: regroup(read, name))
     return rows
 
 

@@ -24,10 +24,10 @@ from babyai.render import ReplayError, render_level, replay_frames
 from pipeline.cache import Cache, CacheError, read_cache
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
-from pipeline.film_episodes import FilmEpisode, FilmError, choose_episode, film_bot, film_cached, film_checkpoint
+from pipeline.film_episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
 from pipeline.film_files import check_format, write_film
 from pipeline.film_frames import FilmCanvas
-from pipeline.records import SUCCESS
+from pipeline.records import SUCCESS, choose_episode
 
 GRID_INCHES = 4.0
 MAX_AUTO_TILE = 48
@@ -152,6 +152,8 @@ def run(settings: FilmSettings, *, output: str, checkpoint: str | None, cache: s
 
 def _film_of_cache(cache: Cache, episode: int | None, task_id: str | None) -> FilmEpisode:
     if episode is None:
+        if not len(cache.episodes):
+            raise FilmError(f"{cache.path}: expected at least one episode, found none")
         episode = choose_episode(cache.episodes)
         kind = "a success" if cache.episodes.outcome[episode] == SUCCESS else "no success is there, so an episode"
         print(f"episode {episode}: {kind} of median length ({cache.episodes.steps[episode]} steps)")

@@ -17,9 +17,8 @@ from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
 from babyai.level_seeds import EVALUATION_SEED, SeedList, evaluation_seeds
 from babyai.levels import resolve_task_id
 from babyai.render import replay
-from babyai.vector_env import VectorEnv
 from pipeline.cache import Cache
-from pipeline.records import OUTCOME_NAMES, SUCCESS, EpisodeTable, RoutingTable
+from pipeline.records import OUTCOME_NAMES, EpisodeTable, RoutingTable
 from plotting.style import ACTION_NAMES, DIRECTION_NAMES
 
 
@@ -112,20 +111,6 @@ def film_checkpoint(
     return _from_tables(task_id, limit, player, found.episodes, 0, found.routing)
 
 
-def choose_episode(episodes: EpisodeTable) -> int:
-    """Return the row of a typical episode: a success of median length, or if there is none, any of median length.
-
-    Raises:
-        FilmError: If there are no episodes.
-    """
-    if not len(episodes):
-        raise FilmError("expected at least one episode, found none")
-    rows = np.flatnonzero(episodes.outcome == SUCCESS)
-    rows = rows if len(rows) else np.arange(len(episodes))
-    by_length = rows[np.argsort(episodes.steps[rows], kind="stable")]
-    return int(by_length[(len(by_length) - 1) // 2])
-
-
 def film_cached(cache: Cache, episode: int, task_id: str | None = None) -> FilmEpisode:
     """Return an episode of a cache. The level is made again and the stored actions are taken: torch is not needed.
 
@@ -172,6 +157,8 @@ def film_bot(task_id: str, level_seed: int | None = None, *, max_steps: int | No
         FilmError: If there is no such level, or the bot has no idea how to begin.
         UnknownTaskError: If there is no such task.
     """
+    from babyai.vector_env import VectorEnv  # takes a while to import, and the other films need none
+
     task_id = resolve_task_id(task_id)
     seed = evaluation_seeds(EVALUATION_SEED, 1)[0] if level_seed is None else level_seed
     env = VectorEnv(task_id, 1, SeedList([seed]), max_steps=max_steps, record=True)

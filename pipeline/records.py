@@ -39,6 +39,7 @@ __all__ = [
     "EpisodeTable",
     "EpisodeWindow",
     "RoutingTable",
+    "choose_episode",
     "compute_metrics",
     "describe_metrics",
     "iter_records",
@@ -234,6 +235,28 @@ def _mean_lpc(episodes: EpisodeTable, rows: np.ndarray) -> float | None:
     means = episodes.mean_lpc[rows].tolist()
     # The exact sum, so that the order of the episodes does not show in the last bit.
     return math.fsum(mean * count for mean, count in zip(means, steps, strict=True)) / sum(steps)
+
+
+def choose_episode(episodes: EpisodeTable, steps: np.ndarray | None = None) -> int:
+    """Return the row of a typical episode: a success of median length, or if there is none, any of median length.
+
+    Of an even number the shorter of the two in the middle; equally long ones keep their order.
+
+    Args:
+        episodes: To choose from.
+        steps: (n,), lengths other than `episodes.steps`, such as those of what was recorded; 0 is not to be chosen.
+
+    Raises:
+        ValueError: If there is no episode.
+    """
+    lengths = episodes.steps if steps is None else np.asarray(steps)
+    rows = np.arange(len(episodes)) if steps is None else np.flatnonzero(lengths > 0)
+    if not len(rows):
+        raise ValueError("expected at least one episode with steps, found none")
+    successes = rows[episodes.outcome[rows] == SUCCESS]
+    rows = successes if len(successes) else rows
+    by_length = rows[np.argsort(lengths[rows], kind="stable")]
+    return int(by_length[(len(by_length) - 1) // 2])
 
 
 # ----------------------------------------------------------------------------------------------------------- records

@@ -59,12 +59,12 @@ def render_routing_heatmap(
     if isinstance(avg_routing_by_pos, PositionAverages):
         visits = avg_routing_by_pos.visits if visits is None else visits
         avg_routing_by_pos = avg_routing_by_pos.routing
-    colors = {}
-    for position, layers in avg_routing_by_pos.items():
+    for layers in avg_routing_by_pos.values():
         if layer_name not in layers:
             raise ValueError(f"layer_name: expected one of {', '.join(layers) or 'none'}, found {layer_name!r}")
-        colors[position] = routing_color(layers[layer_name])
-    return _render(ax, colors, grid_info, visits, min_visits, show_counts)
+    weights = [layers[layer_name] for layers in avg_routing_by_pos.values()]
+    colors = routing_colors(np.array(weights)) if weights else np.zeros((0, 3))
+    return _render(ax, list(avg_routing_by_pos), colors, grid_info, visits, min_visits, show_counts)
 
 
 def render_lpc_heatmap(
@@ -95,26 +95,32 @@ def render_lpc_heatmap(
         avg_lpc_by_pos = avg_lpc_by_pos.lpc
     scale = compute_lpc_scale(avg_lpc_by_pos.values())
     mappable = lpc_mappable(scale[0] if vmin is None else vmin, scale[1] if vmax is None else vmax)
-    colors = {p: mappable.to_rgba(v)[:3] if np.isfinite(v) else None for p, v in avg_lpc_by_pos.items()}
-    return _render(ax, colors, grid_info, visits, min_visits, show_counts)
+    values = np.array(list(avg_lpc_by_pos.values()), np.float64)
+    colors = np.where(np.isfinite(values)[:, None], mappable.to_rgba(values)[:, :3], np.nan)
+    return _render(ax, list(avg_lpc_by_pos), colors, grid_info, visits, min_visits, show_counts)
 
 
 def render_visits_heatmap(ax: Axes, visits: Mapping[Position, int], grid_info: GridInfo) -> ScalarMappable:
     """Draw the number of steps at each cell, on a logarithmic scale; returns what a colour bar needs."""
     least, most = min(visits.values(), default=1), max(visits.values(), default=1)
     mappable = ScalarMappable(LogNorm(least, max(most, 2 * least)), "magma_r")
-    _render(ax, {p: mappable.to_rgba(n)[:3] for p, n in visits.items()}, grid_info, None, 0, False)
+    colors = mappable.to_rgba(np.array(list(visits.values()), np.float64))[:, :3]
+    _render(ax, list(visits), colors, grid_info, None, 0, False)
     return mappable
 
 
-def routing_color(weights: np.ndarray) -> tuple[float, float, float] | None:
-    """Return the colour of mean routing weights (E,), None if they are not numbers."""
+def routing_colors(weights: np.ndarray) -> np.ndarray:
+    """Return the colours of mean routing weights (n, E), RGB (n, 3); NaN where they are not numbers."""
     weights = np.asarray(weights, dtype=np.float64)
-    if not np.isfinite(weights).all():
-        return None
-    expert, least = int(weights.argmax()), 1.0 / len(weights)
-    intensity = 1.0 if len(weights) == 1 else (float(weights[expert]) - least) / (1.0 - least)
-    return expert_cmap(expert)(min(max(intensity, 0.0), 1.0))[:3]
+    count = weights.shape[1]
+    known = np.isfinite(weights).all(axis=1)
+    expert, least = np.where(known, weights.argmax(axis=1), -1), 1.0 / count
+    intensity = np.clip((weights.max(axis=1) - least) / (1.0 - least), 0.0, 1.0) if count > 1 else np.ones(len(weights))
+    colors = np.full((len(weights), 3), np.nan)
+    for number in np.unique(expert[known]).tolist():
+        rows = expert == number
+        colors[rows] = expert_cmap(number)(intensity[rows])[:, :3]
+    return colors
 
 
 def compute_lpc_scale(values: Iterable[float]) -> tuple[float, float]:
@@ -137,32 +143,34 @@ def lpc_mappable(vmin: float, vmax: float) -> ScalarMappable:
 
 def _render(
     ax: Axes,
-    colors: Mapping[Position, tuple[float, float, float] | None],
+    positions: Sequence[Position],
+    colors: np.ndarray,
     grid_info: GridInfo,
     visits: Mapping[Position, int] | None,
     min_visits: int,
     show_counts: bool,
 ) -> Axes:
+    """Draw cells at positions in their colours (n, 3); NaN is a value that is not known."""
     cells = ground_colors(grid_info)
-    for (x, y), color in colors.items():
+    for (x, y), color, known in zip(positions, colors, np.isfinite(colors).all(axis=1).tolist(), strict=True):
         row, column = y - grid_info["y_min"], x - grid_info["x_min"]
         inside = 0 <= row < cells.shape[0] and 0 <= column < cells.shape[1]
         if not inside:
             raise ValueError(f"grid_info: expected bounds around all positions, found ({x}, {y}) outside of them")
-        cells[row, column] = to_rgb(UNVISITED_COLOR) if color is None else color
-        if color is None:
+        cells[row, column] = color if known else to_rgb(UNVISITED_COLOR)
+        if not known:
             ax.text(x, y, "?", ha="center", va="center", fontsize=7, color="#CC3311")
     draw_cells(ax, cells, grid_info)
     draw_doors_and_rooms(ax, grid_info)
-    known = {} if visits is None else {p: n for p, n in visits.items() if p in colors}
-    rare = [Rectangle((x - 0.5, y - 0.5), 1, 1) for (x, y), n in known.items() if n < min_visits]
+    counts = {} if visits is None else {p: visits[p] for p in positions if p in visits}
+    rare = [Rectangle((x - 0.5, y - 0.5), 1, 1) for (x, y), n in counts.items() if n < min_visits]
     if rare:
         ax.add_collection(
             PatchCollection(rare, facecolor="none", edgecolor=(1, 1, 1, 0.9), hatch=_HATCH, linewidth=0), autolim=False
         )
     size = count_font_size(ax, grid_info)
     if show_counts and size >= _LEAST_FONT:
-        for (x, y), n in known.items():
+        for (x, y), n in counts.items():
             row, column = y - grid_info["y_min"], x - grid_info["x_min"]
             dark = float(cells[row, column] @ (0.299, 0.587, 0.114)) < 0.6
             ax.text(x, y, short_count(n), ha="center", va="center", fontsize=size, color="white" if dark else "black")

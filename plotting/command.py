@@ -2,6 +2,7 @@
 
 python plotting_utils.py --cache evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed_0/routing_data.json --view overall
 python plotting_utils.py --all_caches evaluation_cache --view starting_room,paths --formats png,pdf
+python plotting_utils.py --all_caches evaluation_cache --over_runs --view events,entropy,distances
 python plotting_utils.py --results evaluation_results.csv --view success_lpc,learning,alpha,tasks
 """
 
@@ -12,15 +13,18 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
-from pipeline.cache import FILE_NAME, Cache, CacheError, CacheLocation, cache_path, find_caches, read_cache
+from pipeline.cache import FILE_NAME, CacheError, CacheLocation, cache_path, find_caches, read_cache
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
 from pipeline.results import ResultsError, read_results
 from plotting.browsing import choose_places, label_place, plot_path, plot_task_heatmaps
 from plotting.cells import MIN_VISITS
+from plotting.data import RoutingData, as_routing_data
+from plotting.replicates import find_settings
 from plotting.style import save_figure
 from plotting.views import CACHE_VIEWS, RESULT_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
 
@@ -30,7 +34,9 @@ ACROSS = "across_tasks"
 SWITCHES = {
     "list": "Draw nothing; say which views there are.",
     "show_counts": "Write the number of steps into the cells of heatmaps.",
+    "over_runs": "Draw the runs of --all_caches that differ in trial or seed only as one; the run is then the unit.",
 }
+T = TypeVar("T")
 _FORMATS = ("png", "pdf", "svg")
 _NAMES = re.compile(rf".*?([^/]+)/trial_(\d+)(?:/seed_(\d+))?(?:/update_(\d+))?/{re.escape(FILE_NAME)}")
 
@@ -47,7 +53,7 @@ class PlotSettings:
             success_lpc.
         formats: Of the files: png (300 dpi), pdf, svg; with commas between them.
         output_dir: Folder of the figures.
-        episode: Of the view episode; by default one in which much happens.
+        episode: Of the view episode; by default a success of median length.
         event: Of the view events; by default each that happens.
         before: Steps shown before an event.
         after: Steps shown after it.
@@ -106,9 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings, switches = parse_command(
             "Draw routing and results without a display.", PlotSettings, argv, switches=SWITCHES
         )
+        if switches["over_runs"] and settings.all_caches is None:
+            raise ConfigError(
+                "over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting"
+            )
         if settings.results is not None:
             return _run_results(settings, listing=switches["list"])
-        return _run_caches(settings, listing=switches["list"], show_counts=switches["show_counts"])
+        run = _run_settings if switches["over_runs"] else _run_caches
+        return run(settings, listing=switches["list"], show_counts=switches["show_counts"])
     except (ConfigError, CacheError, ResultsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -128,21 +139,47 @@ def _run_results(settings: PlotSettings, *, listing: bool) -> int:
     return 0
 
 
+def _view_options(settings: PlotSettings, show_counts: bool) -> ViewOptions:
+    names = ("episode", "event", "before", "after", "min_visits")
+    return ViewOptions(**{name: getattr(settings, name) for name in names}, show_counts=show_counts)
+
+
+def _find_caches(folder: str) -> list[CacheLocation]:
+    places = find_caches(folder)
+    if not places:
+        raise ConfigError(f"{folder}: holds no caches; `python batch_eval.py` writes them")
+    return places
+
+
+def _run_settings(settings: PlotSettings, *, listing: bool, show_counts: bool) -> int:
+    """Draw the runs of each setting together, into a folder named by their trials and seeds."""
+    found, notes = find_settings(_find_caches(settings.all_caches))
+    for note in notes:
+        print(f"skipped: {note}", file=sys.stderr)
+    if not found:
+        raise ConfigError(
+            f"{settings.all_caches}: expected runs that differ in trial or seed only, found none; train more seeds"
+        )
+    failed = 0
+    for setting in _progress(found, False):
+        try:
+            data = setting.load()
+            if listing:
+                tqdm.write(f"{setting.label}: {', '.join(list_views(data))}")
+                continue
+            folder = Path(settings.output_dir) / setting.task_id / setting.folder
+            _draw_cache(data, setting.label, folder, settings, _view_options(settings, show_counts), False)
+        except ValueError as error:
+            tqdm.write(f"failed: {setting.label}: {error}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
 def _run_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> int:
-    if settings.cache is not None:
-        places: list[CacheLocation | Path] = [locate_cache(settings.cache)]
-    else:
-        places = list(find_caches(settings.all_caches))
-        if not places:
-            raise ConfigError(f"{settings.all_caches}: holds no caches; `python batch_eval.py` writes them")
-    options = ViewOptions(
-        episode=settings.episode,
-        event=settings.event,
-        before=settings.before,
-        after=settings.after,
-        min_visits=settings.min_visits,
-        show_counts=show_counts,
+    places: list[CacheLocation | Path] = (
+        [locate_cache(settings.cache)] if settings.cache is not None else list(_find_caches(settings.all_caches))
     )
+    options = _view_options(settings, show_counts)
     alone = settings.cache is not None
     if ACROSS in settings.views and not listing:
         _draw_across(settings, places)
@@ -153,7 +190,11 @@ def _run_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> 
             if listing:
                 tqdm.write(f"{place}: {', '.join(list_views(cache)) or 'no view, it holds no steps'}")
                 continue
-            _draw_cache(cache, place, settings, options, alone)
+            if cache.routing is None or not len(cache.routing):
+                raise ConfigError(f"{place}: holds no steps; evaluate without --skip_routing")
+            _draw_cache(
+                as_routing_data(cache), place, _output_folder(settings.output_dir, place), settings, options, alone
+            )
         except (CacheError, ValueError) as error:
             if alone:
                 raise
@@ -163,20 +204,23 @@ def _run_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> 
 
 
 def _draw_cache(
-    cache: Cache, place: CacheLocation | Path, settings: PlotSettings, options: ViewOptions, alone: bool
+    data: RoutingData,
+    place: CacheLocation | Path | str,
+    folder: Path,
+    settings: PlotSettings,
+    options: ViewOptions,
+    alone: bool,
 ) -> None:
-    """Draw all views of a cache; of many caches those that lack one are named and the others go on."""
-    supported = list_views(cache) if cache.routing is not None else []
-    if not supported:
-        raise ConfigError(f"{place}: holds no steps; evaluate without --skip_routing")
+    """Draw all views of a cache, or of joined ones; of many those that lack one are named and the others go on."""
+    supported = list_views(data)
     for view in supported if "all" in settings.views else settings.views:
         if view == ACROSS:
             continue
         if view not in supported and not alone:
             tqdm.write(f"skipped: {place}: does not support {view}", file=sys.stderr)
             continue
-        for name, figure in draw_view(cache, view, options).items():
-            _save(figure, _output_path(settings.output_dir, place, name), settings)
+        for name, figure in draw_view(data, view, options).items():
+            _save(figure, folder / f"{name}.png", settings)
 
 
 def _draw_across(settings: PlotSettings, places: Iterable[CacheLocation]) -> None:
@@ -202,11 +246,9 @@ def locate_cache(path: str | Path) -> CacheLocation | Path:
     return CacheLocation(Path(path), match[1], *numbers)
 
 
-def _output_path(output_dir: str, place: CacheLocation | Path, name: str) -> Path:
-    """Return where a figure goes: beside its like if the cache is where caches are, else right into the folder."""
-    if isinstance(place, CacheLocation):
-        return plot_path(output_dir, place, name)
-    return Path(output_dir) / f"{name}.png"
+def _output_folder(output_dir: str, place: CacheLocation | Path) -> Path:
+    """Return where figures go: beside their like if the cache is where caches are, else right into the folder."""
+    return plot_path(output_dir, place, "").parent if isinstance(place, CacheLocation) else Path(output_dir)
 
 
 def _save(figure, path: Path, settings: PlotSettings) -> None:
@@ -214,8 +256,8 @@ def _save(figure, path: Path, settings: PlotSettings) -> None:
         tqdm.write(str(written))
 
 
-def _progress(places: Sequence[CacheLocation | Path], alone: bool) -> Iterator[CacheLocation | Path]:
-    yield from tqdm(places, desc="caches", unit="cache", disable=alone or None, dynamic_ncols=True)
+def _progress(things: Sequence[T], alone: bool) -> Iterator[T]:
+    yield from tqdm(things, desc="caches", unit="cache", disable=alone or None, dynamic_ncols=True)
 
 
 def _split(value: str | list[str]) -> list[str]:

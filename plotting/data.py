@@ -24,6 +24,7 @@ from pipeline.records import (
     STEP_COLUMNS,
     EpisodeTable,
     RoutingTable,
+    choose_episode,
     iter_records,
 )
 
@@ -33,7 +34,7 @@ _OUTCOME_CODES = {name: code for code, name in OUTCOME_NAMES.items()}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RoutingData:
-    """Steps of some episodes, with what the routers did.
+    """Steps of some episodes, with what the routers did; of one run, or of several that are to be averaged.
 
     Attributes:
         routing: One row per step.
@@ -41,6 +42,8 @@ class RoutingData:
         title: What the data is of, such as a task's name; may be empty.
         layouts_only: True if the rows of `episodes` are mere layouts, each perhaps played more than once.
         kept_held: `held` of a subset, which its own steps no longer tell; leave it out.
+        run: int (episodes,), which run each episode is of, from `plotting.replicates.join_runs`; None for a single run.
+            With it the run is the unit of every mean and interval, without it the episode.
     """
 
     routing: RoutingTable
@@ -48,6 +51,7 @@ class RoutingData:
     title: str = ""
     layouts_only: bool = False
     kept_held: np.ndarray | None = None
+    run: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Check that every step's episode is in the table.
@@ -173,15 +177,34 @@ class RoutingData:
         return len(self.episodes_present)
 
     @property
+    def typical_episode(self) -> int:
+        """The row of an episode that stands for others, see `pipeline.records.choose_episode`.
+
+        Raises:
+            ValueError: If there are no steps.
+        """
+        return choose_episode(self.episodes, np.bincount(self.routing.episode, minlength=len(self.episodes)))
+
+    @property
     def contexts(self) -> list[dict[str, Any]]:
         """The `env_context` of each episode that has steps here; read them, do not change them."""
         return [self.episodes.env_context[episode] for episode in self.episodes_present.tolist()]
 
+    @property
+    def run_of_step(self) -> np.ndarray | None:
+        """The run of each step, int (S,); None for a single run."""
+        return None if self.run is None else self.of_episode(self.run)
+
+    @property
+    def num_units(self) -> int:
+        """What means and intervals are over: runs that have steps here if there are several, else episodes."""
+        return self.num_episodes if self.run is None else len(np.unique(self.run[self.episodes_present]))
+
     def describe_size(self) -> str:
-        """Return such as "300 episodes, 3,355 steps"."""
-        word = "layout" if self.layouts_only else "episode"
-        count, steps = self.num_episodes, len(self)
-        return f"{count:,} {word}{'s' * (count != 1)}, {steps:,} step{'s' * (steps != 1)}"
+        """Return such as "300 episodes, 3,355 steps", "3 runs, 300 episodes, 3,355 steps"."""
+        counts = [] if self.run is None else [("run", self.num_units)]
+        counts += [("layout" if self.layouts_only else "episode", self.num_episodes), ("step", len(self))]
+        return ", ".join(f"{count:,} {word}{'s' * (count != 1)}" for word, count in counts)
 
     # --------------------------------------------------------------------------------------------------------- subsets
 

@@ -4,7 +4,8 @@
     plot_path_frequencies(compute_path_frequencies(cache))
     plot_action_frequencies(cache)
 
-What is counted are time steps; every interval is over episodes, whose steps depend on each other.
+What is counted are time steps; every interval is over episodes, whose steps depend on each other. Of several runs every
+share is the mean over runs of the run's share, and its interval is over runs.
 """
 
 from __future__ import annotations
@@ -77,12 +78,12 @@ def _survival(values: np.ndarray, data: RoutingData) -> Estimates:
     bins = np.clip(np.floor(values * _THRESHOLDS + 1e-4), 0, _THRESHOLDS).astype(np.int64)
     counts = _count_by_episode(bins, _THRESHOLDS + 1, data)
     at_least = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
-    return share_interval(at_least, at_least[:, 0])
+    return share_interval(at_least, at_least[:, 0], data.run)
 
 
 @figure_style()
 def plot_entropy_distribution(data: Any, ax: Axes | None = None) -> Axes:
-    """Draw the histogram of each layer's routing entropy over steps; the legend has means with intervals over episodes.
+    """Draw the histogram of each layer's routing entropy over steps; the legend has means with intervals.
 
     Args:
         data: Cache, tables, step records or `RoutingData`.
@@ -97,9 +98,10 @@ def plot_entropy_distribution(data: Any, ax: Axes | None = None) -> Axes:
     for layer, name in enumerate(data.layer_names):
         entropy = compute_entropy(data.weights(name))
         color, marker = series_style(layer)
-        mean = group_means(entropy, everything, data.routing.episode, 1)
-        counts = np.histogram(np.minimum(entropy, edges[-1]), edges)[0] / max(1, len(data))
-        interval = f" ({mean.low[0]:.2f} to {mean.high[0]:.2f})" if mean.n[0] >= MIN_FOR_INTERVAL else " (no interval)"
+        mean = group_means(entropy, everything, data.routing.episode, 1, data.run_of_step)
+        counts = _mean_histogram(np.minimum(entropy, edges[-1]), edges, data.run_of_step)
+        low, high = max(0.0, float(mean.low[0])), min(most, float(mean.high[0]))  # what an entropy can be
+        interval = f" ({low:.2f} to {high:.2f})" if mean.n[0] >= MIN_FOR_INTERVAL else " (no interval)"
         ax.stairs(counts, edges, color=color, linewidth=1.3, label=f"{layer_title(name)}: {mean.mean[0]:.2f}{interval}")
         ax.plot(mean.mean, [0], marker, color=color, markersize=6, clip_on=False, zorder=5)
     ax.axvline(most, color="0.5", linewidth=0.8, linestyle=":")
@@ -122,6 +124,12 @@ def plot_entropy_distribution(data: Any, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def _mean_histogram(values: np.ndarray, edges: np.ndarray, runs: np.ndarray | None) -> np.ndarray:
+    """Return the share of values per bin, of several runs the mean over runs."""
+    parts = [values] if runs is None else [values[runs == run] for run in np.unique(runs)]
+    return np.mean([np.histogram(part, edges)[0] / max(1, len(part)) for part in parts], axis=0)
+
+
 def compute_entropy(weights: np.ndarray) -> np.ndarray:
     """Return the entropy of routing weights (S, E) in nats, (S,); 0 log 0 is 0."""
     weights = np.asarray(weights, np.float64)
@@ -140,7 +148,7 @@ class PathFrequencies:
 
     Attributes:
         paths: int (P, layers).
-        shares: Of the steps, (P,), intervals over episodes; `rows` is the number of steps.
+        shares: Of the steps, (P,), intervals over episodes, or runs; `rows` is the number of steps.
         path_lpc: float64 (P,), what the path costs if its experts had weight 1; NaN if sizes are not known.
         mean_lpc: float64 (P,), mean recorded LPC of its steps, at which the other experts have their weights too.
         data: What it was computed from.
@@ -176,7 +184,7 @@ def compute_path_frequencies(data: Any) -> PathFrequencies:
         squares = [np.square(np.asarray(sizes, np.float64)) for sizes in data.expert_sizes]
         cost = sum(square[column] for square, column in zip(squares, paths.T, strict=True))
     mean_lpc = np.bincount(code, data.lpc, len(found)) / rows[order]
-    return PathFrequencies(paths, share_interval(counts, counts.sum(axis=1)), cost, mean_lpc, data)
+    return PathFrequencies(paths, share_interval(counts, counts.sum(axis=1), data.run), cost, mean_lpc, data)
 
 
 @figure_style()
@@ -259,7 +267,7 @@ def plot_action_frequencies(data: Any, ax: Axes | None = None) -> Axes:
     columns = [("agent", action, "#332288")] + ([("expert", expert, "0.7")] if labelled.any() else [])
     for k, (who, taken, color) in enumerate(columns):
         counts = _count_by_episode(np.where(used, taken, -1), len(names), data)
-        shares = share_interval(counts, counts.sum(axis=1))
+        shares = share_interval(counts, counts.sum(axis=1), data.run)
         x = np.arange(len(names)) + 0.4 * (k - (len(columns) - 1) / 2)
         ax.bar(x, shares.mean, width=0.38, color=color, label=who, linewidth=0)
         if shares.n[0] >= MIN_FOR_INTERVAL:

@@ -34,6 +34,7 @@ def set_grid_axes(ax: Axes, grid_info: Mapping[str, Any]) -> None:
     ):
         step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000, 100000) if (high - low) / s < 8)
         axis.set_major_locator(FixedLocator([tick for tick in range(low, high + 1) if tick % step == 0]))
+        axis.set_label_coords(0.5, 0.5)  # they have no labels, for which a place would be sought at each drawing
     ax.set_xlim(grid_info["x_min"] - 0.5, grid_info["x_max"] + 0.5)
     ax.set_ylim(grid_info["y_max"] + 0.5, grid_info["y_min"] - 0.5)
     ax.set_aspect("equal")

@@ -50,9 +50,21 @@ def need_routing(data: RoutingData) -> None:
         raise ValueError("expected a policy with routers, found none: a baseline has no routing to show")
 
 
-def unit_word(data: RoutingData) -> str:
+def episode_word(data: RoutingData) -> str:
     """Return what the rows of the episode table are."""
     return "layout" if data.layouts_only else "episode"
+
+
+def unit_word(data: RoutingData) -> str:
+    """Return what means and intervals are over."""
+    return episode_word(data) if data.run is None else "run"
+
+
+def mean_note(data: RoutingData, detail: str = "") -> str:
+    """Return what means and intervals of curves are over; the detail is of each episode."""
+    unit = unit_word(data)
+    inner = "" if data.run is None else f" of each run's mean over {episode_word(data)}s"
+    return f"mean over {unit}s{inner}{detail}; t interval over {unit}s, hollow below n = {MIN_FOR_INTERVAL}"
 
 
 def describe_n(data: RoutingData) -> str:
@@ -61,9 +73,9 @@ def describe_n(data: RoutingData) -> str:
 
 
 def interval_note(data: RoutingData, marks: str) -> str:
-    """Return what the marks of an interval over all episodes mean, or why there are none."""
+    """Return what the marks of an interval over all episodes, or runs, mean, or why there are none."""
     unit = unit_word(data)
-    if data.num_episodes < MIN_FOR_INTERVAL:
+    if data.num_units < MIN_FOR_INTERVAL:
         return f"fewer than {MIN_FOR_INTERVAL} {unit}s: no intervals"
     return f"{marks}: 95 % interval over {unit}s"
 

@@ -4,7 +4,8 @@
     plot_specialisation(cache, ("action", "subgoal", "outcome"))
 
 Each value is a mean over episodes of the episode's mean, with Student's t interval over episodes: steps of an episode
-are no independent observations, and no value repeats per step what is constant per cell or episode. What is shown is
+are no independent observations, and no value repeats per step what is constant per cell or episode. Of several runs it
+is the mean over runs of that mean, with an interval over runs. What is shown is
 association. Distance, time, subgoal and action go together; which expert matters is told by switching it off.
 """
 
@@ -30,6 +31,7 @@ from plotting.panels import (
     finish,
     layer_experts,
     limit_lpc,
+    mean_note,
     need_routing,
     new_axes,
     unit_word,
@@ -50,8 +52,8 @@ class DistanceProfile:
     Attributes:
         place: "door", "key" or "target".
         edges: int (B + 1,), in moves.
-        lpc: Over episodes, (B,).
-        weights: Per layer, over episodes, (B, experts).
+        lpc: Over episodes, or runs, (B,).
+        weights: Per layer, over the same, (B, experts).
         unknown: Steps without such a distance: there is no such object, or no more.
         data: What it was computed from.
     """
@@ -98,9 +100,9 @@ def compute_distance_profile(data: Any, place: str, most_bins: int = _MOST_BINS)
     edges = np.arange(0, longest + width + 1, width)
     group = np.where(known, moves // width, -1)
     bins = len(edges) - 1
-    episode = data.routing.episode
-    lpc = group_means(data.lpc, group, episode, bins)
-    weights = tuple(group_means(column, group, episode, bins) for column in data.routing.weights)
+    units = {"units": data.routing.episode, "num_groups": bins, "clusters": data.run_of_step}
+    lpc = group_means(data.lpc, group, **units)
+    weights = tuple(group_means(column, group, **units) for column in data.routing.weights)
     return DistanceProfile(place, edges, lpc, weights, int((~known).sum()), data)
 
 
@@ -153,7 +155,7 @@ def plot_distance_profiles(
     missing = [f"{count_of(p.unknown, 'step')} without a {p.place}" for p in profiles if p.unknown]
     notes = [
         describe_n(data),
-        f"mean over {unit}s, t interval over {unit}s, hollow below n = {MIN_FOR_INTERVAL}",
+        mean_note(data),
         ", ".join(missing),
     ]
     finish(list(axes.flat), notes, own=own, handles=expert_handles(data))
@@ -170,7 +172,7 @@ class Specialisation:
     Attributes:
         by: "action", "expert_action", "subgoal" or "outcome".
         names: Those that occur.
-        weights: Per layer, over episodes, (names, experts); `n` counts episodes, `rows` steps.
+        weights: Per layer, over episodes or runs, (names, experts); `n` counts these, `rows` steps.
         unknown: Steps of which it is not known.
         data: What it was computed from.
     """
@@ -210,7 +212,8 @@ def compute_specialisation(data: Any, by: str = "action") -> Specialisation:
     places = np.full(len(names) + 1, -1)  # the last is that of code -1
     places[occurring] = np.arange(len(occurring))
     group = places[codes]
-    weights = tuple(group_means(w, group, data.routing.episode, len(occurring)) for w in data.routing.weights)
+    units = {"units": data.routing.episode, "num_groups": len(occurring), "clusters": data.run_of_step}
+    weights = tuple(group_means(w, group, **units) for w in data.routing.weights)
     return Specialisation(by, [names[k] for k in occurring], weights, int((group < 0).sum()), data)
 
 

@@ -11,7 +11,7 @@ and with the hundreds of episodes that one has the two agree. Nothing here is ra
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -101,26 +101,35 @@ def mean_interval(values: np.ndarray | list[float]) -> Estimates:
     return Estimates(mean, mean - half, mean + half, np.asarray(units), np.asarray(units))
 
 
-def group_means(values: np.ndarray, groups: np.ndarray, units: np.ndarray, num_groups: int) -> Estimates:
+def group_means(
+    values: np.ndarray, groups: np.ndarray, units: np.ndarray, num_groups: int, clusters: np.ndarray | None = None
+) -> Estimates:
     """Return, per group, the mean over units of each unit's mean in that group, and its t interval over units.
 
     So each unit counts once in every group in which it has a row, however many rows it has there: the time steps of an
-    episode are no independent observations.
+    episode are no independent observations. With clusters, these are the units of the interval: the mean over clusters
+    of each cluster's mean over its units (of each unit's mean over its rows), as runs have episodes that have steps.
 
     Args:
         values: (S,) or (S, K); rows with a NaN are left out.
         groups: int (S,), group of each row, 0 .. num_groups - 1; -1: none.
         units: int (S,), unit of each row, such as its episode.
         num_groups: G.
+        clusters: int (S,), cluster of each row's unit, such as its run; None: units are not clustered.
     """
     values, groups, units = np.asarray(values, np.float64), np.asarray(groups), np.asarray(units)
     table = values.reshape(len(values), -1) if values.ndim > 1 else values[:, None]
     used = (groups >= 0) & ~np.isnan(table).any(axis=1)
     table, groups, units = table[used], groups[used].astype(np.int64), units[used].astype(np.int64)
     width = int(units.max(initial=0)) + 1
-    pairs, place = np.unique(groups * width + units, return_inverse=True)
+    pairs, first, place = np.unique(groups * width + units, return_index=True, return_inverse=True)
     rows = np.bincount(place, minlength=len(pairs))
     owner = pairs // width
+    if clusters is not None:
+        inner = np.stack([np.bincount(place, column, len(pairs)) / rows for column in table.T], axis=1)
+        inner = inner if values.ndim > 1 else inner[:, 0]
+        outer = group_means(inner, owner, np.asarray(clusters)[used][first], num_groups)
+        return replace(outer, rows=np.bincount(groups, minlength=num_groups))
     n = np.bincount(owner, minlength=num_groups)
     means = []
     for column in table.T:
@@ -136,21 +145,31 @@ def group_means(values: np.ndarray, groups: np.ndarray, units: np.ndarray, num_g
     return Estimates(mean, mean - half, mean + half, n, np.bincount(groups, minlength=num_groups))
 
 
-def share_interval(parts: np.ndarray, totals: np.ndarray) -> Estimates:
+def share_interval(parts: np.ndarray, totals: np.ndarray, clusters: np.ndarray | None = None) -> Estimates:
     """Return the shares sum(parts) / sum(totals) with an interval over units.
 
     The share of all rows, in which a long unit weighs more, as one reads a frequency. Its spread is that of a ratio of
     two sums over units, linearised (Cochran 1977, Sampling Techniques, eq. 6.13): residuals d_i = part_i - share
     total_i, standard error sqrt(n / (n - 1) sum d_i^2) / sum(totals), t with n - 1 degrees of freedom, cut to [0, 1].
+    With clusters, these are the units: the mean over clusters of each cluster's share of its rows, and its t interval.
 
     Args:
         parts: (U, P), rows of each unit of each kind.
         totals: (U,), rows of each unit; units without rows do not count.
+        clusters: int (U,), cluster of each unit, such as its run; None: units are not clustered.
 
     Returns:
-        Estimates of shape (P,); `rows` is sum(parts), `n` the units with rows.
+        Estimates of shape (P,); `rows` is sum(parts), `n` the units (clusters) with rows.
     """
     parts, totals = np.asarray(parts, np.float64), np.asarray(totals, np.float64)
+    if clusters is not None:
+        found, place = np.unique(np.asarray(clusters)[totals > 0], return_inverse=True)
+        inside = np.arange(len(found))[:, None] == place  # (clusters, units with rows)
+        shares = (inside @ parts[totals > 0]) / (inside @ totals[totals > 0])[:, None]
+        each = mean_interval(shares)
+        low, high = np.clip(each.low, 0.0, 1.0), np.clip(each.high, 0.0, 1.0)
+        n = np.full(each.mean.shape, len(found))
+        return Estimates(each.mean, low, high, n, parts.sum(axis=0).astype(np.int64))
     n, total = int((totals > 0).sum()), totals.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
         share = parts.sum(axis=0) / total

@@ -4,10 +4,11 @@
         figure = plot_overall_routing(cache)
         save_figure(figure, "plots/BabyAI-GoToObj-v0/trial_1/routing_heatmap.png", formats=("png", "pdf"))
 
-Colours of experts. An expert is a hue, its routing weight the intensity. The six hues were searched so that any two of
+Colours of experts. An expert is a hue, its routing weight the intensity. The eight were searched so that any two of
 them stay apart for full colour vision and for protan, deutan and tritan vision (simulated after Machado et al. 2009,
 IEEE TVCG 15:1291): the least distance in OKLab is 0.136 between saturated ends (0.20 among the first three, which most
-policies use) and 0.071 between light ends (0.11 among the first three); 0.02 is about what one can just see.
+policies use) and 0.070 between light ends (0.11 among the first three); 0.02 is about what one can just see. More than
+eight cannot be told apart by colour: the ninth expert of a layer and all after it share one grey, "other".
 """
 
 from __future__ import annotations
@@ -31,12 +32,18 @@ _EXPERT_ENDS = (
     ("teal", "#4FE7C5", "#009C87"),
     ("sand", "#F5E196", "#DBBA68"),
     ("violet", "#C3AFFF", "#AA7EE9"),
+    ("red", "#F28C7A", "#A31400"),
+    ("ink", "#66707A", "#141414"),
 )
+_OTHER_ENDS = ("other", "#D9D9D9", "#9A9A9A")
 
 EXPERT_CMAPS: list[Colormap] = [
     LinearSegmentedColormap.from_list(f"expert_{name}", [light, full]) for name, light, full in _EXPERT_ENDS
 ]
-"""Colour map of each expert of a layer, light to saturated. A seventh expert takes the first one's again."""
+"""Colour map of each expert of a layer, light to saturated; experts beyond them have that of `OTHER_CMAP`."""
+
+OTHER_CMAP = LinearSegmentedColormap.from_list("expert_other", _OTHER_ENDS[1:])
+"""Colour map that the ninth expert of a layer and those after it share."""
 
 EXPERT_COLORS = [full for _, _, full in _EXPERT_ENDS]
 """Saturated ends of `EXPERT_CMAPS`."""
@@ -60,6 +67,7 @@ _FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")  # the first t
 _RC: dict[str, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
+    "axes.titley": 1.0,  # looking for ticks above, of which there are none, takes a tenth of the time of drawing
     "axes.labelsize": 9.0,
     "xtick.labelsize": 8.0,
     "ytick.labelsize": 8.0,
@@ -128,12 +136,12 @@ def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = ("png
 
 def expert_color(expert: int) -> str:
     """Return the saturated colour of an expert, by its index within the layer."""
-    return EXPERT_COLORS[expert % len(EXPERT_COLORS)]
+    return EXPERT_COLORS[expert] if expert < len(EXPERT_COLORS) else _OTHER_ENDS[2]
 
 
 def expert_cmap(expert: int) -> Colormap:
     """Return the colour map of an expert, by its index within the layer."""
-    return EXPERT_CMAPS[expert % len(EXPERT_CMAPS)]
+    return EXPERT_CMAPS[expert] if expert < len(EXPERT_CMAPS) else OTHER_CMAP
 
 
 def expert_label(size: int) -> str:

@@ -21,16 +21,19 @@ from plotting.data import RoutingData, as_routing_data
 from plotting.panels import (
     LPC_LABEL,
     PAGE_WIDTH,
+    describe_n,
     draw_counts,
     draw_estimates,
+    episode_word,
     expert_handles,
     finish,
     limit_lpc,
+    mean_note,
     need_routing,
     new_axes,
     unit_word,
 )
-from plotting.statistics import MIN_FOR_INTERVAL, Estimates, group_means
+from plotting.statistics import Estimates, group_means
 from plotting.style import expert_color, figure_style, layer_title
 
 EVENT_TEXTS = {
@@ -167,8 +170,8 @@ class EventAligned:
     Attributes:
         event: Its name.
         offsets: int (B + 1 + A,), steps since the one whose action brought the event about.
-        lpc: Over episodes.
-        weights: Per layer, over episodes, of shape (offsets, experts).
+        lpc: Over episodes, or runs.
+        weights: Per layer, over the same, of shape (offsets, experts).
         num_events: Episodes in which it happens; the first time counts.
         num_episodes: All episodes.
         data: What it was computed from.
@@ -187,7 +190,8 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
     """Return mean LPC and routing weights at each offset from the first such event of each episode.
 
     The window ends where the episode does; an offset is a mean over the episodes that reach it, and `n` says how many.
-    Nothing is padded. The episodes far from 0 are therefore others than those at 0: the longer ones.
+    Nothing is padded. The episodes far from 0 are therefore others than those at 0: the longer ones. Of several runs it
+    is the mean over those runs of whose episodes some reach the offset, and `n` counts runs.
 
     Args:
         data: Cache, tables, step records or `RoutingData`.
@@ -216,11 +220,12 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
     offset = np.arange(len(data)) - at
     group = np.where((at >= 0) & (offset >= -before) & (offset <= after), offset + before, -1)
     width = before + 1 + after
+    units = {"units": routing.episode, "num_groups": width, "clusters": data.run_of_step}
     return EventAligned(
         event=event,
         offsets=np.arange(-before, after + 1),
-        lpc=group_means(data.lpc, group, routing.episode, width),
-        weights=tuple(group_means(weights, group, routing.episode, width) for weights in routing.weights),
+        lpc=group_means(data.lpc, group, **units),
+        weights=tuple(group_means(weights, group, **units) for weights in routing.weights),
         num_events=len(episodes),
         num_episodes=data.num_episodes,
         data=data,
@@ -250,7 +255,7 @@ def plot_event_aligned(aligned: EventAligned, axes: Sequence[Axes] | None = None
             draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)
         ax.set_ylabel(f"{layer_title(name)}\nweight")
         ax.set_ylim(-0.04, 1.04)
-    unit = unit_word(data)
+    unit, episode = unit_word(data), episode_word(data)
     draw_counts(axes[-1], x, aligned.lpc.n, label=f"n {unit}s")
     for ax in axes:
         ax.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=1)
@@ -259,10 +264,12 @@ def plot_event_aligned(aligned: EventAligned, axes: Sequence[Axes] | None = None
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set_xlim(x[0] - 0.6, x[-1] + 0.6)
     rest = aligned.num_episodes - aligned.num_events
+    reach = "how many reach" if data.run is None else "how many runs have one that reaches"
     notes = [
-        f"mean over {unit}s, first time in each; t interval over {unit}s, hollow below n = {MIN_FOR_INTERVAL}",
-        f"{aligned.num_events} of {aligned.num_episodes} {unit}s have the event" if rest else "",
-        f"windows end with the {unit}, n tells how many reach an offset",
+        "" if data.run is None else describe_n(data),
+        mean_note(data, ", first time in each"),
+        f"{aligned.num_events} of {aligned.num_episodes} {episode}s have the event" if rest else "",
+        f"windows end with the {episode}, n tells {reach} an offset",
     ]
     finish(axes, notes, own=own, handles=expert_handles(data))
     return axes

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.records import SUCCESS
 from plotting.across import plot_success_against_lpc, plot_task_bars
 from plotting.aggregate import get_available_analyses
 from plotting.cells import MIN_VISITS
-from plotting.data import RoutingData, as_routing_data
+from plotting.data import as_routing_data
 from plotting.distributions import (
     compute_path_frequencies,
     plot_action_frequencies,
@@ -46,7 +44,7 @@ class ViewOptions:
     """What views can be told.
 
     Attributes:
-        episode: To follow in time; None: `choose_episode`.
+        episode: To follow in time; None: a typical one, see `pipeline.records.choose_episode`.
         event: To align episodes on; None: every event that happens, a figure each.
         before: Steps shown before the event.
         after: Steps shown after it.
@@ -70,7 +68,7 @@ def list_views(data: Any) -> list[str]:
     found = {"overall", "actions"} if data.knows("action") else {"overall"}
     if data.has_routing:
         found |= {*get_available_analyses(data), "weights", "entropy", "paths"}
-        found |= {"episode"} if not data.layouts_only else set()
+        found |= {"episode"} if not data.layouts_only and data.run is None else set()
         found |= {"events"} if not data.layouts_only and find_events(data) else set()
         found |= {"distances"} if known_places(data) else set()
         found |= {"specialisation"} if known_aspects(data) else set()
@@ -100,7 +98,7 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
             return {"routing_heatmap": plot_overall_routing(data, **marks)}
         return {f"routing_heatmap_by_{view}": plot_grouped_routing(data, view, **marks)}
     if view == "episode":
-        episode = choose_episode(data) if options.episode is None else options.episode
+        episode = data.typical_episode if options.episode is None else options.episode
         return {f"routing_episode_{episode}": plot_episode(data, episode)[0].figure}
     if view == "events":
         events = [options.event] if options.event is not None else list(find_events(data))
@@ -138,22 +136,3 @@ def draw_results_view(rows: Sequence[Row], view: str) -> dict[str, Figure]:
     if view == "learning":
         return {view: plot_learning_over_updates(rows)[0, 0].figure}
     return {f"alpha_{name}": plot_alpha_sweep(rows, name).figure for name in ("success_rate", "mean_lpc")}
-
-
-def choose_episode(data: RoutingData) -> int:
-    """Return an episode worth looking at: of those with the most kinds of events a success if any, then the longest.
-
-    An example, chosen for what happens in it; it is not typical.
-
-    Raises:
-        ValueError: If there are no steps.
-    """
-    if not len(data):
-        raise ValueError("expected steps, found none")
-    routing, n = data.routing, len(data.episodes)
-    happened = np.zeros((n, max(1, len(routing.event_names))), bool)
-    happened[routing.episode, routing.event] = True
-    kinds = happened[:, 1:].sum(axis=1)
-    steps = np.bincount(routing.episode, minlength=n)
-    order = np.lexsort((steps, data.episodes.outcome == SUCCESS, kinds))
-    return int(next(episode for episode in order[::-1] if steps[episode]))

@@ -111,6 +111,14 @@ def test_all_views_have_a_file_name(example):
     assert {"routing_heatmap", "routing_weights", "routing_entropy", "routing_paths"} < set(found["figures"])
     _, found = run_app("cross_task_viz", example, all_views=True)
     assert {"success_lpc", "learning", "tasks", "routing_heatmap_across_tasks"} < set(found["figures"])
+    assert "trial_1_seeds_0_1_routing_events_picked" in found["figures"]
+    assert found["joined"].num_units == 2
+
+
+def test_without_replicates_the_notebook_says_so(example, tmp_path):
+    flags = example | {"cache_dir": str(tmp_path)}
+    text, found = run_app("cross_task_viz", flags, all_views=True)
+    assert "train more seeds" in text and found["joined"] is None
 
 
 @pytest.mark.parametrize("content", [b"", b'{"routing_data": [', b"\xff\xfe", b"[]"])

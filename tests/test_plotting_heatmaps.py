@@ -22,6 +22,7 @@ from plotting.cells import (
     render_lpc_heatmap,
     render_routing_heatmap,
     render_visits_heatmap,
+    routing_colors,
     short_count,
 )
 from plotting.data import as_routing_data
@@ -31,6 +32,7 @@ from plotting.style import (
     EXPERT_COLORS,
     UNVISITED_COLOR,
     WALL_COLOR,
+    expert_color,
     expert_labels,
     figure_style,
     save_figure,
@@ -245,9 +247,18 @@ def test_experts_are_told_apart_at_both_ends(vision):
         return min(float(np.linalg.norm(see(a) - see(b))) for a, b in itertools.combinations(colors, 2))
 
     light, full = [cmap(0.0) for cmap in EXPERT_CMAPS], [cmap(1.0) for cmap in EXPERT_CMAPS]
-    assert len(EXPERT_CMAPS) == 6 and full == [(*to_rgb(color), 1.0) for color in EXPERT_COLORS]
+    assert len(EXPERT_CMAPS) == 8 and full == [(*to_rgb(color), 1.0) for color in EXPERT_COLORS]
     assert least(full) > 0.13 and least(full[:3]) > 0.19
     assert least([*light, UNVISITED_COLOR]) > 0.07 and least([*light[:3], UNVISITED_COLOR]) > 0.08
+
+
+def test_experts_beyond_the_eighth_share_a_grey_that_names_none_of_them():
+    colors = [expert_color(expert) for expert in range(10)]
+    assert len(set(colors)) == 9 and colors[8] == colors[9]
+    assert len({*to_rgb(colors[9])}) == 1
+    weights = np.zeros((10, 10))
+    np.fill_diagonal(weights, 1.0)
+    np.testing.assert_allclose(routing_colors(weights), [to_rgb(color) for color in colors], atol=1e-6)
 
 
 # ----------------------------------------------------------------------------------------------------- whole figures

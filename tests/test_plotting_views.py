@@ -34,7 +34,7 @@ from plotting.relations import (
 )
 from plotting.statistics import group_means, mean_interval, share_interval, t_quantile
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
-from plotting.views import CACHE_VIEWS, OTHER_VIEWS, ViewOptions, choose_episode, draw_view, list_views
+from plotting.views import CACHE_VIEWS, OTHER_VIEWS, ViewOptions, draw_view, list_views
 
 T2 = 4.302652729749462  # Student's t with 2 degrees of freedom, 97.5 %
 ROOT = Path(__file__).parent.parent
@@ -213,11 +213,14 @@ def test_layouts_are_no_episodes():
     assert "3 layouts" in texts(plot_entropy_distribution(data).figure)
 
 
-def test_the_chosen_episode_is_a_success_in_which_things_happen():
+def test_the_typical_episode_is_of_those_that_have_steps_here():
     routing, episodes = ten_steps()
-    assert choose_episode(as_routing_data((routing, episodes))) == 0
-    other = dataclasses.replace(episodes, outcome=np.array([3, 1, 1], np.int8))
-    assert choose_episode(as_routing_data((routing, other))) == 1  # episode 2 has no event
+    data = as_routing_data((routing, dataclasses.replace(episodes, steps=np.full(3, -1, np.int32))))
+    assert data.typical_episode == 0  # the one success
+    assert data.filter(routing.episode > 0).typical_episode == 1  # of two that are equally long
+    failed = as_routing_data((routing, dataclasses.replace(episodes, outcome=np.full(3, 3, np.int8))))
+    assert failed.typical_episode == 2  # of 3, 3 and 4 steps
+    assert list(draw_view(failed, "episode", ViewOptions())) == ["routing_episode_2"]
 
 
 # ----------------------------------------------------------------------------------------------------- distributions

@@ -15,6 +15,7 @@ from pipeline.records import (
     EpisodeTable,
     EpisodeWindow,
     RoutingTable,
+    choose_episode,
     compute_metrics,
     iter_records,
     wilson_interval,
@@ -320,6 +321,20 @@ def test_metrics_of_steps_equal_those_of_the_routing_table(seed, lengths):
 
 
 # ----------------------------------------------------------------------------------------------------------- records
+
+
+def test_a_typical_episode_is_a_success_of_median_length():
+    steps = np.array([9, 2, 7, 5, 100, 3], np.int32)
+    _, episodes = random_tables(0, steps.tolist(), [])
+    mixed = dataclasses.replace(episodes, outcome=np.array([1, 1, 1, 1, 3, 2], np.int8))
+    assert choose_episode(mixed) == 3  # of 2, 5, 7, 9
+    assert choose_episode(mixed, np.array([9, 0, 7, 0, 0, 3])) == 2  # of 7, 9
+    assert choose_episode(mixed, np.array([0, 0, 0, 0, 4, 3])) == 5  # no success: of 3, 4
+    assert choose_episode(dataclasses.replace(mixed, outcome=np.full(6, 3, np.int8))) == 3  # of 2, 3, 5, 7, 9, 100
+    assert choose_episode(dataclasses.replace(mixed, steps=np.full(6, -1, np.int32))) == 1  # lengths are not known
+    for call in (lambda: choose_episode(episodes.select([])), lambda: choose_episode(mixed, np.zeros(6, int))):
+        with pytest.raises(ValueError, match="at least one episode"):
+            call()
 
 
 def test_records_by_hand():

@@ -22,8 +22,9 @@ from pipeline import contact_sheet, film, film_files
 from pipeline.cache import read_cache, write_cache
 from pipeline.config import ConfigError
 from pipeline.evaluation import EVALUATION_SEED, evaluate
-from pipeline.film_episodes import FilmError, choose_episode, film_bot, film_cached, film_checkpoint
+from pipeline.film_episodes import FilmError, film_bot, film_cached, film_checkpoint
 from pipeline.film_frames import FilmCanvas
+from pipeline.records import choose_episode
 
 ROOT = Path(__file__).parents[1]
 TASK = "BabyAI-GoToObjS4-v0"
@@ -279,16 +280,6 @@ def test_caches_that_do_not_tell_enough_are_refused(evaluation, tmp_path):
     with pytest.raises(FilmError, match="--task_id"):
         film_cached(read_cache(path), 0)
     assert film_cached(read_cache(path), 0, "GoToObjS4").task_id == TASK
-
-
-def test_a_typical_episode_is_a_success_of_median_length(evaluation):
-    episodes = evaluation.episodes
-    steps = np.array([9, 2, 7, 5, 100, 3], np.int32)
-    mixed = replace(episodes, steps=steps, outcome=np.array([1, 1, 1, 1, 3, 2], np.int8))
-    assert choose_episode(mixed) == 3  # of 2, 5, 7, 9
-    assert choose_episode(replace(mixed, outcome=np.full(6, 3, np.int8))) == 3  # of 2, 3, 5, 7, 9, 100
-    with pytest.raises(FilmError, match="at least one episode"):
-        choose_episode(episodes.select([]))
 
 
 @pytest.mark.parametrize(

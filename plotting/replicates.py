@@ -1,0 +1,142 @@
+"""Caches of runs that are replicates: those of one setting, which differ in trial or seed only.
+
+    for setting in find_settings(find_caches("evaluation_cache"))[0]:
+        draw_view(setting.load(), "events", ViewOptions())      # the run is the unit of every mean and interval
+
+What a run was trained with is read from the caches themselves; the last checkpoint of each run counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache import CacheError, CacheLocation, read_header
+from pipeline.records import EpisodeTable, RoutingTable
+from plotting.browsing import load_cache
+from plotting.data import RoutingData, as_routing_data
+from plotting.runs import SETTING_COLUMNS, collect_runs, count_of, group_settings, label_settings, short_task
+
+
+def join_runs(runs: Sequence[RoutingData]) -> RoutingData:
+    """Return the data of several runs of one setting as one, in which each run is a unit; a single run as it is.
+
+    Args:
+        runs: At least one, with the same layers and experts.
+
+    Raises:
+        ValueError: If there is none, or they do not fit together; the message says in what.
+    """
+    if not runs:
+        raise ValueError("runs: expected at least one, found none")
+    if len(runs) == 1:
+        return runs[0]
+    lengths = [len(run.episodes) for run in runs]
+    return RoutingData(
+        RoutingTable.concatenate([run.routing for run in runs], num_episodes=lengths),
+        EpisodeTable.concatenate([run.episodes for run in runs]),
+        title=runs[0].title if len({run.title for run in runs}) == 1 else "",
+        layouts_only=any(run.layouts_only for run in runs),
+        kept_held=np.concatenate([run.held for run in runs]),
+        run=np.repeat(np.arange(len(runs)), lengths),
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs of one setting.
+
+    Attributes:
+        task_id: Their task.
+        label: Such as "GoToObj, alpha = 1e-05 · 3 runs (trial 1, seeds 0, 1, 2)".
+        folder: Name of a folder for its figures, told by trials and seeds: "trial_1_seeds_0_1_2".
+        places: The cache of each run's last checkpoint.
+    """
+
+    task_id: str
+    label: str
+    folder: str
+    places: tuple[CacheLocation, ...]
+
+    def load(self) -> RoutingData:
+        """Return the steps of all runs, see `join_runs`.
+
+        Raises:
+            ValueError: A cache cannot be used or holds no steps, or the caches do not fit together.
+        """
+        return join_runs([as_routing_data(load_cache(place.path)) for place in self.places])
+
+
+def find_settings(places: Iterable[CacheLocation], least: int = 2) -> tuple[list[Setting], list[str]]:
+    """Return the settings that several runs with recorded steps have, by task, and notes on what does not count.
+
+    Args:
+        places: From `find_caches`.
+        least: Runs that a setting must have.
+    """
+    rows, by_path, notes = [], {}, []
+    for place in places:
+        try:
+            header = read_header(place)
+        except CacheError as error:
+            notes.append(str(error))
+            continue
+        if header.get("num_steps") and header.get("expert_hidden_sizes"):
+            rows.append(_row(place, header))
+            by_path[str(place)] = place
+    runs, more = collect_runs(rows)
+    groups = group_settings(runs)
+    names = label_settings(list(groups))
+    settings = []
+    for key, members in groups.items():
+        if len(members) < least:
+            continue
+        found = tuple(by_path[run.final["place"]] for run in members)
+        words = ", ".join(filter(None, [short_task(key[0]), names[key]]))
+        label = f"{words} · {count_of(len(found))} ({_describe(found)})"
+        settings.append(Setting(key[0], label, _describe(found, words=False), found))
+    return settings, [*notes, *more]
+
+
+def try_join(setting: Setting) -> tuple[RoutingData | None, str]:
+    """Return the steps of a setting's runs, or None and why they cannot be had, to be shown."""
+    try:
+        return setting.load(), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _row(place: CacheLocation, header: dict[str, Any]) -> dict[str, Any]:
+    """Return what `collect_runs` needs, as a row of the results would tell it."""
+    config = header.get("config")
+    told = {**(config if isinstance(config, dict) else {}), "expert_hidden_sizes": header["expert_hidden_sizes"]}
+    row = {name: _plain(told.get(name)) for name in SETTING_COLUMNS}
+    update = header.get("update")
+    return row | {
+        "task_id": place.task_id,
+        "trial": place.trial,
+        "seed": place.seed,
+        "update": update if isinstance(update, int) else place.update,
+        "checkpoint_path": "checkpoint_final.pt" if place.update is None else "",
+        "checkpoint_digest": _plain(header.get("checkpoint_digest")),
+        "place": str(place),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | list) else str(value)
+
+
+def _describe(places: Iterable[CacheLocation], *, words: bool = True) -> str:
+    """Return "trial 1, seeds 0, 1", or the same as a name: "trial_1_seeds_0_1"."""
+    parts = []
+    for trial, members in groupby(places, lambda place: place.trial):
+        seeds = [str(place.seed) for place in members if place.seed is not None]
+        name = ["trial", str(trial), *(["seed" + "s" * (len(seeds) > 1)] if seeds else [])]
+        parts.append(f"{' '.join(name[:2])}{', ' + name[2] + ' ' if seeds else ''}{', '.join(seeds)}" if words else
+                     "_".join([*name, *seeds]))  # fmt: skip
+    return ("; " if words else "_").join(parts)
