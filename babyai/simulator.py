@@ -19,8 +19,8 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.core.world_object import WorldObj
 
 from babyai.levels import WALL, LevelMaker
+from babyai.visibility import AHEAD, LIT, VIEW
 
-VIEW = 7  # cells along each side of the agent's view
 PAD = VIEW - 1  # the view reaches this far beyond the level's outer wall, where everything reads as wall
 
 NUM_ACTIONS = 7
@@ -88,32 +88,12 @@ def encode_cell(cell: WorldObj | None) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Visibility, one row of the view at a time, nearest row first. Bit i of a row is column i.
-
-
-def _light_row(lit: int, opaque: int) -> tuple[int, int]:
-    """Spreads light along a row as minigrid does: to the right, then to the left, and onto the row ahead.
-
-    Returns:
-        the lit cells of this row, and the cells that it lights in the next.
-    """
-    ahead = 0
-    for i in range(VIEW - 1):
-        if lit >> i & 1 and not opaque >> i & 1:
-            lit |= 1 << i + 1
-            ahead |= 0b11 << i
-    for i in range(VIEW - 1, 0, -1):
-        if lit >> i & 1 and not opaque >> i & 1:
-            lit |= 1 << i - 1
-            ahead |= 0b11 << i - 1
-    return lit, ahead
-
+# babyai.visibility's tables in the form in which bytes are looked up quickest
 
 _ROWS = [bytes(bits >> i & 1 for i in range(VIEW)) for bits in range(1 << VIEW)]  # bits -> seven bytes 0/1
 _BITS = {row: bits for bits, row in enumerate(_ROWS)}
 # (lit << 7 | opaque) -> (seven bytes 0/1, lit << 7 of the next row)
-_LIT = [_light_row(index >> VIEW, index & 0x7F) for index in range(1 << 2 * VIEW)]
-_LIT = [(_ROWS[lit], ahead << VIEW) for lit, ahead in _LIT]
+_LIT = [(_ROWS[lit], ahead << VIEW) for lit, ahead in zip(LIT.ravel().tolist(), AHEAD.ravel().tolist(), strict=True)]
 _AGENT_LIT = 1 << VIEW // 2 << VIEW
 _AGENT_CELL = VIEW * VIEW - 1 - VIEW // 2  # index in a row-major window: bottom row, middle
 

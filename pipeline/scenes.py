@@ -14,12 +14,9 @@ import numpy as np
 from babyai.levels import LevelError
 from babyai.render import render_level, replay_frames
 from pipeline.cache import Cache
-from pipeline.film import choose_tile_size
-from pipeline.film_episodes import FilmError, film_cached
-from pipeline.film_frames import FilmCanvas
 from plotting.browsing import Example
 
-SCENE_ERRORS = (FilmError, LevelError, ValueError)
+SCENE_ERRORS = (LevelError, ValueError)  # FilmError is a ValueError
 """What is raised if a level cannot be made again, or the recorded actions do not fit it."""
 
 _PICTURE_PIXELS = 240  # as large as pictures are in figures; minigrid takes 10 ms to draw each kind of 32-pixel tile
@@ -65,6 +62,11 @@ class EpisodePlayer:
         Raises:
             Exception: One of `SCENE_ERRORS`.
         """
+        # Only here: a notebook opens sooner without what films need
+        from pipeline.film import choose_tile_size
+        from pipeline.film_episodes import film_cached
+        from pipeline.film_frames import FilmCanvas
+
         film = film_cached(cache, episode)
         tile_size = choose_tile_size(film.task_id, film.level_seed, _DPI)
         options = {"tile_size": tile_size, "highlight": True, "max_steps": film.max_steps}

@@ -15,6 +15,7 @@ from more.settings import TrainingConfig
 from pipeline.cli import parse_command
 from pipeline.config import TrainConfig
 from pipeline.runs import SWITCHES
+from pipeline.sweep_options import OPTIONS, parse_sweep
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,6 +39,7 @@ def docstring_commands() -> list[str]:
     found = []
     for script in SCRIPTS:
         text = ast.get_docstring(ast.parse((ROOT / script).read_text(encoding="utf-8"))) or ""
+        text = re.sub(r" *\\\n *", " ", text)  # a backslash continues a line
         found += [line.split("  #")[0].strip() for line in text.splitlines() if line.strip().startswith("python ")]
     return sorted(set(found))
 
@@ -61,8 +63,9 @@ def test_training_commands_parse(command, monkeypatch):
         language, _ = parse_command("", TrainingConfig, flags, switches=MORE_SWITCHES)
         assert language.resolve().model_config(vocab_size=512).max_length == language.resolve().seq_length
         return
-    config, _ = parse_command("", TrainConfig, numbers, switches=SWITCHES)
+    config, beside = parse_command("", TrainConfig, numbers, switches=SWITCHES, options=OPTIONS)
     assert isinstance(config, TrainConfig)
+    parse_sweep(config, **{name: beside[name] for name in OPTIONS})  # raises where a value cannot be used
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "eval" in c.split()[1]])

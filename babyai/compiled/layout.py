@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-VIEW = 7
+from babyai.visibility import VIEW
+
 PAD = VIEW - 1
 
 # ------------------------------------------------------------------------------------------------------------ bounds

@@ -56,32 +56,14 @@ from babyai.compiled.layout import (
     WALL_CODE,
     WALL_NUMBER,
 )
+from babyai.visibility import AHEAD, LIT
 
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return per byte of a cell its three numbers and whether it stops light, and how light spreads along a row."""
-    decoded = np.array([(code // 18, code // 3 % 6, code % 3) for code in range(NUM_CODES)], np.uint8)
-    opaque = np.array([kind == at.WALL or (kind == DOOR and state > 0) for kind, _, state in decoded], np.uint8)
-    lit = np.zeros((1 << VIEW, 1 << VIEW), np.uint8)  # [lit, opaque] -> lit cells of this row
-    ahead = np.zeros((1 << VIEW, 1 << VIEW), np.uint8)  # -> cells of the next row that it lights
-    for before in range(1 << VIEW):
-        for blocked in range(1 << VIEW):
-            here, there = before, 0
-            for i in range(VIEW - 1):  # to the right, then to the left, as minigrid's Grid.process_vis
-                if here >> i & 1 and not blocked >> i & 1:
-                    here |= 1 << i + 1
-                    there |= 0b11 << i
-            for i in range(VIEW - 1, 0, -1):
-                if here >> i & 1 and not blocked >> i & 1:
-                    here |= 1 << i - 1
-                    there |= 0b11 << i - 1
-            lit[before, blocked], ahead[before, blocked] = here, there
-    return decoded, opaque, lit, ahead
-
-
-DECODED, OPAQUE, LIT, AHEAD = _tables()
+DECODED = np.array([(code // 18, code // 3 % 6, code % 3) for code in range(NUM_CODES)], np.uint8)
+"""The three numbers of a byte: type, colour, state."""
+OPAQUE = np.array([kind == at.WALL or (kind == DOOR and state > 0) for kind, _, state in DECODED.tolist()], np.uint8)
 _AGENT_CELL = VIEW * VIEW - 1 - VIEW // 2  # in the window: bottom row, middle
 _TAKEABLE_FROM, _TAKEABLE_TO = KEY * 18, (BOX + 1) * 18  # bytes of keys, balls and boxes
 
