@@ -44,7 +44,9 @@ format: $(VENV)/.dev
 check: lint test
 
 bench: $(VENV)/.run
+	$(RUN) -m benchmarks.world
 	$(RUN) -m benchmarks.training
+	$(RUN) -m benchmarks.sweep
 	$(RUN) -m benchmarks.policy
 	$(RUN) -m benchmarks.evaluation
 	$(RUN) -m benchmarks.more

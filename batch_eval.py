@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.batch import BatchPlan, Report, reindex, run_batch, select_checkpoints
+from pipeline.batch import TOGETHER, BatchPlan, reindex, select_checkpoints
+from pipeline.batch_work import Report, run_batch
 from pipeline.checkpoint_evaluation import EVALUATION_ERRORS, EvaluationSettings
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
@@ -42,6 +43,8 @@ class BatchSettings(EvaluationSettings):
         seed: Only this seed.
         update: Only checkpoints of this update.
         jobs: Processes.
+        together: Checkpoints evaluated at once if alike (task, architecture, sentence encoder, limit); 1 is one by one.
+            Changes speed and memory, not the result. A crash loses those being evaluated, nothing else.
     """
 
     checkpoint_dir: str = "checkpoints"
@@ -52,12 +55,14 @@ class BatchSettings(EvaluationSettings):
     seed: int | None = None
     update: int | None = None
     jobs: int = 1
+    together: int = TOGETHER
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        if self.jobs < 1:
-            raise ConfigError(f"jobs: expected at least 1, found {self.jobs}")
+        for name in ("jobs", "together"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,6 +91,7 @@ def run(
         force=force,
         skip_routing=skip_routing,
         inline_context=inline_context,
+        together=settings.together,
     )
     if reindex:
         return run_reindex(plan)

@@ -1,6 +1,7 @@
 """The baseline: one GRU without routing, trained and evaluated exactly as the Mixture-of-Pathways policy is.
 
     python train.py --config config.yaml --trial 100
+    python train.py --config config.yaml --trial 100 --seeds 0-9      # ten runs as one program
 
 It reads the same config.yaml (the expert fields do not apply; `hidden_size` does) and writes the same kind of
 checkpoint. Give it a trial of its own: a folder holds one run.

@@ -7,7 +7,7 @@
 Each task is evaluated with a policy that solves it, whose episodes are short, and with an untrained one, whose episodes
 mostly run into their step limit; with the routing recorded, as batch_eval.py does it, and without (--skip_routing).
 The first policy is a trained checkpoint where one is given; otherwise the expert's actions stand in for those of an
-untrained policy, which is computed all the same.
+untrained policy, which is computed all the same. Then --together untrained policies play one by one and at once.
 
 What fits into --seconds is played, at most 1000 episodes, and scaled to 1000. Planning every level by the expert, which
 the path ratio needs, and its label at every step are included; starting Python and building policy and encoder are not,
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,9 +50,10 @@ from pipeline.cache import read_cache, write_cache
 from pipeline.checkpoint_evaluation import Checkpoint, load_checkpoint
 from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, build_policy, build_projection
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.evaluation import Evaluation, _Player, evaluate_task
+from pipeline.evaluation import Evaluation, _Team, evaluate_task, evaluate_task_many
 from pipeline.imitation import resolve_device
 from pipeline.records import EpisodeTable, RoutingTable
+from pipeline.rollout import MissionVectors
 
 EPISODES = 1000
 ROOT = Path(__file__).parents[1]
@@ -135,8 +137,35 @@ class CacheCost:
     read_seconds: float
 
 
-def build_subject(args: argparse.Namespace, name: str, checkpoint: Path | None = None) -> Subject:
-    """Return a policy with its encoder, and how long it took to get them.
+@dataclass(frozen=True)
+class Together:
+    """Untrained policies evaluated one by one and at once, their routing recorded.
+
+    Attributes:
+        task_id: Full id.
+        policies: How many.
+        num_envs: Environments of each.
+        episodes: Of each.
+        alone_seconds: Wall-clock, one by one.
+        alone_cpu_seconds: That the process had a core.
+        together_seconds: Wall-clock, at once.
+        together_cpu_seconds: That the process had a core.
+    """
+
+    task_id: str
+    policies: int
+    num_envs: int
+    episodes: int
+    alone_seconds: float
+    alone_cpu_seconds: float
+    together_seconds: float
+    together_cpu_seconds: float
+
+
+def build_subject(
+    args: argparse.Namespace, name: str, checkpoint: Path | None = None, *, seed: int | None = None
+) -> Subject:
+    """Return a policy with its encoder, and how long it took to get them; untrained weights of another seed if given.
 
     Raises:
         CheckpointError: If the checkpoint cannot be used.
@@ -148,7 +177,7 @@ def build_subject(args: argparse.Namespace, name: str, checkpoint: Path | None =
         loaded: Checkpoint = load_checkpoint(checkpoint, device=device, lang_encoder=args.lang_encoder)
         parts = loaded.policy, loaded.encoder, loaded.projection, loaded.config.max_steps
     else:
-        config = TrainConfig(seed=args.seed)
+        config = TrainConfig(seed=args.seed if seed is None else seed)
         encoder = build_mission_encoder("builtin", device=device, announce=lambda line: None)
         projection = build_projection(config, encoder.width).to(device)
         parts = build_policy(config).to(device), encoder, projection, None
@@ -161,13 +190,16 @@ def acting_as(name: str) -> Iterator[None]:
     if name != EXPERT:
         yield
         return
-    plain = _Player.act
+    plain = _Team.act
 
-    def act(self: _Player, step: VectorStep) -> tuple[Tensor, list[Tensor]]:
-        logits, routing = plain(self, step)
-        return F.one_hot(torch.from_numpy(step.expert_action), NUM_ACTIONS).to(logits), routing
+    def act(
+        self: _Team, steps: Sequence[VectorStep], missions: Sequence[MissionVectors]
+    ) -> tuple[Tensor, list[Tensor]]:
+        logits, routing = plain(self, steps, missions)
+        expert = torch.from_numpy(np.stack([step.expert_action for step in steps]))
+        return F.one_hot(expert, NUM_ACTIONS).to(logits), routing
 
-    with mock.patch.object(_Player, "act", act):
+    with mock.patch.object(_Team, "act", act):
         yield
 
 
@@ -211,6 +243,23 @@ def measure_evaluation(
         rl_mop_seconds=RL_MOP_SECONDS.get(task_id) if subject.name != UNTRAINED else None,
     )
     return measured, result
+
+
+def measure_together(args: argparse.Namespace, task_id: str) -> Together:
+    """Return the times of `args.together` untrained policies, as many episodes each as fit."""
+    subjects = [build_subject(args, UNTRAINED, seed=args.seed + k) for k in range(args.together)]
+    players = [(subject.policy, subject.encoder, subject.projection) for subject in subjects]
+    started = time.perf_counter()
+    evaluate_task_many(players[:1], task_id, args.num_envs, num_envs=args.num_envs)  # also warms up
+    probe = (time.perf_counter() - started) / args.num_envs
+    episodes = max(args.num_envs, min(EPISODES, int(args.seconds / probe / len(players))))
+    marks = [(time.perf_counter(), time.process_time())]
+    for groups in ([[player] for player in players], [players]):
+        for group in groups:
+            evaluate_task_many(group, task_id, episodes, num_envs=args.num_envs)
+        marks.append((time.perf_counter(), time.process_time()))
+    (alone, alone_cpu), (together, together_cpu) = np.diff(marks, axis=0).tolist()
+    return Together(task_id, len(players), args.num_envs, episodes, alone, alone_cpu, together, together_cpu)
 
 
 def measure_cache(task_id: str, policy: str, result: Evaluation) -> CacheCost:
@@ -281,6 +330,26 @@ def format_caches(costs: Sequence[CacheCost]) -> str:
     return format_table(columns.split("|"), rows)
 
 
+def format_together(times: Sequence[Together]) -> str:
+    """Return the table of policies evaluated one by one and at once."""
+    columns = "task|policies|environments each|episodes each|one by one, s|CPU s|at once, s|CPU s|ratio of CPU s"
+    rows = [
+        [
+            t.task_id,
+            str(t.policies),
+            str(t.num_envs),
+            str(t.episodes),
+            f"{t.alone_seconds:.1f}",
+            f"{t.alone_cpu_seconds:.1f}",
+            f"{t.together_seconds:.1f}",
+            f"{t.together_cpu_seconds:.1f}",
+            f"{t.alone_cpu_seconds / t.together_cpu_seconds:.1f}",
+        ]
+        for t in times
+    ]
+    return format_table(columns.split("|"), rows)
+
+
 def parse_checkpoint(text: str) -> tuple[str, Path]:
     """Return task and path of `TASK=PATH`.
 
@@ -313,6 +382,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--lang_encoder", help="folder or id of the checkpoints' sentence encoder")
     parser.add_argument("--num_envs", type=whole, default=16, help="environments (default: 16)")
+    parser.add_argument("--together", type=whole, default=8, help="policies evaluated at once (default: 8)")
     parser.add_argument("--seconds", type=number, default=8.0, help="measured per line, about (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of the untrained weights (default: 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
@@ -344,6 +414,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     times: list[EvaluationTime] = []
     costs: list[CacheCost] = []
+    together: list[Together] = []
     startup: dict[str, Any] = {"import_seconds": measure_import_seconds(), "build_seconds": {}}
     try:
         facts = collect_machine_facts(resolve_device(args.device))
@@ -355,6 +426,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             measured, cost, subjects = measure_task(args, task_id, checkpoints.get(task_id))
             times += measured
             costs.append(cost)
+            together.append(measure_together(args, task_id))
             for subject in subjects:
                 startup["build_seconds"].setdefault(subject.name, subject.build_seconds)
     except (UnknownTaskError, CheckpointError, ConfigError, MissionEncoderError) as error:
@@ -367,6 +439,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\nNot included: starting Python with all imports, {imports}; policy and encoder: {built}")
     print("rl-mop: the existing one on a machine of the same kind, quoted.\n")
     print(format_times(times))
+    print("\nSeveral untrained policies, routing recorded, one by one and at once\n")
+    print(format_together(together))
     print("\nCache of 1000 episodes\n")
     print(format_caches(costs))
     if args.json:
@@ -376,6 +450,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "settings": collect_settings(args),
             "startup": startup,
             "times": [asdict(measured) for measured in times],
+            "together": [asdict(measured) for measured in together],
             "caches": [asdict(cost) for cost in costs],
         }
         write_results(args.json, results)

@@ -1,15 +1,15 @@
-"""The policy alone: the packed form against one `nn.GRU` call per router and expert (the plain forward).
+"""The policy's share of training: each form of it, where an update's time goes, many runs at once, and the limit.
 
     python -m benchmarks.policy
-    python -m benchmarks.policy --num_envs 64 --threads 2 --repeats 9
+    python -m benchmarks.policy --num_envs 64 256 --threads 2 --repeats 9
 
-acting: one step of all environments without gradients. update: all that the policy does for one weight update but the
-optimiser's step. The plain form takes T steps and keeps their graph; the packed form acts for T steps without gradients
-and then computes them again with gradients in one pass, as the trainer does, packing the weights twice. replay: that
-second pass alone, forward and backward. Both forms are measured in turns within one process.
+One update is T steps of acting and one step of Adam, in an environment that costs nothing: what it shows was made up
+beforehand. Forms of the policy: plain (one `nn.GRU` call for each router and expert, autograd through all steps; acting
+and gradients only), torch (`TorchEngine`), compiled (`CompiledEngine`, the one that trains on the CPU). The limit is
+arithmetic: operations of the update's matrix products, against what one large product reaches on one core.
 
-With as many threads as cores, whatever else runs makes torch's threads wait for one another: up to a hundred times
-slower was seen. Take those rows from an idle machine only; the facts above the table say how busy it was.
+All forms are measured in turns within one process. Take rows with as many threads as cores from an idle machine only;
+the facts above the tables say how busy it was.
 """
 
 from __future__ import annotations
@@ -17,13 +17,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import numpy as np
 import torch
-from torch import Tensor
 
+import pipeline.imitation
+import pipeline.replica_batch
+from babyai.observations import encode_observations
+from babyai.steps import VectorStep
 from benchmarks.common import (
     collect_machine_facts,
     collect_settings,
@@ -32,133 +39,183 @@ from benchmarks.common import (
     parse_positive,
     write_results,
 )
+from benchmarks.timers import PARTS, TimeSplit
 from mixture_of_experts import MixtureOfExpertsPolicy, reset_hidden_on_done
-from pipeline.checkpoints import NUM_ACTIONS, build_policy, seeded_init
+from pipeline.checkpoints import build_policy
+from pipeline.compiled_engine import CompiledEngine
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.imitation import resolve_device
-from pipeline.losses import LossTerms, compute_losses
-from pipeline.packed import pack
+from pipeline.imitation import ImitationTrainer, ReplicaTrainer, resolve_device
+from pipeline.losses import compute_losses
+from pipeline.torch_engine import TorchEngine
 
-EPISODE_LENGTH = 20  # mean; starts of episodes cost a masked state whether there are any or not
+EPISODE_LENGTH = 20  # mean
+SHOWN = 67  # made-up steps, shown in turns
+
+
+class StandIn:
+    """A vector environment that costs nothing: shows made-up steps in turns, whatever the actions."""
+
+    missions = ("go to the red ball", "go to a blue key")
+
+    def __init__(self, task_id: str, num_envs: int, levels: object, **_: object) -> None:
+        """Make up the steps; arguments as for `VectorEnv`."""
+        self.task_id, self.num_envs = task_id, num_envs
+        self.counters = {"levels_started": 0, "levels_unsolvable": 0, "steps": 0, "steps_unlabelled": 0}
+        generator = np.random.default_rng(0)
+        self._steps, self._shown = [], 0
+        for _ in range(SHOWN):
+            step = VectorStep.zeros(num_envs)
+            step.view[:] = generator.integers(0, 6, step.view.shape)
+            step.direction[:] = generator.integers(0, 4, num_envs)
+            step.expert_action[:] = generator.integers(0, 7, num_envs)
+            step.expert_valid[:] = step.active[:] = True
+            step.episode_start[:] = generator.random(num_envs) < 1 / EPISODE_LENGTH
+            step.mission_id[:] = np.arange(num_envs) % 2
+            self._steps.append(step)
+
+    def reset(self) -> VectorStep:
+        """Return the first step."""
+        return self._steps[0]
+
+    def step(self, actions: np.ndarray) -> VectorStep:
+        """Return the next step."""
+        self._shown += 1
+        return self._steps[self._shown % SHOWN]
+
+
+@contextmanager
+def costless_environments() -> Iterator[None]:
+    """Within the block trainers get `StandIn` for an environment."""
+    with mock.patch.object(pipeline.replica_batch, "VectorEnv", StandIn):
+        yield
+
+
+def build_trainer(
+    args: argparse.Namespace, num_envs: int, threads: int, replicas: int = 1, engine: type | None = None
+) -> ReplicaTrainer:
+    """Return a trainer of the benchmark's policy in environments that cost nothing; None takes the usual engine."""
+    configs = [
+        TrainConfig(
+            seed=args.seed + replica,
+            policy=args.policy,
+            num_envs=num_envs,
+            unroll_len=args.unroll_len,
+            lang_encoder="builtin",
+            device=args.device,
+            torch_threads=threads,
+        )
+        for replica in range(replicas)
+    ]
+    build = pipeline.replica_batch.ReplicaBatch
+
+    def with_engine(*values: Any, **options: Any) -> Any:
+        return build(*values, engine=engine, **options)
+
+    with costless_environments(), mock.patch.object(pipeline.imitation, "ReplicaBatch", with_engine):
+        return ReplicaTrainer(configs, announce=lambda line: None)
+
+
+# --------------------------------------------------------------------------------------------------------------- limit
+
+
+def count_operations(config: TrainConfig) -> int:
+    """Return the operations (a multiplication and an addition are two) of an env-step's matrix products in training.
+
+    Each weight of a product is used once to act, once for the gradient of its input and once for its own. The first
+    map's input needs no gradient.
+    """
+    policy = build_policy(config)
+    weights = {name: value.numel() for name, value in policy.named_parameters() if value.dim() == 2}
+    first = [size for name, size in weights.items() if name.startswith(("input_projection", "gru.weight_ih"))]
+    return 2 * (3 * sum(weights.values()) - sum(first))
+
+
+def measure_peak(repeats: int) -> float:
+    """Return operations per second of a product of two 1024 x 1024 matrices of float32 on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a, b = torch.randn(2, 1024, 1024)
+    (milliseconds,) = measure_in_turns([lambda: a @ b], repeats, 3, torch.device("cpu"), pick=min)
+    torch.set_num_threads(threads)
+    return 2 * 1024**3 / milliseconds * 1000
+
+
+# --------------------------------------------------------------------------------------------------------------- forms
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both forms at one size; times are medians in milliseconds.
+    """All forms at one size; times are medians in milliseconds.
 
     Attributes:
         num_envs: Environments stepped together.
         threads: Of torch.
-        plain_acting_ms: One step, plain.
-        packed_acting_ms: One step, packed; packing itself happens once per unroll and is part of the update.
-        plain_update_ms: A whole update, plain.
-        packed_update_ms: A whole update, packed.
-        packed_replay_ms: Of it, the pass with gradients.
-        largest_difference: Between the logits of the two forms over the unroll.
+        plain_ms: Acting and gradients of an update, plain.
+        torch_ms: A whole update with `TorchEngine`.
+        compiled_ms: A whole update with `CompiledEngine`; None where the policy is not on the CPU.
+        env_steps_per_second: Of the form that trains on this device.
+        share_of_peak: Of the arithmetic of `threads` cores at their peak, which that form reaches.
+        largest_difference: Between the first update's gradients of the two engines, over the largest gradient.
     """
 
     num_envs: int
     threads: int
-    plain_acting_ms: float
-    packed_acting_ms: float
-    plain_update_ms: float
-    packed_update_ms: float
-    packed_replay_ms: float
-    largest_difference: float
+    plain_ms: float
+    torch_ms: float
+    compiled_ms: float | None
+    env_steps_per_second: float
+    share_of_peak: float
+    largest_difference: float | None
 
 
-class Forms:
-    """One policy, one made-up unroll, and what each form does with it."""
+class Plain:
+    """An update's acting and gradients in the plain form."""
 
-    def __init__(self, num_envs: int, unroll_len: int, device: torch.device, seed: int) -> None:
-        """Draw weights of the classic setting and an unroll of T steps of N environments."""
-        self.policy: MixtureOfExpertsPolicy = build_policy(TrainConfig(seed=seed)).to(device)
-        config = TrainConfig()
-        with seeded_init(seed, stream=3):
-            shape = (unroll_len, num_envs)
-            obs = torch.randint(0, 6, (*shape, config.input_dim)).float()
-            mission = torch.randn(num_envs, config.lang_dim).expand(unroll_len, -1, -1).contiguous()
-            start = torch.rand(shape) < 1 / EPISODE_LENGTH
-            labels = torch.randint(0, NUM_ACTIONS, shape)
-        self.obs, self.mission, self.start, self.labels = (t.to(device) for t in (obs, mission, start, labels))
-        self.valid = torch.ones_like(self.start)
-        self.steps, self.num_envs, self.device = unroll_len, num_envs, device
-        self.packed = pack(self.policy)
+    def __init__(self, args: argparse.Namespace, num_envs: int, device: torch.device) -> None:
+        """Take the unroll that the trainers get."""
+        config = TrainConfig(seed=args.seed, policy=args.policy)
+        self.policy: MixtureOfExpertsPolicy = build_policy(config).to(device)
+        shown = StandIn("", num_envs, None)._steps[: args.unroll_len]
+        obs = [torch.from_numpy(encode_observations(s.view, s.direction, s.carrying)) for s in shown]
+        self.obs = torch.stack(obs).to(device)
+        self.mission = torch.zeros(len(shown), num_envs, config.lang_dim, device=device)
+        self.start, self.labels, self.valid = (
+            torch.from_numpy(np.stack([getattr(s, name) for s in shown])).to(device)
+            for name in ("episode_start", "expert_action", "expert_valid")
+        )
 
-    @torch.no_grad()
-    def act_plain(self) -> None:
-        """Take one plain step without gradients."""
-        hidden = reset_hidden_on_done(self.policy.init_hidden(self.num_envs, self.device), self.start[0])
-        self.policy(self.obs[0], self.mission[0], hidden)[0].argmax(dim=-1)
-
-    @torch.no_grad()
-    def act_packed(self) -> None:
-        """Take one packed step without gradients."""
-        hidden = self.packed.init_hidden(self.num_envs)
-        self.packed.sequence(self.obs[:1], self.mission[:1], hidden, self.start[:1]).logits[0].argmax(dim=-1)
-
-    def unroll_plain(self) -> tuple[Tensor, list[Tensor]]:
-        """Return logits (T, N, actions) and routing per layer (T, N, experts) of T plain steps."""
-        hidden = self.policy.init_hidden(self.num_envs, self.device)
-        logits, routing = [], []
-        for t in range(self.steps):
-            hidden = reset_hidden_on_done(hidden, self.start[t])
-            step, hidden, info = self.policy(self.obs[t], self.mission[t], hidden, return_routing_info=True)
+    def update(self) -> None:
+        """Act step by step, keeping the graph, and compute gradients."""
+        policy, routing, logits = self.policy, [], []
+        hidden = policy.init_hidden(self.obs.shape[1], self.obs.device)
+        for obs, mission, start in zip(self.obs, self.mission, self.start, strict=True):
+            hidden = reset_hidden_on_done(hidden, start)
+            step, hidden, info = policy(obs, mission, hidden, return_routing_info=True)
             step.argmax(dim=-1)
             logits.append(step)
             routing.append([layer["router_weights"] for layer in info.values()])
-        return torch.stack(logits), [torch.stack(layer) for layer in zip(*routing, strict=True)]
-
-    @torch.no_grad()
-    def act_unroll_packed(self) -> Tensor:
-        """Return logits (T, N, actions) of T packed steps without gradients."""
-        packed = pack(self.policy)
-        hidden, logits = packed.init_hidden(self.num_envs), []
-        for t in range(self.steps):
-            now = slice(t, t + 1)
-            out = packed.sequence(self.obs[now], self.mission[now], hidden, self.start[now])
-            hidden = out.hidden
-            out.logits[0].argmax(dim=-1)
-            logits.append(out.logits[0])
-        return torch.stack(logits)
-
-    def replay_packed(self) -> None:
-        """Compute gradients in one packed pass."""
-        packed = pack(self.policy)
-        out = packed.sequence(self.obs, self.mission, packed.init_hidden(self.num_envs), self.start)
-        self._loss(out.logits, out.routing).total.backward()
-        self.policy.zero_grad(set_to_none=True)
-
-    def update_packed(self) -> None:
-        """Act and compute gradients as the trainer does."""
-        self.act_unroll_packed()
-        self.replay_packed()
-
-    def update_plain(self) -> None:
-        """Act and compute gradients through the plain steps."""
-        self._loss(*self.unroll_plain()).total.backward()
-        self.policy.zero_grad(set_to_none=True)
-
-    def largest_difference(self) -> float:
-        """Return the largest difference between the logits of the two forms."""
-        with torch.no_grad():
-            return float((self.unroll_plain()[0] - self.act_unroll_packed()).abs().max())
-
-    def _loss(self, logits: Tensor, routing: list[Tensor]) -> LossTerms:
-        sizes = self.policy.layer_expert_sizes
-        return compute_losses(logits, self.labels, self.valid, routing, sizes, alpha=1e-5, normalize=False)
+        stacked = [torch.stack(layer) for layer in zip(*routing, strict=True)]
+        sizes = policy.layer_expert_sizes
+        terms = compute_losses(torch.stack(logits), self.labels, self.valid, stacked, sizes, alpha=1e-5)
+        terms.total.backward()
+        policy.zero_grad(set_to_none=True)
 
 
 def measure_in_turns(
-    functions: Sequence[Callable[[], object]], repeats: int, calls: int, device: torch.device
+    functions: Sequence[Callable[[], object]],
+    repeats: int,
+    calls: int,
+    device: torch.device,
+    pick: Callable[[list[float]], float] = statistics.median,
 ) -> list[float]:
-    """Return the median time of a call of each function, ms.
+    """Return the time of a call of each function, ms.
 
     Args:
         functions: Called in turns, so that a busy machine treats them alike.
         repeats: Measurements of each, after one that does not count.
         calls: Calls within a measurement.
         device: A GPU is waited for.
+        pick: Which of the measurements: their median, or the least.
     """
     times: list[list[float]] = [[] for _ in functions]
     for repeat in range(repeats + 1):
@@ -170,42 +227,120 @@ def measure_in_turns(
                 torch.cuda.synchronize(device)
             if repeat:
                 found.append(1000 * (time.perf_counter() - started) / calls)
-    return [statistics.median(found) for found in times]
+    return [pick(found) for found in times]
 
 
 def compare_forms(
-    num_envs: int, threads: int, unroll_len: int, repeats: int, device: torch.device, seed: int
+    args: argparse.Namespace, num_envs: int, threads: int, device: torch.device, peak: float
 ) -> Comparison:
-    """Return both forms' times at one size."""
-    torch.set_num_threads(threads)
-    forms = Forms(num_envs, unroll_len, device, seed)
-    acting = measure_in_turns([forms.act_plain, forms.act_packed], repeats, 10, device)
-    update = measure_in_turns([forms.update_plain, forms.update_packed, forms.replay_packed], repeats, 1, device)
-    return Comparison(num_envs, threads, *acting, *update, forms.largest_difference())
+    """Return all forms' times at one size; `peak` is that of one core."""
+    engines = [TorchEngine, CompiledEngine] if device.type == "cpu" else [TorchEngine]
+    trainers = [build_trainer(args, num_envs, threads, engine=engine) for engine in engines]
+    difference = None
+    if len(trainers) == 2:
+        gradients = []
+        for trainer in trainers:
+            trainer.run_update()
+            gradients.append(trainer._batches[0]._weights.gradient)
+        difference = float((gradients[0] - gradients[1]).abs().max() / gradients[0].abs().max())
+    functions = [*(trainer.run_update for trainer in trainers)]
+    if args.policy == "moe":
+        functions.append(Plain(args, num_envs, device).update)
+    times = measure_in_turns(functions, args.repeats, 3 if num_envs < 64 else 1, device)
+    used = times[len(engines) - 1]
+    rate = 1000 * num_envs * args.unroll_len / used
+    return Comparison(
+        num_envs=num_envs,
+        threads=threads,
+        plain_ms=times[-1] if args.policy == "moe" else float("nan"),
+        torch_ms=times[0],
+        compiled_ms=times[1] if len(engines) == 2 else None,
+        env_steps_per_second=rate,
+        share_of_peak=rate * count_operations(trainers[0].configs[0]) / (threads * peak),
+        largest_difference=difference,
+    )
+
+
+def measure_parts(args: argparse.Namespace, real: bool) -> dict[str, float]:
+    """Return milliseconds of each part of an update of 16 environments on one thread, median over updates.
+
+    Args:
+        args: Settings of the benchmark.
+        real: In GoToObj instead of an environment that costs nothing.
+    """
+    if real:
+        config = TrainConfig(
+            seed=args.seed, policy=args.policy, unroll_len=args.unroll_len, lang_encoder="builtin", device=args.device
+        )
+        trainer: ReplicaTrainer | ImitationTrainer = ImitationTrainer(config, announce=lambda line: None)
+    else:
+        trainer = build_trainer(args, 16, 1)
+    for _ in range(3):
+        trainer.run_update()
+    rows = []
+    for _ in range(max(3, 4 * args.repeats)):
+        with TimeSplit(args.device) as split:
+            trainer.run_update()
+        rows.append(split.seconds)
+    return {part: 1000 * statistics.median(row[part] for row in rows) for part in PARTS}
+
+
+@dataclass(frozen=True)
+class Together:
+    """R runs of 16 environments trained together.
+
+    Attributes:
+        replicas: R.
+        threads: CPU threads.
+        env_steps_per_second: Of all runs together.
+    """
+
+    replicas: int
+    threads: int
+    env_steps_per_second: float
+
+
+def measure_together(args: argparse.Namespace, replicas: int, threads: int, device: torch.device) -> Together:
+    """Return the rate of R runs trained together, in environments that cost nothing."""
+    trainer = build_trainer(args, 16, threads, replicas)
+    (milliseconds,) = measure_in_turns([trainer.run_update], args.repeats, 1, device)
+    return Together(replicas, threads, 1000 * replicas * 16 * args.unroll_len / milliseconds)
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
 
 
 def format_comparisons(comparisons: Sequence[Comparison]) -> str:
-    """Return the table."""
+    """Return the table of forms."""
     columns = (
-        "environments|threads|acting: plain, ms|packed, ms|ratio|update: plain, ms|packed, ms|ratio|replay alone, ms|"
-        "largest difference"
+        "environments|threads|plain, ms|torch, ms|compiled, ms|env-steps/s|of the arithmetic peak|largest difference"
     )
-    return format_table(columns.split("|"), [_row(c) for c in comparisons])
-
-
-def _row(c: Comparison) -> list[str]:
-    return [
-        str(c.num_envs),
-        str(c.threads),
-        f"{c.plain_acting_ms:.2f}",
-        f"{c.packed_acting_ms:.2f}",
-        f"{c.plain_acting_ms / c.packed_acting_ms:.1f}",
-        f"{c.plain_update_ms:.0f}",
-        f"{c.packed_update_ms:.0f}",
-        f"{c.plain_update_ms / c.packed_update_ms:.1f}",
-        f"{c.packed_replay_ms:.0f}",
-        f"{c.largest_difference:.0e}",
+    rows = [
+        [
+            str(c.num_envs),
+            str(c.threads),
+            f"{c.plain_ms:.0f}",
+            f"{c.torch_ms:.1f}",
+            "-" if c.compiled_ms is None else f"{c.compiled_ms:.1f}",
+            f"{c.env_steps_per_second:,.0f}",
+            f"{100 * c.share_of_peak:.0f} %",
+            "-" if c.largest_difference is None else f"{c.largest_difference:.0e}",
+        ]
+        for c in comparisons
     ]
+    return format_table(columns.split("|"), rows)
+
+
+def format_parts(parts: dict[str, dict[str, float]]) -> str:
+    """Return the table of an update's parts."""
+    rows = [[name, f"{sum(row.values()):.1f}", *(f"{row[p]:.1f}" for p in PARTS)] for name, row in parts.items()]
+    return format_table(["environment", "all, ms", *PARTS], rows)
+
+
+def format_together(rows: Sequence[Together]) -> str:
+    """Return the table of runs trained together."""
+    cells = [[str(row.replicas), str(row.threads), f"{row.env_steps_per_second:,.0f}"] for row in rows]
+    return format_table(["runs", "threads", "env-steps/s of all"], cells)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -218,16 +353,18 @@ def build_parser() -> argparse.ArgumentParser:
     whole = parse_positive(int)
     parser.add_argument("--num_envs", type=whole, nargs="+", default=[16, 64, 256], help="default: 16 64 256")
     parser.add_argument("--threads", type=whole, nargs="+", default=[1, 2], help="of torch (default: 1 2)")
+    parser.add_argument("--runs", type=whole, nargs="*", default=[1, 8, 50], help="trained together (default: 1 8 50)")
+    parser.add_argument("--policy", choices=["moe", "mop"], default="moe", help="default: moe")
     parser.add_argument("--unroll_len", type=whole, default=32, help="T (default: 32)")
     parser.add_argument("--repeats", type=whole, default=5, help="measurements of each (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and made-up data (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights (default: 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--json", type=Path, help="file for the results")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the table, write JSON."""
+    """Measure, print tables, write JSON."""
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
@@ -235,20 +372,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         parser.error(str(error))
     facts = collect_machine_facts(device)
+    peak = measure_peak(args.repeats)
+    operations = count_operations(TrainConfig(policy=args.policy))
     comparisons = [
-        compare_forms(num_envs, threads, args.unroll_len, args.repeats, device, args.seed)
-        for threads in args.threads
-        for num_envs in args.num_envs
+        compare_forms(args, num_envs, threads, device, peak) for threads in args.threads for num_envs in args.num_envs
     ]
-    print(f"Policy alone, three layers of [0, 16, 32], router 64, {args.unroll_len} steps, median of {args.repeats}")
-    print(format_machine_facts(facts, args.threads) + "\n")
+    parts = {"costs nothing": measure_parts(args, real=False), "GoToObj": measure_parts(args, real=True)}
+    together = [measure_together(args, runs, threads, device) for threads in args.threads for runs in args.runs]
+
+    print(
+        f"Policy {args.policy}, three layers of [0, 16, 32], router 64, {args.unroll_len} steps, "
+        f"median of {args.repeats}"
+    )
+    print(format_machine_facts(facts, args.threads))
+    print(
+        f"Peak of one core {peak / 1e9:.0f} GFLOP/s, {operations / 1e6:.2f} MFLOP of products per env-step: at most "
+        f"{peak / operations:,.0f} env-steps/s on one core\n"
+    )
     print(format_comparisons(comparisons))
+    print("\nParts of an update of 16 environments, one thread, ms (benchmarks/timers.py says what they are)\n")
+    print(format_parts(parts))
+    print("\nRuns of 16 environments trained together, in environments that cost nothing\n")
+    print(format_together(together))
     if args.json:
         results = {
             "benchmark": "policy",
             "machine": facts,
             "settings": collect_settings(args),
+            "peak": peak,
+            "operations": operations,
             "comparisons": [asdict(comparison) for comparison in comparisons],
+            "parts": parts,
+            "together": [asdict(row) for row in together],
         }
         write_results(args.json, results)
 

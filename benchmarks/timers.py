@@ -5,8 +5,8 @@
     split.seconds["expert"]
 
 Timers are put around methods for the length of the `with` block. Each moment counts once, for the innermost timer that
-runs, except that all of a level's start counts as `levels`, with the expert's plan of it apart. Timers slow down what
-they measure, and small frequent calls most: take shares from here, throughput from a run without them.
+runs. Timers slow down what they measure, and small frequent calls most: take shares from here, throughput from a run
+without them. Levels are played by the compiled core; for a task that is not compiled all of the world counts as `rest`.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from unittest import mock
 
 import torch
 
-import babyai.vector_env
-import pipeline.imitation
-import pipeline.rollout
-from babyai.expert import Expert
-from babyai.simulator import Simulator
+from babyai.compiled.core import CompiledCore
 from babyai.vector_env import VectorEnv
-from pipeline.imitation import ImitationTrainer
+from pipeline.compiled_engine import CompiledEngine
+from pipeline.imitation import ReplicaTrainer
+from pipeline.replicas import ReplicaWeights
+from pipeline.rollout import Rollout
+from pipeline.torch_engine import TorchEngine
 
-PARTS = ("levels", "planning", "stepping", "observing", "expert", "acting", "replay", "backward", "rest")
-"""levels: start of a level without planning; planning: the expert solving a level beforehand; stepping: and verifying;
-acting: single steps of the policy, choice of actions, storing the unroll; replay: forward pass with gradients and loss;
-backward: with clipping and optimiser; rest: the vector environment's own loop."""
+PARTS = ("levels", "world", "rest", "observing", "acting", "choosing", "loss", "backward", "optimiser")
+"""levels: generating them, with the expert's plans; world: stepping, verifying, and the expert's labels; rest: the
+vector environment's own bookkeeping; observing: views, and writing them where the policy reads; acting: the policy's
+steps; choosing: noise, actions, the loop over an unroll's steps; loss: what is computed for a whole unroll at once;
+backward; optimiser: with norms and clipping."""
 
-_WHOLE = {"levels", "planning"}  # what they call counts for them
-_ON_DEVICE = {"acting", "replay", "backward"}
+_ON_DEVICE = {"acting", "choosing", "loss", "backward", "optimiser"}
 _TIMED = (
-    (ImitationTrainer, "run_update", "backward"),
-    (pipeline.imitation, "pack", "replay"),
-    (pipeline.imitation, "replay_unroll", "replay"),
-    (pipeline.imitation, "compute_losses", "replay"),
-    (pipeline.imitation, "collect_unroll", "acting"),
-    (pipeline.rollout, "encode_observations", "observing"),
+    (ReplicaTrainer, "run_update", "loss"),
+    (Rollout, "collect", "choosing"),
+    (Rollout, "_show", "observing"),
+    (CompiledEngine, "act", "acting"),
+    (TorchEngine, "act", "acting"),
+    (CompiledEngine, "differentiate", "backward"),
+    (TorchEngine, "differentiate", "backward"),
+    (ReplicaWeights, "norms", "optimiser"),
+    (ReplicaWeights, "step", "optimiser"),
     (VectorEnv, "step", "rest"),
-    (VectorEnv, "_start_level", "levels"),
-    (VectorEnv, "_observe", "observing"),
-    (babyai.vector_env, "plan_length", "planning"),
-    (Simulator, "step", "stepping"),
-    (Simulator, "_look", "observing"),  # observation and expert share it, the expert calls it first
-    (Expert, "suggest", "expert"),
+    (CompiledCore, "start", "levels"),
+    (CompiledCore, "step", "world"),
+    (CompiledCore, "observe", "observing"),
 )
 
 
@@ -86,8 +86,6 @@ class TimeSplit:
 
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
-            if self._running and self._running[-1] in _WHOLE and part != "planning":
-                return function(*args, **kwargs)
             self._switch()
             self._running.append(part)
             try:

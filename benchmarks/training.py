@@ -338,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\nuntrained: lr {FROZEN_LR:g} keeps the weights as drawn. expert's actions: a policy that solves the task,")
     print("emulated by executing the expert's. rl-mop: the existing one on a machine of the same kind, quoted.\n")
     print(format_throughput(cases))
-    print("\nWhere the time goes, in a separate pass with timers (levels without planning; backward with optimiser)\n")
+    print("\nWhere the time goes, in a separate pass with timers (benchmarks/timers.py says what the parts are)\n")
     print(format_shares(cases))
     if environments:
         print("\nEnvironment and expert alone on one core, env-steps/s, no plans beforehand\n")

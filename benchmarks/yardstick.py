@@ -1,4 +1,4 @@
-"""The environment with its expert against minigrid's own, both labelling random actions on one core.
+"""The environment with its expert against minigrid's own, both labelling the same kind of actions on one core.
 
     rates = compare_environments("BabyAI-GoToObj-v0", num_envs=16, seconds=1.5, rounds=3, seed=0)
     rates.ours / rates.minigrid
@@ -40,15 +40,16 @@ class EnvironmentRates:
 class _MinigridPlayer:
     """One environment as minigrid makes it; where its bot raises, the rest of the episode goes without labels."""
 
-    def __init__(self, task_id: str, seed: int) -> None:
+    def __init__(self, task_id: str, seed: int, follow: bool) -> None:
+        self._follow = follow
         # Without gymnasium's wrappers, which only check arguments: that much is given to the yardstick for free.
         self._env = gymnasium.make(task_id, disable_env_checker=True).unwrapped
         self._random = np.random.default_rng(seed)
         self._start()
 
     def step(self) -> int:
-        """Take one random step and return the number of steps taken, 1."""
-        action = int(self._random.integers(NUM_ACTIONS))
+        """Take one step and return the number of steps taken, 1."""
+        action = int(self._random.integers(NUM_ACTIONS)) if self._advice is None else self._advice
         _, _, terminated, truncated, _ = self._env.step(action)
         if terminated or truncated:
             self._start()
@@ -63,27 +64,36 @@ class _MinigridPlayer:
         self._ask(None)
 
     def _ask(self, action: int | None) -> None:
+        self._advice = None
         if self._bot is None:
             return
         try:
-            self._bot.replan(action)
+            advice = int(self._bot.replan(action))
         except Exception:  # failed assertions, type errors: the bot has no plan
             self._bot = None
+        else:
+            self._advice = advice if self._follow else None
 
 
 class _OurPlayer:
-    def __init__(self, task_id: str, num_envs: int, seed: int) -> None:
+    def __init__(self, task_id: str, num_envs: int, seed: int, follow: bool) -> None:
+        self._follow = follow
         self._env = VectorEnv(task_id, num_envs, SeedStreams(seed, num_envs), plan_every=0)
         self._random = np.random.default_rng(seed)
-        self._env.reset()
+        self._current = self._env.reset()
 
     def step(self) -> int:
-        """Take one random step in every environment and return the number of steps taken."""
-        self._env.step(self._random.integers(NUM_ACTIONS, size=self._env.num_envs))
+        """Take one step in every environment and return the number of steps taken."""
+        actions = self._random.integers(NUM_ACTIONS, size=self._env.num_envs)
+        if self._follow:
+            actions = np.where(self._current.expert_valid, self._current.expert_action, actions)
+        self._current = self._env.step(actions)
         return self._env.num_envs
 
 
-def compare_environments(task_id: str, num_envs: int, seconds: float, rounds: int, seed: int) -> EnvironmentRates:
+def compare_environments(
+    task_id: str, num_envs: int, seconds: float, rounds: int, seed: int, *, follow: bool = False
+) -> EnvironmentRates:
     """Return the rates of both, measured in turns so that a busy machine treats them alike.
 
     Args:
@@ -92,8 +102,9 @@ def compare_environments(task_id: str, num_envs: int, seconds: float, rounds: in
         seconds: Length of a round of each.
         rounds: Rounds of each.
         seed: Of levels and actions.
+        follow: Take the expert's actions instead of random ones.
     """
-    players = _MinigridPlayer(task_id, seed), _OurPlayer(task_id, num_envs, seed)
+    players = _MinigridPlayer(task_id, seed, follow), _OurPlayer(task_id, num_envs, seed, follow)
     rates: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
         for player, found in zip(players, rates, strict=True):

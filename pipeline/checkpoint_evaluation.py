@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from babyai.observations import OBSERVATION_DIM
 from pipeline.cache import CacheError, write_cache
 from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, LoadedPolicy, load_policy
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.evaluation import Evaluation, evaluate_task
+from pipeline.evaluation import Evaluation, evaluate_task_many
 from pipeline.results import ResultsError
 
 EVALUATION_ERRORS = (
@@ -40,7 +40,7 @@ class EvaluationSettings:
 
     Attributes:
         num_episodes: Levels to play, each once to its end.
-        num_envs: Environments stepped together; changes the speed, not the result.
+        num_envs: Environments stepped together, of each checkpoint; changes the speed, not the result.
         max_steps: Steps after which an episode is cut; null takes what the checkpoint was trained with.
         eval_seed: Which fixed list of levels; the same for all checkpoints unless you want another sample.
         lang_encoder: Folder or id to load the sentence encoder from instead of the recorded one (same weights).
@@ -152,19 +152,32 @@ def evaluate_checkpoint(
     record: bool,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
-    """Play the evaluation levels of a task with a checkpoint; see `pipeline.evaluation.evaluate`."""
+    """Play the evaluation levels of a task with a checkpoint; see `pipeline.evaluation.evaluate_many`."""
+    return evaluate_checkpoints([checkpoint], task_id, settings, record=record, progress=progress)[0]
+
+
+def evaluate_checkpoints(
+    checkpoints: Sequence[Checkpoint],
+    task_id: str,
+    settings: EvaluationSettings,
+    *,
+    record: bool,
+    progress: Callable[[int], object] | None = None,
+) -> list[Evaluation]:
+    """Play the evaluation levels of a task with several checkpoints at once; return what each did.
+
+    They must be alike in architecture, step limit and `lpc_exponent`; the first one's count.
+    """
     torch.set_num_threads(settings.torch_threads)
-    return evaluate_task(
-        checkpoint.policy,
-        checkpoint.encoder,
-        checkpoint.projection,
+    return evaluate_task_many(
+        [(checkpoint.policy, checkpoint.encoder, checkpoint.projection) for checkpoint in checkpoints],
         task_id,
         settings.num_episodes,
         eval_seed=settings.eval_seed,
         num_envs=settings.num_envs,
-        max_steps=step_limit(checkpoint, settings),
+        max_steps=step_limit(checkpoints[0], settings),
         record=record,
-        lpc_exponent=checkpoint.config.lpc_exponent,
+        lpc_exponent=checkpoints[0].config.lpc_exponent,
         progress=progress,
     )
 

@@ -91,6 +91,7 @@ def parse_command(
     switches: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
     required: Sequence[str] = (),
+    replaces: Mapping[str, str] | None = None,
     **forced: Any,
 ) -> tuple[Settings, dict[str, Any]]:
     """Return the settings given by YAML and flags, and the values of the switches and options beside them.
@@ -102,6 +103,7 @@ def parse_command(
         switches: Flags without a value that are no fields, name -> help (e.g. resume).
         options: Flags with a text value that are no fields, name -> help.
         required: Those of the options that must be given.
+        replaces: Options that take the place of a field, option -> field; the field's flag is refused beside them.
         **forced: Fields that the script sets whatever YAML and flags say (the baseline's policy).
 
     Raises:
@@ -123,7 +125,7 @@ def parse_command(
     # jsonargparse wraps argparse's errors and its own in one another, hence `except Exception`.
     if path is not None:
         given = read_yaml(path)
-        _check_keys(given, path, hints)
+        _check_keys(given, path, hints, extra)
         try:
             parsed = parser.parse_object(given)
         except Exception as error:
@@ -138,6 +140,9 @@ def parse_command(
     flags = {token[2:].partition("=")[0] for token in rest if token.startswith("--")}
     values.update({key: text for key, text in texts.items() if key not in flags})
     beside = {name: values.pop(name) for name in extra}
+    for option, field in (replaces or {}).items():
+        if beside[option] is not None and field in flags:
+            raise ConfigError(f"--{option} and --{field} exclude each other: --{option} takes the place of --{field}")
     for name in required:
         if beside[name] is None:
             raise ConfigError(f"--{name}: expected a value, found none; --help explains it")
@@ -145,9 +150,11 @@ def parse_command(
     return settings_class(**{**values, **forced}), beside
 
 
-def _check_keys(given: dict[Any, Any], path: str, hints: Mapping[str, Any]) -> None:
+def _check_keys(given: dict[Any, Any], path: str, hints: Mapping[str, Any], extra: Sequence[str]) -> None:
     """Refuse unknown keys, and null for a field that takes none, which jsonargparse lets pass."""
     for key, value in given.items():
+        if key in extra:
+            raise ConfigError(f"--config {path}: {key} is a flag and no key of the file; pass --{key}")
         if key not in hints:
             raise ConfigError(f"--config {path}: {_unknown(str(key), hints)}")
         if value is None and type(None) not in get_args(hints[key]):
@@ -177,6 +184,8 @@ def _type_name(hint: Any) -> str:
 
 _WRONG_TYPE = re.compile(r'Parser key "(\w+)": .*(?:Got|Given) value: (.*)')
 
+_NO_VALUE = re.compile(r"argument --(\w+): expected one argument")
+
 
 def _explain(message: str, given: Mapping[str, Any], hints: Mapping[str, Any], extra: Sequence[str]) -> str:
     """Return a message of jsonargparse in our form: what was expected, what was found, what to do.
@@ -192,6 +201,8 @@ def _explain(message: str, given: Mapping[str, Any], hints: Mapping[str, Any], e
     if marker in text:
         flag = text.split(marker, 1)[1].split()[0]
         return _unknown(flag.lstrip("-").partition("=")[0], [*hints, *extra])
+    if match := _NO_VALUE.search(text):
+        return f"--{match[1]}: expected a value after it (written --{match[1]}=VALUE if it begins with a dash)"
     if match := _WRONG_TYPE.search(text):
         key, found = match.groups()
         return f"{key}: expected {_type_name(hints[key])}, found {given.get(key, found)!r}"

@@ -1,47 +1,50 @@
-"""On-policy imitation with truncated back-propagation: the loop that both training scripts call.
+"""On-policy imitation with truncated back-propagation: the trainers that training scripts and sweeps call.
 
 The student acts, the expert labels every state the student gets into (the setting of DAgger,
 https://arxiv.org/abs/1011.0686), and after `unroll_len` steps the weights take one step of Adam on the loss of those
 states. The state of the policy runs on across unrolls; gradients stop at their borders.
 
-Each unroll is computed twice: step by step without gradients to act, then in one batched pass with gradients. The
-second pass has no input products step by step, and costs less than keeping the graph of the first.
+What is recurrent is computed once, step by step, to act, and kept; the pass with gradients computes the rest again for
+all steps at once (`pipeline/recurrence.py`).
+
+Runs that differ in seed, trial and price of complexity alone are trained together, in batches of a few that are one
+tensor program each: in a larger one the weights of all replicas, used at every step, would no longer stay in the
+processor's cache. Batches share the threads among themselves. A run's result depends on none of this.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from babyai.level_seeds import SeedStreams
 from babyai.levels import resolve_task_id
-from babyai.missions import MissionEncoder, build_mission_encoder, restore_mission_encoder
+from babyai.missions import MissionEncoder
 from babyai.vector_env import VectorEnv
-from pipeline.checkpoints import (
-    NUM_ACTIONS,
-    CheckpointError,
-    build_policy,
-    build_projection,
-    derive_seed,
-    save_checkpoint,
-)
+from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, save_checkpoint
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.evaluation import Evaluation, evaluate_task
-from pipeline.losses import LossTerms, compute_losses
-from pipeline.packed import pack
-from pipeline.records import EpisodeWindow
-from pipeline.rollout import Acting, MissionVectors, collect_unroll, replay_unroll
+from pipeline.replica_batch import ReplicaBatch
+from pipeline.replica_setup import build_encoder, check_alike, deal, find_moment
+
+REPLICAS_PER_BATCH = 4
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
+    """Training cannot go on; the message says why and what to do.
+
+    Attributes:
+        replicas: Which of the runs trained together cannot; the others have taken their step.
+    """
+
+    def __init__(self, message: str, replicas: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.replicas = list(replicas)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -55,35 +58,6 @@ def resolve_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device: expected a GPU that torch can use for {name!r}, found none; use auto or cpu")
     return torch.device(name)
-
-
-@dataclass
-class _Sums:
-    """Sums of what is logged, kept on the device until they are logged."""
-
-    terms: Tensor | None = None
-    entropy: Tensor | None = None
-    updates: int = 0
-
-    def add(self, terms: LossTerms, grad_norm: Tensor, entropy: Tensor) -> None:
-        scalars = torch.stack(
-            [terms.task, terms.lpc, terms.penalty, terms.total, terms.accuracy, terms.labelled, grad_norm]
-        ).detach()
-        row = torch.cat([scalars, terms.lpc_per_layer.detach()])
-        self.terms = row if self.terms is None else self.terms + row
-        self.entropy = entropy if self.entropy is None else self.entropy + entropy
-        self.updates += 1
-
-
-_SCALARS = (
-    "train/task_loss",
-    "train/lpc",
-    "train/penalty",
-    "train/total_loss",
-    "train/accuracy",
-    "train/labelled_fraction",
-    "train/grad_norm",
-)
 
 
 EVALUATION_METRICS = {
@@ -103,17 +77,214 @@ def evaluation_metrics(evaluation: Evaluation) -> dict[str, float | int | None]:
     return {key: evaluation.metrics[name] for key, name in EVALUATION_METRICS.items()}
 
 
+class ReplicaTrainer:
+    """R training runs of one architecture and task, trained together.
+
+    Args:
+        configs: Settings, equal but for `seed`, `trial` and `lpc_alpha`; `task_id` may be a short name.
+        announce: Called with each line worth telling (which sentence encoder is used).
+        resume: Content of a checkpoint of each run to go on from, all of the same update; or None.
+
+    Attributes:
+        configs: Settings as resolved (full task id, the encoder really used).
+        device: Where the policies run.
+        encoder: Sentence encoder of all runs.
+        update: Weight updates done.
+        seconds: Seconds that updates have taken since each run began.
+
+    Raises:
+        ConfigError: If settings differ in other fields.
+        CheckpointError: If a checkpoint cannot be continued, or they are of different updates.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        *,
+        announce: Callable[[str], object] = print,
+        resume: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        check_alike(configs)
+        self._announce = announce
+        first = configs[0]
+        self.device = resolve_device(first.device)
+        self.encoder = build_encoder(configs, self.device, announce, resume)
+        self.configs = [resolve_config(config, self.encoder) for config in configs]
+        self.update, self.seconds = find_moment(resume, len(configs))
+        self._updates_summed, self._seconds_summed = 0, 0.0
+        batches = -(-len(configs) // REPLICAS_PER_BATCH)
+        self._pool = None
+        if batches > 1 and first.torch_threads > 1 and self.device.type == "cpu":
+            self._pool = ThreadPoolExecutor(first.torch_threads, initializer=torch.set_num_threads, initargs=(1,))
+        torch.set_num_threads(first.torch_threads if self._pool is None else 1)
+        self._batches = []
+        for chosen in deal(len(configs), batches):
+            contents = None if resume is None else [resume[i] for i in chosen]
+            self._batches.append(self._build([self.configs[i] for i in chosen], contents))
+
+    def _build(self, configs: list[TrainConfig], resume: list[dict[str, Any]] | None) -> ReplicaBatch:
+        try:
+            return ReplicaBatch(configs, self.encoder, self.device, resume, announce=self._announce)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if resume is None:
+                raise
+            reason = " ".join(str(error).split())[:400]
+            raise CheckpointError(f"cannot be continued ({type(error).__name__}: {reason})") from None
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def run_update(self) -> None:
+        """Act for one unroll and take one optimiser step in every run.
+
+        Raises:
+            TrainingError: If the loss of a run is no longer finite: its weights are as before, the other runs have
+                taken their step. `drop` takes such runs out; without it, the next update tries them again.
+        """
+        started = time.perf_counter()
+        prob = self.expert_action_prob()
+        if self._pool is None:
+            found = [batch.run_update(prob) for batch in self._batches]
+        else:
+            found = list(self._pool.map(lambda batch: batch.run_update(prob), self._batches))
+        failed = {i: why for i, why in enumerate(why for batch in found for why in batch) if why is not None}
+        if len(failed) < len(self.configs):
+            self.update += 1
+            elapsed = time.perf_counter() - started
+            self.seconds = [seconds + elapsed for seconds in self.seconds]
+            self._seconds_summed += elapsed
+            self._updates_summed += 1
+        if failed:
+            raise TrainingError(self._explain(failed), list(failed))
+
+    def _explain(self, failed: dict[int, str]) -> str:
+        update = self.update + (len(failed) == len(self.configs))
+        runs = "; ".join(
+            why if len(self.configs) == 1 else f"trial {self.configs[i].trial}, seed {self.configs[i].seed}: {why}"
+            for i, why in failed.items()
+        )
+        return (
+            f"update {update}: {runs}. The weights are as before this update. Lower lr, set grad_clip (e.g. 1.0), or "
+            "raise lpc_eps if lpc_denominator is paper"
+        )
+
+    def expert_action_prob(self) -> float:
+        """Return the probability that the coming update's steps execute the expert's action."""
+        config = self.configs[0]
+        if config.expert_action_decay == 0:
+            return config.expert_action_prob
+        return config.expert_action_prob * max(0.0, 1.0 - self.update / config.expert_action_decay)
+
+    def take_metrics(self) -> list[dict[str, float | int | None]]:
+        """Return all metrics of each run, losses averaged since the last call; see `pipeline.tracking.METRICS`."""
+        updates, self._updates_summed = self._updates_summed, 0
+        seconds, self._seconds_summed = self._seconds_summed, 0.0
+        rows = []
+        for i, (batch, replica) in enumerate(self._places()):
+            metrics: dict[str, float | int | None] = {}
+            if updates:
+                metrics.update(batch.take_means(replica, updates))
+                steps = updates * self.configs[0].num_envs * self.configs[0].unroll_len
+                metrics["time/env_steps_per_second"] = steps / seconds
+            env = batch.envs[replica]
+            metrics |= {
+                **batch.windows[replica].summary(),
+                "rollout/episodes_total": batch.episodes[replica],
+                "rollout/unsolvable_levels": env.counters["levels_unsolvable"],
+                "rollout/unlabelled_steps": env.counters["steps_unlabelled"],
+                "rollout/expert_action_prob": self.expert_action_prob(),
+                "time/seconds": self.seconds[i],
+            }
+            rows.append(metrics)
+        return rows
+
+    @property
+    def env_steps(self) -> int:
+        """Steps taken in all environments of one run since it began."""
+        return self.update * self.configs[0].num_envs * self.configs[0].unroll_len
+
+    @property
+    def policies(self) -> list[nn.Module]:
+        """Each run's policy, its weights up to date."""
+        return [batch.policies[replica] for batch, replica in self._places()]
+
+    @property
+    def projections(self) -> list[nn.Linear]:
+        """Each run's mission projection."""
+        return [batch.projections[replica] for batch, replica in self._places()]
+
+    @property
+    def envs(self) -> list[VectorEnv]:
+        """Each run's environment."""
+        return [batch.envs[replica] for batch, replica in self._places()]
+
+    def evaluate(self, num_episodes: int) -> list[Evaluation]:
+        """Play the first `num_episodes` of the fixed evaluation levels; training is not touched by it."""
+        return [
+            evaluate_task(
+                policy,
+                self.encoder,
+                projection,
+                config.task_id,
+                num_episodes,
+                num_envs=max(config.num_envs, 16),
+                max_steps=config.max_steps,
+                record=False,
+                label=False,
+                lpc_exponent=config.lpc_exponent,
+            )
+            for policy, projection, config in zip(self.policies, self.projections, self.configs, strict=True)
+        ]
+
+    # --------------------------------------------------------------------------------------------------- checkpoints
+
+    def save(self, replica: int, path: Path) -> None:
+        """Write a run's checkpoint of this moment, the one that it would have written by itself."""
+        save_checkpoint(path, self._content(replica))
+
+    def drop(self, replicas: Sequence[int]) -> None:
+        """Take runs out; the others, renumbered in their order, go on as if those had never been there."""
+        gone = set(replicas)
+        if not gone < set(range(len(self.configs))):
+            raise ValueError(f"expected some of {len(self.configs)} runs, found {sorted(gone)}")
+        first, batches = 0, []
+        for batch in self._batches:
+            count = len(batch.configs)
+            kept = [i for i in range(count) if first + i not in gone]
+            if len(kept) == count:
+                batches.append(batch)
+            elif kept:
+                contents = [self._content(first + i) for i in kept]
+                batches.append(self._build([batch.configs[i] for i in kept], contents))
+                batches[-1].sums.copy_(batch.sums[kept])
+            first += count
+        self._batches = batches
+        kept = [i for i in range(len(self.configs)) if i not in gone]
+        self.configs = [self.configs[i] for i in kept]
+        self.seconds = [self.seconds[i] for i in kept]
+
+    def _content(self, replica: int) -> dict[str, Any]:
+        batch, index = self._places()[replica]
+        content = batch.content(index)
+        return {
+            **content,
+            "config": {**self.configs[replica].to_dict(), "num_actions": NUM_ACTIONS, "update": self.update},
+            "update": self.update,
+            "lang_encoder": self.encoder.describe(),
+            "resume": {**content["resume"], "seconds": self.seconds[replica]},
+        }
+
+    def _places(self) -> list[tuple[ReplicaBatch, int]]:
+        """Return each run's batch and its number there."""
+        return [(batch, i) for batch in self._batches for i in range(len(batch.configs))]
+
+
 class ImitationTrainer:
-    """One training run: policy, optimiser, environments and what they carry from update to update.
+    """One training run: a `ReplicaTrainer` of one.
 
     Args:
         config: Settings; `task_id` may be a short name.
         announce: Called with each line worth telling (which sentence encoder is used).
         resume: Content of a checkpoint of this run to go on from, or None.
-
-    Attributes:
-        config: Settings as resolved (full task id, the encoder really used).
-        update: Weight updates done.
     """
 
     def __init__(
@@ -123,45 +294,8 @@ class ImitationTrainer:
         announce: Callable[[str], object] = print,
         resume: dict[str, Any] | None = None,
     ) -> None:
-        torch.set_num_threads(config.torch_threads)
-        self.device = resolve_device(config.device)
-        if resume is None:
-            self.encoder = build_mission_encoder(config.lang_encoder, device=self.device, announce=announce)
-        else:
-            self.encoder = restore_mission_encoder(
-                resume["lang_encoder"], device=self.device, announce=announce, override=config.lang_encoder
-            )
-        self.config = resolve_config(config, self.encoder)
-        self.policy = build_policy(self.config).to(self.device)
-        self.projection = build_projection(self.config, self.encoder.width).to(self.device)
-        self.projection.requires_grad_(self.config.train_lang_proj)
-        trained = [*self.policy.parameters(), *(p for p in self.projection.parameters() if p.requires_grad)]
-        self._parameters = trained
-        # The fused step updates all weights in one call; on these small networks the loop over tensors costs more.
-        self.optimizer = torch.optim.Adam(trained, lr=self.config.lr, fused=True)
-        self.env = VectorEnv(
-            self.config.task_id,
-            self.config.num_envs,
-            SeedStreams(self.config.seed, self.config.num_envs),
-            max_steps=self.config.max_steps,
-            plan_every=self.config.plan_every,
-        )
-        self.missions = MissionVectors(self.encoder, self.projection, trainable=self.config.train_lang_proj)
-        self.generator = torch.Generator().manual_seed(derive_seed(self.config.seed, stream=2))
-        self.window = EpisodeWindow(self.config.window)
-        self.update = 0
-        self.episodes = 0
-        self.seconds = 0.0
-        self._sums = _Sums()
-        self._sums_seconds = 0.0
-        if resume is None:
-            self._current = self.env.reset()
-            self._hidden = pack(self.policy).init_hidden(self.config.num_envs)
-            self._hidden = [state.detach() for state in self._hidden]
-        else:
-            self._load(resume)
-
-    # ------------------------------------------------------------------------------------------------------ training
+        self._runs = ReplicaTrainer([config], announce=announce, resume=None if resume is None else [resume])
+        self.device, self.encoder = self._runs.device, self._runs.encoder
 
     def run_update(self) -> None:
         """Act for one unroll and take one optimiser step.
@@ -169,157 +303,60 @@ class ImitationTrainer:
         Raises:
             TrainingError: If the loss is no longer finite.
         """
-        started = time.perf_counter()
-        config = self.config
-        acting = Acting(
-            sample=config.action_selection == "sample",
-            expert_prob=self.expert_action_prob(),
-            dropout=(config.expert_dropout_beta, config.expert_dropout_gamma) if config.expert_dropout else None,
-        )
-        unroll, self._current, self._hidden = collect_unroll(
-            self.policy,
-            self.env,
-            self._current,
-            self._hidden,
-            self.missions,
-            config.unroll_len,
-            acting,
-            self.generator,
-        )
-        logits, routing = replay_unroll(pack(self.policy), unroll, self.missions, acting)
-        terms = compute_losses(
-            logits,
-            unroll.expert_action,
-            unroll.expert_valid,
-            routing,
-            getattr(self.policy, "layer_expert_sizes", []),
-            alpha=config.lpc_alpha,
-            normalize=config.normalize_lpc,
-            denominator=config.lpc_denominator,
-            eps=config.lpc_eps,
-            exponent=config.lpc_exponent,
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
-        limit = math.inf if config.grad_clip is None else config.grad_clip
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit, foreach=True)
-        if not math.isfinite(norm.item()):
-            raise TrainingError(
-                f"update {self.update + 1}: loss {terms.total.item():g}, gradient norm {norm.item():g}. The weights "
-                "are as before this update. Lower lr, set grad_clip (e.g. 1.0), or raise lpc_eps if lpc_denominator "
-                "is paper"
-            )
-        self.optimizer.step()
-        self.update += 1
-        for episode in unroll.ended:
-            self.window.add(episode.outcome, episode.steps, episode.expert_steps)
-        self.episodes += len(unroll.ended)
-        self._sums.add(terms, norm.detach(), _entropy(routing, norm))
-        elapsed = time.perf_counter() - started
-        self.seconds += elapsed
-        self._sums_seconds += elapsed
+        self._runs.run_update()
 
     def expert_action_prob(self) -> float:
         """Return the probability that the coming update's steps execute the expert's action."""
-        config = self.config
-        if config.expert_action_decay == 0:
-            return config.expert_action_prob
-        return config.expert_action_prob * max(0.0, 1.0 - self.update / config.expert_action_decay)
+        return self._runs.expert_action_prob()
 
     def take_metrics(self) -> dict[str, float | int | None]:
         """Return all metrics, losses averaged over the updates since the last call; see `pipeline.tracking.METRICS`."""
-        sums, self._sums = self._sums, _Sums()
-        seconds, self._sums_seconds = self._sums_seconds, 0.0
-        metrics: dict[str, float | int | None] = {}
-        if sums.terms is not None:
-            means = (sums.terms / sums.updates).tolist()
-            metrics.update(zip(_SCALARS, means, strict=False))
-            layers = means[len(_SCALARS) :]
-            metrics.update({f"train/lpc/layer_{i}": value for i, value in enumerate(layers)})
-            entropies = (sums.entropy / sums.updates).tolist()
-            metrics.update({f"train/router_entropy/layer_{i}": value for i, value in enumerate(entropies)})
-            steps = sums.updates * self.config.num_envs * self.config.unroll_len
-            metrics["time/env_steps_per_second"] = steps / seconds
-        return {
-            **metrics,
-            **self.window.summary(),
-            "rollout/episodes_total": self.episodes,
-            "rollout/unsolvable_levels": self.env.counters["levels_unsolvable"],
-            "rollout/unlabelled_steps": self.env.counters["steps_unlabelled"],
-            "rollout/expert_action_prob": self.expert_action_prob(),
-            "time/seconds": self.seconds,
-        }
+        return self._runs.take_metrics()[0]
+
+    def evaluate(self, num_episodes: int) -> Evaluation:
+        """Play the first `num_episodes` of the fixed evaluation levels; training is not touched by it."""
+        return self._runs.evaluate(num_episodes)[0]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint of this moment."""
+        self._runs.save(0, path)
+
+    @property
+    def config(self) -> TrainConfig:
+        """Settings as resolved (full task id, the encoder really used)."""
+        return self._runs.configs[0]
+
+    @property
+    def update(self) -> int:
+        """Weight updates done."""
+        return self._runs.update
 
     @property
     def env_steps(self) -> int:
         """Steps taken in all environments since the run began."""
-        return self.update * self.config.num_envs * self.config.unroll_len
+        return self._runs.env_steps
 
-    def evaluate(self, num_episodes: int) -> Evaluation:
-        """Play the first `num_episodes` of the fixed evaluation levels; training is not touched by it."""
-        return evaluate_task(
-            self.policy,
-            self.encoder,
-            self.projection,
-            self.config.task_id,
-            num_episodes,
-            num_envs=max(self.config.num_envs, 16),
-            max_steps=self.config.max_steps,
-            record=False,
-            label=False,
-            lpc_exponent=self.config.lpc_exponent,
-        )
+    @property
+    def seconds(self) -> float:
+        """Seconds that updates have taken since the run began."""
+        return self._runs.seconds[0]
 
-    # ----------------------------------------------------------------------------------------------------- checkpoint
+    @property
+    def policy(self) -> nn.Module:
+        """The policy, its weights up to date."""
+        return self._runs.policies[0]
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint of this moment."""
-        save_checkpoint(
-            path,
-            {
-                "policy_state_dict": self.policy.state_dict(),
-                "optimizer_state_dict": self.optimizer.state_dict(),
-                "config": {**self.config.to_dict(), "num_actions": NUM_ACTIONS, "update": self.update},
-                "update": self.update,
-                "lang_proj_state_dict": self.projection.state_dict(),
-                "lang_encoder": self.encoder.describe(),
-                "resume": {
-                    "env": self.env.state_dict(),
-                    "hidden": self._hidden,
-                    "generator": self.generator.get_state(),
-                    "window": self.window.state(),
-                    "episodes": self.episodes,
-                    "seconds": self.seconds,
-                },
-            },
-        )
+    @property
+    def projection(self) -> nn.Linear:
+        """The mission projection."""
+        return self._runs.projections[0]
 
-    def _load(self, content: dict[str, Any]) -> None:
-        state = content.get("resume")
-        if state is None:
-            raise CheckpointError("this checkpoint has no `resume` part: it can be evaluated, not continued")
-        try:
-            self.policy.load_state_dict(content["policy_state_dict"])
-            self.projection.load_state_dict(content["lang_proj_state_dict"])
-            self.optimizer.load_state_dict(content["optimizer_state_dict"])
-            self._current = self.env.load_state_dict(state["env"])
-            self._hidden = [hidden.to(self.device) for hidden in state["hidden"]]
-            self.generator.set_state(state["generator"].cpu())
-            self.window.load(state["window"])
-            self.episodes, self.seconds = state["episodes"], state["seconds"]
-            self.update = int(content["update"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:400]
-            raise CheckpointError(f"cannot be continued ({type(error).__name__}: {reason})") from None
+    @property
+    def env(self) -> VectorEnv:
+        """The environment."""
+        return self._runs.envs[0]
 
 
 def resolve_config(config: TrainConfig, encoder: MissionEncoder) -> TrainConfig:
     """Return the configuration with the full task id and the sentence encoder that is really used."""
     return TrainConfig(**{**config.to_dict(), "task_id": resolve_task_id(config.task_id), "lang_encoder": encoder.name})
-
-
-def _entropy(routing: list[Tensor], like: Tensor) -> Tensor:
-    """Return the mean entropy of each layer's routing decisions, nats, (layers,)."""
-    with torch.no_grad():
-        rows = [torch.special.entr(w).sum(dim=-1).mean() for w in routing]
-        return torch.stack(rows) if rows else like.new_zeros(0)

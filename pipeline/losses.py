@@ -1,4 +1,8 @@
-"""The loss of one unroll: imitation, and the price of complexity (equations 1 and 2 of https://arxiv.org/abs/2506.02813)."""
+"""The loss of an unroll: imitation, and the price of complexity (equations 1 and 2 of https://arxiv.org/abs/2506.02813).
+
+Of one run, or of R replicas at once: with a leading axis R in its arguments every term has one too, and a replica's
+terms do not depend on the others.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from mixture_of_experts import compute_layer_lpc
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The terms of a loss by name, each a scalar tensor.
+    """The terms of a loss by name, each a scalar tensor, or (R,) for replicas.
 
     Attributes:
         task: Mean cross-entropy against the expert's action over labelled steps; 0 if there are none.
         lpc: Learned Pathway Complexity, averaged over steps; summed over layers.
-        lpc_per_layer: (layers,) its parts.
+        lpc_per_layer: (layers,), or (R, layers), its parts.
         penalty: What is added to the task loss.
         total: task + penalty, what is minimised.
         accuracy: Share of labelled steps at which the most probable action is the expert's.
@@ -36,9 +40,15 @@ class LossTerms:
 
 
 def compute_penalty(
-    task: Tensor, lpc: Tensor, *, alpha: float, normalize: bool, denominator: str = "detached", eps: float = 1e-2
+    task: Tensor,
+    lpc: Tensor,
+    *,
+    alpha: float | Tensor,
+    normalize: bool,
+    denominator: str = "detached",
+    eps: float = 1e-2,
 ) -> Tensor:
-    """Return the price of complexity, a scalar.
+    """Return the price of complexity, a scalar or (R,).
 
     Equation 1: alpha * LPC. Equation 2 (`normalize`): alpha * LPC / (task + eps). With `denominator="paper"` the
     gradient also runs through that denominator, as published. The total's derivative with respect to the task loss is
@@ -46,9 +56,9 @@ def compute_penalty(
     to make the task loss larger. "detached" treats the denominator as a constant and has no such regime.
 
     Args:
-        task: Scalar task loss.
-        lpc: Scalar LPC.
-        alpha: Price.
+        task: Task loss, scalar or (R,).
+        lpc: LPC, likewise.
+        alpha: Price; may be (R,) too.
         normalize: Equation 2 instead of 1.
         denominator: "detached" or "paper".
         eps: Added to the denominator.
@@ -65,7 +75,7 @@ def compute_losses(
     routing: Sequence[Tensor],
     expert_sizes: Sequence[Sequence[int]],
     *,
-    alpha: float = 0.0,
+    alpha: float | Tensor = 0.0,
     normalize: bool = False,
     denominator: str = "detached",
     eps: float = 1e-2,
@@ -77,29 +87,34 @@ def compute_losses(
     would charge it alpha * LPC / eps, a hundred times the usual price, for nothing learned.
 
     Args:
-        logits: (T, N, actions).
-        expert_action: (T, N) int64 labels; any value where invalid.
-        expert_valid: (T, N) bool.
-        routing: Router probabilities per layer, each (T, N, experts); empty for the baseline.
+        logits: (T, N, actions), or (R, T, N, actions) for replicas.
+        expert_action: (T, N) or (R, T, N) int64 labels; any value where invalid.
+        expert_valid: The same shape, bool.
+        routing: Router probabilities per layer, each (T, N, experts) or (R, T, N, experts); empty for the baseline.
         expert_sizes: Expert sizes per layer.
-        alpha: Price of complexity; see `compute_penalty`.
+        alpha: Price of complexity, one or (R,); see `compute_penalty`.
         normalize: As there.
         denominator: As there.
         eps: As there.
         exponent: An expert costs size^exponent.
     """
-    flat_logits, labels, valid = logits.flatten(0, 1), expert_action.flatten(), expert_valid.flatten()
-    count = valid.sum()
-    labels = torch.where(valid, labels, 0)
+    labels, valid = expert_action.flatten(-2), expert_valid.flatten(-2)  # (..., T * N)
+    count = valid.sum(dim=-1)
+    some = count.clamp(min=1)
     # where, not a product, and before the loss as well as after: a masked step's logits may be inf, of which the loss
     # is NaN, and 0 x NaN is NaN in the backward pass too.
+    flat_logits = logits.flatten(-3, -2)
     labelled_logits = torch.where(valid.unsqueeze(-1), flat_logits, 0.0)
-    per_step = F.cross_entropy(labelled_logits, labels, reduction="none")  # (T * N,)
-    task = torch.where(valid, per_step, 0.0).sum() / count.clamp(min=1)
-    correct = ((flat_logits.argmax(dim=-1) == labels) & valid).sum() / count.clamp(min=1)
-    per_layer = [compute_layer_lpc(w, sizes, exponent).mean() for w, sizes in zip(routing, expert_sizes, strict=True)]
-    lpc_per_layer = torch.stack(per_layer) if per_layer else task.new_zeros(0)
-    lpc = lpc_per_layer.sum()
+    labels = torch.where(valid, labels, 0)
+    per_step = F.cross_entropy(labelled_logits.flatten(0, -2), labels.flatten(), reduction="none").view_as(labels)
+    task = torch.where(valid, per_step, 0.0).sum(dim=-1) / some
+    correct = ((flat_logits.argmax(dim=-1) == labels) & valid).sum(dim=-1) / some
+    per_layer = [
+        compute_layer_lpc(w, sizes, exponent).flatten(-2).mean(dim=-1)
+        for w, sizes in zip(routing, expert_sizes, strict=True)
+    ]
+    lpc_per_layer = torch.stack(per_layer, dim=-1) if per_layer else task.new_zeros(*task.shape, 0)
+    lpc = lpc_per_layer.sum(dim=-1)
     penalty = compute_penalty(task, lpc, alpha=alpha, normalize=normalize, denominator=denominator, eps=eps)
     penalty = torch.where(count > 0, penalty, 0.0)
     return LossTerms(
@@ -109,5 +124,5 @@ def compute_losses(
         penalty=penalty,
         total=task + penalty,
         accuracy=correct,
-        labelled=valid.float().mean(),
+        labelled=valid.float().mean(dim=-1),
     )

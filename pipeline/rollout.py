@@ -1,7 +1,13 @@
-"""Acting in a vector environment while learning: mission vectors and unrolls of on-policy steps."""
+"""Acting while learning: mission vectors, and unrolls of on-policy steps of R replicas side by side.
+
+Each replica has its own vector environment, missions and random numbers. All noise of an unroll is drawn before it from
+the replica's CPU generator, so that a step draws nothing, every device sees the same numbers, and a replica's numbers
+do not depend on the others. A step costs one transfer from the device, that of the actions.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from babyai.missions import MissionEncoder
-from babyai.observations import OBSERVATION_DIM, encode_observations
+from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
 from mixture_of_experts import ExpertDropout
-from pipeline.packed import PackedGRU, PackedPolicy, pack
+from pipeline.compiled_engine import CompiledEngine
+from pipeline.kernels import write_observations
+from pipeline.replicas import ReplicaWeights
+from pipeline.torch_engine import TorchEngine
+
+_ENCODING = threading.Lock()  # batches in several threads share one sentence encoder
 
 
 class MissionVectors:
@@ -24,7 +35,7 @@ class MissionVectors:
     Args:
         encoder: Sentence encoder.
         projection: Linear(encoder width -> lang_dim).
-        trainable: Whether gradients should reach the projection; then it is applied afresh at each call.
+        trainable: Whether the projection changes; then it is applied afresh at each call.
     """
 
     def __init__(self, encoder: MissionEncoder, projection: nn.Linear, *, trainable: bool = False) -> None:
@@ -40,7 +51,8 @@ class MissionVectors:
         """Take up the sentences that came since the last call; `missions` is the environment's growing list."""
         if len(missions) == self._known:
             return
-        new = self.encoder.encode(missions[self._known :]).to(self._table)
+        with _ENCODING:
+            new = self.encoder.encode(missions[self._known :]).to(self._table)
         if not self.trainable:
             # One by one: in a batch, the last bit of a row depends on how many rows there are, and a resumed run meets
             # its sentences in another grouping than the run it continues.
@@ -55,33 +67,12 @@ class MissionVectors:
 
     def __call__(self, mission_id: Tensor) -> Tensor:
         """Return mission vectors (..., lang_dim) for ids (...)."""
-        rows = self._table[mission_id]
+        rows = self.rows(mission_id)
         return self.projection(rows) if self.trainable else rows
 
-
-@dataclass(frozen=True)
-class Unroll:
-    """T on-policy steps of N environments: what the loss needs.
-
-    Attributes:
-        obs: (T, N, 152).
-        mission_id: (T, N) int64.
-        episode_start: (T, N) bool.
-        expert_action: (T, N) int64.
-        expert_valid: (T, N) bool.
-        hidden: State before the first step.
-        noise: Expert dropout's noise per layer, each (T, N, experts), or None.
-        ended: Episodes that ended within these steps.
-    """
-
-    obs: Tensor
-    mission_id: Tensor
-    episode_start: Tensor
-    expert_action: Tensor
-    expert_valid: Tensor
-    hidden: list[Tensor]
-    noise: list[Tensor] | None
-    ended: list[EpisodeEnd]
+    def rows(self, mission_id: Tensor) -> Tensor:
+        """Return mission vectors, or the sentence vectors (..., encoder width) where the projection is trained."""
+        return self._table[mission_id]
 
 
 @dataclass(frozen=True)
@@ -99,91 +90,148 @@ class Acting:
     dropout: tuple[float, float] | None = None
 
 
-def collect_unroll(
-    policy: nn.Module,
-    env: VectorEnv,
-    current: VectorStep,
-    hidden: list[Tensor],
-    missions: MissionVectors,
-    unroll_len: int,
-    acting: Acting,
-    generator: torch.Generator,
-) -> tuple[Unroll, VectorStep, list[Tensor]]:
-    """Let the policy act for `unroll_len` steps; return what happened, the step that comes next, and the new state.
+class Rollout:
+    """Unrolls of T steps of R replicas with N environments each, in arrays that are filled again at each unroll.
 
-    Args:
-        policy: Any policy that `pack` takes.
-        env: Vector environment with labels.
-        current: What the environment returned last.
-        hidden: Packed state that belongs before `current`.
-        missions: Mission vectors of `env`.
-        unroll_len: T.
-        acting: How actions are chosen.
-        generator: CPU generator of all noise, so that every device sees the same.
+    Attributes:
+        engine: Acts, keeps the policies' state, computes gradients.
+        expert_action: Labels of the last unroll, int64, R times all steps of all environments; the order of `replay`.
+        expert_valid: Which are labels, bool, likewise.
+        ended: Episodes that ended within the last unroll, per replica.
+        current: What each environment shows now.
     """
-    device = hidden[0].device
-    num_envs = len(current.direction)
-    sizes = getattr(policy, "layer_expert_sizes", [])
-    noise = None
-    if acting.dropout is not None and sizes:
-        noise = [torch.rand(unroll_len, num_envs, len(s), generator=generator).to(device) for s in sizes]
-    obs = torch.empty(unroll_len, num_envs, OBSERVATION_DIM, device=device)
-    taken: list[VectorStep] = []
-    ended: list[EpisodeEnd] = []
-    before = hidden
-    with torch.no_grad():
-        packed = pack(policy)
-        for t in range(unroll_len):
-            missions.add(env.missions)
-            obs[t] = torch.from_numpy(encode_observations(current.view, current.direction, current.carrying))
-            mission = missions(torch.from_numpy(current.mission_id).to(device))
-            start = torch.from_numpy(current.episode_start).to(device)
-            dropped = _dropout([n[t : t + 1] for n in noise], acting) if noise else None
-            out = packed.sequence(obs[t : t + 1], mission.unsqueeze(0), hidden, start.unsqueeze(0), dropped)
-            hidden = out.hidden
-            actions = _choose(out.logits[0], current, acting, generator)
-            taken.append(current)
-            current = env.step(actions)
-            ended.extend(current.ended)
 
-    def stacked(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(step, name) for step in taken])).to(device)
+    def __init__(
+        self,
+        policy: nn.Module,
+        weights: ReplicaWeights,
+        envs: Sequence[VectorEnv],
+        missions: Sequence[MissionVectors],
+        generators: Sequence[torch.Generator],
+        unroll_len: int,
+        build_engine: type[CompiledEngine | TorchEngine],
+    ) -> None:
+        """Allocate; the environments must be started and `load` be called.
 
-    unroll = Unroll(
-        obs=obs,
-        mission_id=stacked("mission_id"),
-        episode_start=stacked("episode_start"),
-        expert_action=stacked("expert_action"),
-        expert_valid=stacked("expert_valid"),
-        hidden=before,
-        noise=noise,
-        ended=ended,
-    )
-    return unroll, current, hidden
+        Args:
+            policy: Gives the architecture.
+            weights: Weights of the R replicas.
+            envs: Their environments, with labels.
+            missions: Their mission vectors.
+            generators: Their CPU generators.
+            unroll_len: T.
+            build_engine: Which engine computes.
+        """
+        self._envs, self._missions, self._generators = envs, missions, generators
+        self._experts = [len(sizes) for sizes in getattr(policy, "layer_expert_sizes", [])]
+        self._actions, self._device = policy.head.out_features, weights.flat.device
+        self._trained = missions[0].trainable
+        replicas, num_envs = len(envs), envs[0].num_envs
+        groups = build_engine.count_groups(num_envs)
+        self._split = (replicas, groups, num_envs // groups)
+        shape = (replicas * groups, unroll_len, num_envs // groups)  # (G, T, n) in the engine's arrays
+        lang_dim = missions[0].projection.out_features
+        self._inputs = weights.flat.new_zeros(*shape, OBSERVATION_DIM + lang_dim)
+        self._mission = weights.flat.new_zeros(shape[0], shape[2], lang_dim)
+        # Filled on the host through numpy; on the CPU the policy reads them where they are.
+        self._on_host = self._device.type == "cpu"
+        kinds = {"mission_id": torch.int64, "episode_start": torch.bool, "expert_action": torch.int64}
+        kinds["expert_valid"] = torch.bool
+        self._host = {
+            name: torch.zeros(shape, dtype=kind, pin_memory=not self._on_host) for name, kind in kinds.items()
+        }
+        self._arrays = {name: array.numpy() for name, array in self._host.items()}
+        self._on_device = {name: array.to(self._device) for name, array in self._host.items()}
+        steps = (replicas, groups * unroll_len, num_envs // groups)
+        self.expert_action, self.expert_valid = (
+            self._on_device[name].view(steps) for name in ("expert_action", "expert_valid")
+        )
+        self._obs = self._inputs if self._on_host else torch.zeros(*shape, OBSERVATION_DIM, pin_memory=True)
+        obs = self._obs.numpy()
+        self._obs_arrays = [[list(group) for group in obs[r * groups : (r + 1) * groups]] for r in range(replicas)]
+        self._mission_views = [self._inputs[:, t, :, OBSERVATION_DIM:] for t in range(unroll_len)]
+        self.engine = build_engine(policy, weights, self._inputs, self._on_device["episode_start"])
+        self.current: list[VectorStep] = []
+        self.ended: list[list[EpisodeEnd]] = []
 
+    def load(self, current: Sequence[VectorStep], hidden: Sequence[Tensor] | None) -> None:
+        """Go on from what the environments show and the state before it (R, N, H) per layer; None for zeros."""
+        self.current = list(current)
+        self.engine.hidden = self.engine.init_hidden() if hidden is None else hidden
 
-def replay_unroll(
-    packed: PackedPolicy | PackedGRU, unroll: Unroll, missions: MissionVectors, acting: Acting
-) -> tuple[Tensor, list[Tensor]]:
-    """Return logits (T, N, actions) and routing per layer of an unroll, with gradients, in one batched pass."""
-    dropped = _dropout(unroll.noise, acting) if unroll.noise else None
-    out = packed.sequence(unroll.obs, missions(unroll.mission_id), unroll.hidden, unroll.episode_start, dropped)
-    return out.logits, out.routing
+    @torch.no_grad()
+    def collect(self, acting: Acting) -> None:
+        """Let the policies act for an unroll."""
+        gumbel, chance, dropped = self._draw(acting)
+        self.ended = [[] for _ in self._envs]
+        self.engine.begin(dropped)
+        for t in range(self._inputs.shape[1]):
+            self._show(t)
+            logits = self.engine.act(t)
+            if gumbel is not None:
+                logits = logits + gumbel[:, t]
+            actions = logits.argmax(dim=-1).cpu().numpy()  # (G, n)
+            if chance is not None:
+                forced = self._arrays["expert_valid"][:, t] & (chance[:, t] < acting.expert_prob)
+                actions = np.where(forced, self._arrays["expert_action"][:, t], actions)
+            for replica, (env, chosen) in enumerate(zip(self._envs, actions.reshape(len(self._envs), -1), strict=True)):
+                step = env.step(chosen)
+                self.current[replica] = step
+                if step.ended:
+                    self.ended[replica].extend(step.ended)
+        if not self._on_host:
+            for name, array in self._host.items():
+                self._on_device[name].copy_(array)
 
+    def _show(self, t: int) -> None:
+        """Write what the environments show as step t."""
+        _, groups, size = self._split
+        for replica, step in enumerate(self.current):
+            of_replica = slice(replica * groups, (replica + 1) * groups)
+            for group, out in enumerate(self._obs_arrays[replica]):
+                rows = slice(group * size, (group + 1) * size)
+                write_observations(step.view[rows], step.direction[rows], step.carrying[rows], out[t])
+            for name, array in self._arrays.items():
+                array[of_replica, t] = getattr(step, name).reshape(groups, size)
+            # A slot's mission changes where an episode starts only; the projection may have changed since last time.
+            if t == 0 or step.episode_start.any():
+                missions = self._missions[replica]
+                missions.add(self._envs[replica].missions)
+                ids = torch.from_numpy(step.mission_id).to(self._device)
+                self._mission[of_replica] = missions(ids).unflatten(0, (groups, size))
+        self._mission_views[t].copy_(self._mission)
+        if not self._on_host:
+            self._inputs[:, t, :, :OBSERVATION_DIM].copy_(self._obs[:, t], non_blocking=True)
+            starts = self._host["episode_start"][:, t]
+            self._on_device["episode_start"][:, t].copy_(starts, non_blocking=True)
 
-def _dropout(noise: list[Tensor], acting: Acting) -> list[ExpertDropout]:
-    beta, gamma = acting.dropout
-    return [ExpertDropout(n, beta, gamma) for n in noise]
+    def _draw(self, acting: Acting) -> tuple[Tensor | None, np.ndarray | None, list[ExpertDropout] | None]:
+        """Return all noise of an unroll: Gumbel noise, draws for the expert's actions, expert dropout."""
+        steps, (_, groups, size) = self._inputs.shape[1], self._split
 
+        def draw(width: int) -> Tensor:
+            rows = [torch.rand(steps, groups, size, width, generator=generator) for generator in self._generators]
+            return torch.stack(rows).transpose(1, 2).flatten(0, 1)  # (G, T, n, width)
 
-def _choose(logits: Tensor, current: VectorStep, acting: Acting, generator: torch.Generator) -> np.ndarray:
-    """Return the actions to execute, (N,) int64."""
-    if acting.sample:
-        probs = logits.softmax(dim=-1).cpu()
-        actions = torch.multinomial(probs, 1, generator=generator).squeeze(-1).numpy()
-    else:
-        actions = logits.argmax(dim=-1).cpu().numpy()
-    if acting.expert_prob > 0:
-        draw = torch.rand(len(actions), generator=generator).numpy()
-        actions = np.where((draw < acting.expert_prob) & current.expert_valid, current.expert_action, actions)
-    return actions
+        dropped = gumbel = chance = None
+        if acting.dropout is not None and self._experts:
+            dropped = [ExpertDropout(draw(experts).to(self._device), *acting.dropout) for experts in self._experts]
+        if acting.sample:
+            # argmax(logits + g) is a sample of softmax(logits) (the Gumbel-max trick)
+            gumbel = draw(self._actions).log_().neg_().log_().neg_().to(self._device)
+        if acting.expert_prob > 0:
+            chance = draw(1).squeeze(-1).numpy()
+        return gumbel, chance, dropped
+
+    def replay(self) -> tuple[Tensor, list[Tensor]]:
+        """Return logits and routing per layer of the last unroll, for a loss to be computed from.
+
+        Their axes are R, all steps in two axes as in `expert_action`, and actions or experts.
+        """
+        sentences = []
+        if self._trained:
+            ids = self._on_device["mission_id"].view(len(self._envs), -1, self._split[2])
+            sentences = [missions.rows(known) for missions, known in zip(self._missions, ids, strict=True)]
+        logits, routing = self.engine.replay(sentences)
+        steps = self.expert_action.shape
+        return logits.view(*steps, -1), [weights.reshape(*steps, -1) for weights in routing]

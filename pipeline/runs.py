@@ -2,82 +2,55 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
 
-from babyai.expert import ExpertError
-from babyai.levels import UnknownTaskError, resolve_task_id
-from babyai.missions import MissionEncoderError
-from pipeline.checkpoints import (
-    CheckpointError,
-    checkpoint_path,
-    list_checkpoints,
-    read_checkpoint,
-    run_folder,
-)
+from babyai.levels import resolve_task_id
+from pipeline.checkpoints import checkpoint_path, run_folder
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig, resolved_yaml
 from pipeline.files import replace_atomically
-from pipeline.imitation import ImitationTrainer, TrainingError, evaluation_metrics
+from pipeline.imitation import ImitationTrainer, evaluation_metrics
+from pipeline.interruption import Interruption
 from pipeline.records import describe_metrics
-from pipeline.tracking import Tracker, TrackingError, import_wandb
+from pipeline.run_folders import RunFolderError, clear_run, differing_settings, newest_checkpoint
+from pipeline.schedule import Due
+from pipeline.sweep import run_sweep
+from pipeline.sweep_options import OPTIONS, parse_sweep
+from pipeline.sweep_training import USER_ERRORS
+from pipeline.tracking import Tracker, import_wandb
 
 SWITCHES = {
     "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
     "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
 }
-USER_ERRORS = (
-    ConfigError,
-    UnknownTaskError,
-    MissionEncoderError,
-    CheckpointError,
-    ExpertError,
-    TrainingError,
-    TrackingError,
-)
-
-
-class RunFolderError(ConfigError):
-    """A run's folder holds something that must not be overwritten by accident."""
-
-
-@dataclass
-class Interruption:
-    """Turns Ctrl-C and SIGTERM into a wish to stop after the current update; a second one stops at once."""
-
-    signal_number: int | None = None
-    _previous: dict[int, Any] = field(default_factory=dict)
-
-    def __enter__(self) -> Interruption:
-        """Install the handlers."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Put back the handlers that were there."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal_number is not None:
-            raise KeyboardInterrupt
-        self.signal_number = number
 
 
 def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> int:
-    """Parse the command line, run, and return the exit code: 0 done, 2 refused, 128 + signal when interrupted."""
+    """Parse the command line, run, and return the exit code.
+
+    0: done. 1: some runs of several failed. 2: refused. 128 + signal: interrupted.
+    """
     try:
-        config, switches = parse_command(description, TrainConfig, argv, switches=SWITCHES, **forced)
-        return run_training(config, **switches)
+        config, beside = parse_command(
+            description,
+            TrainConfig,
+            argv,
+            switches=SWITCHES,
+            options=OPTIONS,
+            replaces={"seeds": "seed", "lpc_alphas": "lpc_alpha"},
+            **forced,
+        )
+        sweep = parse_sweep(config, **{name: beside.pop(name) for name in OPTIONS})
+        if beside["resume"] and beside["overwrite"]:
+            raise ConfigError(
+                "--resume and --overwrite exclude each other: one keeps what is there, the other deletes it"
+            )
+        return run_training(config, **beside) if sweep is None else run_sweep(sweep, **beside)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -97,13 +70,16 @@ def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool =
     Raises:
         RunFolderError: If the folder holds another run, or this one and neither switch is given.
     """
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
     named = TrainConfig(**{**config.to_dict(), "task_id": resolve_task_id(config.task_id)})
     folder, logs = run_folder(named.checkpoint_dir, named), run_folder(named.log_dir, named)
-    newest = None if overwrite else _newest_checkpoint(folder)
+    found = None if overwrite else newest_checkpoint(folder)
+    newest = None if found is None else found[1]
     if newest is not None:
-        _check_same_run(folder, newest, named)
+        if differences := differing_settings(newest, named):
+            raise RunFolderError(
+                f"{folder} holds another run ({differences}). Choose another --trial or --seed, or pass --overwrite "
+                "to delete it"
+            )
         if newest["update"] >= named.num_updates:
             print(f"{folder}: this run is complete ({newest['update']} updates); --overwrite starts it afresh")
             _closing_words(folder, logs)
@@ -117,7 +93,7 @@ def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool =
         import_wandb()
     trainer = ImitationTrainer(named, announce=tqdm.write, resume=newest)
     if overwrite:  # only now, when the new run is known to be possible
-        _clear(folder, logs)
+        clear_run(folder, logs)
     with replace_atomically(logs / "config.yaml") as temporary:
         temporary.write_text(resolved_yaml(trainer.config), encoding="utf-8")
     print(_opening_words(trainer), flush=True)
@@ -157,15 +133,14 @@ def _train(trainer: ImitationTrainer, tracker: Tracker, folder: Path, interrupti
         while trainer.update < config.num_updates and interruption.signal_number is None:
             trainer.run_update()
             bar.update()
-            last = trainer.update == config.num_updates
-            evaluate = config.eval_interval > 0 and (trainer.update % config.eval_interval == 0 or last)
-            if evaluate or trainer.update % config.log_interval == 0 or last:
+            due = Due(config, trainer.update)
+            if due.log:
                 metrics = trainer.take_metrics()
-                if evaluate:
+                if due.evaluation:
                     metrics.update(evaluation_metrics(trainer.evaluate(config.eval_episodes)))
                 tracker.log(trainer.update, {"env_steps": trainer.env_steps, **metrics})
                 bar.set_postfix_str(_progress(metrics), refresh=False)
-            if config.checkpoint_interval and trainer.update % config.checkpoint_interval == 0 and not last:
+            if due.checkpoint:
                 trainer.save(checkpoint_path(folder, trainer.update))
 
 
@@ -179,47 +154,6 @@ def _progress(metrics: dict[str, float | int | None]) -> str:
         f"{metrics['time/env_steps_per_second']:.0f} env-steps/s",
     ]
     return ", ".join(parts)
-
-
-# ------------------------------------------------------------------------------------------------------------- folders
-
-
-def _newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the content of the checkpoint with the most updates, None where there is none."""
-    newest = None
-    for path in list_checkpoints(folder)[-2:]:  # the last numbered one and the final one
-        content = read_checkpoint(path)
-        if newest is None or content["update"] > newest["update"]:
-            newest = content
-    return newest
-
-
-def _check_same_run(folder: Path, newest: dict[str, Any], config: TrainConfig) -> None:
-    """Refuse to mix runs: compare the settings that decide what is learned.
-
-    Raises:
-        RunFolderError: If the folder's newest checkpoint was trained with other settings.
-    """
-    stored, wanted = newest["config"], config.identity()
-    differences = [
-        f"{name} is {stored.get(name)!r} there, {wanted[name]!r} here"
-        for name in wanted
-        if stored.get(name) != wanted[name]
-    ]
-    if differences:
-        raise RunFolderError(
-            f"{folder} holds another run ({'; '.join(differences)}). Choose another --trial or --seed, or pass "
-            "--overwrite to delete it"
-        )
-
-
-def _clear(folder: Path, logs: Path) -> None:
-    """Delete the files of an earlier run, and only those that a run writes."""
-    for path in [*list_checkpoints(folder), logs / "config.yaml", logs / "metrics.jsonl"]:
-        path.unlink(missing_ok=True)
-    for path in logs.glob("events.out.tfevents.*"):
-        path.unlink()
-    shutil.rmtree(logs / "wandb", ignore_errors=True)
 
 
 # --------------------------------------------------------------------------------------------------------------- words

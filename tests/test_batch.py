@@ -19,9 +19,10 @@ import torch
 
 import batch_eval
 import eval_mop
-import pipeline.batch
+import pipeline.batch_work
 from babyai import hub
-from pipeline.batch import BatchPlan, claim, select_checkpoints
+from pipeline.batch import BatchPlan, select_checkpoints
+from pipeline.batch_work import claim
 from pipeline.cache import find_caches, read_cache
 from pipeline.checkpoint_evaluation import EvaluationSettings
 from pipeline.results import append_result, read_results
@@ -69,13 +70,13 @@ def place(trained, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def played(monkeypatch) -> list[tuple[str, int]]:
     """(path, episodes) of every evaluation that takes place in this process."""
-    calls, plain = [], pipeline.batch.evaluate_checkpoint
+    calls, plain = [], pipeline.batch_work.evaluate_checkpoints
 
-    def spy(checkpoint: Any, task_id: str, settings: EvaluationSettings, **options: Any) -> Any:
-        calls.append((checkpoint.path.as_posix(), settings.num_episodes))
-        return plain(checkpoint, task_id, settings, **options)
+    def spy(checkpoints: list[Any], task_id: str, settings: EvaluationSettings, **options: Any) -> Any:
+        calls.extend((checkpoint.path.as_posix(), settings.num_episodes) for checkpoint in checkpoints)
+        return plain(checkpoints, task_id, settings, **options)
 
-    monkeypatch.setattr(pipeline.batch, "evaluate_checkpoint", spy)
+    monkeypatch.setattr(pipeline.batch_work, "evaluate_checkpoints", spy)
     return calls
 
 
@@ -293,6 +294,97 @@ def test_inline_context_repeats_it_in_every_step(place):
     assert all(step["env_context"]["grid_size"] == [6, 6] for step in content["routing_data"])
 
 
+# -------------------------------------------------------------------------------------------------- several at once
+
+
+@pytest.fixture
+def groups(monkeypatch) -> list[list[str]]:
+    """The paths of every group that is evaluated at once; who is called broken fails."""
+    calls, plain = [], pipeline.batch_work.evaluate_checkpoints
+
+    def spy(checkpoints: list[Any], *args: Any, **options: Any) -> Any:
+        calls.append([checkpoint.path.as_posix() for checkpoint in checkpoints])
+        if any(path in BROKEN for path in calls[-1]):
+            raise RuntimeError("it is broken")
+        return plain(checkpoints, *args, **options)
+
+    monkeypatch.setattr(pipeline.batch_work, "evaluate_checkpoints", spy)
+    return calls
+
+
+BROKEN = [path_of(Path(TASK, "trial_1", "seed_13"))]
+
+
+def add_runs(seeds: range) -> list[str]:
+    """Add runs like the routed one, of other weights; return their checkpoints' paths."""
+    paths = [path_of(Path(TASK, "trial_1", f"seed_{seed}")) for seed in seeds]
+    for seed, path in zip(seeds, paths, strict=True):
+        Path(path).parent.mkdir(parents=True)
+        shutil.copy(path_of(MOE), path)
+        edit_checkpoint(path, lambda content, seed=seed: content["policy_state_dict"]["head.bias"].mul_(seed))
+    return paths
+
+
+def test_checkpoints_that_are_alike_are_evaluated_at_once_with_the_same_results(place, groups, capsys):
+    more = add_runs(range(1, 4))
+    assert batch_eval.main([*FEW, "--together", "1"]) == 0
+    assert groups == [[path] for path in [*ALL[:2], *more, ALL[2]]]
+    alone, kept = by_path(), {cache.path: read_cache(cache.path) for cache in find_caches(CACHES)}
+    groups.clear()
+    assert batch_eval.main([*FEW, "--together", "4", "--force"]) == 0
+    assert groups == [[*ALL[:2], *more[:2]], more[2:], ALL[2:]]  # as many as asked for, and no baseline among them
+    assert {path: without_time(row) for path, row in by_path().items()} == {
+        path: without_time(row) for path, row in alone.items()
+    }
+    for path, cache in kept.items():
+        again = read_cache(path)
+        assert without_time(again.header) == without_time(cache.header)
+        assert list(again.records()) == list(cache.records())
+    assert capsys.readouterr().out.count("done before") == 0
+
+
+def test_one_that_fails_does_not_take_its_group_with_it(place, groups, capsys):
+    more = add_runs(range(12, 15))
+    assert BROKEN == more[1:2]
+    assert batch_eval.main([*FEW, "--seed", "13"]) == 1
+    groups.clear()
+    assert batch_eval.main(list(FEW)) == 1
+    assert groups == [[*ALL[:2], *more], *([path] for path in [*ALL[:2], *more]), ALL[2:]]
+    assert set(by_path()) == {*ALL, more[0], more[2]}
+    assert capsys.readouterr().err.splitlines()[-1] == f"failed: {more[1]}: RuntimeError: it is broken"
+
+
+def test_what_cannot_be_written_fails_alone(place, groups, capsys):
+    (CACHES / TASK / "trial_1" / "seed_2" / "routing_data.json").mkdir(parents=True)  # in the way
+    more = add_runs(range(1, 4))
+    assert batch_eval.main(["--trial", "1", "--final-only", *FEW]) == 1
+    assert groups == [[path_of(MOE), *more]]
+    assert set(by_path()) == {path_of(MOE), more[0], more[2]}
+    assert f"failed: {more[1]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "largest"), [([], 4), (["--jobs", "2"], 2)])
+def test_each_process_gets_its_share(place, monkeypatch, flags, largest):
+    """A worker that claims all leaves nothing to the other."""
+    plans = []
+    monkeypatch.setattr(pipeline.batch_work, "work", lambda plan, *_: plans.append(plan))
+    monkeypatch.setattr(pipeline.batch_work, "_run_workers", lambda plan, *_: plans.append(plan))
+    add_runs(range(1, 2))
+    batch_eval.main([*FEW, *flags])
+    assert {plan.together for plan in plans} == {largest}
+
+
+def test_what_another_process_has_claimed_is_left_out_of_the_group(place, groups):
+    more = add_runs(range(1, 4))
+    (found,) = select_checkpoints(Path("checkpoints"), trial=1, seed=2)
+    with claim(BatchPlan(EvaluationSettings(), RESULTS, CACHES), found) as mine:
+        assert mine
+        assert batch_eval.main(["--final-only", "--trial", "1", *FEW]) == 0
+    assert groups == [[path_of(MOE), more[0], more[2]]]
+    assert batch_eval.main(["--final-only", "--trial", "1", *FEW]) == 0
+    assert groups[1:] == [[more[1]]]
+
+
 # -------------------------------------------------------------------------------------------------- bad checkpoints
 
 
@@ -504,7 +596,9 @@ def test_a_checkpoint_is_evaluated_with_the_encoder_it_was_trained_with_or_not_a
 
 
 COMMON = "config num_episodes num_envs max_steps eval_seed lang_encoder device torch_threads"
-BATCH = "checkpoint_dir results_path cache_dir task trial seed update final-only force skip_routing jobs reindex"
+BATCH = (
+    "checkpoint_dir results_path cache_dir task trial seed update final-only force skip_routing jobs together reindex"
+)
 
 
 @pytest.mark.parametrize(
@@ -606,7 +700,7 @@ def test_several_processes_give_the_same_numbers(place):
 @pytest.mark.slow
 def test_four_calls_at_once_share_the_work_and_lose_no_row(place):
     paths = copy_runs(8)
-    ends = [finish(process) for process in [start(*FEW) for _ in range(4)]]
+    ends = [finish(process) for process in [start(*FEW, "--together", "2") for _ in range(4)]]
     assert [code for code, _, _ in ends] == [0] * 4
     assert_sound(paths)
     before = files()
@@ -618,7 +712,7 @@ def test_four_calls_at_once_share_the_work_and_lose_no_row(place):
 def test_killed_calls_leave_what_they_finished_and_the_next_one_does_the_rest(place):
     paths, rng = copy_runs(12), random.Random(0)
     for _ in range(3):
-        process, rows = start("--num_episodes", "60"), count_rows()
+        process, rows = start("--num_episodes", "60", "--together", "2"), count_rows()
         wait_until(lambda rows=rows: count_rows() > rows, process)
         time.sleep(rng.random() * 0.15)
         os.killpg(process.pid, signal.SIGKILL)
@@ -670,13 +764,13 @@ def test_a_worker_that_dies_takes_only_its_checkpoint_with_it(place, capsys):
 @needs_proc
 def test_when_a_worker_dies_the_other_goes_on(place):
     paths = copy_runs(6)
-    process = start("--num_episodes", "30", "--jobs", "2")
+    process = start("--num_episodes", "30", "--jobs", "2", "--together", "2")
     wait_until(count_rows, process)
     os.kill(workers_of(process)[0], signal.SIGKILL)
     code, _, err = finish(process)
     assert_sound()
-    missing = set(paths) - set(by_path())  # the other may have come to the dead one's checkpoint afterwards
-    assert len(missing) <= 1
+    missing = set(paths) - set(by_path())  # the other may have come to the dead one's checkpoints afterwards
+    assert len(missing) <= 2
     assert code == (1 if missing else 0)
     assert all(f"failed: {path}: " in err for path in missing)
     assert batch_eval.main(["--num_episodes", "3"]) == 0
@@ -687,7 +781,7 @@ def test_when_a_worker_dies_the_other_goes_on(place):
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_stops_without_leaving_half_of_anything(place, jobs):
     paths = copy_runs(12)
-    process = start("--num_episodes", "60", "--jobs", jobs)
+    process = start("--num_episodes", "60", "--jobs", jobs, "--together", "2")
     wait_until(count_rows, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the call and its workers alike
     code, _, err = finish(process)

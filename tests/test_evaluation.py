@@ -17,7 +17,7 @@ from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
 from babyai.simulator import Outcome
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
-from pipeline.evaluation import Evaluation, _Player, evaluate, evaluate_task
+from pipeline.evaluation import Evaluation, _Team, evaluate, evaluate_many, evaluate_task, evaluate_task_many
 from pipeline.imitation import ImitationTrainer
 from pipeline.records import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
 from tests.test_training import debug_config, train
@@ -67,21 +67,23 @@ def assert_identical(first: Evaluation, second: Evaluation) -> None:
 
 
 def act_as_the_expert(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = _Player.act
+    plain = _Team.act
 
-    def act(self: _Player, step: VectorStep) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        return F.one_hot(torch.from_numpy(step.expert_action), 7).double(), plain(self, step)[1]
+    def act(self: _Team, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        expert = torch.from_numpy(np.stack([step.expert_action for step in steps]))
+        return F.one_hot(expert, 7).double(), plain(self, steps, missions)[1]
 
-    monkeypatch.setattr(_Player, "act", act)
+    monkeypatch.setattr(_Team, "act", act)
 
 
 def act_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, generator = _Player.act, torch.Generator().manual_seed(0)
+    plain, generator = _Team.act, torch.Generator().manual_seed(0)
 
-    def act(self: _Player, step: VectorStep) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        return torch.rand(len(step.active), 7, generator=generator), plain(self, step)[1]
+    def act(self: _Team, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        logits = torch.rand(len(steps), len(steps[0].active), 7, generator=generator)
+        return logits, plain(self, steps, missions)[1]
 
-    monkeypatch.setattr(_Player, "act", act)
+    monkeypatch.setattr(_Team, "act", act)
 
 
 # --------------------------------------------------------------------------------------------------- nothing is biased
@@ -245,6 +247,58 @@ def _zero_hidden(policy: torch.nn.Module) -> torch.Tensor | list:
         return torch.zeros(1, 1, policy.gru.hidden_size, dtype=torch.float64)
     hidden = policy.init_hidden(1, "cpu")
     return [(router.double(), [expert.double() for expert in experts]) for router, experts in hidden]
+
+
+def blur(trainer: ImitationTrainer, count: int) -> list[tuple]:
+    """Return players of one architecture: the trainer's own, and others of ever noisier weights."""
+    players = []
+    for k in range(count):
+        policy, projection = copy.deepcopy(trainer.policy), copy.deepcopy(trainer.projection)
+        generator = torch.Generator().manual_seed(k)
+        with torch.no_grad():
+            for weight in [*policy.parameters(), *projection.parameters()]:
+                weight += 0.1 * k * weight.std() * torch.randn(weight.shape, generator=generator)
+        players.append((policy, trainer.encoder, projection))
+    return players
+
+
+@pytest.mark.parametrize("name", ["moe", "gru"])
+def test_many_at_once_find_what_each_finds_alone(name, request):
+    """They end at different times, the first of them long before the last."""
+    players, seeds = blur(request.getfixturevalue(name), 5), evaluation_seeds(0, 9)
+    told = []
+    together = evaluate_many(players, TASK, seeds, max_steps=60, num_envs=4, progress=told.append)
+    alone = [evaluate(*player, TASK, seeds, max_steps=60, num_envs=4) for player in players]
+    assert len({tuple(result.episodes.steps.tolist()) for result in alone}) > 2
+    assert sum(told) == 5 * 9
+    for one, other in zip(alone, together, strict=True):
+        assert_identical(one, other)
+    backwards = evaluate_many(players[::-1], TASK, seeds, max_steps=60, num_envs=9)
+    for one, other in zip(alone, backwards[::-1], strict=True):
+        assert_identical(one, other)
+
+
+def test_many_at_once_replace_the_same_unsolvable_levels(moe):
+    players = blur(moe, 3)
+    together = evaluate_task_many(players, UNSOLVABLE, 6, max_steps=30, num_envs=5)
+    for player, result in zip(players, together, strict=True):
+        assert_identical(result, evaluate_task(*player, UNSOLVABLE, 6, max_steps=30, num_envs=5))
+
+
+def test_many_at_once_without_routing(moe):
+    players = blur(moe, 2)
+    for result, alone in zip(
+        evaluate_many(players, TASK, [1, 2, 3], max_steps=20, record=False, label=False),
+        [evaluate(*player, TASK, [1, 2, 3], max_steps=20, record=False, label=False) for player in players],
+        strict=True,
+    ):
+        assert result.routing is None
+        assert_identical(result, alone)
+
+
+def test_other_architectures_cannot_play_together(moe, gru):
+    with pytest.raises(ValueError, match="one architecture"):
+        evaluate_many([(t.policy, t.encoder, t.projection) for t in (moe, gru)], TASK, [1])
 
 
 def test_seeds_that_repeat_are_refused(moe):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
-from pipeline.packed import GRUSequence, PackedGRU, PackedPolicy, gru_sequence, pack
+from pipeline.packed import pack, pack_replicas
+from pipeline.packed_policy import PackedPolicy
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 from train import GRUPolicy
 
@@ -249,63 +250,75 @@ def test_pack_sees_the_weights_of_the_moment():
 def test_pack_takes_the_three_policies_and_no_other():
     assert isinstance(pack(build("moe", [[3]])), PackedPolicy)
     assert isinstance(pack(build("mop", [[3]])), PackedPolicy)
-    assert isinstance(pack(build("gru", [[3]])), PackedGRU)
+    assert isinstance(pack(build("gru", [[3]])), PackedPolicy)
     with pytest.raises(TypeError, match="found Linear"):
         pack(nn.Linear(2, 2))
 
 
-# ------------------------------------------------------------------------------------------- the recurrence by itself
+# ------------------------------------------------------------------------------------------------------ many at once
 
 
-def recurrence(size: int = 3, steps: int = 4, batch: int = 2, dtype: torch.dtype = torch.float64):
-    """Return arguments of `gru_sequence`, all but `episode_start`."""
-    torch.manual_seed(0)
-    shapes = ((steps, batch, 3 * size), (batch, size), (size, 3 * size), (3 * size,))
-    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+def perturbed(kind: str, sizes: list[list[int]], seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
+    policy = build(kind, sizes, dtype)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=dtype)
+    return policy
 
 
-@pytest.mark.parametrize("starts", [[], [(0, 0)], [(2, 0), (2, 1)], [(0, 1), (1, 1), (3, 0)]])
-def test_hand_written_gradients_equal_finite_differences(starts):
-    start = torch.zeros(4, 2, dtype=torch.bool)
-    for step, row in starts:
-        start[step, row] = True
-    assert torch.autograd.gradcheck(lambda *args: GRUSequence.apply(*args, start), recurrence())
+@pytest.mark.parametrize("kind", ["moe", "mop", "mop with LayerNorm", "gru"])
+def test_policies_packed_together_compute_what_each_computes_alone(kind):
+    policies = [perturbed(kind, LAYERS["different layers"], seed) for seed in range(3)]
+    obs, lang, start = make_inputs()
+    inputs = [torch.stack([value, value.flip(1), 2 * value]) for value in (obs, lang)]
+    starts = torch.stack([start, start.flip(1), start])
+    hidden = [make_hidden(policy) for policy in policies]
+    together = pack_replicas(policies).sequence(*inputs, [torch.stack(layer) for layer in zip(*hidden, strict=True)], starts)
+    pull(together.logits, together.hidden).backward()
+    grads = [{n: p.grad.clone() for n, p in policy.named_parameters()} for policy in policies]
+    generator = torch.Generator().manual_seed(3)  # the weights by which `pull` adds up
+    pulls = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in (together.logits, *together.hidden)]
+    for r, policy in enumerate(policies):
+        policy.zero_grad(set_to_none=True)
+        out = pack(policy).sequence(*(value[r] for value in inputs), hidden[r], starts[r])
+        close = {"rtol": 1e-10, "atol": 1e-10}
+        torch.testing.assert_close(together.logits[r], out.logits, **close)
+        torch.testing.assert_close([state[r] for state in together.hidden], out.hidden, **close)
+        torch.testing.assert_close([probs[r] for probs in together.routing], out.routing, **close)
+        sum((v * w[r]).sum() for v, w in zip((out.logits, *out.hidden), pulls, strict=True)).backward()
+        for name, parameter in policy.named_parameters():
+            torch.testing.assert_close(grads[r][name], parameter.grad, **close)
 
 
-def test_recurrence_is_that_of_torch():
-    torch.manual_seed(0)
-    gru, x, hidden = nn.GRU(5, 3).double(), torch.randn(4, 2, 5).double(), torch.randn(1, 2, 3).double()
-    gates = nn.functional.linear(x, gru.weight_ih_l0, gru.bias_ih_l0)
-    start = torch.zeros(4, 2, dtype=torch.bool)
-    states = gru_sequence(gates, hidden[0], gru.weight_hh_l0.t(), gru.bias_hh_l0, start)
-    torch.testing.assert_close(states, gru(x, hidden)[0], rtol=1e-12, atol=1e-12)
+def test_policies_of_different_architectures_are_not_packed_together():
+    with pytest.raises(ValueError, match="one architecture"):
+        pack_replicas([build("moe", [[3]]), build("moe", [[4]])])
+    with pytest.raises(ValueError, match="one architecture"):
+        pack_replicas([build("moe", [[3]]), build("mop", [[3]])])
 
 
-def test_no_gradient_crosses_an_episode_start():
-    gates, hidden, weight, bias = recurrence()
-    start = torch.zeros(4, 2, dtype=torch.bool)
-    start[2, 0] = True
-    states = gru_sequence(gates, hidden, weight, bias, start)
-    grad_gates, grad_hidden = torch.autograd.grad(states[2:, :].square().sum(), (gates, hidden))
-    assert not grad_gates[:2, 0].any()
-    assert not grad_hidden[0].any()
-    assert (grad_gates[:2, 1] != 0).all()
-    assert (grad_hidden[1] != 0).all()
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_bad_gradient_of_a_new_episode_does_not_reach_the_old_one(bad):
-    """Multiplying with a mask would do so: 0 x NaN is NaN."""
-    gates, hidden, weight, bias = recurrence()
-    start = torch.zeros(4, 2, dtype=torch.bool)
-    start[2, 0] = True
-    states = gru_sequence(gates, hidden, weight, bias, start)
-    upstream = torch.ones_like(states)
-    upstream[3, 0] = bad
-    grad_gates, grad_hidden = torch.autograd.grad(states, (gates, hidden), upstream)
-    assert not grad_gates[2:, 0].isfinite().all()  # it was there
-    assert grad_gates[:2, 0].isfinite().all()
-    assert grad_hidden.isfinite().all()
+@pytest.mark.parametrize("kind", ["moe", "mop with LayerNorm", "gru"])
+def test_a_replayed_unroll_has_the_gradients_of_one_computed_at_once(kind):
+    """Acting keeps what is recurrent; the pass with gradients computes the rest again."""
+    policy = build(kind, LAYERS["different layers"])
+    obs, lang, start = make_inputs()
+    packed = pack_replicas([policy])
+    hidden = [state[None] for state in make_hidden(policy)]
+    inputs, starts = torch.cat([obs, lang], dim=-1)[None], start[None]
+    tapes, cells, logits = packed.tapes(STEPS, ENVS), packed.split_hidden(hidden), []
+    for t in range(STEPS):
+        step, cells = packed.act(inputs[:, t], cells, starts[:, t, :, None], tapes, t)
+        logits.append(step)
+    whole = packed.sequence(obs[None], lang[None], hidden, starts)
+    replayed, routing = packed.replay(inputs, packed.split_hidden(hidden), starts, tapes)
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(torch.stack(logits, dim=1), whole.logits, **close)
+    torch.testing.assert_close(replayed, whole.logits, **close)
+    torch.testing.assert_close(routing, whole.routing, **close)
+    wanted = [*policy.parameters(), *hidden]
+    grads = [torch.autograd.grad(value.square().sum(), wanted) for value in (replayed, whole.logits)]
+    torch.testing.assert_close(*grads, **close)
 
 
 @pytest.mark.parametrize("kind", ["moe", "mop with LayerNorm", "gru"])

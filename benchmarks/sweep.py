@@ -1,0 +1,139 @@
+"""Many runs trained at once: env-steps per second of all together, and how long a whole sweep would take.
+
+    python -m benchmarks.sweep
+    python -m benchmarks.sweep --runs 50 --jobs 2 --updates 40
+
+The sweep is that of `python train_mop.py --config configs/gotoobj.yaml --seeds 0-9 --lpc_alphas 0,1e-6,1e-5,1e-4,1e-3`:
+five prices, ten seeds, 5,000 updates of 16 environments x 32 steps, without evaluation. Measured at its start, where
+episodes are long, and with the expert's actions, which emulate policies that have solved the task: most of a run. Jobs
+are processes that share out the runs, as `--jobs` of train_mop.py does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from babyai.levels import UnknownTaskError, resolve_task_id
+from benchmarks.common import (
+    collect_machine_facts,
+    collect_settings,
+    format_machine_facts,
+    format_table,
+    parse_positive,
+    write_results,
+)
+from pipeline.config import TrainConfig
+from pipeline.imitation import ReplicaTrainer
+
+ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+RL_MOP_HOURS = 200.0
+"""The same sweep on the existing rl-mop, two cores; extrapolated from its speed, quoted."""
+
+
+def build_configs(args: argparse.Namespace, solved: bool) -> list[TrainConfig]:
+    """Return the settings of the runs: `args.runs` of them, prices changing fastest."""
+    return [
+        TrainConfig(
+            task_id=args.task,
+            trial=1 + k % len(ALPHAS),
+            seed=k // len(ALPHAS),
+            lpc_alpha=ALPHAS[k % len(ALPHAS)],
+            num_envs=args.num_envs,
+            unroll_len=args.unroll_len,
+            lr=1e-3,
+            expert_action_prob=float(solved),
+            lang_encoder="builtin",
+            device="cpu",
+            torch_threads=args.threads,
+        )
+        for k in range(args.runs)
+    ]
+
+
+def _train(configs: list[TrainConfig], updates: int, start: multiprocessing.Barrier, seconds: object) -> None:
+    """Train some of the runs; add the seconds of `updates` updates to a queue."""
+    trainer = ReplicaTrainer(configs, announce=lambda line: None)
+    trainer.run_update()  # loads compiled code
+    start.wait()
+    started = time.perf_counter()
+    for _ in range(updates):
+        trainer.run_update()
+    seconds.put(time.perf_counter() - started)
+
+
+def measure(args: argparse.Namespace, solved: bool) -> float:
+    """Return env-steps per second of all runs together: the processes start together, the slowest counts."""
+    configs = build_configs(args, solved)
+    context = multiprocessing.get_context("spawn")
+    start, seconds = context.Barrier(args.jobs), context.Queue()
+    shares = [configs[job :: args.jobs] for job in range(args.jobs)]
+    workers = [context.Process(target=_train, args=(share, args.updates, start, seconds)) for share in shares]
+    for worker in workers:
+        worker.start()
+    slowest = max(seconds.get(timeout=3600) for _ in workers)
+    for worker in workers:
+        worker.join()
+    return len(configs) * args.updates * args.num_envs * args.unroll_len / slowest
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    whole = parse_positive(int)
+    parser.add_argument("--task", default="GoToObj", help="BabyAI task (default: GoToObj)")
+    parser.add_argument("--runs", type=whole, default=50, help="runs trained at once (default: 50)")
+    parser.add_argument("--jobs", type=whole, default=2, help="processes they are shared out to (default: 2)")
+    parser.add_argument("--updates", type=whole, default=20, help="measured updates of each run (default: 20)")
+    parser.add_argument("--sweep_updates", type=whole, default=5000, help="of the extrapolated sweep (default: 5000)")
+    parser.add_argument("--num_envs", type=whole, default=16, help="environments of a run (default: 16)")
+    parser.add_argument("--unroll_len", type=whole, default=32, help="steps between updates (default: 32)")
+    parser.add_argument("--threads", type=whole, default=1, help="threads of each process (default: 1)")
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write; return the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.task = resolve_task_id(args.task)
+    except UnknownTaskError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    args.jobs = min(args.jobs, args.runs)
+    machine = collect_machine_facts()
+    print(f"{args.runs} runs of {args.task} at once, {args.num_envs} environments x {args.unroll_len} steps each")
+    print(format_machine_facts(machine, [args.threads]) + f", {args.jobs} process(es)\n", flush=True)
+    steps = args.runs * args.sweep_updates * args.num_envs * args.unroll_len
+    rates = {"at the start": measure(args, solved=False), "expert's actions": measure(args, solved=True)}
+    minutes = {policy: steps / rate / 60 for policy, rate in rates.items()}
+    rows = [
+        [
+            policy,
+            f"{args.runs} runs",
+            f"{rate:,.0f}",
+            f"{minutes[policy]:.0f}",
+            f"{RL_MOP_HOURS * 60 / minutes[policy]:.0f}",
+        ]
+        for policy, rate in rates.items()
+    ]
+    columns = ["policy", "", "env-steps/s of all", f"minutes for {args.sweep_updates:,} updates", "rl-mop / ours"]
+    if (args.task, steps) != ("BabyAI-GoToObj-v0", 50 * 5000 * 16 * 32):  # what the quoted figure is of
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print(format_table(columns, rows))
+    if args.json is not None:
+        settings = collect_settings(args)
+        results = {"benchmark": "sweep", "machine": machine, "settings": settings, "rates": rates, "minutes": minutes}
+        write_results(args.json, results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

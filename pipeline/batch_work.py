@@ -1,0 +1,283 @@
+"""Doing what a batch evaluation has to do: claims, groups of checkpoints evaluated at once, several processes.
+
+A worker goes through the list, claims each checkpoint that nobody else has claimed, and loads it; a claim is a file
+lock, which the system releases when its holder dies. Neighbours in the list that are alike (task, step limit, cost
+exponent, sentence encoder, architecture) are evaluated at once, in groups of at most `BatchPlan.together`. Results are
+those of each alone. A worker that dies loses the group it was at and nothing else.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from babyai.levels import resolve_task_id
+from pipeline.batch import BatchPlan, find_row
+from pipeline.checkpoint_evaluation import (
+    EVALUATION_ERRORS,
+    Checkpoint,
+    build_header,
+    build_row,
+    evaluate_checkpoints,
+    load_checkpoint,
+    step_limit,
+    write_evaluation,
+)
+from pipeline.checkpoints import FoundCheckpoint
+from pipeline.evaluation import Evaluation
+from pipeline.imitation import resolve_device
+from pipeline.results import append_result
+
+Report = tuple[str, FoundCheckpoint | None, Any]
+"""(kind, checkpoint, content). Kinds: tick (episodes ended), done and already (the row), failed (why), claimed (another
+process is at it)."""
+
+
+# ------------------------------------------------------------------------------------------------------ one by one
+
+
+@contextmanager
+def claim(plan: BatchPlan, found: FoundCheckpoint) -> Iterator[bool]:
+    """Yield True while this process alone works on a checkpoint, False if another one does."""
+    target = plan.cache_of(found)
+    lock = target.relative_to(plan.cache_dir).with_suffix("").as_posix().replace("/", "__")
+    folder = plan.cache_dir / ".claims"
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / f"{lock}.lock", timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        held.release()
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A checkpoint that is claimed, loaded and not done.
+
+    Attributes:
+        found: The file.
+        task_id: Of its folder: what a checkpoint says of its task is not trusted.
+        checkpoint: What was loaded.
+        kind: Equal for checkpoints that can be evaluated at once.
+    """
+
+    found: FoundCheckpoint
+    task_id: str
+    checkpoint: Checkpoint
+    kind: Hashable
+
+
+def take_up(plan: BatchPlan, found: FoundCheckpoint) -> Pending | dict[str, Any]:
+    """Load a checkpoint; return it, or its row if it is done."""
+    device = resolve_device(plan.settings.device)
+    task_id = resolve_task_id(found.task_id)
+    checkpoint = load_checkpoint(found.path, device=device, lang_encoder=plan.settings.lang_encoder)
+    limit = step_limit(checkpoint, plan.settings)
+    row = find_row(plan, found, checkpoint.digest, limit)
+    if row is not None:
+        return row
+    config, encoder = checkpoint.config, checkpoint.encoder
+    shapes = tuple((name, weight.shape, weight.dtype) for name, weight in checkpoint.policy.named_parameters())
+    played = (task_id, limit, config.lpc_exponent, encoder.kind, encoder.fingerprint)
+    return Pending(found, task_id, checkpoint, (*played, type(checkpoint.policy), config.expert_norm, shapes))
+
+
+def keep(plan: BatchPlan, pending: Pending, evaluation: Evaluation) -> dict[str, Any]:
+    """Write a checkpoint's cache, then its row; return the row.
+
+    The row comes last: a crash in between leaves a cache without a row, which the next call makes again.
+    """
+    found, record = pending.found, not plan.skip_routing
+    header = build_header(pending.checkpoint, pending.task_id, plan.settings, trial=found.trial, seed=found.seed)
+    if record:
+        target = plan.cache_of(found)
+        for stray in target.parent.glob(f".{target.name}.*.tmp"):  # of a process that was killed: we hold the claim
+            stray.unlink(missing_ok=True)
+        write_evaluation(target, header, evaluation, inline_context=plan.inline_context)
+    row = build_row(header, evaluation.metrics, has_routing=record)
+    append_result(plan.results_path, row)
+    return row
+
+
+# ------------------------------------------------------------------------------------------------------------- groups
+
+
+def work(plan: BatchPlan, todo: Sequence[FoundCheckpoint], report: Callable[[Report], object]) -> None:
+    """Evaluate checkpoints, neighbours that are alike at once, leaving out those that another process has claimed.
+
+    Whatever is wrong with one, the others go on.
+    """
+    group: list[Pending] = []
+    with ExitStack() as held:  # the claims of the group
+
+        def finish_group() -> None:
+            _evaluate_group(plan, group, report)
+            group.clear()
+            held.close()
+
+        for found in todo:
+            with ExitStack() as mine:
+                if not mine.enter_context(claim(plan, found)):
+                    report(("claimed", found, None))
+                    continue
+                try:
+                    taken = take_up(plan, found)
+                except Exception as error:
+                    report(_failure(found, error))
+                    continue
+                if not isinstance(taken, Pending):
+                    report(("already", found, taken))
+                    continue
+                if group and taken.kind != group[0].kind:
+                    finish_group()
+                if group:  # of equal fingerprint: one encoder serves all, its sentences are encoded once
+                    taken = replace(taken, checkpoint=replace(taken.checkpoint, encoder=group[0].checkpoint.encoder))
+                group.append(taken)
+                held.push(mine.pop_all())
+            if len(group) >= plan.together:
+                finish_group()
+        if group:
+            finish_group()
+
+
+def _evaluate_group(plan: BatchPlan, group: Sequence[Pending], report: Callable[[Report], object]) -> None:
+    """Evaluate alike checkpoints at once, or one by one where that fails, and report what became of each."""
+    try:
+        evaluations = evaluate_checkpoints(
+            [pending.checkpoint for pending in group],
+            group[0].task_id,
+            plan.settings,
+            record=not plan.skip_routing,
+            progress=lambda ended: report(("tick", None, ended)),
+        )
+    except Exception as error:
+        if len(group) == 1:
+            report(_failure(group[0].found, error))
+        else:
+            for pending in group:
+                _evaluate_group(plan, [pending], report)
+        return
+    for pending, evaluation in zip(group, evaluations, strict=True):
+        try:
+            row = keep(plan, pending, evaluation)
+        except Exception as error:
+            report(_failure(pending.found, error))
+        else:
+            report(("done", pending.found, row))
+
+
+def _failure(found: FoundCheckpoint, error: Exception) -> Report:
+    if isinstance(error, EVALUATION_ERRORS):
+        return "failed", found, str(error).removeprefix(f"{found.path}: ")
+    # Weights that fit no environment, too little memory, our own mistakes
+    return "failed", found, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+
+
+def _work_in_process(plan: BatchPlan, todo: Sequence[FoundCheckpoint], pipe: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a file half written is removed
+    try:
+        work(plan, todo, pipe.send)
+        pipe.close()
+    except (KeyboardInterrupt, BrokenPipeError):  # whoever started this process ends it, or is gone
+        pass
+
+
+def run_batch(plan: BatchPlan, todo: Sequence[FoundCheckpoint], *, jobs: int = 1) -> dict[Path, Report]:
+    """Evaluate checkpoints with `jobs` processes; return what became of each.
+
+    A worker that dies takes only the group it was at with it: another worker that comes to it later evaluates it, else
+    it is reported as failed. What processes of other calls are still at is reported as claimed.
+    """
+    plan = replace(plan, together=min(plan.together, max(1, -(-len(todo) // jobs))))  # a share of the work for each
+    outcome: dict[Path, Report] = {}
+    with (
+        tqdm(total=len(todo), desc="checkpoints", unit="checkpoint", position=0, dynamic_ncols=True) as bar,
+        tqdm(desc="episodes", unit="episode", position=1, dynamic_ncols=True, leave=False) as episodes,
+    ):
+
+        def take(report: Report) -> None:
+            kind, found, content = report
+            if kind == "tick":
+                episodes.update(content)
+            elif kind != "claimed":
+                bar.update(found.path not in outcome)
+                # A worker that comes later finds the work of another done; what the other said counts.
+                if kind != "already" or found.path not in outcome:
+                    outcome[found.path] = report
+
+        died = False
+        if jobs == 1:
+            work(plan, todo, take)
+        else:
+            died = _run_workers(plan, todo, jobs, take)
+        missing = [found for found in todo if found.path not in outcome]
+        if missing and not died:  # claimed by another call, which may have finished or died since
+            work(plan, missing, take)
+    for found in missing:
+        if died:
+            outcome.setdefault(found.path, ("failed", found, "the process that was at it died; the same call retries"))
+        else:
+            outcome.setdefault(found.path, ("claimed", found, None))
+    return outcome
+
+
+def _run_workers(plan: BatchPlan, todo: Sequence[FoundCheckpoint], jobs: int, take: Callable[[Report], object]) -> bool:
+    """Start workers, each beginning at another place of the list; pass on what they report; tell whether one died."""
+    context = multiprocessing.get_context("spawn")  # a forked torch can deadlock
+    pipes, workers = [], []
+    try:
+        for job in range(jobs):
+            receiver, sender = context.Pipe(duplex=False)
+            shift = job * len(todo) // jobs
+            order = [*todo[shift:], *todo[:shift]]
+            worker = context.Process(target=_work_in_process, args=(plan, order, sender), daemon=True)
+            with _deaf_to_ctrl_c():
+                worker.start()
+            sender.close()
+            pipes.append(receiver)
+            workers.append(worker)
+        while pipes:
+            for pipe in multiprocessing.connection.wait(pipes):
+                try:
+                    take(pipe.recv())
+                except (EOFError, OSError):  # the worker has finished, or died, perhaps within a message
+                    pipes.remove(pipe)
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
+    finally:
+        for worker in workers:
+            worker.join()
+    return any(worker.exitcode != 0 for worker in workers)
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let processes started within the block ignore Ctrl-C: a terminal sends it to all, and who started them acts."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,262 @@
+"""The backward pass through an unroll as one compiled call for all layers, on the CPU in float32.
+
+`backpropagate` computes what autograd through `PackedPolicy.replay` computes (`tests/test_engines.py`). It turns each
+row that a step has kept on the `tape` into a row of `grads`, from which the caller makes weight gradients as products
+over all rows at once. Where things lie: `pipeline/policy_layout.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.jit import compiled
+from pipeline.kernels import ONE, ZERO, add_scaled, add_to, as_matrix, copy, dot, fill, multiply_add, total
+
+
+@compiled
+def backpropagate(
+    plans: np.ndarray,
+    layers: np.ndarray,
+    sizes: np.ndarray,
+    start: np.ndarray,
+    weights: np.ndarray,
+    transposed: np.ndarray,
+    tape: np.ndarray,
+    grad_logits: np.ndarray,
+    grad_probs: np.ndarray,
+    grads: np.ndarray,
+    gradient: np.ndarray,
+    first_group: int,
+    end_group: int,
+) -> None:
+    """Carry gradients back through an unroll, as `act_step` has kept it, of some groups or all.
+
+    Args:
+        plans: (1,) `POLICY`.
+        layers: (L,) `LAYER`.
+        sizes: Units of each expert of each layer.
+        start: (G, T, N) bool.
+        weights: (R, Q) packed weights of the replicas.
+        transposed: (R, Q) the same with each matrix transposed in its place.
+        tape: (G, T, N, width).
+        grad_logits: (G, T, N, A).
+        grad_probs: (G, T, N, experts of all layers), of the probabilities before dropout.
+        grads: (G, T, N, width) filled.
+        gradient: (G, Q) filled: of biases, LayerNorms and the head. Zero for other matrices, left to the caller.
+        first_group: First of the groups.
+        end_group: One past the last.
+    """
+    plan = plans[0]
+    groups, steps, envs, _ = tape.shape
+    widest, units = 0, 0
+    for layer in layers:
+        widest, units = max(widest, layer.width), units + layer.router.units + layer.expert.units
+    upper = np.empty((envs, max(widest, plan.last_width)), np.float32)
+    lower = np.empty((envs, widest), np.float32)
+    for group in range(first_group, end_group):
+        replica = group * len(weights) // groups
+        packed, turned, gathered = weights[replica], transposed[replica], gradient[group]
+        fill(gathered, ZERO)
+        carried = np.zeros((envs, units), np.float32)
+        states = np.empty((envs, units), np.float32)
+        for t in range(steps - 1, -1, -1):
+            rows, out, starts = tape[group, t], grads[group, t], start[group, t]
+            head_gradient = as_matrix(gathered, plan.head, plan.last_width, plan.actions)
+            for i in range(envs):
+                fill(upper[i], ZERO)
+                of_logits = grad_logits[group, t, i]
+                add_to(gathered[plan.head_bias : plan.head_bias + plan.actions], of_logits)
+                for k in range(plan.last_width):
+                    add_scaled(head_gradient[k], rows[i][plan.last + k], of_logits)
+            matrix = as_matrix(turned, plan.head, plan.actions, plan.last_width)
+            multiply_add(grad_logits[group, t], 0, plan.actions, matrix, 0, plan.last_width, upper, 0)
+            unit = units
+            for number in range(len(layers) - 1, -1, -1):
+                layer = layers[number]
+                unit -= layer.router.units + layer.expert.units
+                if layer.experts > 0:
+                    _unmix(
+                        layer,
+                        sizes,
+                        packed,
+                        turned,
+                        rows,
+                        grad_probs[group, t],
+                        upper,
+                        lower,
+                        states,
+                        unit,
+                        out,
+                        gathered,
+                    )
+                else:
+                    for i in range(envs):
+                        copy(states[i][unit : unit + layer.router.units], upper[i])
+                        fill(lower[i], ZERO)
+                _unrun_cell(layer, layer.router, turned, rows, starts, states, carried, unit, out, gathered)
+                if layer.expert.units > 0:
+                    at = unit + layer.router.units
+                    _unrun_cell(layer, layer.expert, turned, rows, starts, states, carried, at, out, gathered)
+                matrix = as_matrix(turned, layer.gates, layer.num_gates, layer.width)
+                if number > 0 or plan.projected:
+                    multiply_add(out, layer.gradient, layer.num_gates, matrix, 0, layer.width, lower, 0)
+                    for i in range(envs):
+                        copy(upper[i][: layer.width], lower[i])
+                for i in range(envs):
+                    add_to(
+                        gathered[layer.gates_bias : layer.gates_bias + layer.num_gates],
+                        out[i][layer.gradient : layer.gradient + layer.num_gates],
+                    )
+            if plan.projected:
+                width = layers[0].width
+                for i in range(envs):
+                    copy(out[i][plan.first_gradient : plan.first_gradient + width], upper[i])
+                    add_to(gathered[plan.projection_bias : plan.projection_bias + width], upper[i][:width])
+
+
+@compiled
+def _unmix(
+    layer: np.record,
+    sizes: np.ndarray,
+    packed: np.ndarray,
+    turned: np.ndarray,
+    rows: np.ndarray,
+    grad_probs: np.ndarray,
+    upper: np.ndarray,
+    lower: np.ndarray,
+    states: np.ndarray,
+    unit: int,
+    out: np.ndarray,
+    gathered: np.ndarray,
+) -> None:
+    """Carry the gradient of a layer's output (`upper`) to its input (`lower`, put there) and to its states."""
+    width, experts, units, h = layer.width, layer.experts, layer.expert.units, layer.router.units
+    biases = as_matrix(packed, layer.projection_bias, experts, width)
+    bias_gradient = as_matrix(gathered, layer.projection_bias, experts, width)
+    router = as_matrix(turned, layer.router_weight, experts, h)
+    spread = np.zeros((len(rows), units), np.float32)
+    grad_weights = np.empty(experts, np.float32)
+    for i in range(len(rows)):
+        mixed = out[i][layer.mixed_gradient : layer.mixed_gradient + width]
+        copy(mixed, upper[i])
+        fill(lower[i], ZERO)
+        if layer.normed:
+            at = layer.normal
+            normal, scale = rows[i][at : at + width], packed[layer.norm :][:width]
+            _unnormalise(mixed, normal, rows[i][at + width], scale, layer.norm, layer.norm_bias, gathered)
+            copy(lower[i][:width], mixed)
+    matrix = as_matrix(turned, layer.projection, width, units)
+    multiply_add(out, layer.mixed_gradient, width, matrix, 0, units, spread, 0)
+    for i in range(len(rows)):
+        row, grads = rows[i], out[i]
+        probs, weights = row[layer.probs : layer.probs + experts], row[layer.weights : layer.weights + experts]
+        mixed = grads[layer.mixed_gradient : layer.mixed_gradient + width]
+        features = row[layer.expert.features : layer.expert.features + units]
+        state = states[i][unit + h : unit + h + units]
+        column = 0
+        for e in range(experts):
+            size = sizes[layer.first_expert + e]
+            if size == 0:
+                grad_weights[e] = dot(mixed, row[layer.x : layer.x + width])
+                add_scaled(lower[i][:width], weights[e], mixed)
+                continue
+            part = spread[i][column : column + size]
+            grad_weights[e] = dot(mixed, biases[e]) + dot(part, features[column : column + size])
+            add_scaled(bias_gradient[e], weights[e], mixed)
+            for j in range(size):
+                state[column + j] = part[j] * weights[e]
+            column += size
+        grad_logits = grads[layer.router_gradient : layer.router_gradient + experts]
+        given = grad_probs[i][layer.first_expert : layer.first_expert + experts]
+        mean, mean_given = dot(grad_weights, weights), dot(given, probs)
+        for e in range(experts):
+            grad_logits[e] = weights[e] * (grad_weights[e] - mean) + probs[e] * (given[e] - mean_given)
+        add_to(gathered[layer.router_bias : layer.router_bias + experts], grad_logits)
+        router_state = states[i][unit : unit + h]
+        fill(router_state, ZERO)
+        for e in range(experts):
+            add_scaled(router_state, grad_logits[e], router[e])
+        if layer.relu:
+            _unrelu(router_state, row[layer.router.features : layer.router.features + h])
+            _unrelu(state, features)
+        if layer.expert_normed:
+            column = 0
+            for e in range(experts):
+                size = sizes[layer.first_expert + e]
+                if size > 0:
+                    at = layer.expert_normal + column
+                    weight, bias = layer.expert_norm + column, layer.expert_norm_bias + column
+                    factor = row[layer.expert_normal + units + e]
+                    part = state[column : column + size]
+                    scale = packed[weight : weight + size]
+                    _unnormalise(part, row[at : at + size], factor, scale, weight, bias, gathered)
+                    column += size
+
+
+@compiled
+def _unrelu(gradient: np.ndarray, result: np.ndarray) -> None:
+    for j in range(len(gradient)):
+        gradient[j] = gradient[j] if result[j] > ZERO else ZERO
+
+
+@compiled
+def _unnormalise(
+    gradient: np.ndarray,
+    normal: np.ndarray,
+    factor: float,
+    scale: np.ndarray,
+    scale_at: int,
+    shift_at: int,
+    gathered: np.ndarray,
+) -> None:
+    """Carry a gradient back through a LayerNorm in place, and add those of its scale and shift to `gathered`."""
+    scale_gradient = gathered[scale_at : scale_at + len(gradient)]
+    add_to(gathered[shift_at : shift_at + len(gradient)], gradient)
+    for j in range(len(gradient)):
+        scale_gradient[j] += gradient[j] * normal[j]
+        gradient[j] *= scale[j]
+    count = np.float32(len(gradient))
+    mean, along = total(gradient) / count, dot(gradient, normal) / count
+    for j in range(len(gradient)):
+        gradient[j] = factor * (gradient[j] - mean - normal[j] * along)
+
+
+@compiled
+def _unrun_cell(
+    layer: np.record,
+    cell: np.record,
+    turned: np.ndarray,
+    rows: np.ndarray,
+    starts: np.ndarray,
+    states: np.ndarray,
+    carried: np.ndarray,
+    unit: int,
+    out: np.ndarray,
+    gathered: np.ndarray,
+) -> None:
+    """Carry the gradient of a cell's state, and what the next step has `carried` back, to its gates."""
+    h, kept = cell.units, cell.kept
+    for i in range(len(rows)):
+        row, grads = rows[i], out[i]
+        old = row[kept : kept + h]
+        reset, update = row[kept + h : kept + 2 * h], row[kept + 2 * h : kept + 3 * h]
+        hidden_new, new = row[kept + 3 * h : kept + 4 * h], row[kept + 4 * h : kept + 5 * h]
+        of_state = grads[cell.gradient : cell.gradient + 3 * h]
+        of_input = grads[layer.gradient + cell.column : layer.gradient + cell.column + 3 * h]
+        of_reset, of_update, of_new = of_state[:h], of_state[h : 2 * h], of_state[2 * h :]
+        state, back = states[i][unit : unit + h], carried[i][unit : unit + h]
+        for j in range(h):
+            gradient = state[j] + back[j]
+            through = gradient * (ONE - update[j]) * (ONE - new[j] * new[j])  # at the sum of the new gate
+            of_reset[j] = through * hidden_new[j] * reset[j] * (ONE - reset[j])
+            of_update[j] = gradient * (old[j] - new[j]) * update[j] * (ONE - update[j])
+            of_new[j] = through
+            back[j] = gradient * update[j]
+        copy(of_input, of_state)
+        for j in range(h):
+            of_new[j] *= reset[j]  # the state's new gate is behind the reset gate, the input's is not
+        add_to(gathered[cell.bias : cell.bias + 3 * h], of_state)
+    multiply_add(out, cell.gradient, 3 * h, as_matrix(turned, cell.weight, 3 * h, h), 0, h, carried, unit)
+    for i in range(len(rows)):
+        if starts[i]:  # none crosses an episode's start, not even NaN
+            fill(carried[i][unit : unit + h], ZERO)

@@ -1,0 +1,180 @@
+"""Weights of R replicas in one array: policies, packed form, gradients and Adam all read and write it in place.
+
+Each replica's weights are one row of `flat` (R, P). Its modules' parameters are views of that row, so that
+`state_dict`, `load_state_dict` and evaluation see the weights of the moment. The packed form is a rearrangement of the
+rows (`Packing`); one gather makes it, the opposite one brings gradients back. Adam has one parameter per replica, its
+row: its
+steps are elementwise, hence the same as with one parameter per weight matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.packed import arrange
+
+_ALIGN = 16  # floats: rows begin at a cache line, and vector instructions see each replica alike
+
+
+class Packing:
+    """How a row of P weights is rearranged into a row of Q packed ones; found by packing the weights' own positions.
+
+    Attributes:
+        places: The packed form of the positions, counted from 1; 0 is padding. Arrays are (1, ...).
+        arrays: Its arrays in the order of a packed row.
+        offsets: Where each begins.
+        index: (Q,) int64, position in a row of weights of each packed number.
+        back: (P,) int64, position in a packed row of each weight's gradient; Q, one too far, for weights not packed.
+    """
+
+    def __init__(self, policy: nn.Module, positions: Sequence[Tensor], width: int) -> None:
+        """Find the places.
+
+        Args:
+            policy: Gives the architecture.
+            positions: Positions of its parameters' weights in a row, float64, in the parameters' shapes.
+            width: P; its last column is always zero.
+        """
+        names = [name for name, _ in policy.named_parameters()]
+        self.arrays: list[Tensor] = []
+        named = {name: view[None] + 1 for name, view in zip(names, positions, strict=True)}
+        self.places = arrange(policy, named, place=self._note)
+        self.offsets = list(accumulate((array.numel() for array in self.arrays), initial=0))
+        self.size = self.offsets.pop()
+        found = torch.cat([array.reshape(-1) for array in self.arrays]).long() - 1
+        self.index = torch.where(found < 0, width - 1, found)
+        self.back = torch.full((width,), self.size)
+        self.back[found[found >= 0]] = torch.arange(self.size)[found >= 0]
+
+    def _note(self, array: Tensor) -> Tensor:
+        self.arrays.append(array)
+        return array
+
+    def offset(self, array: Tensor) -> int:
+        """Return where an array of `places` begins in a packed row."""
+        return self.offsets[next(i for i, other in enumerate(self.arrays) if other is array)]
+
+    def transposed(self) -> Tensor:
+        """Return `index` for rows in which every matrix is transposed in its place."""
+        parts = self.index.split([array.numel() for array in self.arrays])
+        turned = [part.view(array.shape[-2:]).mT.reshape(-1) for part, array in zip(parts, self.arrays, strict=True)]
+        return torch.cat(turned)
+
+
+class ReplicaWeights:
+    """The trained weights of R replicas.
+
+    Attributes:
+        flat: (R, P).
+        gradient: (R, P), filled by whoever computes it.
+        packing: Where each weight of a row goes in the packed form.
+        projections: Per replica, weight and bias of a trained mission projection as leaves for autograd.
+        projection_gradients: Per replica, the places of their gradients within `gradient`.
+    """
+
+    def __init__(self, policies: Sequence[nn.Module], projections: Sequence[nn.Linear], lr: float) -> None:
+        """Move the weights of the replicas into one array.
+
+        Args:
+            policies: One per replica, of one architecture; their parameters become views.
+            projections: Mission projections that are trained too, one per replica, or none.
+            lr: Learning rate of Adam.
+        """
+        trained = [list(policy.named_parameters()) for policy in policies]
+        in_policy = len(trained[0])
+        for parameters, projection in zip(trained, projections, strict=False):
+            parameters += [(f"lang_proj.{name}", parameter) for name, parameter in projection.named_parameters()]
+        self._names = [name for name, _ in trained[0]]
+        self._shapes = [parameter.shape for _, parameter in trained[0]]
+        counts = [math.prod(shape) for shape in self._shapes]
+        self._offsets = list(accumulate(counts, initial=0))
+        self._size = self._offsets.pop()
+        like = trained[0][0][1]
+        width = (self._size // _ALIGN + 1) * _ALIGN  # at least one spare column, always zero: padding of packed arrays
+        self.flat = torch.zeros(len(policies), width, dtype=like.dtype, device=like.device)
+        for row, parameters in zip(self.flat, trained, strict=True):
+            for (_, parameter), view in zip(parameters, self._views(row), strict=True):
+                view.copy_(parameter.detach())
+                parameter.data = view
+        self.packing = Packing(policies[0], self._views(torch.arange(width, dtype=torch.float64))[:in_policy], width)
+        self.gradient = torch.zeros_like(self.flat)
+        # Per replica, the projection's weight and bias as leaves, and where their gradients go; empty if frozen.
+        self.projections = [
+            [view.detach().requires_grad_() for view in self._views(row)[in_policy:]] for row in self.flat
+        ]
+        self.projection_gradients = [self._views(row)[in_policy:] for row in self.gradient]
+        self._rows = [nn.Parameter(row) for row in self.flat]
+        for row, gradient in zip(self._rows, self.gradient, strict=True):
+            row.grad = gradient
+        # The fused step updates all weights in one call; on these small networks a loop over tensors costs more.
+        self._adam = torch.optim.Adam(self._rows, lr=lr, fused=True)
+
+    def _views(self, row: Tensor) -> list[Tensor]:
+        """Return a row's weights (P,) as views of each parameter's shape."""
+        return [
+            row[start : start + math.prod(shape)].view(shape)
+            for start, shape in zip(self._offsets, self._shapes, strict=True)
+        ]
+
+    def norms(self) -> Tensor:
+        """Return the norm of each replica's gradient, (R,)."""
+        return torch.stack([row.norm() for row in self.gradient])
+
+    def step(self, norms: Tensor, finite: Sequence[bool], grad_clip: float | None) -> None:
+        """Take a step of Adam along `gradient`.
+
+        Args:
+            norms: (R,) of the gradients.
+            finite: Replicas that take part; the others' weights and moments stay as they are.
+            grad_clip: Largest norm, or None.
+        """
+        if grad_clip is not None:
+            self.gradient.mul_((grad_clip / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
+        for row, gradient, takes_part in zip(self._rows, self.gradient, finite, strict=True):
+            row.grad = gradient if takes_part else None
+        self._adam.step()
+
+    def optimizer_state(self, replica: int) -> dict[str, Any]:
+        """Return what `torch.optim.Adam(parameters).state_dict()` would be for a replica's parameters by themselves."""
+        state = self._adam.state.get(self._rows[replica], {})
+        parts = {name: self._views(value) for name, value in state.items() if name != "step"}
+        group = {**self._adam.state_dict()["param_groups"][0], "params": list(range(len(self._names)))}
+        if not state:
+            return {"state": {}, "param_groups": [group]}
+        return {
+            "state": {
+                i: {"step": state["step"].clone(), **{name: views[i].clone() for name, views in parts.items()}}
+                for i in range(len(self._names))
+            },
+            "param_groups": [group],
+        }
+
+    def load_optimizer_state(self, replica: int, content: Mapping[str, Any]) -> None:
+        """Take over a replica's optimiser state from `optimizer_state`, or of a run by itself.
+
+        Raises:
+            ValueError: If it is of other parameters.
+        """
+        saved = content["state"]
+        if not saved:
+            return
+        row = self._rows[replica]
+        if sorted(saved) != list(range(len(self._names))):
+            raise ValueError(f"optimizer: expected {len(self._names)} parameters, found {len(saved)}")
+        state = {"step": torch.as_tensor(saved[0]["step"], dtype=torch.float32).to(row.device).clone()}
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = torch.zeros_like(row.detach())
+            for i, view in enumerate(self._views(state[name])):
+                if saved[i][name].shape != view.shape:
+                    raise ValueError(
+                        f"optimizer: expected {tuple(view.shape)} for {self._names[i]}, found "
+                        f"{tuple(saved[i][name].shape)}"
+                    )
+                view.copy_(saved[i][name])
+        self._adam.state[row] = state

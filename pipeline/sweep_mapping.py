@@ -1,0 +1,136 @@
+"""Which trial has which price of complexity, which seeds, and where: as a table, and as a file beside the trials.
+
+The file is `<checkpoint_dir>/<task_id>/sweep_trial_<first trial>.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoints import list_checkpoints, run_folder
+from pipeline.config import TrainConfig
+from pipeline.files import replace_atomically
+from pipeline.sweep_plan import PlannedRun
+
+SCHEMA_VERSION = 1
+
+
+def format_alpha(alpha: float) -> str:
+    """Return a price as short as it can be written without becoming another number."""
+    short = f"{alpha:g}"
+    return short if float(short) == alpha else repr(alpha)
+
+
+def format_seeds(seeds: Iterable[int]) -> str:
+    """Return seeds as `--seeds` takes them, neighbours as ranges."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][1] + 1:
+            parts[-1][1] = seed
+        else:
+            parts.append([seed, seed])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def mapping_lines(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return a table of the trials: price, seeds, where they are, and how far."""
+    trials: dict[int, list[PlannedRun]] = {}
+    for run in runs:
+        trials.setdefault(run.config.trial, []).append(run)
+    rows = [("trial", "alpha", "seeds", "checkpoints", "")]
+    for trial, members in trials.items():
+        rows.append(
+            (
+                str(trial),
+                format_alpha(members[0].config.lpc_alpha),
+                format_seeds(run.config.seed for run in members),
+                f"{members[0].folder.parent}/seed_*",
+                _describe_progress(members),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return [
+        f"{t:>{widths[0]}}  {a:>{widths[1]}}  {s:<{widths[2]}}  {c:<{widths[3]}}  {p}".rstrip()
+        for t, a, s, c, p in rows
+    ]
+
+
+def _describe_progress(members: Sequence[PlannedRun]) -> str:
+    """Return what has been done of a trial's runs."""
+    parts = []
+    complete = sum(run.complete for run in members)
+    if complete:
+        parts.append(f"{complete} complete, skipped")
+    for update in sorted({run.update for run in members if run.checkpoint is not None and not run.complete}):
+        count = sum(run.update == update and not run.complete and run.checkpoint is not None for run in members)
+        last = update >= members[0].config.num_updates
+        parts.append(f"{count} trained, to be evaluated" if last else f"{count} from update {update}")
+    fresh = sum(run.checkpoint is None for run in members)
+    if fresh and parts:
+        parts.append(f"{fresh} from the start")
+    return "; ".join(parts)
+
+
+def sweep_path(config: TrainConfig) -> Path:
+    """Return where the mapping of the sweep whose first run this is is kept."""
+    return Path(config.checkpoint_dir) / config.task_id / f"sweep_trial_{config.trial}.json"
+
+
+def write_mapping(runs: Sequence[PlannedRun], resolved: TrainConfig) -> Path:
+    """Write trial -> alpha, seeds and paths, and the shared settings, and return the file's path.
+
+    A file of the same first trial is taken up: its other trials stay, and so do other seeds of the same price whose
+    checkpoints are there.
+
+    Args:
+        runs: All of the sweep.
+        resolved: Settings of one of them as it is trained.
+    """
+    path = sweep_path(runs[0].config)
+    trials = {entry["trial"]: entry for entry in _read_trials(path)}
+    for trial in dict.fromkeys(run.config.trial for run in runs):
+        members = {run.config.seed: run.config for run in runs if run.config.trial == trial}
+        first = next(iter(members.values()))
+        known = trials.get(trial, {})
+        if known.get("lpc_alpha") == first.lpc_alpha:
+            for seed in known["seeds"]:
+                config = dataclasses.replace(first, seed=seed)
+                if list_checkpoints(run_folder(config.checkpoint_dir, config)):
+                    members.setdefault(seed, config)
+        trials[trial] = {
+            "trial": trial,
+            "lpc_alpha": first.lpc_alpha,
+            "seeds": sorted(members),
+            "runs": [
+                {
+                    "seed": seed,
+                    "checkpoints": run_folder(config.checkpoint_dir, config).as_posix(),
+                    "logs": run_folder(config.log_dir, config).as_posix(),
+                }
+                for seed, config in sorted(members.items())
+            ],
+        }
+    config = {key: value for key, value in resolved.to_dict().items() if key not in ("trial", "seed", "lpc_alpha")}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "task_id": resolved.task_id,
+        "config": config,
+        "trials": [trials[trial] for trial in sorted(trials)],
+    }
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _read_trials(path: Path) -> list[dict[str, Any]]:
+    """Return the trials of an earlier mapping, none if there is no usable one."""
+    try:
+        trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
+        usable = all(isinstance(entry["trial"], int) and all(s >= 0 for s in entry["seeds"]) for entry in trials)
+        return trials if usable else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -1,0 +1,153 @@
+"""The flags of many runs at once, read into the settings of each run.
+
+One price of complexity is one trial: `--trial 4 --lpc_alphas 0,1e-5 --seeds 0-2` are trial 4 (alpha 0) and trial 5
+(alpha 1e-5), each with seeds 0, 1 and 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from babyai.levels import resolve_task_id
+from pipeline.config import ConfigError, TrainConfig
+
+MAX_RUNS = 10_000
+"""Runs of one call; more are a slip of the keyboard."""
+
+MAX_REPLICAS = 256
+"""Most runs of one batch if --max_replicas does not say: each keeps its log files open."""
+
+MAX_BATCH_STEPS = 2**17
+"""Most steps of all runs of one batch in one unroll, if --max_replicas does not say: bounds the memory."""
+
+OPTIONS = {
+    "seeds": "Train one run for each of these seeds, all of them at once: 0-9, or 0,3,7-9. In place of --seed. Each "
+    "run writes the same files as alone; --resume and --overwrite mean all of these runs, and complete ones are "
+    "skipped.",
+    "lpc_alphas": "Train all seeds with each of these prices of complexity: 0,1e-5,1e-4. In place of --lpc_alpha. One "
+    "price is one trial: the first has the number --trial, the next one more. Not for policy gru.",
+    "max_replicas": "Runs that are trained in one batch by one process; the others follow in batches of equal size. "
+    f"Default: as many as make {MAX_BATCH_STEPS} steps an update together (runs x num_envs x unroll_len), at most "
+    f"{MAX_REPLICAS}. Fewer need less memory; results do not depend on it.",
+    "jobs": "Processes that share the runs, 1 by default. On several cores 2 or more may be faster; each takes its own "
+    "memory. Results do not depend on it.",
+}
+"""Flags of many runs, with their help."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that differ in seed and price of complexity.
+
+    Attributes:
+        configs: Settings of each run, by trial, then in the order of the seeds.
+        max_replicas: Most runs of one batch.
+        jobs: Processes.
+    """
+
+    configs: tuple[TrainConfig, ...]
+    max_replicas: int
+    jobs: int
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that a text such as `0-9` or `0,3,7-9` names, in its order.
+
+    Raises:
+        ConfigError: If it is no list of distinct whole numbers and ranges.
+    """
+    ranges: list[range] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
+        if match is None:
+            raise ConfigError(
+                f"--seeds: expected numbers of 0 or more and ranges, as in 0-9 or 0,3,7-9, found {part!r}"
+            )
+        first = int(match[1])
+        last = first if match[2] is None else int(match[2])
+        if last < first:
+            raise ConfigError(
+                f"--seeds: expected a range from low to high, as in {last}-{first}, found {part.strip()!r}"
+            )
+        ranges.append(range(first, last + 1))
+    _check_count("--seeds", sum(map(len, ranges)))
+    seeds = [seed for numbers in ranges for seed in numbers]
+    _check_distinct("--seeds", seeds, text)
+    return seeds
+
+
+def parse_alphas(text: str) -> list[float]:
+    """Return the prices of complexity that a text such as `0,1e-5,1e-4` names, in its order.
+
+    Raises:
+        ConfigError: If it is no list of distinct finite numbers of 0 or more.
+    """
+    alphas = []
+    for part in text.split(","):
+        try:
+            alpha = float(part)
+        except ValueError:
+            alpha = math.nan
+        if not 0 <= alpha < math.inf:
+            raise ConfigError(f"--lpc_alphas: expected numbers of 0 or more, as in 0,1e-5,1e-4, found {part!r}")
+        alphas.append(abs(alpha))  # -0.0 is 0
+    _check_distinct("--lpc_alphas", alphas, text)
+    return alphas
+
+
+def _check_distinct(flag: str, values: Sequence[float], text: str) -> None:
+    seen: set[float] = set()
+    for value in values:
+        if value in seen:
+            raise ConfigError(f"{flag}: expected distinct values, found {value} twice in {text!r}")
+        seen.add(value)
+
+
+def _check_count(flag: str, count: int) -> None:
+    if count > MAX_RUNS:
+        raise ConfigError(f"{flag}: expected at most {MAX_RUNS} runs in one call, found {count}")
+
+
+def parse_sweep(
+    config: TrainConfig, *, seeds: str | None, lpc_alphas: str | None, max_replicas: str | None, jobs: str | None
+) -> Sweep | None:
+    """Return the runs that the flags of `OPTIONS` ask for, None if they ask for a single one.
+
+    Raises:
+        ConfigError: If a value cannot be used.
+        UnknownTaskError: If the task does not exist.
+    """
+    if seeds is None and lpc_alphas is None:
+        for flag, value in (("--max_replicas", max_replicas), ("--jobs", jobs)):
+            if value is not None:
+                raise ConfigError(f"{flag}: expected --seeds or --lpc_alphas with it, found neither: this is one run")
+        return None
+    if lpc_alphas is not None and config.policy == "gru":
+        raise ConfigError("--lpc_alphas: policy gru has no experts to pay for; use --seeds alone, or policy moe or mop")
+    all_seeds = [config.seed] if seeds is None else parse_seeds(seeds)
+    alphas = [config.lpc_alpha] if lpc_alphas is None else parse_alphas(lpc_alphas)
+    _check_count("--seeds x --lpc_alphas", len(all_seeds) * len(alphas))
+    named = dataclasses.replace(config, task_id=resolve_task_id(config.task_id))
+    configs = tuple(
+        dataclasses.replace(named, trial=config.trial + i, lpc_alpha=alpha, seed=seed)
+        for i, alpha in enumerate(alphas)
+        for seed in all_seeds
+    )
+    limit = MAX_BATCH_STEPS // (config.num_envs * config.unroll_len)
+    return Sweep(
+        configs,
+        max_replicas=_count("--max_replicas", max_replicas, default=max(1, min(MAX_REPLICAS, limit))),
+        jobs=_count("--jobs", jobs, default=1),
+    )
+
+
+def _count(flag: str, text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    if not re.fullmatch(r"\d+", text.strip(), re.ASCII) or int(text) < 1:
+        raise ConfigError(f"{flag}: expected a whole number of at least 1, found {text!r}")
+    return int(text)

@@ -1,0 +1,78 @@
+"""What a sweep has found: a row for each run, and means over seeds for each price of complexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pipeline.sweep_mapping import format_alpha
+from pipeline.sweep_plan import PlannedRun
+from plotting.statistics import MIN_FOR_INTERVAL, mean_interval
+
+Metrics = Mapping[str, float | int | None]
+
+
+def run_lines(runs: Sequence[PlannedRun], found: Mapping[tuple[int, int], Metrics]) -> list[str]:
+    """Return a table of the runs' final evaluations.
+
+    Args:
+        runs: All of the sweep.
+        found: `eval/...` metrics by run's key; a run that is not there has none.
+    """
+    rows = [("trial", "alpha", "seed", "success", "95% interval over levels", "LPC", "levels")]
+    for run in runs:
+        metrics = found.get(run.key)
+        name = (str(run.config.trial), format_alpha(run.config.lpc_alpha), str(run.config.seed))
+        if metrics is None:
+            rows.append((*name, "-", "not evaluated", "-", "-"))
+            continue
+        rate, low, high = (metrics.get(f"eval/success_{end}") for end in ("rate", "low", "high"))
+        interval = "-" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+        lpc, levels = metrics.get("eval/mean_lpc"), metrics.get("eval/episodes")
+        rows.append((*name, _text(rate, ".1%"), interval, _text(lpc, ".0f"), _text(levels, "d")))
+    return align_right(rows)
+
+
+def alpha_lines(runs: Sequence[PlannedRun], found: Mapping[tuple[int, int], Metrics]) -> list[str]:
+    """Return a table of means over the runs of each trial, with t intervals over runs."""
+    rows = [("trial", "alpha", "runs", "mean success", "95% interval", "mean LPC", "95% interval")]
+    for trial in dict.fromkeys(run.config.trial for run in runs):
+        members = [run for run in runs if run.config.trial == trial]
+        metrics = [found[run.key] for run in members if run.key in found]
+        rates = [row["eval/success_rate"] for row in metrics if row.get("eval/success_rate") is not None]
+        lpcs = [row["eval/mean_lpc"] for row in metrics if row.get("eval/mean_lpc") is not None]
+        count = str(len(rates)) if len(rates) == len(members) else f"{len(rates)} of {len(members)}"
+        rows.append(
+            (
+                str(trial),
+                format_alpha(members[0].config.lpc_alpha),
+                count,
+                *_mean_texts(rates, ".1%", highest=1.0),
+                *_mean_texts(lpcs, ".0f", highest=math.inf),
+            )
+        )
+    lines = align_right(rows)
+    if any(row[4] == "-" for row in rows[1:]):
+        lines.append(f"intervals are Student's t over runs; they take {MIN_FOR_INTERVAL} runs or more")
+    return lines
+
+
+def _mean_texts(values: Sequence[float], form: str, highest: float) -> tuple[str, str]:
+    """Return the mean of runs and its interval as text, the interval cut to what the metric can take."""
+    if not values:
+        return "-", "-"
+    estimate = mean_interval(list(values))
+    mean, low, high = float(estimate.mean), float(estimate.low), float(estimate.high)
+    if math.isnan(low):
+        return format(mean, form), "-"
+    return format(mean, form), f"{format(max(low, 0.0), form)} to {format(min(high, highest), form)}"
+
+
+def _text(value: float | int | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def align_right(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table's rows as lines, every column to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -1,0 +1,265 @@
+"""Runs trained together: each ends with the bits it would have had alone, and leaves the files it would have left."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.checkpoints import CheckpointError, build_policy, read_checkpoint
+from pipeline.cli import parse_command
+from pipeline.config import ConfigError, TrainConfig
+from pipeline.imitation import ImitationTrainer, ReplicaTrainer, TrainingError
+from pipeline.replicas import ReplicaWeights
+from tests.test_training import BASELINE, EVERYTHING_ON, PLAIN, assert_same
+
+ROOT = Path(__file__).parent.parent
+KINDS = pytest.mark.parametrize("changes", [PLAIN, EVERYTHING_ON, BASELINE], ids=["moe", "mop", "gru"])
+VARIANTS = [{"seed": 3, "lpc_alpha": 0.0}, {"seed": 0, "lpc_alpha": 0.01, "trial": 4}, {"seed": 1, "lpc_alpha": 1.0}]
+
+
+def configs(*variants: dict, **changes) -> list[TrainConfig]:
+    base, _ = parse_command("", TrainConfig, ["--config", str(ROOT / "configs" / "debug.yaml")])
+    return [replace(base, **changes, **variant) for variant in variants or VARIANTS]
+
+
+def together(settings: list[TrainConfig], updates: int, resume: list[dict] | None = None) -> ReplicaTrainer:
+    trainer = ReplicaTrainer(settings, announce=lambda line: None, resume=resume)
+    while trainer.update < updates:
+        trainer.run_update()
+    return trainer
+
+
+def alone(config: TrainConfig, updates: int, resume: dict | None = None) -> ImitationTrainer:
+    trainer = ImitationTrainer(config, announce=lambda line: None, resume=resume)
+    while trainer.update < updates:
+        trainer.run_update()
+    return trainer
+
+
+def saved(tmp_path: Path, trainer: ImitationTrainer | ReplicaTrainer, *replica: int) -> dict:
+    """Return a run's checkpoint as it is read back, without how long the run took."""
+    trainer.save(*replica, tmp_path / "checkpoint.pt")
+    content = read_checkpoint(tmp_path / "checkpoint.pt")
+    content["resume"].pop("seconds")
+    return content
+
+
+@KINDS
+def test_each_run_ends_with_the_bits_it_has_alone(changes, tmp_path):
+    settings = configs(**changes)
+    trainer = together(settings, 5)
+    for replica, config in enumerate(settings):
+        assert_same(saved(tmp_path, trainer, replica), saved(tmp_path, alone(config, 5)))
+
+
+def test_sixteen_environments_in_groups_and_several_batches_keep_the_bits(tmp_path):
+    """More runs than one batch takes, more environments than one group has, and two threads."""
+    settings = configs(*({"seed": seed} for seed in range(6)), num_envs=32, torch_threads=2)
+    trainer = together(settings, 2)
+    for replica in (0, 5):
+        single = alone(replace(settings[replica], torch_threads=1), 2)
+        content = saved(tmp_path, single)
+        content["config"]["torch_threads"] = 2
+        assert_same(saved(tmp_path, trainer, replica), content)
+
+
+def test_order_does_not_matter(tmp_path):
+    settings = configs(**PLAIN)
+    forwards, backwards = together(settings, 3), together(settings[::-1], 3)
+    for replica in range(3):
+        assert_same(saved(tmp_path, forwards, replica), saved(tmp_path, backwards, 2 - replica))
+
+
+def test_metrics_are_those_of_each_run(tmp_path):
+    settings = configs(**PLAIN)
+    rows = together(settings, 4).take_metrics()
+    for row, config in zip(rows, settings, strict=True):
+        expected = alone(config, 4).take_metrics()
+        assert row.keys() == expected.keys()
+        assert {k: v for k, v in row.items() if not k.startswith("time/")} == {
+            k: v for k, v in expected.items() if not k.startswith("time/")
+        }
+    assert rows[2]["train/penalty"] > rows[1]["train/penalty"] > rows[0]["train/penalty"] == 0
+
+
+def test_evaluations_are_those_of_each_run():
+    settings = configs(**PLAIN)[:2]
+    found = together(settings, 2).evaluate(6)
+    assert [evaluation.metrics for evaluation in found] == [alone(c, 2).evaluate(6).metrics for c in settings]
+
+
+@KINDS
+def test_runs_resume_from_single_checkpoints_and_single_runs_from_theirs(changes, tmp_path):
+    settings = configs(**changes)
+    whole = together(settings, 5)
+    singles = []
+    for config in settings:
+        alone(config, 2).save(tmp_path / "single.pt")
+        singles.append(read_checkpoint(tmp_path / "single.pt"))
+    resumed = together(settings, 5, resume=singles)
+    half = together(settings, 2)
+    for replica, config in enumerate(settings):
+        expected = saved(tmp_path, whole, replica)
+        assert_same(saved(tmp_path, resumed, replica), expected)
+        half.save(replica, tmp_path / "of_many.pt")
+        assert_same(saved(tmp_path, alone(config, 5, resume=read_checkpoint(tmp_path / "of_many.pt"))), expected)
+
+
+def test_a_checkpoint_holds_one_run_only(tmp_path):
+    """Weights are views of a common array; saved as such, each file would hold all runs."""
+    trainer = together(configs(*({"seed": seed} for seed in range(4)), **PLAIN), 1)
+    trainer.save(0, tmp_path / "of_four.pt")
+    alone(configs({"seed": 0}, **PLAIN)[0], 1).save(tmp_path / "single.pt")
+    sizes = [(tmp_path / name).stat().st_size for name in ("of_four.pt", "single.pt")]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
+
+
+# --------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_runs_that_differ_in_more_than_seed_trial_and_price_are_refused():
+    with pytest.raises(ConfigError, match=r"lr: runs trained together may differ in seed, trial, lpc_alpha only"):
+        together(configs({"seed": 0}, {"seed": 1, "lr": 1.0}), 0)
+    with pytest.raises(ConfigError, match="at least one run"):
+        ReplicaTrainer([], announce=lambda line: None)
+
+
+def test_checkpoints_that_do_not_fit_together_are_refused(tmp_path):
+    settings = configs(**PLAIN)[:2]
+    contents = [saved(tmp_path, alone(config, updates)) for config, updates in zip(settings, (1, 2), strict=True)]
+    with pytest.raises(CheckpointError, match=r"one update, found updates \[1, 2\]"):
+        together(settings, 3, resume=contents)
+    with pytest.raises(CheckpointError, match="expected 2 checkpoints"):
+        together(settings, 3, resume=contents[:1])
+    other = saved(tmp_path, alone(configs({"seed": 1}, **BASELINE)[0], 1))
+    with pytest.raises(CheckpointError, match="cannot be continued"):
+        together(settings, 3, resume=[contents[0], other])
+
+
+# ------------------------------------------------------------------------------------------------- runs that diverge
+
+
+def poison(trainer: ReplicaTrainer, replica: int) -> None:
+    """Make a run's loss NaN from here on."""
+    with torch.no_grad():
+        trainer.policies[replica].head.bias[0] = torch.nan
+
+
+def test_a_run_that_diverges_is_named_and_the_others_go_on_as_if_alone(tmp_path):
+    settings = configs(**PLAIN)
+    trainer = together(settings, 2)
+    poison(trainer, 1)
+    before = {name: value.clone() for name, value in trainer.policies[1].state_dict().items()}
+    with pytest.raises(TrainingError, match=r"update 3: trial 4, seed 0: loss nan") as caught:
+        trainer.run_update()
+    assert caught.value.replicas == [1]
+    assert trainer.update == 3
+    for name, value in trainer.policies[1].state_dict().items():
+        assert torch.equal(value.nan_to_num(7), before[name].nan_to_num(7))
+    trainer.drop(caught.value.replicas)
+    assert [config.seed for config in trainer.configs] == [3, 1]
+    metrics = trainer.take_metrics()  # of all three updates
+    assert metrics[0]["train/task_loss"] == alone(settings[0], 3).take_metrics()["train/task_loss"]
+    trainer.run_update()
+    for replica, config in enumerate((settings[0], settings[2])):
+        assert_same(saved(tmp_path, trainer, replica), saved(tmp_path, alone(config, 4)))
+
+
+def test_a_single_run_that_diverges_stays_where_it_was():
+    trainer = together(configs(**PLAIN)[:1], 1)
+    poison(trainer, 0)
+    with pytest.raises(TrainingError, match=r"^update 2: loss nan"):
+        trainer.run_update()
+    assert trainer.update == 1
+
+
+def test_all_runs_cannot_be_dropped():
+    trainer = together(configs(**PLAIN), 0)
+    for gone in ([0, 1, 2], [3]):
+        with pytest.raises(ValueError, match="expected some of 3 runs"):
+            trainer.drop(gone)
+
+
+# ----------------------------------------------------------------------------------------------------------- weights
+
+
+def test_optimiser_state_is_that_of_adam_over_the_policys_parameters():
+    settings = configs(**PLAIN)
+    policies = [build_policy(config) for config in settings]
+    singles = [build_policy(config) for config in settings]
+    weights = ReplicaWeights(policies, [], lr=1e-3)
+    adams = [torch.optim.Adam(single.parameters(), lr=1e-3, fused=True) for single in singles]
+    assert weights.optimizer_state(0) == adams[0].state_dict()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        weights.gradient.zero_()
+        for row, single in zip(weights.gradient, singles, strict=True):
+            at = 0
+            for parameter in single.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+                row[at : at + parameter.numel()] = parameter.grad.flatten()
+                at += parameter.numel()
+        weights.step(weights.norms(), [True] * 3, None)
+        for adam in adams:
+            adam.step()
+    for replica, (adam, single) in enumerate(zip(adams, singles, strict=True)):
+        torch.testing.assert_close(policies[replica].state_dict(), single.state_dict(), rtol=1e-6, atol=1e-7)
+        found, expected = weights.optimizer_state(replica), adam.state_dict()
+        assert found["param_groups"] == expected["param_groups"]
+        torch.testing.assert_close(found["state"], expected["state"], rtol=1e-6, atol=1e-7)
+        adam.load_state_dict(found)  # torch takes it for its own
+
+
+def test_gradients_are_clipped_run_by_run():
+    policies = [build_policy(config) for config in configs(**PLAIN)[:2]]
+    weights = ReplicaWeights(policies, [], lr=1e-3)
+    weights.gradient[0, :4] = torch.tensor([3.0, 4.0, 0.0, 0.0])  # norm 5
+    weights.gradient[1, :4] = torch.tensor([0.03, 0.04, 0.0, 0.0])
+    norms = weights.norms()
+    assert norms.tolist() == pytest.approx([5.0, 0.05])
+    weights.step(norms, [True, True], 1.0)
+    assert weights.gradient[0, :2].tolist() == pytest.approx([0.6, 0.8], rel=1e-5)
+    assert weights.gradient[1, :2].tolist() == pytest.approx([0.03, 0.04])
+
+
+def test_policies_and_common_array_are_the_same_numbers():
+    config = configs(**PLAIN)[0]
+    policies = [build_policy(config), build_policy(replace(config, seed=9))]
+    before = policies[0].state_dict()["head.bias"].clone()
+    weights = ReplicaWeights(policies, [], lr=1e-3)
+    assert torch.equal(policies[0].head.bias, before)
+    policies[0].load_state_dict(policies[1].state_dict())
+    assert torch.equal(weights.flat[0], weights.flat[1])
+    weights.flat[1] += 1
+    assert torch.equal(policies[1].head.bias, policies[0].head.bias + 1)
+    buffer = io.BytesIO()
+    torch.save(policies[0].head.bias, buffer)
+    assert buffer.tell() > weights.flat[0].numel() * 4  # why checkpoints hold copies
+
+
+@KINDS
+def test_every_weight_is_packed_once(changes):
+    config = configs(**changes)[0]
+    weights = ReplicaWeights([build_policy(config)], [], lr=1e-3)
+    packing, count = weights.packing, sum(p.numel() for p in build_policy(config).parameters())
+    places = packing.index[packing.index < count]
+    assert sorted(places.tolist()) == list(range(count))
+    assert torch.equal(packing.index[packing.back[:count]], torch.arange(count))
+    assert (packing.back[count:] == packing.size).all()
+    assert (weights.flat[0, count:] == 0).all()
+
+
+def test_optimiser_state_of_other_parameters_is_refused():
+    small, large = (build_policy(configs(expert_hidden_sizes=[[0, size]])[0]) for size in (8, 9))
+    states = []
+    for policy in (small, large):
+        weights = ReplicaWeights([policy], [], lr=1e-3)
+        weights.step(weights.norms(), [True], None)
+        states.append(weights.optimizer_state(0))
+    with pytest.raises(ValueError, match=r"optimizer: expected .* found"):
+        ReplicaWeights([small], [], lr=1e-3).load_optimizer_state(0, states[1])
+    states[0]["state"].pop(0)
+    with pytest.raises(ValueError, match="parameters, found"):
+        ReplicaWeights([small], [], lr=1e-3).load_optimizer_state(0, states[0])
