@@ -120,7 +120,7 @@ def test_levels_that_are_not_compiled_are_played_by_minigrid(monkeypatch):
     assert VectorEnv("GoToObj", 1, SeedList([0])).core == "compiled"
     monkeypatch.setenv("BABYAI_DONE_ACTIONS", "1")
     assert VectorEnv("GoToObj", 1, SeedList([0])).core == "plain"
-    with pytest.raises(ValueError, match="BABYAI_DONE_ACTIONS.*use auto or plain"):
+    with pytest.raises(ValueError, match=r"BABYAI_DONE_ACTIONS.*use auto or plain"):
         VectorEnv("GoToObj", 1, SeedList([0]), core="compiled")
 
 

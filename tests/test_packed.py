@@ -274,7 +274,9 @@ def test_policies_packed_together_compute_what_each_computes_alone(kind):
     inputs = [torch.stack([value, value.flip(1), 2 * value]) for value in (obs, lang)]
     starts = torch.stack([start, start.flip(1), start])
     hidden = [make_hidden(policy) for policy in policies]
-    together = pack_replicas(policies).sequence(*inputs, [torch.stack(layer) for layer in zip(*hidden, strict=True)], starts)
+    together = pack_replicas(policies).sequence(
+        *inputs, [torch.stack(layer) for layer in zip(*hidden, strict=True)], starts
+    )
     pull(together.logits, together.hidden).backward()
     grads = [{n: p.grad.clone() for n, p in policy.named_parameters()} for policy in policies]
     generator = torch.Generator().manual_seed(3)  # the weights by which `pull` adds up
