@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.jit import compiled
-from pipeline.kernels import ONE, ZERO, add_scaled, add_to, as_matrix, copy, dot, fill, multiply_add, total
+from pipeline.kernels import ONE, ZERO, add_scaled, add_to, as_matrix, copy, dot, fill, multiply_add, multiply_add_rows, total
 
 
 @compiled
@@ -20,7 +20,6 @@ def backpropagate(
     sizes: np.ndarray,
     start: np.ndarray,
     weights: np.ndarray,
-    transposed: np.ndarray,
     tape: np.ndarray,
     grad_logits: np.ndarray,
     grad_probs: np.ndarray,
@@ -37,7 +36,6 @@ def backpropagate(
         sizes: Units of each expert of each layer.
         start: (G, T, N) bool.
         weights: (R, Q) packed weights of the replicas.
-        transposed: (R, Q) the same with each matrix transposed in its place.
         tape: (G, T, N, width).
         grad_logits: (G, T, N, A).
         grad_probs: (G, T, N, experts of all layers), of the probabilities before dropout.
@@ -54,21 +52,20 @@ def backpropagate(
     upper = np.empty((envs, max(widest, plan.last_width)), np.float32)
     lower = np.empty((envs, widest), np.float32)
     for group in range(first_group, end_group):
-        replica = group * len(weights) // groups
-        packed, turned, gathered = weights[replica], transposed[replica], gradient[group]
+        packed, gathered = weights[group * len(weights) // groups], gradient[group]
         fill(gathered, ZERO)
         carried = np.zeros((envs, units), np.float32)
         states = np.empty((envs, units), np.float32)
         for t in range(steps - 1, -1, -1):
             rows, out, starts = tape[group, t], grads[group, t], start[group, t]
-            head_gradient = as_matrix(gathered, plan.head, plan.last_width, plan.actions)
+            head_gradient = as_matrix(gathered, plan.head, plan.actions, plan.last_width)
             for i in range(envs):
                 fill(upper[i], ZERO)
                 of_logits = grad_logits[group, t, i]
                 add_to(gathered[plan.head_bias : plan.head_bias + plan.actions], of_logits)
-                for k in range(plan.last_width):
-                    add_scaled(head_gradient[k], rows[i][plan.last + k], of_logits)
-            matrix = as_matrix(turned, plan.head, plan.actions, plan.last_width)
+                for a in range(plan.actions):
+                    add_scaled(head_gradient[a], of_logits[a], rows[i][plan.last :])
+            matrix = as_matrix(packed, plan.head, plan.actions, plan.last_width)
             multiply_add(grad_logits[group, t], 0, plan.actions, matrix, 0, plan.last_width, upper, 0)
             unit = units
             for number in range(len(layers) - 1, -1, -1):
@@ -79,7 +76,6 @@ def backpropagate(
                         layer,
                         sizes,
                         packed,
-                        turned,
                         rows,
                         grad_probs[group, t],
                         upper,
@@ -93,13 +89,13 @@ def backpropagate(
                     for i in range(envs):
                         copy(states[i][unit : unit + layer.router.units], upper[i])
                         fill(lower[i], ZERO)
-                _unrun_cell(layer, layer.router, turned, rows, starts, states, carried, unit, out, gathered)
+                _unrun_cell(layer, layer.router, packed, rows, starts, states, carried, unit, out, gathered)
                 if layer.expert.units > 0:
                     at = unit + layer.router.units
-                    _unrun_cell(layer, layer.expert, turned, rows, starts, states, carried, at, out, gathered)
-                matrix = as_matrix(turned, layer.gates, layer.num_gates, layer.width)
+                    _unrun_cell(layer, layer.expert, packed, rows, starts, states, carried, at, out, gathered)
+                matrix = as_matrix(packed, layer.gates, layer.width, layer.num_gates)
                 if number > 0 or plan.projected:
-                    multiply_add(out, layer.gradient, layer.num_gates, matrix, 0, layer.width, lower, 0)
+                    multiply_add_rows(out, layer.gradient, layer.num_gates, matrix, layer.width, lower, 0)
                     for i in range(envs):
                         copy(upper[i][: layer.width], lower[i])
                 for i in range(envs):
@@ -119,7 +115,6 @@ def _unmix(
     layer: np.record,
     sizes: np.ndarray,
     packed: np.ndarray,
-    turned: np.ndarray,
     rows: np.ndarray,
     grad_probs: np.ndarray,
     upper: np.ndarray,
@@ -133,7 +128,7 @@ def _unmix(
     width, experts, units, h = layer.width, layer.experts, layer.expert.units, layer.router.units
     biases = as_matrix(packed, layer.projection_bias, experts, width)
     bias_gradient = as_matrix(gathered, layer.projection_bias, experts, width)
-    router = as_matrix(turned, layer.router_weight, experts, h)
+    router = as_matrix(packed, layer.router_weight, experts, h)
     spread = np.zeros((len(rows), units), np.float32)
     grad_weights = np.empty(experts, np.float32)
     for i in range(len(rows)):
@@ -145,8 +140,8 @@ def _unmix(
             normal, scale = rows[i][at : at + width], packed[layer.norm :][:width]
             _unnormalise(mixed, normal, rows[i][at + width], scale, layer.norm, layer.norm_bias, gathered)
             copy(lower[i][:width], mixed)
-    matrix = as_matrix(turned, layer.projection, width, units)
-    multiply_add(out, layer.mixed_gradient, width, matrix, 0, units, spread, 0)
+    matrix = as_matrix(packed, layer.projection, units, width)
+    multiply_add_rows(out, layer.mixed_gradient, width, matrix, units, spread, 0)
     for i in range(len(rows)):
         row, grads = rows[i], out[i]
         probs, weights = row[layer.probs : layer.probs + experts], row[layer.weights : layer.weights + experts]
@@ -225,7 +220,7 @@ def _unnormalise(
 def _unrun_cell(
     layer: np.record,
     cell: np.record,
-    turned: np.ndarray,
+    packed: np.ndarray,
     rows: np.ndarray,
     starts: np.ndarray,
     states: np.ndarray,
@@ -256,7 +251,7 @@ def _unrun_cell(
         for j in range(h):
             of_new[j] *= reset[j]  # the state's new gate is behind the reset gate, the input's is not
         add_to(gathered[cell.bias : cell.bias + 3 * h], of_state)
-    multiply_add(out, cell.gradient, 3 * h, as_matrix(turned, cell.weight, 3 * h, h), 0, h, carried, unit)
+    multiply_add_rows(out, cell.gradient, 3 * h, as_matrix(packed, cell.weight, h, 3 * h), h, carried, unit)
     for i in range(len(rows)):
         if starts[i]:  # none crosses an episode's start, not even NaN
             fill(carried[i][unit : unit + h], ZERO)

@@ -50,11 +50,10 @@ class CompiledEngine:
         self._first = np.zeros((shape[0], shape[2], layout.tape), np.float32)
         self._grad_probs = torch.zeros(*shape, len(layout.sizes))
         self._noise, self._drop = np.zeros((*shape, 1), np.float32), (np.float32(0), np.float32(0))
-        self._index, self._turned = packing.index.numpy(), packing.transposed().numpy()
-        self._back = packing.back.numpy()
+        self._index, self._back = packing.index.numpy(), packing.back.numpy()
         self._flat, self._gradient = weights.flat.numpy(), weights.gradient.numpy()
         replicas = len(weights.flat)
-        self._packed, self._transposed = (np.zeros((replicas, packing.size), np.float32) for _ in range(2))
+        self._packed = np.zeros((replicas, packing.size), np.float32)
         # One number more at least, always zero: the gradient of weights that are not packed. Rows begin at cache lines,
         # as those of the tape do: the last bits of MKL's products depend on that.
         columns = (packing.size // ALIGN + 1) * ALIGN
@@ -102,7 +101,6 @@ class CompiledEngine:
     def begin(self, dropped: list[ExpertDropout] | None) -> None:
         """Begin an unroll with the weights of the moment; noise of the dropout is (R, T, N, experts) per layer."""
         gather(self._flat, self._index, self._packed)
-        gather(self._flat, self._turned, self._transposed)
         self._first[:] = self._results[0][:, -1]
         if dropped:
             self._noise = torch.cat([d.noise for d in dropped], dim=-1).numpy()
@@ -150,7 +148,6 @@ class CompiledEngine:
             layout.sizes,
             self._start,
             self._packed,
-            self._transposed,
             self._results[0],
             grad_logits.numpy(),
             self._grad_probs.numpy(),

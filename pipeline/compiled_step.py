@@ -22,6 +22,7 @@ from pipeline.kernels import (
     exp,
     fill,
     multiply_add,
+    multiply_add_rows,
     sigmoid,
     tanh,
     total,
@@ -77,8 +78,8 @@ def act_step(
             x = rows[i][layers[0].x : layers[0].x + layers[0].width]
             copy(x, packed[plan.projection_bias :] if plan.projected else seen[i])
         if plan.projected:
-            matrix = as_matrix(packed, plan.projection, plan.inputs, layers[0].width)
-            multiply_add(seen, 0, plan.inputs, matrix, 0, layers[0].width, rows, layers[0].x)
+            matrix = as_matrix(packed, plan.projection, layers[0].width, plan.inputs)
+            multiply_add_rows(seen, 0, plan.inputs, matrix, layers[0].width, rows, layers[0].x)
         for layer in layers:
             matrix = as_matrix(packed, layer.gates, layer.width, layer.num_gates)
             _run_cell(layer, layer.router, packed, matrix, before, starts, rows)
@@ -89,8 +90,8 @@ def act_step(
         out = logits[group, t]
         for i in range(envs):
             copy(out[i], packed[plan.head_bias :])
-        head = as_matrix(packed, plan.head, plan.last_width, plan.actions)
-        multiply_add(rows, plan.last, plan.last_width, head, 0, plan.actions, out, 0)
+        head = as_matrix(packed, plan.head, plan.actions, plan.last_width)
+        multiply_add_rows(rows, plan.last, plan.last_width, head, plan.actions, out, 0)
 
 
 @compiled
@@ -152,7 +153,7 @@ def _mix(
     width, experts, units = layer.width, layer.experts, layer.expert.units
     h = layer.router.units
     router_state, expert_state = layer.router.kept + 5 * h, layer.expert.kept + 5 * units
-    matrix = as_matrix(packed, layer.router_weight, h, experts)
+    matrix = as_matrix(packed, layer.router_weight, experts, h)
     router_bias = packed[layer.router_bias :][:experts]
     biases = as_matrix(packed, layer.projection_bias, experts, width)
     for i in range(len(rows)):
@@ -161,10 +162,8 @@ def _mix(
         if layer.relu:
             _relu(row[router_state : router_state + h], features)
         probs, weights = row[layer.probs : layer.probs + experts], row[layer.weights : layer.weights + experts]
-        copy(weights, router_bias)
-        for j in range(h):
-            for e in range(experts):
-                weights[e] += features[j] * matrix[j, e]
+        for e in range(experts):
+            weights[e] = router_bias[e] + dot(features, matrix[e])
         _softmax(weights, probs)
         if gamma > ZERO:
             _drop(noise[i][layer.first_expert : layer.first_expert + experts], beta, gamma, probs, weights)

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy, MoELayer
-from pipeline.packed_policy import Linear, Mixture, Norm, PackedLayer, PackedPolicy
+from pipeline.packed_policy import Gates, Linear, Mixture, Norm, PackedLayer, PackedPolicy
 from pipeline.recurrence import Cell
 from stateful_mop import StatefulMoPPolicy
 
@@ -82,20 +82,20 @@ def arrange(
     """
 
     def linear(name: str) -> Linear:
-        return Linear(place(weights[f"{name}.weight"].mT), place(weights[f"{name}.bias"].unsqueeze(1)))
+        return Linear(place(weights[f"{name}.weight"]), place(weights[f"{name}.bias"].unsqueeze(1)))
 
     def norm(names: Sequence[str]) -> Norm:
         parts = [[weights[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias")]
         sizes = tuple(part.shape[1] for part in parts[0])
         return Norm(*(place(torch.cat(part, dim=1).unsqueeze(1)) for part in parts), sizes)
 
-    def gates(cells: Sequence[Sequence[str]]) -> Linear:
+    def gates(cells: Sequence[Sequence[str]]) -> Gates:
         """Input weights of cells of GRUs of these names."""
         matrix, bias = (
             torch.cat([_gate_major([weights[f"{gru}.{kind}_ih_l0"] for gru in grus]) for grus in cells], dim=1)
             for kind in ("weight", "bias")
         )
-        return Linear(place(matrix.mT), place(bias.unsqueeze(1)))
+        return Gates(place(matrix.mT), place(bias.unsqueeze(1)))
 
     def cell(grus: Sequence[str]) -> Cell:
         blocks = [weights[f"{gru}.weight_hh_l0"].chunk(3, dim=1) for gru in grus]  # per GRU and gate (R, h, h)

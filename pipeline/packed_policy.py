@@ -34,7 +34,7 @@ class Linear:
     """A linear map per replica.
 
     Attributes:
-        weight: (R, in, out).
+        weight: (R, out, in).
         bias: (R, 1, out).
     """
 
@@ -43,6 +43,23 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (R, M, out) for x (R, M, in)."""
+        return torch.baddbmm(self.bias, x, self.weight.mT)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The input gates of a layer, per replica.
+
+    Attributes:
+        weight: (R, in, G), transposed.
+        bias: (R, 1, G).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (R, M, G) for x (R, M, in)."""
         return torch.baddbmm(self.bias, x, self.weight)
 
 
@@ -115,7 +132,7 @@ class PackedLayer:
         mixture: What becomes of their states; None for the baseline, whose output is its state.
     """
 
-    gates: Linear
+    gates: Gates
     cells: tuple[Cell, ...]
     mixture: Mixture | None
 

@@ -43,7 +43,7 @@ LAYER = record(
     "gates",  # of packed weights: (D, G) input weights
     "gates_bias",  # (G,)
     "num_gates",  # G
-    "router_weight",  # (h, E)
+    "router_weight",  # (E, h)
     "router_bias",  # (E,)
     "projection",  # (units, D)
     "projection_bias",  # (E, D)
@@ -70,9 +70,9 @@ LAYER = record(
 POLICY = record(
     "inputs",  # width of observation and mission
     "projected",  # 1 if there is an input projection
-    "projection",  # of packed weights: (inputs, D)
+    "projection",  # of packed weights: (D, inputs)
     "projection_bias",  # (D,)
-    "head",  # (K, A)
+    "head",  # (A, K)
     "head_bias",  # (A,)
     "actions",  # A
     "last",  # of the tape: input of the head (K)
@@ -110,7 +110,7 @@ class Layout:
         width, first = inputs, 0
         policy["inputs"], policy["projected"] = inputs, places.projection is not None
         if places.projection is not None:
-            width = places.projection.weight.shape[2]
+            width = places.projection.weight.shape[1]
             policy["projection"] = self._offset(places.projection.weight)
             policy["projection_bias"] = self._offset(places.projection.bias)
             policy["first_gradient"] = self._grad(width)
@@ -121,7 +121,7 @@ class Layout:
             record["width"], record["x"], record["first_expert"] = width, x, first
             self._lay_out(record, layer, sizes)
             x, first = record["output"], first + len(sizes)
-        policy["last"], policy["last_width"], policy["actions"] = x, *places.head.weight.shape[1:]
+        policy["last"], policy["actions"], policy["last_width"] = x, *places.head.weight.shape[1:]
         policy["head"], policy["head_bias"] = self._offset(places.head.weight), self._offset(places.head.bias)
         self.tape, self.grads = (-(-size // ALIGN) * ALIGN for size in (self.tape, self.grads))
 

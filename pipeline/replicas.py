@@ -60,12 +60,6 @@ class Packing:
         """Return where an array of `places` begins in a packed row."""
         return self.offsets[next(i for i, other in enumerate(self.arrays) if other is array)]
 
-    def transposed(self) -> Tensor:
-        """Return `index` for rows in which every matrix is transposed in its place."""
-        parts = self.index.split([array.numel() for array in self.arrays])
-        turned = [part.view(array.shape[-2:]).mT.reshape(-1) for part, array in zip(parts, self.arrays, strict=True)]
-        return torch.cat(turned)
-
 
 class ReplicaWeights:
     """The trained weights of R replicas.
