@@ -30,7 +30,7 @@ train: $(VENV)/.run
 	$(RUN) train_mop.py --config $(CONFIG) $(ARGS)
 
 test: $(VENV)/.dev
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .

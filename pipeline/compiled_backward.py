@@ -10,7 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.jit import compiled
-from pipeline.kernels import ONE, ZERO, add_scaled, add_to, as_matrix, copy, dot, fill, multiply_add, multiply_add_rows, total
+from pipeline.kernels import (
+    ONE,
+    ZERO,
+    add_scaled,
+    add_to,
+    as_matrix,
+    copy,
+    dot,
+    fill,
+    multiply_add,
+    multiply_add_rows,
+    total,
+)
 
 
 @compiled

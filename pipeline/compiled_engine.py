@@ -25,8 +25,9 @@ class CompiledEngine:
     """The policies of R replicas over one unroll of T steps; see `TorchEngine` for the arguments.
 
     A replica's environments may be divided into groups: what a step of a group needs then stays in the cache, and
-    groups are spread over torch's threads. Arrays have an axis of G groups for the R replicas, those of a replica next
-    to each other, and n environments in each. Results depend on the groups in the last bits, on threads not at all.
+    groups are spread over `threads`. Arrays have an axis of G groups for the R replicas, those of a replica next to
+    each other, and n environments in each. Results depend on the groups in the last bits, on threads not at all as long
+    as torch itself has one.
     """
 
     @staticmethod
@@ -38,7 +39,15 @@ class CompiledEngine:
             else 1
         )
 
-    def __init__(self, policy: nn.Module, weights: ReplicaWeights, inputs: Tensor, episode_start: Tensor) -> None:
+    def __init__(
+        self,
+        policy: nn.Module,
+        weights: ReplicaWeights,
+        inputs: Tensor,
+        episode_start: Tensor,
+        *,
+        threads: int = 1,
+    ) -> None:
         self._weights, packing = weights, weights.packing
         self._layout = layout = Layout(packing, getattr(policy, "layer_expert_sizes", []), inputs.shape[-1])
         shape = inputs.shape[:3]
@@ -59,7 +68,7 @@ class CompiledEngine:
         columns = (packing.size // ALIGN + 1) * ALIGN
         self._packed_gradient = torch.zeros(replicas, columns)
         self._group_gradients = torch.zeros(shape[0], columns) if shape[0] > replicas else self._packed_gradient
-        threads = min(torch.get_num_threads(), shape[0])
+        threads = min(threads, shape[0])
         self._shares = list(pairwise([shape[0] * i // threads for i in range(threads + 1)]))
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._arrays = (inputs.numpy(), self._start, self._packed, self._first)
@@ -156,14 +165,14 @@ class CompiledEngine:
         )
         if self._group_gradients is not self._packed_gradient:
             torch.sum(self._group_gradients.unflatten(0, (len(self._packed), -1)), dim=1, out=self._packed_gradient)
-        for rows, grads, out in self._products:
-            torch.bmm(rows, grads, out=out)
+        for _ in map(_multiply, self._products) if self._pool is None else self._pool.map(_multiply, self._products):
+            pass
         gather(self._packed_gradient.numpy(), self._back, self._gradient)
         if self._sentences:
             self._differentiate_missions()
 
     def _list_products(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return what weight gradients are products of: inputs (R, K, steps), gradients (R, steps, M), place (R, K, M).
+        """Return what weight gradients are products of: (R, K, steps), (R, steps, M), and where it goes, (R, K, M).
 
         Steps are those of all environments. The head has its gradient already.
         """
@@ -173,45 +182,49 @@ class CompiledEngine:
         )
         products: list[tuple[Tensor, Tensor, Tensor]] = []
 
-        def add(rows: Tensor, gradients: Tensor, width: int, at: int) -> None:
-            depth = rows.shape[-1]
-            place = self._packed_gradient[:, at : at + depth * width].unflatten(1, (depth, width))
-            products.append((rows.mT, gradients, place))
+        def add(left: Tensor, right: Tensor, at: int) -> None:
+            shape = (left.shape[2], right.shape[2])
+            place = self._packed_gradient[:, at : at + shape[0] * shape[1]].unflatten(1, shape)
+            products.append((left.mT, right, place))
 
-        plan, layers = self._policy, self._layers
-        if plan.projected:
-            width = layers[0].width
-            add(inputs, grads[..., plan.first_gradient :][..., :width], width, plan.projection)
-        for layer in layers:
-            x = tape[..., layer.x : layer.x + layer.width]
-            add(x, grads[..., layer.gradient :][..., : layer.num_gates], layer.num_gates, layer.gates)
+        if self._policy.projected:
+            add(
+                grads[..., self._policy.first_gradient :][..., : self._layers[0].width], inputs, self._policy.projection
+            )
+        for layer in self._layers:
+            x, gates = tape[..., layer.x :][..., : layer.width], grads[..., layer.gradient :][..., : layer.num_gates]
+            add(x, gates, layer.gates)
             for cell in (layer.router, layer.expert):
                 if cell.units:
-                    before = tape[..., cell.kept : cell.kept + cell.units]
-                    add(before, grads[..., cell.gradient :][..., : 3 * cell.units], 3 * cell.units, cell.weight)
+                    before, of_state = tape[..., cell.kept :], grads[..., cell.gradient :]
+                    add(before[..., : cell.units], of_state[..., : 3 * cell.units], cell.weight)
             if layer.experts:
-                features = tape[..., layer.router.features :][..., : layer.router.units]
-                add(
-                    features,
-                    grads[..., layer.router_gradient :][..., : layer.experts],
-                    layer.experts,
-                    layer.router_weight,
-                )
+                of_logits, features = grads[..., layer.router_gradient :], tape[..., layer.router.features :]
+                add(of_logits[..., : layer.experts], features[..., : layer.router.units], layer.router_weight)
             if layer.expert.units:
-                gated = tape[..., layer.gated : layer.gated + layer.expert.units]
-                add(gated, grads[..., layer.mixed_gradient :][..., : layer.width], layer.width, layer.projection)
+                gated, mixed = tape[..., layer.gated :], grads[..., layer.mixed_gradient :]
+                add(gated[..., : layer.expert.units], mixed[..., : layer.width], layer.projection)
         return products
 
     def _differentiate_missions(self) -> None:
         """Fill in the gradients of the mission projections."""
-        plan, first = self._policy, self._layers[0]
-        at, width = (plan.first_gradient, first.width) if plan.projected else (first.gradient, first.num_gates)
-        matrix = plan.projection if plan.projected else first.gates
-        packed = torch.from_numpy(self._packed)[:, matrix : matrix + plan.inputs * width]
+        policy, first = self._policy, self._layers[0]
+        packed = torch.from_numpy(self._packed)
+        if policy.projected:
+            at, width = policy.first_gradient, first.width
+            to_inputs = packed[:, policy.projection :][:, : width * policy.inputs].unflatten(1, (width, policy.inputs))
+        else:
+            at, width = first.gradient, first.num_gates
+            to_inputs = packed[:, first.gates :][:, : width * policy.inputs].unflatten(1, (policy.inputs, width)).mT
+        grads = self._grads.view(len(packed), -1, self._grads.shape[-1])[..., at : at + width]
         for replica, sentences in enumerate(self._sentences):
             weight, bias = self._weights.projection_gradients[replica]
-            to_missions = packed[replica].view(plan.inputs, width)[-len(weight) :]  # (lang_dim, width)
-            grads = self._grads.view(len(self._packed), -1, self._grads.shape[-1])[replica, :, at : at + width]
-            gradient = grads @ to_missions.mT  # (steps, lang_dim)
+            gradient = grads[replica] @ to_inputs[replica, :, -len(weight) :]  # (steps, lang_dim)
             torch.mm(gradient.mT, sentences.flatten(0, -2), out=weight)
             bias.copy_(gradient.sum(dim=0))
+
+
+def _multiply(product: tuple[Tensor, Tensor, Tensor]) -> None:
+    left, right, out = product
+    with torch.no_grad():  # threads have their own setting
+        torch.bmm(left, right, out=out)

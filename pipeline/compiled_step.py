@@ -81,10 +81,14 @@ def act_step(
             matrix = as_matrix(packed, plan.projection, layers[0].width, plan.inputs)
             multiply_add_rows(seen, 0, plan.inputs, matrix, layers[0].width, rows, layers[0].x)
         for layer in layers:
+            gates = np.empty((envs, layer.num_gates), np.float32)
+            for i in range(envs):
+                copy(gates[i], packed[layer.gates_bias :])
             matrix = as_matrix(packed, layer.gates, layer.width, layer.num_gates)
-            _run_cell(layer, layer.router, packed, matrix, before, starts, rows)
+            multiply_add(rows, layer.x, layer.width, matrix, 0, layer.num_gates, gates, 0)
+            _run_cell(layer.router, packed, gates, before, starts, rows)
             if layer.expert.units > 0:
-                _run_cell(layer, layer.expert, packed, matrix, before, starts, rows)
+                _run_cell(layer.expert, packed, gates, before, starts, rows)
             if layer.experts > 0:
                 _mix(layer, sizes, packed, noise[group, t], beta, gamma, rows)
         out = logits[group, t]
@@ -96,46 +100,31 @@ def act_step(
 
 @compiled
 def _run_cell(
-    layer: np.record,
-    cell: np.record,
-    packed: np.ndarray,
-    gates_matrix: np.ndarray,
-    before: np.ndarray,
-    starts: np.ndarray,
-    rows: np.ndarray,
+    cell: np.record, packed: np.ndarray, gates: np.ndarray, before: np.ndarray, starts: np.ndarray, rows: np.ndarray
 ) -> None:
-    """Compute a cell's state from the layer's input and the state before."""
+    """Compute a cell's state from the layer's input gates (N, G) and the state before."""
     h, kept = cell.units, cell.kept
-    bias_x = packed[layer.gates_bias + cell.column :][: 3 * h]
-    bias_h = packed[cell.bias :][: 3 * h]
-    sums = np.empty((len(rows), 4 * h), np.float32)  # reset, update, new of the input, new of the state
+    sums = np.empty((len(rows), 3 * h), np.float32)  # of the state
     for i in range(len(rows)):
-        row, summed = rows[i], sums[i]
+        copy(sums[i], packed[cell.bias :])
         if starts[i]:  # not a product with a mask: what was there may be NaN
-            fill(row[kept : kept + h], ZERO)
+            fill(rows[i][kept : kept + h], ZERO)
         else:
-            copy(row[kept : kept + h], before[i][kept + 5 * h :])
-        for j in range(2 * h):
-            summed[j] = bias_x[j] + bias_h[j]
-        copy(summed[2 * h : 3 * h], bias_x[2 * h :])
-        copy(summed[3 * h :], bias_h[2 * h :])
-    multiply_add(rows, layer.x, layer.width, gates_matrix, cell.column, 3 * h, sums, 0)
-    matrix = as_matrix(packed, cell.weight, h, 3 * h)
-    multiply_add(rows, kept, h, matrix, 0, 2 * h, sums, 0)
-    multiply_add(rows, kept, h, matrix, 2 * h, h, sums, 3 * h)
+            copy(rows[i][kept : kept + h], before[i][kept + 5 * h :])
+    multiply_add(rows, kept, h, as_matrix(packed, cell.weight, h, 3 * h), 0, 3 * h, sums, 0)
     for i in range(len(rows)):
-        row, summed = rows[i], sums[i]
-        old = row[kept : kept + h]
-        reset, update = row[kept + h : kept + 2 * h], row[kept + 2 * h : kept + 3 * h]
+        row, of_state, of_input = rows[i], sums[i], gates[i][cell.column : cell.column + 3 * h]
+        old, opened = row[kept : kept + h], row[kept + h : kept + 3 * h]
+        reset, update = opened[:h], opened[h:]
         hidden_new, new = row[kept + 3 * h : kept + 4 * h], row[kept + 4 * h : kept + 5 * h]
         state = row[kept + 5 * h : kept + 6 * h]
-        copy(hidden_new, summed[3 * h :])
-        x_new = summed[2 * h : 3 * h]
-        sum_update = summed[h : 2 * h]
+        copy(hidden_new, of_state[2 * h :])
+        for j in range(2 * h):
+            opened[j] = sigmoid(of_input[j] + of_state[j])
+        input_new = of_input[2 * h :]
         for j in range(h):
-            reset[j] = sigmoid(summed[j])
-            update[j] = sigmoid(sum_update[j])
-            new[j] = tanh(x_new[j] + reset[j] * hidden_new[j])
+            new[j] = tanh(input_new[j] + reset[j] * hidden_new[j])
+        for j in range(h):
             state[j] = new[j] + update[j] * (old[j] - new[j])
 
 

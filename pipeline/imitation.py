@@ -112,11 +112,15 @@ class ReplicaTrainer:
         self.configs = [resolve_config(config, self.encoder) for config in configs]
         self.update, self.seconds = find_moment(resume, len(configs))
         self._updates_summed, self._seconds_summed = 0, 0.0
+        on_cpu, threads = self.device.type == "cpu", first.torch_threads
         batches = -(-len(configs) // REPLICAS_PER_BATCH)
-        self._pool = None
-        if batches > 1 and first.torch_threads > 1 and self.device.type == "cpu":
-            self._pool = ThreadPoolExecutor(first.torch_threads, initializer=torch.set_num_threads, initargs=(1,))
-        torch.set_num_threads(first.torch_threads if self._pool is None else 1)
+        if on_cpu:
+            batches = max(batches, min(threads, len(configs)))
+        self._pool = ThreadPoolExecutor(threads) if on_cpu and batches > 1 and threads > 1 else None
+        # The compiled engine divides its work by itself, and does so better than torch divides these small operations.
+        alone = on_cpu and not getattr(first, "compile_policy", False)
+        torch.set_num_threads(1 if alone or self._pool is not None else threads)
+        self._engine_threads = threads if self._pool is None else 1
         self._batches = []
         for chosen in deal(len(configs), batches):
             contents = None if resume is None else [resume[i] for i in chosen]
@@ -124,7 +128,8 @@ class ReplicaTrainer:
 
     def _build(self, configs: list[TrainConfig], resume: list[dict[str, Any]] | None) -> ReplicaBatch:
         try:
-            return ReplicaBatch(configs, self.encoder, self.device, resume, announce=self._announce)
+            threads = self._engine_threads
+            return ReplicaBatch(configs, self.encoder, self.device, resume, threads=threads, announce=self._announce)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             if resume is None:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ class ReplicaBatch:
         resume: Content of a checkpoint of each run to go on from, or None.
         engine: What acts and computes gradients; None takes the compiled one on the CPU, torch elsewhere and for
             `compile_policy`.
+        threads: Threads of the compiled engine.
         announce: Called with a line if `torch.compile` fails.
 
     Attributes:
@@ -61,6 +63,7 @@ class ReplicaBatch:
         resume: Sequence[dict[str, Any]] | None = None,
         *,
         engine: type[CompiledEngine | TorchEngine] | None = None,
+        threads: int = 1,
         announce: Callable[[str], object] = print,
     ) -> None:
         self.configs = list(configs)
@@ -94,6 +97,8 @@ class ReplicaBatch:
         missions = [
             MissionVectors(encoder, projection, trainable=trained) for projection in self.projections
         ]  # after the weights are final: a frozen projection is applied once
+        compile_policy = getattr(first, "compile_policy", False)
+        engine = engine or (CompiledEngine if device.type == "cpu" and not compile_policy else TorchEngine)
         self._rollout = Rollout(
             self.policies[0],
             self._weights,
@@ -101,12 +106,10 @@ class ReplicaBatch:
             missions,
             self.generators,
             first.unroll_len,
-            engine
-            or (
-                CompiledEngine if device.type == "cpu" and not getattr(first, "compile_policy", False) else TorchEngine
-            ),
+            engine.count_groups(first.num_envs),
+            partial(CompiledEngine, threads=threads) if engine is CompiledEngine else engine,
         )
-        if getattr(first, "compile_policy", False) and engine is None:
+        if compile_policy and isinstance(self._rollout.engine, TorchEngine):
             self._rollout.engine.compile(announce)
         if resume is None:
             self._rollout.load([env.reset() for env in self.envs], None)

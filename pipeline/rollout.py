@@ -8,7 +8,7 @@ do not depend on the others. A step costs one transfer from the device, that of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +109,8 @@ class Rollout:
         missions: Sequence[MissionVectors],
         generators: Sequence[torch.Generator],
         unroll_len: int,
-        build_engine: type[CompiledEngine | TorchEngine],
+        groups: int,
+        build_engine: Callable[[nn.Module, ReplicaWeights, Tensor, Tensor], CompiledEngine | TorchEngine],
     ) -> None:
         """Allocate; the environments must be started and `load` be called.
 
@@ -120,14 +121,14 @@ class Rollout:
             missions: Their mission vectors.
             generators: Their CPU generators.
             unroll_len: T.
-            build_engine: Which engine computes.
+            groups: Into how many groups the engine wants a replica's environments divided.
+            build_engine: Returns what computes.
         """
         self._envs, self._missions, self._generators = envs, missions, generators
         self._experts = [len(sizes) for sizes in getattr(policy, "layer_expert_sizes", [])]
         self._actions, self._device = policy.head.out_features, weights.flat.device
         self._trained = missions[0].trainable
         replicas, num_envs = len(envs), envs[0].num_envs
-        groups = build_engine.count_groups(num_envs)
         self._split = (replicas, groups, num_envs // groups)
         shape = (replicas * groups, unroll_len, num_envs // groups)  # (G, T, n) in the engine's arrays
         lang_dim = missions[0].projection.out_features

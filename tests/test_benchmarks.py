@@ -57,9 +57,15 @@ def test_training_benchmark(tmp_path):
 
 @pytest.mark.slow
 def test_policy_benchmark(tmp_path):
-    flags = "--num_envs 2 3 --threads 1 --unroll_len 3 --repeats 1"
+    flags = "--num_envs 2 3 --threads 1 --runs 1 3 --unroll_len 3 --repeats 1"
     printed, results = run_benchmark("policy", tmp_path / "policy.json", *flags.split())
-    assert set(results) == {"benchmark", "machine", "settings", "comparisons"}
+    keys = {"benchmark", "machine", "settings", "peak", "operations", "comparisons", "parts", "together"}
+    assert set(results) == keys
+    layer = 64 * 336 + (64 * 192 + 16 * 48 + 32 * 96) + 64 * 3 + 48 * 64  # gates, states, router, projections
+    assert results["operations"] == 2 * (3 * (184 * 64 + 3 * layer + 64 * 7) - 184 * 64)
+    assert [row["replicas"] for row in results["together"]] == [1, 3]
+    for parts in results["parts"].values():
+        assert set(parts) == set(PARTS)
     assert [row["num_envs"] for row in results["comparisons"]] == [2, 3]
     for row in results["comparisons"]:
         assert set(row) == names(Comparison)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babyai.observations import OBSERVATION_DIM, encode_observations
-from pipeline.kernels import dot, exp, gather, multiply_add, sigmoid, tanh, total, write_observations
+from pipeline.kernels import dot, exp, gather, multiply_add, multiply_add_rows, sigmoid, tanh, total, write_observations
 
 F32 = np.float32
 
@@ -37,22 +37,52 @@ def test_multiply_add_is_a_product_of_blocks(rows, depth, width, offsets, seed):
     assert (out[:, untouched] == expected[:, untouched].astype(F32)).all()
 
 
-def test_a_row_of_a_product_does_not_depend_on_the_rows_beside_it():
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(0, 9),
+    depth=st.integers(0, 35),
+    width=st.integers(0, 8),
+    offsets=st.tuples(*[st.integers(0, 3)] * 2),
+    seed=st.integers(0, 2**16),
+)
+def test_multiply_add_rows_is_a_product_with_a_transposed_matrix(rows, depth, width, offsets, seed):
+    a_at, out_at = offsets
+    a, b = draw(rows, a_at + depth + 2, seed=seed), draw(width, depth, seed=seed + 1)
+    out = draw(rows, out_at + width + 3, seed=seed + 2)
+    expected = out.astype(np.float64)
+    expected[:, out_at : out_at + width] += a[:, a_at : a_at + depth].astype(np.float64) @ b.T
+    multiply_add_rows(a, a_at, depth, b, width, out, out_at)
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+    untouched = np.ones(out.shape[1], bool)
+    untouched[out_at : out_at + width] = False
+    assert (out[:, untouched] == expected[:, untouched].astype(F32)).all()
+
+
+def multiply(a: np.ndarray, b: np.ndarray, by_rows: bool) -> np.ndarray:
+    """Return a @ b by either of the two products."""
+    out = np.zeros((len(a), b.shape[1]), F32)
+    if by_rows:
+        multiply_add_rows(a, 0, a.shape[1], b.T.copy(), b.shape[1], out, 0)
+    else:
+        multiply_add(a, 0, a.shape[1], b, 0, b.shape[1], out, 0)
+    return out
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_a_row_of_a_product_does_not_depend_on_the_rows_beside_it(by_rows):
     a, b = draw(11, 37), draw(37, 50, seed=1)
-    whole = np.zeros((11, 50), F32)
-    multiply_add(a, 0, 37, b, 0, 50, whole, 0)
+    whole = multiply(a, b, by_rows)
     for first in range(11):
         for rows in range(1, 12 - first):
-            part = np.zeros((rows, 50), F32)
-            multiply_add(a[first : first + rows].copy(), 0, 37, b, 0, 50, part, 0)
+            part = multiply(a[first : first + rows].copy(), b, by_rows)
             assert (part == whole[first : first + rows]).all()
 
 
-def test_a_bad_row_of_a_product_stays_alone():
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_a_bad_row_of_a_product_stays_alone(by_rows):
     a, b = draw(6, 8), draw(8, 5, seed=1)
     a[2] = np.nan
-    out = np.zeros((6, 5), F32)
-    multiply_add(a, 0, 8, b, 0, 5, out, 0)
+    out = multiply(a, b, by_rows)
     assert np.isnan(out[2]).all()
     assert np.isfinite(np.delete(out, 2, axis=0)).all()
 
