@@ -118,7 +118,7 @@ class ReplicaTrainer:
             batches = max(batches, min(threads, len(configs)))
         self._pool = ThreadPoolExecutor(threads) if on_cpu and batches > 1 and threads > 1 else None
         # The compiled engine divides its work by itself, and does so better than torch divides these small operations.
-        alone = on_cpu and not getattr(first, "compile_policy", False)
+        alone = on_cpu and not first.compile_policy
         torch.set_num_threads(1 if alone or self._pool is not None else threads)
         self._engine_threads = threads if self._pool is None else 1
         self._batches = []

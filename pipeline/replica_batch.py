@@ -97,7 +97,7 @@ class ReplicaBatch:
         missions = [
             MissionVectors(encoder, projection, trainable=trained) for projection in self.projections
         ]  # after the weights are final: a frozen projection is applied once
-        compile_policy = getattr(first, "compile_policy", False)
+        compile_policy = first.compile_policy
         engine = engine or (CompiledEngine if device.type == "cpu" and not compile_policy else TorchEngine)
         self._rollout = Rollout(
             self.policies[0],

@@ -1,7 +1,7 @@
 """How the compiled world is compiled: with numba, without the interpreter lock, kept on disk between runs."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +9,37 @@ import numba
 from numba.core.types import unliteral
 
 
-def _digest_sources() -> str:
+def digest_sources(paths: Iterable[Path]) -> str:
+    """Return what changes with every change to any of the files."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-SOURCE_STAMP = _digest_sources()
-"""Changes with every change to the package: what is on disk is then compiled anew. numba alone looks at the file of the
-function itself, and would go on using a `step` that contains an old `look`."""
+SOURCE_STAMP = digest_sources(Path(__file__).parent.glob("*.py"))
+"""Changes with every change to the package: what is on disk is then compiled anew."""
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compile_to_disk(function: Callable[..., Any], stamp: str, **options: Any) -> Callable[..., Any]:
     """Compile a function on its first call and keep the result on disk, beside the source or in NUMBA_CACHE_DIR.
 
     A function whose name begins with an underscore can be called by compiled code only: what Python needs in order to
-    call a function takes a third of the time to compile it. Nothing compiled here allocates, so that arrays need no
-    reference counts either. And a function is compiled once for all numbers that compiled code calls it with, where
-    numba would compile `f(0)` and `f(1)` apart: two thirds of the time again (docs/LOG.md).
+    call a function takes a third of the time to compile it. And a function is compiled once for all numbers that
+    compiled code calls it with, where numba would compile `f(0)` and `f(1)` apart: two thirds of the time again
+    (docs/LOG.md).
+
+    Args:
+        function: Holds no interpreter lock while it runs.
+        stamp: What is on disk under another stamp is not used. numba alone looks at the file of the function itself,
+            and would go on using a function that contains an old version of one it calls.
+        options: Of numba.njit.
     """
     inner = function.__name__.startswith("_")
-    options = {"no_cpython_wrapper": inner, "no_cfunc_wrapper": True, "_nrt": False}
-    dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+    options |= {"no_cpython_wrapper": inner, "no_cfunc_wrapper": True, "error_model": "numpy"}
+    dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
     if hasattr(dispatcher, "get_call_template"):  # not under NUMBA_DISABLE_JIT
-        dispatcher._cache._cache_file._source_stamp = SOURCE_STAMP
+        dispatcher._cache._cache_file._source_stamp = stamp
         find_template = dispatcher.get_call_template
 
         def find_general_template(args: Any, kwargs: Any) -> Any:
@@ -41,3 +47,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
         dispatcher.get_call_template = find_general_template
     return dispatcher
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of the world, see `compile_to_disk`; it must not allocate: arrays have no reference counts."""
+    return compile_to_disk(function, SOURCE_STAMP, _nrt=False)
