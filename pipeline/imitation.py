@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from babyai.compiled.core import is_on_disk
 from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder
 from babyai.vector_env import VectorEnv
@@ -356,6 +357,12 @@ class ImitationTrainer:
     def env(self) -> VectorEnv:
         """The environment."""
         return self._runs.envs[0]
+
+
+def announce_compilation(announce: Callable[[str], object]) -> None:
+    """Say so if the first update has to wait for compilers."""
+    if not is_on_disk():
+        announce("compiling the world and the policy: about a minute, once on this machine")
 
 
 def resolve_config(config: TrainConfig, encoder: MissionEncoder) -> TrainConfig:

@@ -14,7 +14,7 @@ from pipeline.checkpoints import checkpoint_path, run_folder
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig, resolved_yaml
 from pipeline.files import replace_atomically
-from pipeline.imitation import ImitationTrainer, evaluation_metrics
+from pipeline.imitation import ImitationTrainer, announce_compilation, evaluation_metrics
 from pipeline.interruption import Interruption
 from pipeline.records import describe_metrics
 from pipeline.run_folders import RunFolderError, clear_run, differing_settings, newest_checkpoint
@@ -91,6 +91,7 @@ def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool =
             )
     if named.wandb_project is not None:
         import_wandb()
+    announce_compilation(tqdm.write)
     trainer = ImitationTrainer(named, announce=tqdm.write, resume=newest)
     if overwrite:  # only now, when the new run is known to be possible
         clear_run(folder, logs)

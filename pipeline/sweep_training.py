@@ -16,7 +16,7 @@ from babyai.missions import MissionEncoderError
 from pipeline.checkpoints import CheckpointError, checkpoint_path, read_checkpoint
 from pipeline.config import ConfigError, resolved_yaml
 from pipeline.files import replace_atomically
-from pipeline.imitation import ReplicaTrainer, TrainingError, evaluation_metrics
+from pipeline.imitation import ReplicaTrainer, TrainingError, announce_compilation, evaluation_metrics
 from pipeline.run_folders import RunFolderError, clear_run
 from pipeline.schedule import Due
 from pipeline.sweep_plan import PlannedRun
@@ -94,6 +94,7 @@ class Batch:
         self._runs = list(runs)
         self._trackers: dict[tuple[int, int], Tracker] = {}
         fresh = runs[0].checkpoint is None
+        announce_compilation(self._say)
         self._trainer = ReplicaTrainer(
             [run.config for run in runs],
             announce=self._say,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,11 @@ def describe_rows(world, memory, active, position, unlocked, subgoal, walking, s
 
 
 # ---------------------------------------------------------------------------------------------------------------- core
+
+
+def is_on_disk() -> bool:
+    """Return whether the world was compiled on this machine before; otherwise a first step takes about a minute."""
+    return not hasattr(step_rows, "_cache") or Path(step_rows._cache._cache_file._index_path).exists()
 
 
 def build_compiled_core(
