@@ -18,12 +18,9 @@ import numpy as np
 from minigrid.core.actions import Actions
 from minigrid.utils.baby_ai_bot import BabyAIBot, Subgoal
 
+from babyai.compiled.layout import MAX_PUSHES
 from babyai.levels import LevelError
 from babyai.simulator import DIRECTIONS, FREE, PAD, THING, VIEW, WALKING_KIND, Outcome, Simulator
-
-# Subgoals that the bot may push while deciding on one action. Over all registered tasks no decision was seen to need
-# more than 10 (1,500 episodes); a bot that replans in circles pushes for ever.
-MAX_PUSHES = 400
 
 Cell = tuple[int, int]
 

@@ -15,9 +15,7 @@ from babyai.expert import Expert, plan_length
 from babyai.levels import LevelError
 from babyai.recorder import Recorder
 from babyai.simulator import Outcome, Simulator
-from babyai.steps import VectorStep
-
-NO_LABEL = -1
+from babyai.steps import NO_LABEL, VectorStep
 
 
 class PlainCore:
@@ -26,14 +24,12 @@ class PlainCore:
     Attributes:
         task_id: Full id.
         labels: int64 (N,), the expert's action for the present state of each slot, NO_LABEL where it has none.
-        max_steps: Steps after which the longest episode is cut, or None if that is not known beforehand.
     """
 
     name = "plain"
 
     def __init__(self, task_id: str, num_envs: int, max_steps: int | None, *, label: bool, record: bool) -> None:
         self.labels = np.full(num_envs, NO_LABEL, np.int64)
-        self.max_steps = max_steps
         self._label = label
         self._simulators = [Simulator(task_id, max_steps) for _ in range(num_envs)]
         self._experts = [Expert(simulator) for simulator in self._simulators]

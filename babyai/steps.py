@@ -8,6 +8,9 @@ import numpy as np
 from babyai.facts import StepFacts
 from babyai.simulator import VIEW, Outcome
 
+NO_LABEL = -1
+"""What the cores hold as the expert's action where it has none."""
+
 
 @dataclass(frozen=True)
 class EpisodeEnd:

@@ -106,7 +106,7 @@ class VectorEnv:
             self._core = PlainCore(task_id, num_envs, max_steps, label=label, record=record)
         self.core, self.task_id = self._core.name, self._core.task_id
         self.missions: list[str] = []
-        self._mission_ids: dict[Any, int] = {}  # by the core's key
+        self._mission_ids: dict[Any, int] = {}  # by sentence, and by the core's key, which is quicker to have
         self.counters = {"levels_started": 0, "levels_unsolvable": 0, "steps": 0, "steps_unlabelled": 0}
         self.unsolvable_seeds: list[int] = []
         # Of each slot
@@ -198,8 +198,7 @@ class VectorEnv:
             raise ValueError(f"expected the state of {self._settings()}, found that of {state['settings']}")
         self._levels.load_state_dict(state["source"])
         self.missions = list(state["missions"])
-        self._mission_ids = {}
-        ids = {mission: k for k, mission in enumerate(self.missions)}
+        self._mission_ids = {mission: k for k, mission in enumerate(self.missions)}
         for k, saved in enumerate(state["slots"]):
             self._active[k], self._started[k] = saved["active"], saved["levels"]
             self._seeds[k] = saved["level_seed"]
@@ -211,7 +210,7 @@ class VectorEnv:
             self._actions[k, : len(actions)] = actions
             if saved["active"]:
                 self._core.restore(k, saved["level_seed"], saved["actions"])
-                self._mission_id[k] = self._mission_ids[self._core.mission_key(k)] = ids[self._core.mission(k)]
+                self._mission_id[k] = self._find_mission(k)
         step = self._observe(VectorStep.zeros(self.num_envs, self.record))
         # Last, because observing counts
         self.counters = dict(state["counters"])
@@ -282,9 +281,10 @@ class VectorEnv:
         index = self._mission_ids.get(key)
         if index is None:
             sentence = self._core.mission(slot)
-            if sentence not in self.missions:  # known from a restored state by its sentence only
+            index = self._mission_ids.setdefault(sentence, len(self.missions))
+            if index == len(self.missions):
                 self.missions.append(sentence)
-            index = self._mission_ids[key] = self.missions.index(sentence)
+            self._mission_ids[key] = index
         return index
 
     def _observe(self, result: VectorStep, ended: tuple[EpisodeEnd, ...] = ()) -> VectorStep:

@@ -1,4 +1,4 @@
-"""Many runs trained at once: env-steps per second of all together, and how long a whole sweep would take.
+"""Many runs trained at once: env-steps per second of all together, how long a whole sweep would take, its memory.
 
     python -m benchmarks.sweep
     python -m benchmarks.sweep --runs 50 --jobs 2 --updates 40
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -56,18 +57,23 @@ def build_configs(args: argparse.Namespace, solved: bool) -> list[TrainConfig]:
 
 
 def _train(configs: list[TrainConfig], updates: int, start: multiprocessing.Barrier, seconds: object) -> None:
-    """Train some of the runs; add the seconds of `updates` updates to a queue."""
+    """Train some of the runs; put the seconds of `updates` updates and the process's largest MiB into a queue."""
     trainer = ReplicaTrainer(configs, announce=lambda line: None)
     trainer.run_update()  # loads compiled code
     start.wait()
     started = time.perf_counter()
     for _ in range(updates):
         trainer.run_update()
-    seconds.put(time.perf_counter() - started)
+    elapsed = time.perf_counter() - started
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    seconds.put((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20))
 
 
-def measure(args: argparse.Namespace, solved: bool) -> float:
-    """Return env-steps per second of all runs together: the processes start together, the slowest counts."""
+def measure(args: argparse.Namespace, solved: bool) -> tuple[float, float]:
+    """Return env-steps per second of all runs together, and MiB of all processes.
+
+    The processes start together, the slowest counts.
+    """
     configs = build_configs(args, solved)
     context = multiprocessing.get_context("spawn")
     start, seconds = context.Barrier(args.jobs), context.Queue()
@@ -75,10 +81,11 @@ def measure(args: argparse.Namespace, solved: bool) -> float:
     workers = [context.Process(target=_train, args=(share, args.updates, start, seconds)) for share in shares]
     for worker in workers:
         worker.start()
-    slowest = max(seconds.get(timeout=3600) for _ in workers)
+    spent = [seconds.get(timeout=3600) for _ in workers]
     for worker in workers:
         worker.join()
-    return len(configs) * args.updates * args.num_envs * args.unroll_len / slowest
+    steps = len(configs) * args.updates * args.num_envs * args.unroll_len
+    return steps / max(elapsed for elapsed, _ in spent), sum(memory for _, memory in spent)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{args.runs} runs of {args.task} at once, {args.num_envs} environments x {args.unroll_len} steps each")
     print(format_machine_facts(machine, [args.threads]) + f", {args.jobs} process(es)\n", flush=True)
     steps = args.runs * args.sweep_updates * args.num_envs * args.unroll_len
-    rates = {"at the start": measure(args, solved=False), "expert's actions": measure(args, solved=True)}
+    measured = {"at the start": measure(args, solved=False), "expert's actions": measure(args, solved=True)}
+    rates = {policy: rate for policy, (rate, _) in measured.items()}
+    mebibytes = max(memory for _, memory in measured.values())
     minutes = {policy: steps / rate / 60 for policy, rate in rates.items()}
     rows = [
         [
@@ -128,9 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (args.task, steps) != ("BabyAI-GoToObj-v0", 50 * 5000 * 16 * 32):  # what the quoted figure is of
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     print(format_table(columns, rows))
+    print(f"\nlargest memory of the process(es): {mebibytes:,.0f} MiB")
     if args.json is not None:
         settings = collect_settings(args)
         results = {"benchmark": "sweep", "machine": machine, "settings": settings, "rates": rates, "minutes": minutes}
+        results["mebibytes"] = mebibytes
         write_results(args.json, results)
     return 0
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TASKS = (1, 2, 3)
-TASK_NAMES = {1: "single-supporting-fact", 2: "two-supporting-facts", 3: "three-supporting-facts"}
 
 
 class DataError(ValueError):

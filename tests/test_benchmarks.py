@@ -131,7 +131,8 @@ def test_world_benchmark(tmp_path):
 def test_sweep_benchmark(tmp_path):
     flags = "--runs 3 --jobs 2 --updates 1 --num_envs 2 --unroll_len 4"
     printed, results = run_benchmark("sweep", tmp_path / "sweep.json", *flags.split())
-    assert set(results) == {"benchmark", "machine", "settings", "rates", "minutes"}
+    assert set(results) == {"benchmark", "machine", "settings", "rates", "minutes", "mebibytes"}
+    assert f"{results['mebibytes']:,.0f} MiB" in printed
     for policy, rate in results["rates"].items():
         assert results["minutes"][policy] == pytest.approx(3 * 5000 * 2 * 4 / rate / 60)
     assert "rl-mop" not in printed  # quoted for another sweep

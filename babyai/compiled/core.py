@@ -24,14 +24,11 @@ from babyai.compiled.generate import generate
 from babyai.compiled.jit import compiled
 from babyai.compiled.layout import (
     AGENT,
-    AND,
     CARRIED,
     DIRECTION,
     G_STRIDE,
-    KIND,
     MAX_STEPS,
     PAD,
-    ROOT,
     RUNNING,
     STEPS,
     SUCCESS,
@@ -48,10 +45,9 @@ from babyai.compiled.record import (
     remember_front,
     start_recording,
 )
-from babyai.compiled.sentences import mission_key, mission_text
-from babyai.steps import VectorStep
+from babyai.compiled.sentences import KEY_LENGTH, mission_text, write_mission_key
+from babyai.steps import NO_LABEL, VectorStep
 
-NO_LABEL = -1
 OWN_LIMIT = 0  # instead of a step limit: each level's own
 
 
@@ -104,22 +100,9 @@ def start_rows(world, scratch, params, limit, rows, seeds, plans, label, labels,
         row = rows[k]
         lengths[k] = _start_row(world, scratch, params, limit, row, seeds[k], plans[k], label, labels)
         if lengths[k] != -2:
-            _write_mission_key(world, row, keys[row])
+            write_mission_key(world, row, keys[row])
             if record:
                 start_recording(world, row, memory)
-
-
-@compiled
-def _write_mission_key(world, row, key):
-    """Write what `sentences.mission_key` returns into `key`, int8 (39,)."""
-    instruction = world.instruction
-    key[0] = instruction[row, ROOT]
-    key[1], key[2] = instruction[row, AND], instruction[row, AND + 1]
-    for leaf in range(4):
-        key[3 + leaf] = instruction[row, KIND + leaf]
-    for desc in range(at.NUM_DESCS):
-        for k in range(4):
-            key[7 + 4 * desc + k] = world.desc[row, desc, k]
 
 
 @compiled
@@ -261,7 +244,7 @@ class CompiledCore:
         self._limit = OWN_LIMIT if max_steps is None else max_steps
         self._scratch = allocate_scratch(program.geometry, 1)
         self._memory: Memory = allocate_memory(self.world)
-        self._keys = np.zeros((num_envs, len(mission_key(self.world, 0))), np.int8)
+        self._keys = np.zeros((num_envs, KEY_LENGTH), np.int8)
         self._contexts: list[dict[str, Any]] = [{}] * num_envs
         self._label, self._record = label, record
         bounds = np.linspace(0, num_envs, min(threads, num_envs) + 1).astype(int)
@@ -271,7 +254,9 @@ class CompiledCore:
     def start(self, slots: Sequence[int], seeds: Sequence[int], plans: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
         """Start a level in each of `slots`."""
         lengths = np.empty(len(slots), np.int64)
-        self._start(np.array(slots), np.array(seeds, np.int64), np.array(plans, bool), lengths, self._label)
+        rows = np.array(slots), np.array(seeds, np.int64), np.array(plans, bool)
+        told = self._label, self.labels, self._record, self._memory, self._keys, lengths
+        start_rows(self.world, self._scratch, self._params, self._limit, *rows, *told)
         started = lengths != -2
         if self._record:
             for slot, good in zip(slots, started.tolist(), strict=True):
@@ -319,23 +304,6 @@ class CompiledCore:
     def env_context(self, slot: int) -> dict[str, Any]:
         """Return the slot's level at its start, see `babyai.context`; only where facts are recorded."""
         return self._contexts[slot]
-
-    def _start(self, rows: np.ndarray, seeds: np.ndarray, plans: np.ndarray, lengths: np.ndarray, label: bool) -> None:
-        start_rows(
-            self.world,
-            self._scratch,
-            self._params,
-            self._limit,
-            rows,
-            seeds,
-            plans,
-            label,
-            self.labels,
-            self._record,
-            self._memory,
-            self._keys,
-            lengths,
-        )
 
     def _spread(self, kernel: Callable[..., None], *rest: Any) -> None:
         """Run a kernel over all rows, a share of them on each thread."""

@@ -30,6 +30,10 @@ MAX_THINGS = 63
 MAX_LISTED = 96
 """Length of an instruction's list of matching things or positions; "a grey object" matches walls too."""
 
+MAX_PUSHES = 400
+"""Subgoals that the bot may push while deciding on one action. Over all registered tasks no decision that led to an
+action was seen to need more than 11; a bot that replans in circles pushes for ever."""
+
 MAX_DEPTH = 2048
 """Subgoals on the bot's stack; a bot that would plan deeper gives up. A wrong action of the student adds one or two."""
 
@@ -41,7 +45,6 @@ MAX_KEY_LISTS = 64
 # minigrid.core.constants.OBJECT_TO_IDX
 UNSEEN, EMPTY, WALL, FLOOR, DOOR, KEY, BALL, BOX = range(8)
 # Colours in the order of minigrid's COLOR_TO_IDX: red, green, blue, purple, yellow, grey
-NUM_COLORS = 6
 EMPTY_CODE = EMPTY * 18
 WALL_CODE = (WALL * 6 + 5) * 3
 NUM_CODES = 11 * 18

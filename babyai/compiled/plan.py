@@ -26,14 +26,11 @@ from babyai.compiled.layout import (
     S_PICKUP,
 )
 
-MAX_PUSHES = 400
-"""Subgoals that the bot may push while deciding on one action, as `babyai.expert.MAX_PUSHES`."""
-
 GAVE_UP_REASONS = (
     "it has a plan",
     "nothing is left to explore",
     "a box was opened",
-    f"more than {MAX_PUSHES} subgoals for one action",
+    f"more than {at.MAX_PUSHES} subgoals for one action",
     f"more than {at.MAX_DEPTH} subgoals on the stack",
     "nothing matches a description",
     "it sees a thing that no way leads to",
@@ -142,7 +139,7 @@ def adopt(world, row, plan, a, b, c):
     scalars = world.scalars
     depth, length = np.int64(scalars[row, DEPTH]), _LENGTHS[plan]
     scalars[row, at.PUSHES] += length
-    if scalars[row, at.PUSHES] > MAX_PUSHES:
+    if scalars[row, at.PUSHES] > at.MAX_PUSHES:
         return -IN_CIRCLES
     if depth + length > at.MAX_DEPTH:
         return -TOO_DEEP

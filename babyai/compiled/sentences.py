@@ -3,10 +3,11 @@
 import numpy as np
 
 from babyai.compiled import layout as at
+from babyai.compiled.jit import compiled
 from babyai.compiled.layout import World
 
-_COLUMNS = np.array([at.ROOT, at.AND, at.AND + 1, *range(at.KIND, at.KIND + 4)])
 _WORDS_OF_DESC = 4  # D_TYPE, D_COLOR, D_LOC, D_PLURAL
+KEY_LENGTH = 7 + _WORDS_OF_DESC * at.NUM_DESCS  # root, two conjunctions, four verbs, descriptions
 _TYPES = {0: "object", at.DOOR: "door", at.KEY: "key", at.BALL: "ball", at.BOX: "box"}
 _COLORS = ("red ", "green ", "blue ", "purple ", "yellow ", "grey ", "")  # the last for any, -1
 _LOCATIONS = ("", " on your left", " on your right", " in front of you", " behind you")
@@ -14,10 +15,25 @@ _VERBS = ("go to ", "open ", "pick up ", "put ")
 _LINKS = {at.BEFORE: ", then ", at.AFTER: " after you "}
 
 
+@compiled
+def write_mission_key(world, row, key):
+    """Write what the sentence of a row depends on into `key`, int8 (KEY_LENGTH,)."""
+    instruction = world.instruction
+    key[0] = instruction[row, at.ROOT]
+    for part in range(2):
+        key[1 + part] = instruction[row, at.AND + part]
+    for leaf in range(4):
+        key[3 + leaf] = instruction[row, at.KIND + leaf]
+    for desc in range(at.NUM_DESCS):
+        for k in range(_WORDS_OF_DESC):
+            key[7 + _WORDS_OF_DESC * desc + k] = world.desc[row, desc, k]
+
+
 def mission_key(world: World, row: int) -> bytes:
-    """Return what the sentence of a row depends on, 39 bytes; equal keys have equal sentences."""
-    words = world.instruction[row, _COLUMNS].astype(np.int8).tobytes()
-    return words + world.desc[row, :, :_WORDS_OF_DESC].astype(np.int8).tobytes()
+    """Return what the sentence of a row depends on, KEY_LENGTH bytes; equal keys have equal sentences."""
+    key = np.zeros(KEY_LENGTH, np.int8)
+    write_mission_key(world, row, key)
+    return key.tobytes()
 
 
 def mission_text(key: bytes) -> str:
