@@ -88,7 +88,7 @@ def _(results_field, results_problem, rows):
     first_steps = f"""
     **`{results_field.value}` holds no results yet.** Train, evaluate, then press *Read again*:
 
-    ```
+    ```text
     python train_mop.py --config config.yaml --seed 0
     python train_mop.py --config config.yaml --seed 1
     python batch_eval.py

@@ -107,7 +107,7 @@ def _(cache_dir_field, checkpoint_dir_field, picker_problem, places, source_fiel
     nothing_yet = f"""
     **There is nothing in `{folder}` yet.** Train, evaluate, then press *Look again*:
 
-    ```
+    ```text
     python train_mop.py --config config.yaml
     python batch_eval.py
     ```

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from pipeline import cache_episodes, cache_forms, cache_steps, tables
 from pipeline.cache_forms import Parsed, check_header
@@ -85,7 +86,11 @@ def _pack(parsed: Parsed) -> dict[str, np.ndarray]:
 
 
 def _unpack(arrays: dict[str, np.ndarray]) -> Parsed:
-    texts = json.loads(arrays["texts"].tobytes())
+    content = arrays["texts"].tobytes()
+    try:
+        texts = orjson.loads(content)
+    except orjson.JSONDecodeError:  # NaN, or a path that is no UTF-8: json reads them
+        texts = json.loads(content)
     columns = {name: arrays[f"episodes.{name}"] for name in EPISODE_COLUMNS}
     episodes = EpisodeTable(**columns, mission=tuple(texts["mission"]), env_context=tuple(texts["env_context"]))
     routing = None

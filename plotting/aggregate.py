@@ -9,7 +9,6 @@ Every function takes what `plotting.data.as_routing_data` takes: a cache, its tw
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import gcd
@@ -19,7 +18,8 @@ import numpy as np
 
 from pipeline.records import RoutingTable
 from plotting.data import RoutingData, as_routing_data
-from plotting.groupings import GROUPINGS, find_grouping
+from plotting.groupings import GROUPINGS, encode_groups, find_grouping
+from plotting.layouts import describe_levels, layouts_of
 
 Position = tuple[int, int]
 GridInfo = dict[str, Any]
@@ -49,46 +49,15 @@ def compute_grid_bounds(positions: Any) -> GridInfo:
     data = None if pairs else as_routing_data(positions)
     points = np.asarray(values if data is None else data.positions)
     corners = [points.min(axis=0), points.max(axis=0)] if points.size else []
-    sizes = [] if data is None else [context["grid_size"] for context in data.contexts if context.get("grid_size")]
-    if sizes:
-        corners += [np.zeros(2, int), np.max(sizes, axis=0) - 1]
+    size = None if data is None else layouts_of(data).largest_size(data.episodes_present)
+    if size is not None:
+        corners += [np.zeros(2, int), np.array(size) - 1]
     if not corners:
         raise ValueError("positions: expected at least one, found none")
     (x_min, y_min), (x_max, y_max) = np.min(corners, axis=0).tolist(), np.max(corners, axis=0).tolist()
     bounds = {"x_min": x_min, "x_max": x_max, "y_min": y_min, "y_max": y_max}
     grid_info = bounds | {"grid_width": x_max - x_min + 1, "grid_height": y_max - y_min + 1}
-    return grid_info | describe_levels([] if data is None else data.contexts)
-
-
-def describe_levels(contexts: Iterable[Mapping[str, Any]]) -> GridInfo:
-    """Return how often walls and doors are where, over levels: what is drawn under a heatmap.
-
-    Args:
-        contexts: `env_context` of each episode.
-
-    Returns:
-        a dict with walls and doors, {(x, y): share of the levels that say, 0 < share <= 1}, and room_bounds,
-        [x, y, width, height] of each room if all levels agree on them, else empty.
-    """
-    walls, doors, rooms = Counter(), Counter(), Counter()
-    num_doors = 0
-    for context in contexts:
-        if context.get("walls"):
-            walls[tuple(context["walls"])] += 1
-        if context.get("doors") is not None:
-            num_doors += 1
-            doors.update({(int(door[0]), int(door[1])) for door in context["doors"]})
-        rooms[tuple(tuple(room) for room in context.get("room_bounds") or ())] += 1
-    share = np.zeros((max(map(len, walls), default=0), max((len(row) for rows in walls for row in rows), default=0)))
-    for layout, count in walls.items():
-        for y, row in enumerate(layout):
-            share[y, : len(row)] += count * (np.frombuffer(row.encode("ascii", "replace"), np.uint8) == ord("#"))
-    share /= max(1, walls.total())
-    return {
-        "walls": {(int(x), int(y)): float(share[y, x]) for y, x in np.argwhere(share)},
-        "doors": {cell: count / num_doors for cell, count in sorted(doors.items())},
-        "room_bounds": [list(room) for room in next(iter(rooms))] if len(rooms) == 1 else [],
-    }
+    return grid_info | describe_levels([] if data is None else data)
 
 
 # ------------------------------------------------------------------------------------------------------- by position
@@ -209,20 +178,21 @@ def group_routing_data(routing_data: Any, group_by: str) -> RoutingGroups:
         ValueError: If there is no such grouping.
     """
     data, name = as_routing_data(routing_data), find_grouping(group_by)
-    codes, keys = GROUPINGS[name].encode(data)
+    codes, keys = encode_groups(data, name)
     order = np.argsort(codes, kind="stable")  # within a group steps keep their order
     borders = np.searchsorted(codes[order], np.arange(len(keys) + 1))
     groups = {key: data.filter(order[borders[i] : borders[i + 1]]) for i, key in enumerate(keys)}
     labels = {key: GROUPINGS[name].label(key) for key in keys}
     if name == "starting_room":
-        labels = dict(zip(keys, _room_labels(data, keys), strict=True))
+        names = data.remember("labels of starting rooms", lambda: _room_labels(data, keys))
+        labels = dict(zip(keys, names, strict=True))
     return RoutingGroups(name, groups, labels, int(borders[0]), len(data), GROUPINGS[name].missing)
 
 
 def get_available_analyses(routing_data: Any) -> list[str]:
     """Return the groupings that the data supports: "overall", and those that give at least two groups."""
     data = as_routing_data(routing_data)
-    return [name for name, grouping in GROUPINGS.items() if name == "overall" or len(grouping.encode(data)[1]) > 1]
+    return [name for name in GROUPINGS if name == "overall" or len(encode_groups(data, name)[1]) > 1]
 
 
 # ------------------------------------------------------------------------------------------------------ names of rooms

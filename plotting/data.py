@@ -134,6 +134,16 @@ class RoutingData:
         pairs = zip(self.layer_names, self.routing.weights, self.expert_sizes, strict=True)
         return {name: weights @ np.square(np.asarray(sizes, np.float64)) for name, weights, sizes in pairs}
 
+    def remember(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return what `compute` gives, which is called only once under a name; not for subsets, which start anew."""
+        if name not in self._remembered:
+            self._remembered[name] = compute()
+        return self._remembered[name]
+
+    @cached_property
+    def _remembered(self) -> dict[str, Any]:
+        return {}
+
     def of_episode(self, column: str | np.ndarray | Sequence) -> np.ndarray:
         """Return a column of the episode table (or any column with a value per episode) for every step, (S, ...)."""
         values = getattr(self.episodes, column) if isinstance(column, str) else column

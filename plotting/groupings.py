@@ -233,6 +233,16 @@ GROUPINGS = {
 """By the name that `group_routing_data` takes."""
 
 
+def encode_groups(data: RoutingData, name: str) -> Codes:
+    """Return the group of each step, see `Codes`; read them, do not change them.
+
+    Args:
+        data: The steps.
+        name: One of `GROUPINGS`.
+    """
+    return data.remember(f"groups by {name}", lambda: GROUPINGS[name].encode(data))
+
+
 def find_grouping(group_by: str) -> str:
     """Return the name of a grouping, which may be given as `by_starting_room` too.
 

@@ -24,7 +24,6 @@ from plotting.aggregate import (
     PositionAverages,
     aggregate_routing_by_position,
     compute_grid_bounds,
-    describe_levels,
     group_routing_data,
 )
 from plotting.cells import (
@@ -39,6 +38,7 @@ from plotting.cells import (
 )
 from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import GROUPINGS, find_grouping
+from plotting.layouts import describe_levels
 from plotting.levels import draw_level
 from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size, legend_height, names_width
 from plotting.style import figure_style, layer_title
@@ -82,7 +82,7 @@ def plot_overall_routing(
         if not len(data):
             return build_message(title, _NO_STEPS)
         averages = aggregate_routing_by_position(data)
-        grid_info = compute_grid_bounds(everything) | describe_levels(data.contexts)
+        grid_info = compute_grid_bounds(everything) | describe_levels(data)
         picture = (env_image, env_mission)
         if not data.has_routing:
             return _draw_baseline(data, averages, grid_info, picture, title)
@@ -213,7 +213,7 @@ class _Row:
     def __init__(self, label: str, data: RoutingData, images: Any, missions: Any, key: Hashable) -> None:
         self.label, self.data = textwrap.fill(label, 17), data
         self.averages = aggregate_routing_by_position(data)
-        self.levels = describe_levels(data.contexts)
+        self.levels = describe_levels(data)
         image = (images or {}).get(key)
         if isinstance(image, Sequence):
             image = image[0] if len(image) else None

@@ -16,13 +16,13 @@ from pipeline.records import iter_records
 from plotting.aggregate import (
     aggregate_routing_by_position,
     compute_grid_bounds,
-    describe_levels,
     get_available_analyses,
     group_routing_data,
     room_labels_for_groups,
 )
 from plotting.data import as_routing_data
 from plotting.groupings import GROUPINGS
+from plotting.layouts import describe_levels
 
 
 def context(**changes):
@@ -293,6 +293,40 @@ def test_walls_and_doors_are_shares_of_the_levels_that_have_them():
     found = describe_levels(levels)
     assert found["walls"] == {(0, 0): 1.0, (1, 0): 0.5, (0, 1): 1.0}
     assert found["doors"] == {(1, 1): 0.5}
+
+
+def test_levels_of_some_episodes_are_those_of_their_descriptions():
+    """Those of a table are read once, whichever of its episodes are asked for, and as often as they are."""
+    rooms = ([[0, 0, 3, 3]], [[0, 0, 2, 3], [1, 0, 2, 3]])
+    contexts = [
+        context(
+            walls=["###", "#.#", "###"] if k % 3 else ["##", "##"],
+            doors=None if k % 5 == 4 else [[k % 2, 1, "red", False, False]] * 2,
+            room_bounds=rooms[k > 3],
+            grid_size=[3 + k, 9 - k],
+        )
+        for k in range(7)
+    ]
+    data = as_routing_data([step(k, [1, 1], [1.0], env_context=contexts[k]) for k in range(7)])
+    for chosen in (range(7), [0], [1, 2, 4], [3, 5], [6]):
+        part = data.filter(np.isin(data.routing.episode, chosen))
+        levels = [contexts[k] for k in chosen]
+        assert describe_levels(part) == describe_levels(levels) != describe_levels(contexts[:2])
+        bounds = compute_grid_bounds(part)
+        sizes = [level["grid_size"] for level in levels]
+        assert (bounds["x_max"], bounds["y_max"]) == (max(w for w, _ in sizes) - 1, max(h for _, h in sizes) - 1)
+    assert describe_levels(data.filter(slice(0, 0))) == describe_levels([])
+
+
+def test_groups_of_a_subset_are_its_own():
+    """What is remembered of data is not taken for that of a part of it."""
+    data = as_routing_data(random_tables(3, [5, 6]))
+    assert data.routing.carrying.any() and not data.routing.carrying.all()
+    whole = {key: len(part) for key, part in group_routing_data(data, "carrying").items()}
+    assert whole == {key: len(part) for key, part in group_routing_data(data, "carrying").items()}
+    part = data.filter(data.routing.carrying)
+    assert list(group_routing_data(part, "carrying")) == [True] and len(group_routing_data(part, "carrying")[True])
+    assert "carrying" in get_available_analyses(data) and "carrying" not in get_available_analyses(part)
 
 
 # -------------------------------------------------------------------------------------------------- what plots take

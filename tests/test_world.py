@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -349,3 +350,15 @@ def test_nothing_opens_a_window():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     result = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
     assert result.stdout == "False False\n", result.stderr
+
+
+def test_networkx_waits_until_minigrid_uses_it():
+    program = (
+        "import sys, babyai.levels; print('networkx' in sys.modules); "
+        "from minigrid.envs.wfc import wfcenv; graph = wfcenv.nx.Graph([(1, 2)]); "
+        "import networkx; print(type(graph) is networkx.Graph, wfcenv.nx.DiGraph is networkx.DiGraph)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["False", "True", "True"]
