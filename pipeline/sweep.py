@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.imitation import resolve_device
 from pipeline.interruption import Interruption
 from pipeline.sweep_jobs import share_out, train_in_processes
 from pipeline.sweep_mapping import format_seeds, mapping_lines, sweep_path, write_mapping
@@ -39,7 +41,8 @@ def run_sweep(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) ->
     runs = plan_runs(sweep, resume=resume, overwrite=overwrite)
     config = sweep.configs[0]
     pending = [run for run in runs if not run.complete]
-    shares = [group_runs(share, sweep.max_replicas) for share in share_out(pending, sweep.jobs)]
+    jobs = count_jobs(config) if sweep.jobs is None else sweep.jobs
+    shares = [group_runs(share, sweep.max_replicas) for share in share_out(pending, jobs)]
     if config.wandb_project is not None:
         import_wandb()
         if any(len(batch) > 1 for share in shares for batch in share):
@@ -49,6 +52,8 @@ def run_sweep(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) ->
             )
     for line in mapping_lines(runs):
         print(line)
+    if sweep.jobs is None and len(shares) > 1:
+        print(f"{len(shares)} processes share the runs; --jobs changes that")
     progress = _Progress(runs, shares)
     signals = _Signals()
     try:
@@ -75,6 +80,18 @@ def run_sweep(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) ->
     print(f"logs         {runs[0].logs.parents[1]} (tensorboard --logdir {runs[0].logs.parents[1]})")
     print("next         python batch_eval.py")
     return 1 if progress.failed else 0
+
+
+def count_jobs(config: TrainConfig) -> int:
+    """Return how many processes the cores that this one may use are enough for; 1 on a GPU.
+
+    Raises:
+        ConfigError: If a GPU is asked for and torch sees none.
+    """
+    if resolve_device(config.device).type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // config.torch_threads)
 
 
 class _Signals:

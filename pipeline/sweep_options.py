@@ -33,8 +33,8 @@ OPTIONS = {
     "max_replicas": "Runs that are trained in one batch by one process; the others follow in batches of equal size. "
     f"Default: as many as make {MAX_BATCH_STEPS} steps an update together (runs x num_envs x unroll_len), at most "
     f"{MAX_REPLICAS}. Fewer need less memory; results do not depend on it.",
-    "jobs": "Processes that share the runs, 1 by default. On several cores 2 or more may be faster; each takes its own "
-    "memory. Results do not depend on it.",
+    "jobs": "Processes that share the runs, each with its own memory. Default: one per core (per torch_threads cores) "
+    "that this process may use, and one on a GPU. Results do not depend on it.",
 }
 """Flags of many runs, with their help."""
 
@@ -46,12 +46,12 @@ class Sweep:
     Attributes:
         configs: Settings of each run, by trial, then in the order of the seeds.
         max_replicas: Most runs of one batch.
-        jobs: Processes.
+        jobs: Processes; None: as many as the machine has cores for.
     """
 
     configs: tuple[TrainConfig, ...]
     max_replicas: int
-    jobs: int
+    jobs: int | None
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -141,7 +141,7 @@ def parse_sweep(
     return Sweep(
         configs,
         max_replicas=_count("--max_replicas", max_replicas, default=max(1, min(MAX_REPLICAS, limit))),
-        jobs=_count("--jobs", jobs, default=1),
+        jobs=None if jobs is None else _count("--jobs", jobs, default=1),
     )
 
 

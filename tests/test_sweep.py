@@ -17,10 +17,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import sweep
 from pipeline.checkpoints import find_checkpoints, read_checkpoint
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.imitation import ReplicaTrainer
 from pipeline.runs import main
+from pipeline.sweep import count_jobs
 from pipeline.sweep_mapping import format_alpha, format_seeds
 from pipeline.sweep_options import MAX_BATCH_STEPS, MAX_REPLICAS, parse_alphas, parse_seeds, parse_sweep
 from pipeline.sweep_plan import PlannedRun, group_runs
@@ -38,6 +40,7 @@ RUN = Path("trial_1") / "seed_0"
 def call(tmp_path, monkeypatch, capsys):
     """Return a function that runs the command in an empty folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep, "count_jobs", lambda config: 1)  # on any machine; quicker for runs as short as these
 
     def run(*args: str, **forced: str) -> tuple[int, str, str]:
         code = main("test", ["--config", DEBUG, *SMALL, *SHORT, *args], **forced)
@@ -317,6 +320,20 @@ def test_ctrl_c_saves_all_runs_and_resume_goes_on_with_them(jobs, call, start):
 
 
 @pytest.mark.slow
+def test_processes_are_as_many_as_cores_and_change_nothing(call, monkeypatch):
+    flags = ("--seeds", "0-2", "--lpc_alphas", "0,1e-2")
+    _, out, _ = call(*flags)
+    assert "processes" not in out
+    runs = [Path(f"trial_{trial}/seed_{seed}") for trial in (1, 2) for seed in range(3)]
+    alone = {run: final(run) for run in runs}
+    monkeypatch.setattr(sweep, "count_jobs", lambda config: 2)
+    code, out, _ = call(*flags, "--overwrite")
+    assert code == 0 and "2 processes share the runs" in out
+    for run in runs:
+        assert_same_run(final(run), alone[run])
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_fails_its_runs_only(call):
     def kill_first() -> None:
         wait_for_lines(2, 1)
@@ -465,6 +482,12 @@ def test_the_automatic_limit_bounds_steps_and_files():
     assert parse_sweep(TrainConfig(num_envs=1, unroll_len=1), **flags).max_replicas == MAX_REPLICAS
     assert parse_sweep(TrainConfig(num_envs=64, unroll_len=MAX_BATCH_STEPS // 256), **flags).max_replicas == 4
     assert parse_sweep(TrainConfig(num_envs=MAX_BATCH_STEPS, unroll_len=9), **flags).max_replicas == 1
+
+
+def test_by_default_every_core_has_a_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    counts = [count_jobs(TrainConfig(device="cpu", torch_threads=threads)) for threads in (1, 2, 4, 9)]
+    assert counts == [6, 3, 1, 1]
 
 
 @given(st.lists(st.integers(0, 2), max_size=30), st.integers(1, 7))
