@@ -19,6 +19,7 @@ with app.setup(hide_code=True):
 
     from pipeline.cache import find_caches
     from plotting.browsing import (
+        as_image,
         choose_places,
         label_place,
         plot_task_heatmaps,
@@ -194,7 +195,8 @@ def _(all_views, caches_field, drawn, joined, joined_problem, setting_field, tab
         else:
             _drawn, _problem = try_draw(lambda view=TABS[_tab]: draw_results_view(drawn, view))
         figures |= _drawn
-        _blocks.append(mo.hstack([mo.as_html(figure) for figure in _drawn.values()], justify="start", wrap=True))
+        _images = [mo.image(**as_image(figure, name)) for name, figure in _drawn.items()]
+        _blocks.append(mo.hstack(_images, justify="start", wrap=True))
         _blocks += [mo.callout(_problem, kind="warn")] if _problem else []
     mo.vstack(_blocks)
     return (figures,)

@@ -18,6 +18,7 @@ with app.setup(hide_code=True):
     from pipeline.cache import cache_path, find_caches
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import (
+        as_image,
         choose_places,
         describe_cache,
         find_examples,
@@ -329,8 +330,10 @@ def _(
             )
             _drawn, _problem = try_draw(_draw)
             figures |= _drawn
-            _show = mo.mpl.interactive if _view == "overall" else mo.as_html
-            _blocks += [_show(figure) for figure in _drawn.values()]
+            if _view == "overall" and mo.running_in_notebook():
+                _blocks += [mo.mpl.interactive(figure) for figure in _drawn.values()]
+            else:
+                _blocks += [mo.image(**as_image(figure, name)) for name, figure in _drawn.items()]
             _blocks += [mo.callout(_problem, kind="warn")] if _problem else []
             _blocks += [mo.md(picture_note)] if picture_note and _view == "overall" else []
     mo.vstack(_blocks)

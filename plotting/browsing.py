@@ -7,6 +7,7 @@ for example in find_examples(cache, "starting_room"): ...      # a level of each
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,7 @@ from plotting.style import expert_color, figure_style, layer_title
 
 _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
 _MAP_WIDTH, _LEGEND_WIDTH = 1.7, 1.4  # inches
+_CSS_DPI = 100  # CSS pixels per inch of a figure
 
 
 class Place(Protocol):
@@ -286,6 +288,22 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = ()) -> 
     if notes:
         figure.supxlabel("not shown: " + "; ".join(notes), fontsize="small", x=0.01, ha="left", wrap=True)
     return figure
+
+
+def as_image(figure: Figure, name: str) -> dict[str, Any]:
+    """Return what `marimo.image` takes: a figure as PNG, laid out as in the saved file, with two pixels per CSS pixel.
+
+    Args:
+        figure: Any.
+        name: Of its file; said to those who do not see the image.
+    """
+    content = io.BytesIO()
+    with figure_style():
+        figure.savefig(
+            content, format="png", dpi=2 * _CSS_DPI, pil_kwargs={"compress_level": 1}
+        )  # quick; nobody keeps it
+    size = {"width": round(figure.get_figwidth() * _CSS_DPI), "style": {"max-width": "100%"}}
+    return {"src": content.getvalue(), "alt": name.replace("_", " ")} | size
 
 
 def try_draw(draw: Callable[[], Mapping[str, Figure]]) -> tuple[Mapping[str, Figure], str]:

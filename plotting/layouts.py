@@ -31,8 +31,14 @@ class Layouts:
         self._rooms, self._rooms_of = _number(tuple(map(tuple, c.get("room_bounds") or ())) for c in contexts)
         self._sizes, self._sizes_of = _number(tuple(context.get("grid_size") or ()) for context in contexts)
         self._tells_doors = np.array([context.get("doors") is not None for context in contexts], bool)
-        doors = [(e, x, y) for e, c in enumerate(contexts) for x, y in {_cell(door) for door in c.get("doors") or ()}]
-        self._door_episode, self._door_cell = np.split(np.array(doors, np.intp).reshape(-1, 3), [1], axis=1)
+        doors: list[int] = []  # flat: many small tuples would make Python look for garbage
+        for episode, context in enumerate(contexts):
+            for x, y in {(int(door[0]), int(door[1])) for door in context.get("doors") or ()}:
+                doors += (episode, x, y)
+        table = np.array(doors, np.intp).reshape(-1, 3)
+        self._door_episode = table[:, 0]
+        self._cells, cell = np.unique(table[:, 1:], axis=0, return_inverse=True)
+        self._door_cell = cell.reshape(-1)  # numpy 2.0 gives a column
 
     def largest_size(self, episodes: np.ndarray) -> tuple[int, int] | None:
         """Return width and height that the levels of some episodes fit in, None if no level tells its size."""
@@ -54,12 +60,12 @@ class Layouts:
         share /= max(1, sum(count for _, count in kept))
         chosen = np.zeros(len(self._tells_doors), bool)
         chosen[episodes] = True
-        cells, often = np.unique(self._door_cell[chosen[self._door_episode[:, 0]]], axis=0, return_counts=True)
+        often = np.bincount(self._door_cell[chosen[self._door_episode]], minlength=len(self._cells)).tolist()
         num_doors = int((chosen & self._tells_doors).sum())
         rooms = np.unique(self._rooms_of[episodes])
         return {
             "walls": {(int(x), int(y)): float(share[y, x]) for y, x in np.argwhere(share)},
-            "doors": {(x, y): n / num_doors for (x, y), n in zip(cells.tolist(), often.tolist(), strict=True)},
+            "doors": {(x, y): n / num_doors for (x, y), n in zip(self._cells.tolist(), often, strict=True) if n},
             "room_bounds": [list(room) for room in self._rooms[rooms[0]]] if len(rooms) == 1 else [],
         }
 
@@ -86,10 +92,6 @@ def layouts_of(data: RoutingData) -> Layouts:
     if found is None:
         found = _LAYOUTS[data.episodes] = Layouts(data.episodes.env_context)
     return found
-
-
-def _cell(door: Sequence[Any]) -> tuple[int, int]:
-    return int(door[0]), int(door[1])
 
 
 def _number(values: Iterable[Hashable]) -> tuple[list[Any], np.ndarray]:
