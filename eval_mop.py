@@ -27,9 +27,9 @@ from pipeline.checkpoint_evaluation import (
     write_evaluation,
 )
 from pipeline.cli import parse_command
+from pipeline.devices import resolve_device
 from pipeline.evaluation import Evaluation, evaluate, evaluate_task
 from pipeline.files import replace_atomically
-from pipeline.imitation import resolve_device
 from pipeline.records import describe_metrics
 
 __all__ = ["Checkpoint", "Evaluation", "evaluate", "evaluate_task", "load_checkpoint", "main"]

@@ -50,8 +50,8 @@ from pipeline.cache import read_cache, write_cache
 from pipeline.checkpoint_evaluation import Checkpoint, load_checkpoint
 from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, build_policy, build_projection
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.devices import resolve_device
 from pipeline.evaluation import Evaluation, _Team, evaluate_task, evaluate_task_many
-from pipeline.imitation import resolve_device
 from pipeline.records import EpisodeTable, RoutingTable
 from pipeline.rollout import MissionVectors
 

@@ -44,7 +44,8 @@ from mixture_of_experts import MixtureOfExpertsPolicy, reset_hidden_on_done
 from pipeline.checkpoints import build_policy
 from pipeline.compiled_engine import CompiledEngine
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.imitation import ImitationTrainer, ReplicaTrainer, resolve_device
+from pipeline.devices import resolve_device
+from pipeline.imitation import ImitationTrainer, ReplicaTrainer
 from pipeline.losses import compute_losses
 from pipeline.torch_engine import TorchEngine
 

@@ -38,7 +38,8 @@ from benchmarks.timers import PARTS, TimeSplit
 from benchmarks.yardstick import EnvironmentRates, compare_environments
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.imitation import ImitationTrainer, resolve_device
+from pipeline.devices import resolve_device
+from pipeline.imitation import ImitationTrainer
 
 FROZEN_LR = 1e-12  # Adam's steps then vanish in float32: the weights stay as they are, the work is the same
 

@@ -22,9 +22,9 @@ from more.data import Source, open_source, settings_from_description
 from more.evaluation import build_question_sets, measure_perplexity, measure_questions
 from more.generation import generate
 from more.model import count_parameters
-from more.training import resolve_device
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
+from pipeline.devices import resolve_device
 from pipeline.files import replace_atomically
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError)

@@ -26,6 +26,7 @@ from more.model import compute_routing_terms
 from more.monitoring import RouterFigures, RouterSums
 from more.settings import TrainingConfig
 from pipeline.config import ConfigError
+from pipeline.devices import derive_seed, resolve_device
 
 METRICS: dict[str, str] = {
     "tokens": "targets learned from so far",
@@ -52,29 +53,6 @@ LEAST_LR = 0.1
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device that a configuration names.
-
-    Raises:
-        ConfigError: If it is none, or a GPU is asked for and torch sees none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: expected a GPU that torch can use for {name!r}, found none; use auto or cpu")
-    return device
-
-
-def derive_seed(*words: int) -> int:
-    """Return the seed of one of a run's random streams, a 63-bit integer; streams are independent of each other."""
-    state = np.random.SeedSequence(words).generate_state(2, np.uint32)
-    return (int(state[0]) << 31) ^ int(state[1])
 
 
 def compute_lr(update: int, total: int, lr: float, warmup: float) -> float:

@@ -34,8 +34,8 @@ from pipeline.checkpoint_evaluation import (
     write_evaluation,
 )
 from pipeline.checkpoints import FoundCheckpoint
+from pipeline.devices import resolve_device
 from pipeline.evaluation import Evaluation
-from pipeline.imitation import resolve_device
 from pipeline.results import append_result
 
 Report = tuple[str, FoundCheckpoint | None, Any]

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy
 from pipeline.config import TrainConfig
+from pipeline.devices import derive_seed
 from pipeline.files import replace_atomically
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 
@@ -328,12 +329,6 @@ def seeded_init(seed: int, stream: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, stream))
         yield
-
-
-def derive_seed(seed: int, stream: int) -> int:
-    """Return the seed of one of a run's random streams, a 63-bit integer; streams are independent of each other."""
-    words = np.random.SeedSequence([seed, stream]).generate_state(2, np.uint32)
-    return (int(words[0]) << 31) ^ int(words[1])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pipeline.checkpoint_evaluation import (
     load_checkpoint,
 )
 from pipeline.checkpoints import FoundCheckpoint
-from pipeline.imitation import resolve_device
+from pipeline.devices import resolve_device
 from pipeline.results import append_result
 
 

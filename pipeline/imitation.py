@@ -28,7 +28,8 @@ from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder
 from babyai.vector_env import VectorEnv
 from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, save_checkpoint
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.config import TrainConfig
+from pipeline.devices import resolve_device
 from pipeline.evaluation import Evaluation, evaluate_task_many
 from pipeline.replica_batch import ReplicaBatch
 from pipeline.replica_setup import build_encoder, check_alike, deal, find_moment
@@ -46,19 +47,6 @@ class TrainingError(RuntimeError):
     def __init__(self, message: str, replicas: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.replicas = list(replicas)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device that a configuration names.
-
-    Raises:
-        ConfigError: If a GPU is asked for and torch sees none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device: expected a GPU that torch can use for {name!r}, found none; use auto or cpu")
-    return torch.device(name)
 
 
 EVALUATION_METRICS = {

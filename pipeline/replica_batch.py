@@ -12,9 +12,10 @@ from torch import Tensor
 from babyai.level_seeds import SeedStreams
 from babyai.missions import MissionEncoder
 from babyai.vector_env import VectorEnv
-from pipeline.checkpoints import build_policy, build_projection, derive_seed
+from pipeline.checkpoints import build_policy, build_projection
 from pipeline.compiled_engine import CompiledEngine
 from pipeline.config import TrainConfig
+from pipeline.devices import derive_seed
 from pipeline.losses import LossTerms, compute_losses
 from pipeline.records import EpisodeWindow
 from pipeline.replicas import ReplicaWeights
@@ -83,7 +84,7 @@ class ReplicaBatch:
             )
             for config in configs
         ]
-        self.generators = [torch.Generator().manual_seed(derive_seed(config.seed, stream=2)) for config in configs]
+        self.generators = [torch.Generator().manual_seed(derive_seed(config.seed, 2)) for config in configs]
         self.windows = [EpisodeWindow(config.window) for config in configs]
         self.episodes = [0] * len(configs)
         self._sizes = getattr(self.policies[0], "layer_expert_sizes", [])

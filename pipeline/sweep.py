@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.imitation import resolve_device
+from pipeline.devices import resolve_device
 from pipeline.interruption import Interruption
 from pipeline.sweep_jobs import share_out, train_in_processes
 from pipeline.sweep_mapping import format_seeds, mapping_lines, sweep_path, write_mapping

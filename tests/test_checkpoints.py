@@ -15,7 +15,6 @@ from pipeline.checkpoints import (
     build_policy,
     build_projection,
     checkpoint_path,
-    derive_seed,
     find_checkpoints,
     list_checkpoints,
     load_policy,
@@ -24,6 +23,7 @@ from pipeline.checkpoints import (
     seeded_init,
 )
 from pipeline.config import TrainConfig
+from pipeline.devices import derive_seed
 from pipeline.files import replace_atomically
 from pipeline.packed import pack
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config

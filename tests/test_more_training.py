@@ -16,8 +16,9 @@ from more.model import routing_losses
 from more.monitoring import RouterSums, watch_router
 from more.runs import RunFolderError, expand_switches, run_training
 from more.settings import TrainingConfig
-from more.training import METRICS, TrainingError, compute_lr, resolve_device
+from more.training import METRICS, TrainingError, compute_lr
 from pipeline.config import ConfigError
+from pipeline.devices import resolve_device
 from pipeline.tracking import is_metric
 from tests.more_settings import small_config, small_trainer
 

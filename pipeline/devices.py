@@ -1,0 +1,36 @@
+"""What a run computes on, and where its chance comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pipeline.config import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that a configuration names; "auto" is the GPU if torch sees one.
+
+    Raises:
+        ConfigError: If it is none, or a GPU is asked for and torch sees none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: expected a GPU that torch can use for {name!r}, found none; use auto or cpu")
+    return device
+
+
+def derive_seed(*words: int) -> int:
+    """Return the seed of one of a run's random streams, a 63-bit integer.
+
+    Args:
+        words: Of 0 or more: the run's seed, the number of the stream, and what else tells it from others. Streams of
+            different words are independent (`numpy.random.SeedSequence`).
+    """
+    first, second = np.random.SeedSequence(words).generate_state(2, np.uint32).tolist()
+    return (first << 31) ^ second
