@@ -19,10 +19,10 @@ from pipeline.kernels import (
     copy,
     dot,
     fill,
-    multiply_add,
     multiply_add_rows,
     total,
 )
+from pipeline.tiles import multiply_add
 
 
 @compiled
