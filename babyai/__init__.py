@@ -8,20 +8,30 @@ the real one.
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
 
 def _import_minigrid() -> None:
     if "minigrid" in sys.modules or "networkx" in sys.modules:
         return
     stand_in = ModuleType("networkx")
-    stand_in.__getattr__ = lambda name: getattr(importlib.import_module("networkx"), name)  # PEP 562
+
+    def step_aside() -> None:
+        if sys.modules.get("networkx") is stand_in:
+            del sys.modules["networkx"]
+
+    def look_up(name: str) -> Any:  # PEP 562
+        step_aside()
+        return getattr(importlib.import_module("networkx"), name)
+
+    stand_in.__getattr__ = look_up
     sys.modules["networkx"] = stand_in
     try:
         importlib.import_module("minigrid")
     except ImportError:  # what needs it will say so
         pass
     finally:
-        del sys.modules["networkx"]
+        step_aside()
 
 
 _import_minigrid()

@@ -240,15 +240,15 @@ def run_batch(plan: BatchPlan, todo: Sequence[FoundCheckpoint], *, jobs: int = 1
 
 
 def _run_workers(plan: BatchPlan, todo: Sequence[FoundCheckpoint], jobs: int, take: Callable[[Report], object]) -> bool:
-    """Start workers, each beginning at another place of the list; pass on what they report; tell whether one died."""
+    """Start workers, each with its share; pass on what they report; tell whether one died."""
     context = multiprocessing.get_context("spawn")  # a forked torch can deadlock
     pipes, workers = [], []
     try:
         for job in range(jobs):
             receiver, sender = context.Pipe(duplex=False)
-            shift = job * len(todo) // jobs
-            order = [*todo[shift:], *todo[:shift]]
-            worker = context.Process(target=_work_in_process, args=(plan, order, sender), daemon=True)
+            worker = context.Process(
+                target=_work_in_process, args=(plan, choose_share(plan, todo, job, jobs), sender), daemon=True
+            )
             with _deaf_to_ctrl_c():
                 worker.start()
             sender.close()
@@ -268,6 +268,15 @@ def _run_workers(plan: BatchPlan, todo: Sequence[FoundCheckpoint], jobs: int, ta
         for worker in workers:
             worker.join()
     return any(worker.exitcode != 0 for worker in workers)
+
+
+def choose_share(plan: BatchPlan, todo: Sequence[FoundCheckpoint], job: int, jobs: int) -> list[FoundCheckpoint]:
+    """Return what one of `jobs` workers goes through: all, each beginning at another place, so that none is left.
+
+    With `force` each has its own part: what another has just evaluated would look like what is to be done again.
+    """
+    begin, end = job * len(todo) // jobs, (job + 1) * len(todo) // jobs
+    return list(todo[begin:end]) if plan.force else [*todo[begin:], *todo[:begin]]
 
 
 @contextmanager

@@ -22,9 +22,10 @@ import eval_mop
 import pipeline.batch_work
 from babyai import hub
 from pipeline.batch import BatchPlan, select_checkpoints
-from pipeline.batch_work import claim
+from pipeline.batch_work import choose_share, claim
 from pipeline.cache import find_caches, read_cache
 from pipeline.checkpoint_evaluation import EvaluationSettings
+from pipeline.checkpoints import FoundCheckpoint
 from pipeline.results import append_result, read_results
 from tests.test_checkpoints import Bomb, make_foreign, save_foreign
 from tests.test_missions import save_tiny_distilbert
@@ -372,6 +373,19 @@ def test_each_process_gets_its_share(place, monkeypatch, flags, largest):
     add_runs(range(1, 2))
     batch_eval.main([*FEW, *flags])
     assert {plan.together for plan in plans} == {largest}
+
+
+@pytest.mark.parametrize(("count", "jobs"), [(1, 1), (4, 2), (7, 3), (3, 3)])
+def test_workers_go_through_all_and_with_force_nothing_twice(count, jobs):
+    todo = [FoundCheckpoint(Path(f"{k}.pt"), "BabyAI-GoToObj-v0", 1, k, None) for k in range(count)]
+    for force in (False, True):
+        plan = BatchPlan(EvaluationSettings(), RESULTS, CACHES, force=force)
+        shares = [choose_share(plan, todo, job, jobs) for job in range(jobs)]
+        if force:
+            assert [found for share in shares for found in share] == todo and all(shares)
+        else:
+            assert all(sorted(share, key=todo.index) == todo for share in shares)
+            assert len({share[0].path for share in shares}) == jobs
 
 
 def test_what_another_process_has_claimed_is_left_out_of_the_group(place, groups):
