@@ -180,14 +180,17 @@ def _draw_setting(ax: Axes, members: Sequence[Run], color: ColorType, marker: st
 def _draw_baselines(ax: Axes, members: Sequence[Run], marker: str) -> list[Line2D]:
     """Draw the success of policies without routers as a line, one per setting of them; return the legend's entries."""
     handles = []
-    for index, (key, same) in enumerate(group_settings(members).items()):
+    settings = group_settings(members)
+    labels = label_settings(list(settings))
+    for index, (key, same) in enumerate(settings.items()):
         spread = mean_interval([run.value("success_rate") for run in same])
         policy = key[SETTING_COLUMNS.index("policy")] or "unknown policy"
+        name = ", ".join(filter(None, [policy, labels[key]]))
         style = {"color": GREY, "linestyle": ("--", "-.")[index % 2], "linewidth": 1.0}
         ax.axhline(float(spread.mean), zorder=1, **style)
         edge = ax.get_yaxis_transform()
         ax.plot([1.0], [float(spread.mean)], marker, color=GREY, markersize=5, transform=edge, clip_on=False)
-        label = f"{short_task(key[0])}: {policy}, no LPC (n = {len(same)})"
+        label = f"{short_task(key[0])}: {name}, no LPC (n = {len(same)})"
         handles.append(Line2D([], [], marker=marker, markersize=4, label=label, **style))
         if len(same) >= MIN_FOR_INTERVAL:
             low, high = clip_to_range("success_rate", spread.low, spread.high)

@@ -3,7 +3,11 @@
     for setting in find_settings(find_caches("evaluation_cache"))[0]:
         draw_view(setting.load(), "events", ViewOptions())      # the run is the unit of every mean and interval
 
-What a run was trained with is read from the caches themselves; the last checkpoint of each run counts.
+What a run was trained with is read from the caches themselves. Of the whole configuration all fields count but trial
+and seed, and those that do not change what is learned (`NOT_IDENTITY` of `pipeline.config`, `window`). The number of
+updates and the encoder's name do count, and so does how the run was evaluated, `max_steps` and `eval_seed`. A cache
+without a configuration, as other code writes it, is compared by what else its header tells, and never joined with one
+that has a configuration. The last checkpoint of each run counts.
 """
 
 from __future__ import annotations
@@ -111,19 +115,21 @@ def try_join(setting: Setting) -> tuple[RoutingData | None, str]:
 
 
 def _row(place: CacheLocation, header: dict[str, Any]) -> dict[str, Any]:
-    """Return what `collect_runs` needs, as a row of the results would tell it."""
-    config = header.get("config")
-    told = {**(config if isinstance(config, dict) else {}), "expert_hidden_sizes": header["expert_hidden_sizes"]}
+    """Return what `collect_runs` needs, as a row of the results would tell it, with the whole configuration."""
+    config = header["config"] if isinstance(header.get("config"), dict) else {}
+    told = config | {name: header.get(name) for name in ("expert_hidden_sizes", "max_steps", "eval_seed")}
     row = {name: _plain(told.get(name)) for name in SETTING_COLUMNS}
     update = header.get("update")
+    folder = place.path.parent if place.update is None else place.path.parent.parent
     return row | {
         "task_id": place.task_id,
         "trial": place.trial,
         "seed": place.seed,
         "update": update if isinstance(update, int) else place.update,
-        "checkpoint_path": "checkpoint_final.pt" if place.update is None else "",
+        "checkpoint_path": (folder / ("checkpoint_final.pt" if place.update is None else "checkpoint.pt")).as_posix(),
         "checkpoint_digest": _plain(header.get("checkpoint_digest")),
         "place": str(place),
+        "config": config,
     }
 
 

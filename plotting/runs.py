@@ -1,18 +1,25 @@
 """From rows of `evaluation_results.csv` to runs and settings, the units that cross-run figures are about.
 
-A run is a (task, trial, seed); its checkpoints are one run seen several times. A setting is what the run was trained
-with, task included, seed and trial aside: runs of one setting are replicates.
+A run is a (task, trial, seed) in one folder of checkpoints; its checkpoints are one run seen several times. A setting
+is what the run was trained with and how it was evaluated, task included, seed and trial aside: runs of one setting are
+replicates. Of the training a CSV tells the columns of `SETTING_COLUMNS` only: runs that differ in nothing but another
+field, such as `num_envs`, `grad_clip`, `expert_action_prob` or the task they were trained on, count as replicates here.
+Caches hold the whole configuration, by which `plotting.replicates` tells such runs apart.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from pipeline.config import NOT_IDENTITY, TrainConfig
 from pipeline.records import wilson_interval
 
 Row = Mapping[str, Any]
@@ -21,8 +28,17 @@ SETTING_COLUMNS = (
     *("task_id", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
     *("expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "hidden_size", "lang_dim", "expert_norm"),
     *("expert_dropout", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
+    *("max_steps", "eval_seed"),
 )
-"""Columns by which settings differ."""
+"""Columns by which settings differ; the last two are of the evaluation, as the task is; the others of the training."""
+
+_ALSO_EVALUATED = ("task_id", "max_steps")  # columns that are of the evaluation, and fields of the training
+_NOT_SETTING = NOT_IDENTITY.union(SETTING_COLUMNS, ("trial", "seed", "window")).difference(_ALSO_EVALUATED)
+FURTHER_FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in _NOT_SETTING)
+"""Fields of a configuration, beyond those columns, by which settings differ where a row holds its `config`.
+
+`task_id` and `max_steps` are those of the training here.
+"""
 
 METRIC_LABELS = {
     "success_rate": "Success rate",
@@ -40,6 +56,11 @@ _PHRASES = {
     "expert_hidden_sizes": "experts {}",
     "num_updates": "{} updates",
 }
+_FURTHER_PHRASES = {"task_id": "trained on {}", "max_steps": "max_steps {} in training"}
+_ROUTERS = frozenset(
+    "lpc_alpha normalize_lpc lpc_denominator lpc_eps lpc_exponent expert_hidden_sizes intermediate_dim "
+    "router_hidden_size expert_norm expert_dropout expert_dropout_beta expert_dropout_gamma".split()
+)
 _NEAR_ZERO = 0.01
 _CONSTANT = 1e-5  # float32 routing weights leave a constant LPC about 1e-7 apart
 
@@ -52,7 +73,8 @@ class Run:
         task_id: Its task.
         trial: Its trial, None if unknown.
         seed: Its seed, None if unknown.
-        setting: Values of `SETTING_COLUMNS`, lists as text.
+        setting: Values of `SETTING_COLUMNS`, lists as text; last a tuple of (name, value), of those `FURTHER_FIELDS`
+            that are known. What only routers have is None, or left out, for a policy without.
         rows: Its evaluated checkpoints by update, the final one last.
     """
 
@@ -79,25 +101,46 @@ def number(row: Row, column: str) -> float:
 
 
 def collect_runs(rows: Iterable[Row]) -> tuple[list[Run], list[str]]:
-    """Return the runs by task, trial and seed, and notes on what does not count.
+    """Return the runs by task, trial, seed and folder, and notes on what does not count and on what is doubtful.
 
     Rows of the same update of a run count once (a run's final checkpoint is often its last numbered one), and so do
-    runs of one task whose final weights are the same: evaluating a copy replicates nothing.
+    runs of one task whose final weights are the same: evaluating a copy replicates nothing. Checkpoints that were
+    evaluated with another `max_steps` or `eval_seed` than the last one of their run do not count.
+
+    Args:
+        rows: From `read_results`; one may hold a `config`, a mapping of the run's settings as in a cache's header.
     """
     checkpoints: dict[tuple, list[Row]] = {}
     for row in rows:
-        checkpoints.setdefault((row["task_id"], row.get("trial"), row.get("seed")), []).append(row)
-    runs, seen, copies = [], set(), 0
-    for key in sorted(checkpoints, key=lambda key: (key[0], *(-1 if part is None else part for part in key[1:]))):
-        by_update = {_update(row): row for row in sorted(checkpoints[key], key=_order)}
-        run = Run(*key, _setting(max(by_update.values(), key=_order)), tuple(by_update.values()))
+        folder = PurePosixPath(str(row.get("checkpoint_path") or "")).parent.as_posix()
+        checkpoints.setdefault((row["task_id"], row.get("trial"), row.get("seed"), folder), []).append(row)
+    runs, seen = [], set()
+    copies = otherwise = replaced = 0
+    for key in sorted(checkpoints, key=lambda key: tuple(_sortable(part) for part in key)):
+        members = sorted(checkpoints[key], key=_order)
+        alike = [row for row in members if _evaluated(row) == _evaluated(members[-1])]
+        by_update = {_update(row): row for row in alike}
+        otherwise += len(members) - len(alike)
+        replaced += sum(_other_weights(row, by_update[_update(row)]) for row in alike)
+        run = Run(*key[:3], _setting(members[-1]), tuple(sorted(by_update.values(), key=_order)))
         weights = (key[0], run.final.get("checkpoint_digest"))
         if weights[1] is not None and weights in seen:
             copies += 1
             continue
         seen.add(weights)
         runs.append(run)
-    return runs, [f"{count_of(copies)} with the weights of another left out"] if copies else []
+    same = Counter((run.task_id, run.trial, run.seed) for run in runs)
+    repeated = sum(n - 1 for (_, trial, seed), n in same.items() if (trial, seed) != (None, None))
+    notes = [
+        f"{count_of(copies)} with the weights of another left out" if copies else "",
+        f"{count_of(repeated)} with the task, trial and seed of another in another folder" if repeated else "",
+        f"{count_of(otherwise, 'checkpoint')} left out, evaluated with another max_steps or eval_seed than the last of "
+        "the run"
+        if otherwise
+        else "",
+        f"{count_of(replaced, 'checkpoint')} left out, of the same run and update as another" if replaced else "",
+    ]
+    return runs, [note for note in notes if note]
 
 
 def group_settings(runs: Iterable[Run]) -> dict[tuple, list[Run]]:
@@ -105,28 +148,34 @@ def group_settings(runs: Iterable[Run]) -> dict[tuple, list[Run]]:
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.setting, []).append(run)
-    return {key: groups[key] for key in sorted(groups, key=lambda key: [_sortable(value) for value in key])}
+    return {key: groups[key] for key in sorted(groups, key=_setting_order)}
 
 
 def label_settings(settings: Sequence[tuple]) -> dict[tuple, str]:
     """Return for each setting, in words, its values in the columns in which settings of a task differ; "" if in none.
 
-    So settings of different tasks can have one label, as in a legend. A policy without routers is told from others by
-    its name alone.
+    So settings of different tasks can have one label, as in a legend. Policies with routers are compared with each
+    other, those without too; the two are told apart by the policy alone.
     """
-    differing = [
-        (place, name)
-        for place, name in enumerate(SETTING_COLUMNS)
-        if any(
-            len({s[place] for s in settings if s[0] == task and (name == "policy" or _routed(s))}) > 1
-            for task in {s[0] for s in settings}
-        )
-    ]
+    differing = {routed: _find_differing([s for s in settings if _routed(s) == routed]) for routed in (True, False)}
+    policy = SETTING_COLUMNS.index("policy")
+    mixed = any(len({s[policy] for s in settings if s[0] == task}) > 1 for task in {s[0] for s in settings})
     labels = {}
     for setting in settings:
-        parts = [(name, setting[place]) for place, name in differing if name == "policy" or _routed(setting)]
-        parts = [(name, value) for name, value in parts if value is not None]
-        labels[setting] = ", ".join(_PHRASES.get(name, f"{name} {{}}").format(_text(value)) for name, value in parts)
+        names, further, unsure = differing[_routed(setting)]
+        columns, told = dict(zip(SETTING_COLUMNS, setting, strict=False)), dict(setting[-1])
+        parts = [
+            _PHRASES.get(name, f"{name} {{}}").format(_text(columns[name]))
+            for name in SETTING_COLUMNS
+            if (mixed if name == "policy" else name in names) and columns[name] is not None
+        ]
+        parts += [
+            _FURTHER_PHRASES.get(name, f"{name} {{}}").format(_text(told[name])) for name in further if name in told
+        ]
+        unknown = [name for name in unsure if name not in told]
+        if unknown:
+            parts.append(f"unknown: {', '.join(unknown)}" if told else "configuration unknown")
+        labels[setting] = ", ".join(parts)
     return labels
 
 
@@ -213,13 +262,60 @@ def _order(row: Row) -> tuple[bool, int]:
     return str(row.get("checkpoint_path") or "").endswith("checkpoint_final.pt"), _update(row)
 
 
+def _evaluated(row: Row) -> tuple:
+    return row.get("max_steps"), row.get("eval_seed")
+
+
+def _other_weights(row: Row, kept: Row) -> bool:
+    """Return whether two rows of an update are known to be of different weights."""
+    digests = {row.get("checkpoint_digest"), kept.get("checkpoint_digest")}
+    return len(digests) > 1 and None not in digests
+
+
 def _setting(row: Row) -> tuple:
-    values = (row.get(name) for name in SETTING_COLUMNS)
-    return tuple(_text(value) if isinstance(value, list) else value for value in values)
+    routed = row.get("policy") != "gru"
+    values = [_cell(row.get(name)) if routed or name not in _ROUTERS else None for name in SETTING_COLUMNS]
+    config = row.get("config")
+    told = config if isinstance(config, Mapping) else {}
+    further = [
+        (name, short_task(str(told[name])) if name == "task_id" else _cell(told[name]))
+        for name in FURTHER_FIELDS
+        if name in told and (routed or name not in _ROUTERS)
+    ]
+    return (*values, tuple(further))
+
+
+def _cell(value: Any) -> Any:
+    """Return a value that can be compared and hashed, lists as text."""
+    if isinstance(value, list):
+        return _text(value)
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _routed(setting: tuple) -> bool:
     return setting[SETTING_COLUMNS.index("policy")] != "gru"
+
+
+def _find_differing(settings: Sequence[tuple]) -> tuple[list[str], list[str], list[str]]:
+    """Return the columns in which settings of a task differ, the further fields, and those that not all of it tell."""
+    columns, further, unsure = set(), set(), set()
+    for task in {setting[0] for setting in settings}:
+        members = [setting for setting in settings if setting[0] == task]
+        columns |= {name for k, name in enumerate(SETTING_COLUMNS) if len({setting[k] for setting in members}) > 1}
+        for name in FURTHER_FIELDS:
+            told = [dict(setting[-1])[name] for setting in members if name in dict(setting[-1])]
+            further |= {name} if len(set(told)) > 1 else set()
+            unsure |= {name} if 0 < len(told) < len(members) else set()
+    return (
+        [name for name in SETTING_COLUMNS if name in columns],
+        [name for name in FURTHER_FIELDS if name in further],
+        [name for name in FURTHER_FIELDS if name in unsure],
+    )
+
+
+def _setting_order(setting: tuple) -> tuple:
+    further = tuple((name, _sortable(value)) for name, value in setting[-1])
+    return (*(_sortable(value) for value in setting[:-1]), further)
 
 
 def _sortable(value: Any) -> tuple:
@@ -227,6 +323,8 @@ def _sortable(value: Any) -> tuple:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

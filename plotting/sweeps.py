@@ -69,7 +69,9 @@ def plot_learning_over_updates(
         size = (PAGE_WIDTH, 1.0 + 1.9 * max(1, len(tasks)))
         axes = new_axes(max(1, len(tasks)), len(metrics), size=size, sharex="col", sharey="col")
     axes = np.asarray(axes).reshape(max(1, len(tasks)), len(metrics))
-    for task, across in zip(tasks, axes, strict=True):
+    if not tasks:
+        axes[0, 0].set_title(f"n = {count_of(0)}", loc="left")
+    for task, across in zip(tasks, axes[: len(tasks)], strict=True):
         for ax, metric in zip(across, metrics, strict=True):
             for key, members in settings.items():
                 if key[0] == task:

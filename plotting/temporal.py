@@ -156,8 +156,10 @@ def _describe_episode(data: RoutingData, episode: int) -> str:
 
 
 def _step_numbers(data: RoutingData) -> np.ndarray:
-    steps = data.routing.t_step
-    return np.arange(len(data)) if (steps < 0).any() else steps
+    """Return each step's `t_step`, int64 (S,); the row's number in episodes where one is not known."""
+    routing = data.routing
+    unknown = np.bincount(routing.episode, routing.t_step < 0, minlength=1) > 0
+    return np.where(unknown[routing.episode], np.arange(len(data)), routing.t_step)
 
 
 # ------------------------------------------------------------------------------------------------- around an event
@@ -193,6 +195,12 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
     Nothing is padded. The episodes far from 0 are therefore others than those at 0: the longer ones. Of several runs it
     is the mean over those runs of whose episodes some reach the offset, and `n` counts runs.
 
+    Offsets are time steps, also in a subset of the steps: an episode whose step at an offset is not in the subset does
+    not count there. An event counts only if its own step is in the subset; the first is the first that is, and an
+    episode whose every such step was left out counts as one without the event. Picking up, for one, is an action of a
+    step at which nothing is carried, so that among the steps of carrying it happens nowhere. Where an episode's
+    `t_step` is not known its steps are counted as they come, which needs them all.
+
     Args:
         data: Cache, tables, step records or `RoutingData`.
         event: One of the data's `event_names`.
@@ -213,12 +221,13 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
         raise ValueError("event: this cache tells layouts apart, not episodes, so that they cannot be aligned in time")
     routing = data.routing
     rows = np.flatnonzero(routing.event == routing.event_names.index(event))
-    episodes, first = np.unique(routing.episode[rows], return_index=True)
-    moment = np.full(len(data.episodes), -1)
-    moment[episodes] = rows[first]
-    at = moment[routing.episode]
-    offset = np.arange(len(data)) - at
-    group = np.where((at >= 0) & (offset >= -before) & (offset <= after), offset + before, -1)
+    time = _step_numbers(data)
+    never = np.iinfo(np.int64).max
+    moment = np.full(len(data.episodes), never)
+    np.minimum.at(moment, routing.episode[rows], time[rows])
+    happens = moment[routing.episode] < never
+    offset = np.where(happens, time - np.where(happens, moment[routing.episode], 0), 0)
+    group = np.where(happens & (offset >= -before) & (offset <= after), offset + before, -1)
     width = before + 1 + after
     units = {"units": routing.episode, "num_groups": width, "clusters": data.run_of_step}
     return EventAligned(
@@ -226,7 +235,7 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
         offsets=np.arange(-before, after + 1),
         lpc=group_means(data.lpc, group, **units),
         weights=tuple(group_means(weights, group, **units) for weights in routing.weights),
-        num_events=len(episodes),
+        num_events=int((moment < never).sum()),
         num_episodes=data.num_episodes,
         data=data,
     )

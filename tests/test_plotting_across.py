@@ -87,6 +87,12 @@ def test_a_final_checkpoint_of_unknown_update_comes_last():
     assert run.value("success_rate") == 0.9
 
 
+def test_a_final_checkpoint_comes_last_although_a_numbered_one_is_of_a_later_update():
+    later = [row(0.1, 9.0, update=update, final=False) for update in (600, 700)]
+    (run,), _ = collect_runs([*later, row(0.9, 9.0, update=600)])
+    assert [checkpoint["success_rate"] for checkpoint in run.rows] == [0.1, 0.9]
+
+
 def test_seeds_replicate_and_settings_do_not():
     runs, _ = collect_runs([*SEEDS, row(0.5, 9.0, seed=3, lpc_alpha=1e-4), row(0.5, 9.0, seed=4, lpc_alpha=None)])
     groups = group_settings(runs)
@@ -109,6 +115,60 @@ def test_labels_name_what_differs_within_a_task():
     assert set(label_settings(list(group_settings(runs))).values()) == {""}
     runs, _ = collect_runs([row(1.0, 9.0), row(1.0, None, trial=2, lpc_alpha=7.0)])
     assert set(label_settings(list(group_settings(runs))).values()) == {"moe", "gru"}
+
+
+def label_all(rows):
+    return list(label_settings(list(group_settings(collect_runs(rows)[0]))).values())
+
+
+@pytest.mark.parametrize(("column", "value"), [("max_steps", 64), ("eval_seed", 7)])
+@pytest.mark.parametrize("lpc", [9.0, None])
+def test_runs_evaluated_differently_replicate_nothing(column, value, lpc):
+    """Success within 64 steps was averaged with that within the level's limit."""
+    rows = [row(0.9, lpc, seed=0), row(0.9, lpc, seed=1), row(0.2, lpc, seed=2, **{column: value})]
+    groups = group_settings(collect_runs(rows)[0])
+    assert [len(members) for members in groups.values()] == [2, 1]
+    assert label_all(rows) == ["", f"{column} {value}"]
+    written = texts(plot_success_against_lpc(rows))
+    assert f"{column} {value}" in written and (lpc is not None or f"gru, {column} {value}, no LPC (n = 1)" in written)
+
+
+def test_checkpoints_evaluated_otherwise_than_the_last_are_told():
+    rows = [
+        row(0.1, 9.0, update=100, final=False, eval_seed=7),
+        row(0.2, 9.0, update=200, final=False, eval_seed=0),
+        row(0.9, 9.0, update=300, eval_seed=0),
+    ]
+    (run,), notes = collect_runs(rows)
+    assert [checkpoint["update"] for checkpoint in run.rows] == [200, 300]
+    assert notes == ["1 checkpoint left out, evaluated with another max_steps or eval_seed than the last of the run"]
+
+
+def test_what_only_routers_have_does_not_part_baselines():
+    rows = [row(0.5, None, seed=0, lpc_alpha=0.0), row(0.5, None, seed=1, lpc_alpha=1e-5)]
+    assert [len(members) for members in group_settings(collect_runs(rows)[0]).values()] == [2]
+    assert label_all([*rows, row(0.5, None, seed=2, hidden_size=64)]) == ["", "hidden_size 64"]
+
+
+def test_runs_of_two_folders_are_two_runs():
+    """The later one took the place of the earlier one, and nothing said so."""
+    rows = [row(0.9, 9.0, digest="a"), row(0.1, 5.0, digest="b")]
+    rows[1]["checkpoint_path"] = "other/" + rows[1]["checkpoint_path"].removeprefix("c/")
+    for order in (rows, rows[::-1]):
+        runs, notes = collect_runs(order)
+        assert [run.value("success_rate") for run in runs] == [0.9, 0.1]
+        assert notes == ["1 run with the task, trial and seed of another in another folder"]
+    numbered = row(0.4, 9.0, update=50, final=False)
+    assert [len(run.rows) for run in collect_runs([*rows, numbered])[0]] == [2, 1]
+    copied = [rows[0], rows[1] | {"checkpoint_digest": "a"}]
+    assert collect_runs(copied)[1] == ["1 run with the weights of another left out"]
+
+
+def test_a_checkpoint_that_cannot_be_told_from_another_is_told():
+    rows = [row(0.9, 9.0, trial=None, seed=None, update=None, digest=name) for name in "ab"]
+    rows = [found | {"checkpoint_path": f"models/{name}.pt"} for found, name in zip(rows, "ab", strict=True)]
+    runs, notes = collect_runs(rows)
+    assert len(runs) == 1 and notes == ["1 checkpoint left out, of the same run and update as another"]
 
 
 def test_names_of_tasks_are_shortened():
@@ -310,9 +370,37 @@ def test_rows_of_a_file_can_be_drawn(tmp_path):
     path = tmp_path / "results.csv"
     for found in [*alphas(), row(0.5, None, trial=8), row(0.7, 99.0, task="BabyAI-Open-v0", seed=None, update=None)]:
         append_result(path, found)
+    drawn = {}
     for view in RESULT_VIEWS:
-        for figure in draw_results_view(read_results(path), view).values():
+        for name, figure in draw_results_view(read_results(path), view).items():
             figure.draw_without_rendering()
+            points = [len(line.get_xdata()) for ax in figure.axes for line in ax.lines]
+            drawn[name] = (sum(points), "\n".join(text.get_text() for text in figure.findobj(Text)))
+    assert set(drawn) == {"success_lpc", "tasks", "learning", "alpha_success_rate", "alpha_mean_lpc"}
+    assert all(count >= 9 for count, _ in drawn.values())  # the nine runs of `alphas` at least
+    assert "GoToObj: gru, no LPC (n = 1)" in " ".join(drawn["success_lpc"][1].split())
+    assert "1 run without LPC or alpha not shown" in " ".join(drawn["alpha_mean_lpc"][1].split())
+    assert (
+        "GoToObj, n = 10 runs" in drawn["learning"][1]
+        and "Open, n = 0 runs (1 more: not known)" in drawn["learning"][1]
+    )
+    assert drawn["tasks"][1].count("n = 3") >= 3
+
+
+EMPTY = {
+    "success": plot_success_against_lpc,
+    "alpha": plot_alpha_sweep,
+    "bars": plot_task_bars,
+    "learning": plot_learning_over_updates,
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_no_rows_give_an_empty_figure(name):
+    """Learning over updates ended with "zip() argument 2 is longer"."""
+    axes = np.ravel(EMPTY[name]([]))
+    axes[0].figure.draw_without_rendering()
+    assert "runs" in texts(axes[0]) and not any(len(line.get_xdata()) for ax in axes for line in ax.lines)
 
 
 def test_results_have_to_hold_something():

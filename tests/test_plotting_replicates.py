@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from test_plotting_views import T2, ten_steps, texts
 
-from pipeline.cache import cache_path, find_caches, write_cache
+from pipeline.cache import cache_path, find_caches, read_header, write_cache
+from pipeline.config import TrainConfig
 from pipeline.records import compute_metrics
 from plotting.command import main
 from plotting.data import as_routing_data
@@ -185,11 +186,24 @@ def test_runs_that_do_not_fit_together_are_refused():
 # ------------------------------------------------------------------------------------------------ which are replicates
 
 
-def write(folder, seed, *, trial=1, update=None, alpha=0.0, digest=None, sizes=((0, 8),), steps=True, task=TASK):
+def write(
+    folder,
+    seed,
+    *,
+    trial=1,
+    update=None,
+    alpha=0.0,
+    digest=None,
+    sizes=((0, 8),),
+    steps=True,
+    task=TASK,
+    **header_fields,
+):
     routing, episodes = random_tables(seed, [6, 5], [list(layer) for layer in sizes])
     path = cache_path(folder, task, trial, seed, update)
     header = {"checkpoint_path": "c.pt", "evaluated_at": "2026-03-01T12:00:00+00:00", "update": update or 400}
     header |= {"checkpoint_digest": digest or str(path), "config": {"lpc_alpha": alpha, "policy": "moe", "seed": seed}}
+    header |= header_fields
     metrics = compute_metrics(episodes, bot_plan_failures=0)
     write_cache(path, header=header, metrics=metrics, episodes=episodes, routing=routing if steps else None)
     return path
@@ -214,6 +228,92 @@ def test_runs_of_a_setting_differ_in_trial_or_seed_only(tmp_path):
     assert found[0].load().num_units == 4
     alone = find_settings(find_caches(tmp_path), least=1)[0][1]
     assert alone.label.endswith(" = 1e-05 · 1 run (trial 1, seed 2)") and alone.folder == "trial_1_seed_2"
+
+
+def write_config(folder, seed, *, trial=1, limit=None, eval_seed=0, **fields):
+    """Write the cache of a run with a whole configuration, evaluated with a limit of steps."""
+    config = TrainConfig(**{"task_id": TASK, "trial": trial, "seed": seed} | fields).to_dict()
+    return write(folder, seed, trial=trial, config=config, max_steps=limit, eval_seed=eval_seed)
+
+
+OTHER_SETTINGS = {
+    "num_envs": (64, "num_envs 64"),
+    "max_steps": (50, "max_steps 50 in training"),
+    "expert_action_prob": (0.5, "expert_action_prob 0.5"),
+    "expert_action_decay": (100, "expert_action_decay 100"),
+    "action_selection": ("sample", "action_selection sample"),
+    "grad_clip": (1.0, "grad_clip 1"),
+    "expert_dropout_beta": (0.5, "expert_dropout_beta 0.5"),
+    "expert_dropout_gamma": (0.2, "expert_dropout_gamma 0.2"),
+    "plan_every": (0, "plan_every 0"),
+    "input_dim": (200, "input_dim 200"),
+    "task_id": ("BabyAI-GoToLocal-v0", "trained on GoToLocal"),
+    "lr": (0.1, "lr 0.1"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
+def test_runs_of_other_settings_are_no_replicates(tmp_path, name):
+    """Only the columns of the results were compared, so that these were averaged as if only the seed differed."""
+    value, words = OTHER_SETTINGS[name]
+    for seed in (0, 1):
+        write_config(tmp_path, seed)
+        write_config(tmp_path, seed, trial=2, **{name: value})
+    found, notes = find_settings(find_caches(tmp_path))
+    assert notes == [] and {s.folder for s in found} == {"trial_1_seeds_0_1", "trial_2_seeds_0_1"}
+    labels = {s.folder: s.label for s in found}
+    assert f", {words} · 2 runs" in labels["trial_2_seeds_0_1"]
+    assert words not in labels["trial_1_seeds_0_1"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("limit", "max_steps 5"), ("eval_seed", "eval_seed 5")])
+def test_caches_evaluated_differently_are_no_replicates(tmp_path, name, words):
+    for seed in range(4):
+        write_config(tmp_path, seed, **({name: 5} if seed > 1 else {}))
+    found, _ = find_settings(find_caches(tmp_path))
+    assert [s.folder for s in found] == ["trial_1_seeds_0_1", "trial_1_seeds_2_3"]
+    assert f"GoToObj, {words} · 2 runs" in found[1].label and words not in found[0].label
+
+
+def test_what_does_not_change_the_weights_does_not_part_replicates(tmp_path):
+    write_config(tmp_path, 0)
+    changed = {"window": 7, "log_interval": 3, "log_dir": "elsewhere", "checkpoint_dir": "there", "tensorboard": False}
+    write_config(tmp_path, 1, trial=2, torch_threads=2, device="cpu", eval_interval=9, **changed)
+    write_config(tmp_path, 2, task_id="GoToObj")  # the short name of the task
+    found, _ = find_settings(find_caches(tmp_path))
+    assert [s.label for s in found] == ["GoToObj · 3 runs (trial 1, seeds 0, 2; trial 2, seed 1)"]
+
+
+def test_caches_without_a_configuration_are_compared_by_their_header(tmp_path):
+    for seed in range(2):
+        write(tmp_path, seed, trial=1, config=None)
+        write(tmp_path, seed, trial=2, config=None, sizes=((0, 16),))
+        write(tmp_path, seed, trial=3, config={"made_by": f"other code, {seed}"}, sizes=((0, 32),))
+        write_config(tmp_path, seed, trial=4)
+    labels = {s.folder: s.label for s in find_settings(find_caches(tmp_path))[0]}
+    assert set(labels) == {f"trial_{trial}_seeds_0_1" for trial in (1, 2, 3, 4)}
+    assert "experts [[0,8]], configuration unknown" in labels["trial_1_seeds_0_1"]
+    assert "experts [[0,16]], configuration unknown" in labels["trial_2_seeds_0_1"]
+    assert "unknown" not in labels["trial_4_seeds_0_1"]
+
+
+def test_a_field_that_a_configuration_does_not_tell_is_named(tmp_path):
+    for seed in range(2):
+        path = write_config(tmp_path, seed)
+        config = {k: v for k, v in read_header(path)["config"].items() if k != "num_envs"}
+        write(tmp_path, seed, trial=2, config=config, max_steps=None, eval_seed=0)
+    labels = [s.label for s in find_settings(find_caches(tmp_path))[0]]
+    assert sorted(label.partition(" · ")[0] for label in labels) == ["GoToObj", "GoToObj, unknown: num_envs"]
+
+
+def test_runs_of_two_folders_of_caches_stay_apart(tmp_path):
+    places = []
+    for name in ("one", "other"):
+        write(tmp_path / name, 0)
+        places += find_caches(tmp_path / name)
+    found, notes = find_settings(places)
+    assert [place.path for place in found[0].places] == [place.path for place in places]
+    assert notes == ["1 run with the task, trial and seed of another in another folder"]
 
 
 def test_a_setting_that_cannot_be_joined_says_why(tmp_path):

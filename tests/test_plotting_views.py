@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from tables import NAMES, random_tables
 
+from plotting.aggregate import group_routing_data
 from plotting.data import as_routing_data
 from plotting.distributions import (
     compute_entropy,
@@ -167,6 +168,58 @@ def test_aligned_on_an_event_by_hand():
     np.testing.assert_allclose(aligned.weights[0].mean[:, 1], [0, 0, 0.75, 1, 0.5])
     assert np.isnan(aligned.lpc.low).all()  # never three episodes
     assert (aligned.num_events, aligned.num_episodes) == (2, 3)
+
+
+def align(data, before=2, after=2):
+    aligned = compute_event_aligned(data, "unlocked", before, after)
+    return aligned, aligned.lpc.mean.tolist(), aligned.lpc.n.tolist()
+
+
+def test_a_subset_is_aligned_by_time_steps_not_by_rows():
+    """Rows were counted, so that the step two after the event stood at offset 1."""
+    event = np.array([1, 0, 0, 0, 1, 0, 0, 1, 0, 0], np.int8) * NAMES["event_names"].index("unlocked")
+    data = as_routing_data(ten_steps(event=event))  # at step 0 of each episode
+    even = data.filter(data.routing.t_step % 2 == 0)
+    aligned, mean, n = align(even)
+    assert n == [0, 0, 3, 0, 3]
+    np.testing.assert_allclose(mean, [np.nan, np.nan, 16 / 3, np.nan, 16])  # steps 0: 0, 0, 16; steps 2: 16, 16, 16
+    assert [bar.get_height() for bar in plot_event_aligned(aligned)[-1].patches] == [0, 0, 3, 0, 3]
+    for values in (mean, n):  # however the rows are ordered
+        assert np.array_equal(values, align(even.filter(np.arange(len(even))[::-1]))[1 + (values is n)], equal_nan=True)
+
+
+def test_a_group_of_carrying_is_aligned_by_time_steps():
+    unlocked = NAMES["event_names"].index("unlocked")
+    event = np.array([0, 0, unlocked, 0, 0, unlocked, 0, 0, 0, 0], np.int8)
+    carrying = np.array([1, 0, 1, 1, 1, 1, 0, 1, 1, 1], bool)
+    data = as_routing_data(ten_steps(event=event, carrying=carrying))
+    group = next(part for key, part in group_routing_data(data, "carrying").items() if len(part) == 8)
+    aligned, mean, n = align(group)
+    # episode 0: steps 0, 2, 3 and the event at 2; episode 1: steps 0, 1 and the event at 1
+    assert n == [1, 1, 2, 1, 0] and (aligned.num_events, aligned.num_episodes) == (2, 3)
+    np.testing.assert_allclose(mean, [0, 0, 8, 8, np.nan])
+
+
+def test_an_event_whose_step_is_left_out_does_not_count():
+    data = as_routing_data(ten_steps())  # events at steps 1 and 2 of episode 0, at step 2 of episode 1
+    later = data.filter(data.routing.t_step != 1)
+    aligned, mean, n = align(later)
+    assert n == [2, 0, 2, 1, 0] and aligned.num_events == 2  # the first that is there
+    np.testing.assert_allclose(mean, [0, np.nan, 16, 8, np.nan])
+    alone = data.filter((data.routing.t_step != 2) | (data.routing.episode != 1))
+    assert align(alone)[0].num_events == 1
+    with pytest.raises(ValueError, match=r"happens here \(none does\)"):
+        align(data.filter(data.routing.event == 0))
+
+
+def test_steps_of_unknown_time_are_counted_as_they_come():
+    known = as_routing_data(ten_steps())
+    time = np.where(known.routing.episode == 0, -1, known.routing.t_step).astype(np.int32)
+    assert align(ten_steps(t_step=np.full(10, -1, np.int32)))[2] == align(known)[2] == [1, 2, 2, 1, 1]
+    part = as_routing_data(ten_steps(t_step=time))
+    assert align(part)[1:] == align(known)[1:]
+    left = part.filter((part.routing.episode != 1) | (part.routing.t_step != 1))
+    assert align(left)[2] == [1, 1, 2, 1, 1]  # the times of episode 1 count, although those of episode 0 are not known
 
 
 def test_an_event_has_to_happen():
