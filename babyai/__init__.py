@@ -6,12 +6,14 @@ the real one.
 """
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import Any
 
 
 def _import_minigrid() -> None:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pygame; we never draw
     if "minigrid" in sys.modules or "networkx" in sys.modules:
         return
     stand_in = ModuleType("networkx")

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_table, parse_positive, write_results
-from pipeline.cache import Cache, cache_path, read_cache, write_cache
+from pipeline.cache import Cache, CacheError, cache_path, read_cache, write_cache
 from pipeline.cache_copy import COPY_NAME
 from pipeline.records import EpisodeTable, RoutingTable
 from plotting.aggregate import aggregate_routing_by_position, get_available_analyses, group_routing_data
@@ -125,9 +125,11 @@ def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
     return rows
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.figures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cache", required=True, help="a routing_data.json whose episodes are repeated")
     parser.add_argument("--steps", type=parse_positive(int), default=100_000, help="steps (default: 100,000)")
     parser.add_argument(
@@ -135,8 +137,13 @@ def main() -> None:
     )
     parser.add_argument("--json", default=None, help="file for the results")
     args = parser.parse_args()
+    try:
+        cache = read_cache(args.cache)
+    except CacheError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     facts = collect_machine_facts()
-    rows = run(read_cache(args.cache), args.steps, args.repeats)
+    rows = run(cache, args.steps, args.repeats)
     print(f"Reading and drawing {args.steps:,} steps, median of {args.repeats}")
     print(format_machine_facts(facts, [1]))
     print()
@@ -148,7 +155,8 @@ def main() -> None:
     )
     if args.json is not None:
         write_results(args.json, {"machine": facts, "steps": args.steps, "rows": rows})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,10 +3,11 @@
     python -m benchmarks.sweep
     python -m benchmarks.sweep --runs 50 --jobs 2 --updates 40
 
-The sweep is that of `python train_mop.py --config configs/gotoobj.yaml --seeds 0-9 --lpc_alphas 0,1e-6,1e-5,1e-4,1e-3`:
-five prices, ten seeds, 5,000 updates of 16 environments x 32 steps, without evaluation. Measured at its start, where
-episodes are long, and with the expert's actions, which emulate policies that have solved the task: most of a run. Jobs
-are processes that share out the runs, as `--jobs` of train_mop.py does.
+The sweep is that of `python train_mop.py --config configs/gotoobj.yaml --seeds 0-9 --lpc_alphas 0,1e-6,1e-5,1e-4,1e-3
+--num_updates 5000 --final_eval_episodes 0`: five prices, ten seeds, 5,000 updates of 16 environments x 32 steps,
+without evaluation. Measured at its start, where episodes are long, and with the expert's actions, which emulate
+policies that have solved the task: most of a run. Jobs are processes that share out the runs, as `--jobs` of
+train_mop.py does.
 """
 
 from __future__ import annotations

@@ -59,11 +59,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def _split_argv(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     """Return the path after `--config` and the other arguments, with field names in place of other spellings."""
     path, rest = None, []
+    sizes_flag = ""
     tokens = list(argv)
     while tokens:
         token = tokens.pop(0)
         flag, has_value, value = token.partition("=")
         name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
+        if name.endswith("+"):  # jsonargparse would add to the default
+            raise ConfigError(f"{flag}: expected the whole value after {flag[:-1]}")
         name = ALIASES.get(name, name)
         if name in ("config", "expert_hidden_sizes"):
             if not has_value:
@@ -77,6 +80,9 @@ def _split_argv(argv: Sequence[str]) -> tuple[str | None, list[str]]:
                 sizes = yaml.safe_load(value) if value.lstrip().startswith("[") else value
             except yaml.YAMLError:
                 sizes = value
+            if sizes_flag not in ("", flag):
+                raise ConfigError(f"expert_hidden_sizes is given twice (as {sizes_flag} and as {flag})")
+            sizes_flag = flag
             rest += ["--expert_hidden_sizes", json.dumps(parse_expert_sizes(sizes))]
         else:
             rest.append(f"--{name}{has_value}{value}" if name else token)
@@ -111,13 +117,18 @@ def parse_command(
     """
     import jsonargparse  # lazily: whoever only wants a dataclass need not have it
 
-    parser = jsonargparse.ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
+    parser = jsonargparse.ArgumentParser(
+        prog=_program_name(), description=description, exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("--config", type=str, default=None, help="YAML file with any of the fields below.")
     for name, text in (options or {}).items():
-        parser.add_argument(f"--{name}", type=str, default=None, help=text)
+        needed = "Required. " if name in required else ""
+        parser.add_argument(f"--{name}", type=str, default=None, help=needed + text)
     for name, text in (switches or {}).items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     parser.add_class_arguments(settings_class)
+    for action in parser._actions:  # jsonargparse offers `--list+` too, which _split_argv refuses
+        action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
     hints = {f.name: get_type_hints(settings_class)[f.name] for f in dataclasses.fields(settings_class)}
     extra = [*(switches or {}), *(options or {})]
     path, rest = _split_argv(sys.argv[1:] if argv is None else argv)
@@ -143,11 +154,22 @@ def parse_command(
     for option, field in (replaces or {}).items():
         if beside[option] is not None and field in flags:
             raise ConfigError(f"--{option} and --{field} exclude each other: --{option} takes the place of --{field}")
+    for name, value in forced.items():
+        if name in flags and values[name] != value:
+            raise ConfigError(
+                f"--{name}: expected {value}, which is all that {parser.prog} does; found {values[name]!r}"
+            )
     for name in required:
         if beside[name] is None:
             raise ConfigError(f"--{name}: expected a value, found none; --help explains it")
     values.pop("config")
     return settings_class(**{**values, **forced}), beside
+
+
+def _program_name() -> str | None:
+    """Return how a module was called, `python -m package.module`; None for a script, whose name argparse finds."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def _check_keys(given: dict[Any, Any], path: str, hints: Mapping[str, Any], extra: Sequence[str]) -> None:

@@ -26,9 +26,10 @@ from torch import nn
 from babyai.compiled.core import is_on_disk
 from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder
+from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
 from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, save_checkpoint
-from pipeline.config import TrainConfig
+from pipeline.config import ConfigError, TrainConfig
 from pipeline.devices import resolve_device
 from pipeline.evaluation import Evaluation, evaluate_task_many
 from pipeline.replica_batch import ReplicaBatch
@@ -96,6 +97,10 @@ class ReplicaTrainer:
         check_alike(configs)
         self._announce = announce
         first = configs[0]
+        if first.input_dim != OBSERVATION_DIM:
+            raise ConfigError(
+                f"input_dim: expected {OBSERVATION_DIM}, the width of the observation, found {first.input_dim}"
+            )
         self.device = resolve_device(first.device)
         self.encoder = build_encoder(configs, self.device, announce, resume)
         self.configs = [resolve_config(config, self.encoder) for config in configs]
@@ -350,7 +355,7 @@ class ImitationTrainer:
 def announce_compilation(announce: Callable[[str], object]) -> None:
     """Say so if the first update has to wait for compilers."""
     if not is_on_disk():
-        announce("compiling the world and the policy: about a minute, once on this machine")
+        announce("compiling the world and the policy: about a minute, once for this copy of the code")
 
 
 def resolve_config(config: TrainConfig, encoder: MissionEncoder) -> TrainConfig:

@@ -4,8 +4,8 @@ At the sizes of training (16 environments, layers of about 100 units) a tensor o
 it. Here a step of all layers is one call, and so is the backward pass through an unroll. Each row is computed by itself
 in a fixed order: its result depends neither on the rows beside it nor on the number of threads.
 
-Products come in two kinds, for wide and for long matrices; on these sizes they are about as fast as MKL (docs/LOG.md).
-sigmoid and tanh are within 2e-7 of the exact value.
+Products with a transposed matrix are here, others in `pipeline/tiles.py`. sigmoid and tanh are within 2e-7 of the exact
+value.
 """
 
 from __future__ import annotations

@@ -63,8 +63,14 @@ def test_expert_sizes_of_a_flag_replace_those_of_yaml(from_yaml):
     ]
 
 
-def test_script_has_the_last_word(from_yaml):
-    assert parse_command("test", TrainConfig, ["--policy", "mop"], policy="gru")[0].policy == "gru"
+def test_script_has_the_last_word(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("policy: mop")
+    for flags in ([], ["--policy", "gru"]):
+        config, _ = parse_command("test", TrainConfig, ["--config", str(path), *flags], policy="gru")
+        assert config.policy == "gru"
+    with pytest.raises(ConfigError, match=r"--policy: expected gru, which is all that .* does; found 'mop'"):
+        parse_command("test", TrainConfig, ["--policy", "mop"], policy="gru")
 
 
 def test_switches_are_no_fields():
@@ -329,6 +335,22 @@ def test_identity_keeps_what_decides_the_weights():
 
 
 # ------------------------------------------------------------------------------------------------------ files and help
+
+
+def test_a_list_is_given_whole():
+    with pytest.raises(
+        ConfigError, match=r"--expert_hidden_sizes\+: expected the whole value after --expert_hidden_sizes"
+    ):
+        from_flags("--expert_hidden_sizes+", "[0,8]")
+    with pytest.raises(ConfigError, match=r"given twice \(as --mop_layers and as --expert_hidden_sizes\)"):
+        from_flags("--mop_layers", "[[0,8]]", "--expert_hidden_sizes", "[[0,4]]")
+
+
+def test_help_offers_no_flag_that_is_refused():
+    shown = subprocess.run(
+        [sys.executable, "train_mop.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert re.findall(r"--expert_hidden_sizes\b", shown) and not re.findall(r"--\w+\+", shown)
 
 
 def test_help_lists_every_field():

@@ -9,6 +9,7 @@ A task is compiled only if its class is one of minigrid's own, minigrid's versio
 compiled, and every attribute of the environment is known; anything else falls back to `babyai.levels`.
 """
 
+import argparse
 import functools
 import math
 import os
@@ -306,6 +307,8 @@ def _check_size(geometry: np.ndarray, params: np.ndarray, form: _Form) -> None:
 
 def main() -> None:
     """Print which registered tasks have no compiled generator, and why."""
+    told = "Tell which BabyAI tasks are compiled; with any other, training is slower and its results are the same."
+    argparse.ArgumentParser("python -m babyai.compiled.catalogue", description=told).parse_args()
     tasks = list_tasks()
     missing = [program for task in tasks if isinstance(program := level_program(task), Fallback)]
     for fallback in missing:
