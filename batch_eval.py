@@ -20,6 +20,8 @@ from pipeline.batch_work import Report, run_batch
 from pipeline.checkpoint_evaluation import EVALUATION_ERRORS, EvaluationSettings
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
+from pipeline.results import read_results
+from pipeline.run_folders import make_writable
 
 SWITCHES = {
     "final_only": "Only each run's final checkpoint.",
@@ -106,6 +108,10 @@ def run(
     if not todo:
         print(f"{settings.checkpoint_dir}: no checkpoint matches; train one: python train_mop.py --config config.yaml")
         return 0
+    for folder in (plan.cache_dir, plan.results_path.parent):  # before the work, not after it
+        make_writable(folder)
+    if plan.results_path.exists():
+        read_results(plan.results_path)
     outcome = run_batch(plan, todo, jobs=min(settings.jobs, len(todo)))
     print_table([outcome[found.path] for found in todo])
     failed = [report for report in outcome.values() if report[0] == "failed"]

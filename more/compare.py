@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +22,14 @@ from tqdm import tqdm
 
 from more.checkpoints import FINAL_NAME, load_model
 from more.config import MODEL_TYPES, Match
+from more.folders import check_file, check_folder, explain_os_error
+from more.processes import Children, do_apart
 from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
 from more.runs import USER_ERRORS, run_training
 from more.settings import TrainingConfig
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
+from pipeline.devices import resolve_device
 from pipeline.files import replace_atomically
 from plotting.statistics import mean_interval
 
@@ -106,9 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = Path(values["output"] or "more_comparison.json")
         if output.suffix != ".json":
             raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
+        check_file("output", output)
+        check_folder("folder", Path(settings.folder))
+        resolve_device(settings.device)
         return compare(settings, output)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -135,10 +142,7 @@ def compare(settings: CompareSettings, output: Path) -> int:
             for run in missing:
                 finish(run, _try(settings, *run))
         else:
-            with ThreadPoolExecutor(settings.jobs) as pool:
-                waiting = {pool.submit(_run_apart, settings, *run): run for run in missing}
-                for done in as_completed(waiting):
-                    finish(waiting[done], done.result())
+            do_apart(missing, settings.jobs, lambda children, run: _run_apart(children, settings, *run), finish)
     print(output.with_suffix(".md").read_text(encoding="utf-8"))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
@@ -156,7 +160,7 @@ def _try(settings: CompareSettings, variant: str, steps: int, seed: int) -> str 
     return None
 
 
-def _run_apart(settings: CompareSettings, variant: str, steps: int, seed: int) -> str | None:
+def _run_apart(children: Children, settings: CompareSettings, variant: str, steps: int, seed: int) -> str | None:
     """Do one run in a process of its own; return None or why it failed."""
     fields = {
         **dataclasses.asdict(settings),
@@ -164,12 +168,10 @@ def _run_apart(settings: CompareSettings, variant: str, steps: int, seed: int) -
     }
     flags = [part for name, value in fields.items() if value is not None for part in (f"--{name}", str(value))]
     scratch = run_folder(settings, variant, steps, seed) / "tables.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "more.compare", *flags, "--output", str(scratch)], capture_output=True, text=True
-    )
+    code, err = children.run([sys.executable, "-m", "more.compare", *flags, "--output", str(scratch)])
     for path in (scratch, scratch.with_suffix(".md")):
         path.unlink(missing_ok=True)
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return None if code == 0 else (err.strip().splitlines() or ["no message"])[-1]
 
 
 # ----------------------------------------------------------------------------------------------------------------- run
@@ -201,7 +203,11 @@ def run_config(settings: CompareSettings, variant: str, steps: int, seed: int) -
 
 
 def run_one(settings: CompareSettings, variant: str, steps: int, seed: int) -> int:
-    """Train (or go on training) and evaluate one combination, and write its result; return training's exit code."""
+    """Train (or go on training) and evaluate one combination, and write its result; return training's exit code.
+
+    `seconds` of the result is the wall-clock time of this call's training: where a run was interrupted, that of its
+    last part alone.
+    """
     config = run_config(settings, variant, steps, seed)
     began = time.perf_counter()
     code = run_training(config, resume=True, quiet=True)
@@ -210,7 +216,7 @@ def run_one(settings: CompareSettings, variant: str, steps: int, seed: int) -> i
     seconds = time.perf_counter() - began
     path = Path(config.checkpoint_dir) / config.run_name() / FINAL_NAME
     evaluation = evaluate_checkpoint(
-        load_model(path),
+        load_model(path, resolve_device(settings.device)),
         EvaluationSettings(
             num_questions=settings.num_questions, max_documents=settings.max_documents, cache_dir=settings.cache_dir
         ),

@@ -12,7 +12,6 @@ ModelType = Literal["base", "more_a", "more_b", "more_c", "more_d"]
 Match = Literal["none", "total", "active"]
 Dispatch = Literal["auto", "grouped", "loop"]
 MODEL_TYPES: tuple[str, ...] = get_args(ModelType)
-RECURRENT_TYPES = MODEL_TYPES[1:]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "standard": {},

@@ -5,7 +5,7 @@ r"""Ask a language model the questions of a bAbI task: a CSV for a judge, and a 
         --output_csv evaluation_results.csv --output_html routing.html
 
 The CSV has a row per question: context, question, true_answer, predicted_answer, is_correct, and more. The page shows
-how the tokens of the first question flowed through the experts of all layers, and the same for all questions together.
+how the tokens of the first question flowed through the experts of all layers, and the same for all that were asked.
 """
 
 from __future__ import annotations

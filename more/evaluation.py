@@ -152,6 +152,7 @@ class Answer:
         log_likelihood: Of the true answer, nats.
         candidates: Size of the closed set.
         truncated: Whether the beginning of the context was left out because the prompt is longer than a window.
+        prompt: Tokens that were read, the first the end-of-text token.
     """
 
     question: Question
@@ -160,6 +161,7 @@ class Answer:
     log_likelihood: float
     candidates: int
     truncated: bool
+    prompt: tuple[int, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -221,7 +223,7 @@ def ask(
             text = tokenizer.decode(tokens).split("\n")[0].strip()
             truth = values[closed.index(question.answer)] if question.answer in closed else -math.inf
             best = closed[max(range(len(closed)), key=values.__getitem__)]
-            found[row] = Answer(question, text, best, truth, len(closed), cut[row])
+            found[row] = Answer(question, text, best, truth, len(closed), cut[row], tuple(prompts[row]))
         if progress is not None:
             progress(len(rows))
     return [found[row] for row in range(len(questions))]

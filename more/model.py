@@ -10,6 +10,7 @@ Each block: x += Attention(RMSNorm(x)); x += Mixture(RMSNorm(x)). The head share
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -262,9 +263,14 @@ def compute_routing_terms(output: MoreOutput) -> list[RouterTerms]:
     ]
 
 
-def routing_losses(output: MoreOutput) -> RoutingLosses:
-    """Return balance loss and z-loss, averaged over the layers, of the real tokens."""
-    terms = compute_routing_terms(output)
+def routing_losses(output: MoreOutput, terms: Sequence[RouterTerms] | None = None) -> RoutingLosses:
+    """Return balance loss and z-loss, averaged over the layers, of the real tokens.
+
+    Args:
+        output: Of a forward pass.
+        terms: Its `compute_routing_terms`, where the caller has them; None computes them.
+    """
+    terms = compute_routing_terms(output) if terms is None else terms
     return RoutingLosses(
         torch.stack([term.balance for term in terms]).mean(), torch.stack([term.z for term in terms]).mean()
     )
@@ -282,7 +288,7 @@ def count_parameters(model: MoreModel) -> ParameterCount:
     """Return how many parameters a model has, and how many a token meets.
 
     A recurrent expert's count as often as they are stored, once, and not as often as they are applied; for that see
-    `compute_recurrence_cost`.
+    `more.cost`.
     """
     config = model.config
     total = sum(parameter.numel() for parameter in model.parameters())

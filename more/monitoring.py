@@ -1,6 +1,8 @@
 """What routers do, in figures: of language models and policies alike, for both use the same `Router`.
 
-    figures = watch_router(compute_router_terms(routed))      # a RouterOutput of either side
+    sums = RouterSums()
+    sums.add([compute_router_terms(routed)])                  # a RouterOutput of either side
+    (figures,) = sums.take()
     figures.entropy, figures.load_cv, figures.dead_experts
 
 The figures come from `mixture_of_experts.compute_router_terms`; here they are completed and averaged over updates.
@@ -41,13 +43,6 @@ class RouterFigures:
     dead_experts: int
     balance: float
     z: float
-
-
-def watch_router(terms: RouterTerms) -> RouterFigures:
-    """Return the figures of one router's decisions."""
-    sums = RouterSums()
-    sums.add([terms])
-    return sums.take()[0]
 
 
 class RouterSums:

@@ -8,16 +8,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from more.babi import TASKS, DataError, Question
+from more.babi import TASKS, DataError
 from more.checkpoints import LoadedModel
 from more.config import ModelType
-from more.evaluation import Answer, ask, fit_prompt, summarise_answers
-from more.model import MoreModel
+from more.evaluation import Answer, ask, summarise_answers
+from more.folders import check_file, explain_os_error
 from more.report import USER_ERRORS, open_checkpoint, reopen_source
 from more.sankey import TokenRoutes, render_page
 from pipeline.cli import parse_command
@@ -40,6 +41,8 @@ COLUMNS = (
     "num_recurrences",
     "checkpoint_path",
 )
+
+TITLE = "Ways of tokens through the experts"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {
         "checkpoint_path": "The .pth file.",
         "output_csv": "Where the rows go; babi_<task>.csv beside the checkpoint by default.",
-        "output_html": "Where the diagram goes; like the CSV, ending in .html, by default.",
+        "output_html": "Where the diagram goes, of the first question and of all that are asked; like the CSV, ending "
+        "in .html, by default.",
     }
     try:
         settings, values = parse_command(
@@ -95,10 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = Path(values["checkpoint_path"])
         table = Path(values["output_csv"] or path.with_name(f"babi_{settings.babi_task_id}.csv"))
         page = Path(values["output_html"] or table.with_suffix(".html"))
-        check_output(table)
+        check_outputs(table, page)
         run(settings, path, table, page)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -106,21 +113,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_output(path: Path) -> None:
-    """Refuse to replace a file that is no table of this command, such as the policies' evaluation_results.csv.
+def check_outputs(table: Path, page: Path) -> None:
+    """Refuse outputs that cannot be written, or would replace what this command did not write.
 
     Raises:
-        ConfigError: If there is such a file.
+        ConfigError: If one is a folder, in one that cannot be written to, or there and of something else, such as the
+            policies' evaluation_results.csv; or if both are the same file.
     """
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace", newline="") as handle:
-        header = next(csv.reader(handle), [])
-    if header and tuple(header) != COLUMNS:
+    check_file("output_csv", table)
+    check_file("output_html", page)
+    if table.resolve() == page.resolve():
+        raise ConfigError(f"output_csv, output_html: expected two files, found {table} for both; name another one")
+    with _open_existing(table) as handle:
+        start = handle.readline(10_000)
+    if start and start.rstrip("\r\n") != ",".join(COLUMNS):
         raise ConfigError(
-            f"output_csv: {path} holds something else (columns {', '.join(header[:4])}, ...), which would be lost; "
-            "name another file"
+            f"output_csv: {table} holds something else (it begins with {start[:60]!r}), which would be lost; name "
+            "another file"
         )
+    with _open_existing(page) as handle:
+        start = handle.read(1000)
+    if start and f"<title>{TITLE}" not in start:
+        raise ConfigError(f"output_html: {page} holds something else, which would be lost; name another file")
+
+
+def _open_existing(path: Path) -> TextIO:
+    """Open a file for reading; one that is not there is empty."""
+    return path.open(encoding="utf-8", errors="replace", newline="") if path.exists() else io.StringIO()
 
 
 def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path) -> None:
@@ -142,16 +161,19 @@ def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path) -> N
             progress=bar.update,
         )
     write_table(table, answers, loaded, str(checkpoint), steps)
-    single = trace_routes(loaded, questions[0], steps)
-    aggregate = np.concatenate([trace_routes(loaded, question, steps).choices for question in questions[:200]])
+    routes = trace_routes(loaded, [answer.prompt for answer in answers], steps)
     config = loaded.model.config
     subtitle = (
-        f"{config.model_type}, trained with {config.num_recurrences}, tested with {steps} recurrences; {checkpoint}"
+        f"{config.model_type}, trained with {config.num_recurrences}, tested with {steps} recurrences; {checkpoint}; "
+        f"{len(questions):,} of {len(everything):,} test questions"
     )
-    title = f"Ways of tokens through the experts: bAbI {settings.babi_task_id}"
+    title = f"{TITLE}: bAbI {settings.babi_task_id}"
     first = answers[0]
     caption = f"First question: {first.question.question} Answered: {first.generated}. True: {first.question.answer}."
-    html = render_page(title, subtitle, caption, single, aggregate, config.num_experts)
+    if first.truncated:
+        caption += " Its oldest statements did not fit into the window."
+    aggregate = np.concatenate([route.choices for route in routes])
+    html = render_page(title, subtitle, caption, routes[0], aggregate, config.num_experts)
     with replace_atomically(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
     found = summarise_answers(answers)
@@ -194,12 +216,32 @@ def write_table(path: Path, answers: Sequence[Answer], loaded: LoadedModel, chec
 
 
 @torch.no_grad()
-def trace_routes(loaded: LoadedModel, question: Question, steps: int) -> TokenRoutes:
-    """Return the experts that the tokens of a question's prompt went to; with top-k above 1, the first of each."""
-    model: MoreModel = loaded.model
-    tokens, _ = fit_prompt(question, loaded.tokenizer, model.config.max_length)
-    routing = model(torch.tensor([tokens], device=model.embedding.weight.device), num_recurrences=steps).routing
-    probs = torch.stack([routed.probs[0].max(dim=-1).values for routed in routing], dim=1)  # (tokens, layers)
-    choices = torch.stack([routed.probs[0].argmax(dim=-1) for routed in routing], dim=1)
-    pieces = ["(start)", *loaded.tokenizer.pieces(tokens[1:])]
-    return TokenRoutes(pieces, choices.cpu().numpy(), probs.float().cpu().numpy())
+def trace_routes(
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], steps: int, batch_size: int = 64
+) -> list[TokenRoutes]:
+    """Return the experts that the tokens of each prompt went to; with top-k above 1, the first of each.
+
+    Args:
+        loaded: Model and tokenizer.
+        prompts: Token numbers, the first the end-of-text token; see `Answer.prompt`.
+        steps: Number of recurrences.
+        batch_size: Prompts read together; it changes speed, not results beyond rounding.
+    """
+    device = loaded.model.embedding.weight.device
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # less padding
+    found: dict[int, TokenRoutes] = {}
+    for begin in range(0, len(order), batch_size):
+        rows = order[begin : begin + batch_size]
+        lengths = [len(prompts[row]) for row in rows]
+        tokens = torch.zeros(len(rows), max(lengths), dtype=torch.long)
+        for place, row in enumerate(rows):
+            tokens[place, : lengths[place]] = torch.tensor(prompts[row])
+        _, routing, _ = loaded.model.compute_features(
+            tokens.to(device), num_recurrences=steps, lengths=torch.tensor(lengths, device=device)
+        )
+        best = torch.stack([routed.probs for routed in routing], dim=2).float().max(dim=-1)  # (batch, time, layers)
+        probs, choices = best.values.cpu().numpy(), best.indices.cpu().numpy()
+        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            pieces = ["(start)", *loaded.tokenizer.pieces(list(prompts[row][1:]))]
+            found[row] = TokenRoutes(pieces, choices[place, :length], probs[place, :length])
+    return [found[row] for row in range(len(prompts))]

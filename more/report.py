@@ -20,6 +20,7 @@ from more.corpus import load_corpus
 from more.cost import count_expert_operations
 from more.data import Source, open_source, settings_from_description
 from more.evaluation import build_question_sets, measure_perplexity, measure_questions
+from more.folders import check_file, explain_os_error
 from more.generation import generate
 from more.model import count_parameters
 from pipeline.cli import parse_command
@@ -28,6 +29,8 @@ from pipeline.devices import resolve_device
 from pipeline.files import replace_atomically
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError)
+MOST_NUMBERS = 1000
+"""Numbers in a list such as 0-2 at most."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,21 @@ def parse_numbers(name: str, text: str | None) -> list[int]:
     """Return the numbers of a list such as `1,2,4` or `0-2`; [] for None.
 
     Raises:
-        ConfigError: If it is no such list.
+        ConfigError: If it is no such list, a range does not go from low to high, or there are more than `MOST_NUMBERS`.
     """
     numbers: list[int] = []
     for part in (text or "").split(",") if text is not None else []:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigError(f"{name}: expected numbers as in 1,2,4 or 0-2, found {text!r}")
-        numbers += range(int(first), int(last or first) + 1)
+        if max(len(first), len(last)) > 9:
+            raise ConfigError(f"{name}: expected numbers of at most 9 digits, found {part.strip()[:40]!r}")
+        low, high = int(first), int(last or first)
+        if high < low:
+            raise ConfigError(f"{name}: expected a range from low to high as in 0-2, found {part.strip()!r}")
+        if len(numbers) + high - low >= MOST_NUMBERS:
+            raise ConfigError(f"{name}: expected at most {MOST_NUMBERS:,} numbers, found more in {text[:40]!r}")
+        numbers += range(low, high + 1)
     if name == "recurrences" and any(number < 1 for number in numbers):
         raise ConfigError(f"{name}: expected numbers of at least 1, found {text!r}")
     return list(dict.fromkeys(numbers))
@@ -106,15 +116,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Evaluate a language model.", EvaluationSettings, argv, options=options, required=["checkpoint_path"]
         )
         path = Path(values["checkpoint_path"])
-        loaded = open_checkpoint(path, settings)
-        result = evaluate_checkpoint(loaded, settings, name=str(path))
         output = Path(values["output"] or path.with_name("evaluation.json"))
+        loaded = open_checkpoint(path, settings)
+        check_file("output", output)
+        result = evaluate_checkpoint(loaded, settings, name=str(path))
         with replace_atomically(output) as temporary:
             temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(format_report(result))
         print(f"figures     {output}")
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

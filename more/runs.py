@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tqdm import tqdm
 
 from more.babi import DataError
 from more.checkpoints import FINAL_NAME, CheckpointError, list_numbered, numbered_path, read_checkpoint
+from more.folders import check_folder, explain_os_error, hold_folder
 from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer, TrainingError
@@ -34,13 +37,19 @@ class RunFolderError(ConfigError):
 
 
 def main(description: str, argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, and return the exit code: 0 done, 2 refused, 128 + signal when interrupted."""
+    """Parse the command line, run, and return the exit code: 0 done, 2 refused, 128 + signal when interrupted.
+
+    A file that cannot be read or written is also 2.
+    """
     try:
         arguments = expand_switches(sys.argv[1:] if argv is None else argv, ["sample_recurrences"])
         config, switches = parse_command(description, TrainingConfig, arguments, switches=SWITCHES)
         return run_training(config, **switches)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # a second Ctrl-C, or one while nothing needs saving
         print("stopped", file=sys.stderr)
@@ -68,13 +77,33 @@ def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: boo
         quiet: Print nothing and show no bar.
 
     Raises:
-        RunFolderError: If the folder holds another run, or this one and neither switch is given.
+        RunFolderError: If a folder holds another run, or this one and neither switch is given.
+        FolderError: If a folder cannot be written to, or another process is training there.
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
     config = config.resolve()
     say = (lambda _: None) if quiet else print
     folder, logs = (Path(root) / config.run_name() for root in (config.checkpoint_dir, config.log_dir))
+    for name, place in (("checkpoint_dir", folder), ("log_dir", logs)):
+        check_folder(name, place)
+    with ExitStack() as held:
+        for place in sorted({folder.resolve(), logs.resolve()}):
+            held.enter_context(hold_folder(place))
+        return _run_held(config, folder, logs, say, resume=resume, overwrite=overwrite, quiet=quiet)
+
+
+def _run_held(
+    config: TrainingConfig,
+    folder: Path,
+    logs: Path,
+    say: Callable[[str], object],
+    *,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> int:
+    """Do the run in folders that no other process trains in."""
     final = folder / FINAL_NAME
     newest = None if overwrite else _newest(folder)
     if newest is not None:
@@ -87,6 +116,8 @@ def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: boo
                 f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, or "
                 "--overwrite to delete it"
             )
+    if not overwrite:
+        _check_same_log(logs, config, known=newest is not None, resume=resume)
     if config.wandb_project is not None:
         import_wandb()
     trainer = Trainer(config, announce=say, resume=newest)
@@ -95,16 +126,19 @@ def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: boo
     with replace_atomically(logs / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), encoding="utf-8")
     say(_opening_words(trainer))
-    tracker = Tracker(
-        logs,
-        config=dataclasses.asdict(config),
-        tensorboard=config.tensorboard,
-        wandb_project=config.wandb_project,
-        resume_update=trainer.update if newest is not None else None,
-        announce=say,
-        table=METRICS,
-        counter="tokens",
-    )
+    try:
+        tracker = Tracker(
+            logs,
+            config=dataclasses.asdict(config),
+            tensorboard=config.tensorboard,
+            wandb_project=config.wandb_project,
+            resume_update=trainer.update if newest is not None else None,
+            announce=say,
+            table=METRICS,
+            counter="tokens",
+        )
+    except ValueError as error:  # the metrics to go on from are damaged
+        raise RunFolderError(str(error)) from None
     with tracker, Interruption() as interruption:
         _train(trainer, tracker, folder, interruption, quiet)
         if trainer.update < trainer.total:
@@ -171,17 +205,57 @@ def _check_same_run(folder: Path, newest: dict[str, Any], config: TrainingConfig
     Raises:
         RunFolderError: If the folder's newest checkpoint was trained with other settings.
     """
-    stored, wanted = newest["training_config"], config.identity()
-    differences = [
+    if differences := _differing_settings(newest["training_config"], config):
+        raise RunFolderError(
+            f"{folder} holds another run ({differences}). Choose another --checkpoint_dir and --log_dir, or pass "
+            "--overwrite to delete it"
+        )
+
+
+def _check_same_log(logs: Path, config: TrainingConfig, *, known: bool, resume: bool) -> None:
+    """Refuse to replace the metrics of another run.
+
+    Args:
+        logs: The run's folder of metrics.
+        config: Settings.
+        known: Whether the run has a checkpoint.
+        resume: Without a checkpoint, start afresh over this run's own metrics.
+
+    Raises:
+        RunFolderError: If there are metrics which are not this run's, or which nothing says are to be replaced.
+    """
+    path = logs / METRICS_FILE
+    if not (path.is_file() and path.stat().st_size):
+        return
+    stored = _read_settings(logs / "config.yaml")
+    differences = "its settings are unknown" if stored is None else _differing_settings(stored, config)
+    if differences and not (known and stored is None):
+        raise RunFolderError(
+            f"{path} is of another run ({differences}). Choose another --log_dir, or pass --overwrite to delete it"
+        )
+    if not known and not resume:
+        raise RunFolderError(
+            f"{path} is of a run with these settings that has no checkpoint in --checkpoint_dir; pass --resume or "
+            "--overwrite to start afresh and replace it, or choose another --log_dir"
+        )
+
+
+def _read_settings(path: Path) -> Mapping[str, Any] | None:
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return stored if isinstance(stored, dict) else None
+
+
+def _differing_settings(stored: Mapping[str, Any], config: TrainingConfig) -> str:
+    """Return which settings that decide what is learned differ, "" if none does."""
+    wanted = config.identity()
+    return "; ".join(
         f"{name} is {stored.get(name)!r} there, {wanted[name]!r} here"
         for name in wanted
         if stored.get(name) != wanted[name]
-    ]
-    if differences:
-        raise RunFolderError(
-            f"{folder} holds another run ({'; '.join(differences)}). Choose another --checkpoint_dir and --log_dir, or "
-            "pass --overwrite to delete it"
-        )
+    )
 
 
 def _clear(folder: Path, logs: Path) -> None:
@@ -190,6 +264,7 @@ def _clear(folder: Path, logs: Path) -> None:
         path.unlink(missing_ok=True)
     for path in logs.glob("events.out.tfevents.*"):
         path.unlink()
+    shutil.rmtree(logs / "wandb", ignore_errors=True)
 
 
 def _opening_words(trainer: Trainer) -> str:

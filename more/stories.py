@@ -111,7 +111,6 @@ class _World:
     place_of: dict[str, str] = field(default_factory=dict)
     holder_of: dict[str, str] = field(default_factory=dict)
     trail_of: dict[str, list[str]] = field(default_factory=dict)
-    facts_of: dict[str, int] = field(default_factory=dict)
 
     def moves(self, actor: str, place: str) -> None:
         self.place_of[actor] = place

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from more.checkpoints import build_model, save_checkpoint
 from more.corpus import BatchPlan, load_corpus, load_tokenizer
 from more.data import Source, open_source
-from more.model import compute_routing_terms
+from more.model import compute_routing_terms, routing_losses
 from more.monitoring import RouterFigures, RouterSums
 from more.settings import TrainingConfig
 from pipeline.config import ConfigError
@@ -155,8 +155,7 @@ class Trainer:
             output = self.model(inputs, num_recurrences=steps)
             loss = F.cross_entropy(output.logits.float().flatten(0, 1), targets.flatten())
         terms = compute_routing_terms(output)
-        balance = torch.stack([term.balance for term in terms]).mean()
-        z = torch.stack([term.z for term in terms]).mean()
+        balance, z = routing_losses(output, terms)
         self.optimizer.zero_grad(set_to_none=True)
         (loss + config.balance_weight * balance + config.z_weight * z).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)

@@ -17,7 +17,21 @@ from pipeline.files import replace_atomically
 from pipeline.imitation import ImitationTrainer, announce_compilation, evaluation_metrics
 from pipeline.interruption import Interruption
 from pipeline.records import describe_metrics
-from pipeline.run_folders import RunFolderError, clear_run, differing_settings, newest_checkpoint
+from pipeline.run_folders import (
+    CONFIG_FILE,
+    RunFolderError,
+    clear_run,
+    describe_held,
+    differing_settings,
+    has_log,
+    hold_run,
+    is_held,
+    is_log_of,
+    is_unchanged,
+    lacks_evaluation,
+    make_writable,
+    newest_checkpoint,
+)
 from pipeline.schedule import Due
 from pipeline.sweep import run_sweep
 from pipeline.sweep_options import OPTIONS, parse_sweep
@@ -54,6 +68,10 @@ def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> 
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        known = error.filename is not None and error.strerror is not None
+        print(f"error: {f'{error.filename}: {error.strerror}' if known else error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # a second Ctrl-C, or one while nothing needs saving
         print("stopped", file=sys.stderr)
         return 130
@@ -62,60 +80,97 @@ def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> 
 def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> int:
     """Train one run to its end, or to an interruption; return the exit code.
 
+    A run that only lacks its final evaluation (it was stopped in it) is evaluated, with `resume` or without.
+
     Args:
         config: Settings.
         resume: Continue from the newest checkpoint, if there is one.
         overwrite: Delete what an earlier run left.
 
     Raises:
-        RunFolderError: If the folder holds another run, or this one and neither switch is given.
+        RunFolderError: If a folder holds another run, or this one and neither switch is given, if another process
+            trains it, or a folder cannot be written.
     """
     named = TrainConfig(**{**config.to_dict(), "task_id": resolve_task_id(config.task_id)})
     folder, logs = run_folder(named.checkpoint_dir, named), run_folder(named.log_dir, named)
     found = None if overwrite else newest_checkpoint(folder)
     newest = None if found is None else found[1]
+    trained = newest is not None and newest["update"] == named.num_updates  # but not evaluated, as is seen below
     if newest is not None:
         if differences := differing_settings(newest, named):
             raise RunFolderError(
                 f"{folder} holds another run ({differences}). Choose another --trial or --seed, or pass --overwrite "
                 "to delete it"
             )
-        if newest["update"] >= named.num_updates:
+        if newest["update"] > named.num_updates or (trained and not lacks_evaluation(named, logs)):
             print(f"{folder}: this run is complete ({newest['update']} updates); --overwrite starts it afresh")
             _closing_words(folder, logs)
             return 0
-        if not resume:
-            raise RunFolderError(
-                f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, --overwrite "
-                "to delete it, or choose another --trial or --seed"
-            )
+    if is_held(logs):
+        raise RunFolderError(describe_held(logs))
+    if newest is not None and not trained and not resume:
+        raise RunFolderError(
+            f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, --overwrite "
+            "to delete it, or choose another --trial or --seed"
+        )
+    if newest is None and not overwrite and has_log(logs):
+        _check_log(folder, logs, named, resume)
     if named.wandb_project is not None:
         import_wandb()
     announce_compilation(tqdm.write)
     trainer = ImitationTrainer(named, announce=tqdm.write, resume=newest)
-    if overwrite:  # only now, when the new run is known to be possible
-        clear_run(folder, logs)
-    with replace_atomically(logs / "config.yaml") as temporary:
+    make_writable(folder)
+    with hold_run(logs):
+        if overwrite:  # only now, when the new run is known to be possible
+            clear_run(folder, logs)
+        elif not is_unchanged(folder, None if newest is None else newest["update"]):
+            raise RunFolderError(f"{folder} has been changed by another process meanwhile; start the command again")
+        tracker = Tracker(
+            logs,
+            config=trainer.config.to_dict(),
+            tensorboard=named.tensorboard,
+            wandb_project=named.wandb_project,
+            resume_update=trainer.update if newest is not None else None,
+        )
+        with tracker:
+            return _train_to_the_end(trainer, tracker, folder, logs)
+
+
+def _check_log(folder: Path, logs: Path, config: TrainConfig, resume: bool) -> None:
+    """Refuse to replace metrics to which no checkpoint belongs, but for a resumed run that has not come to its first.
+
+    Raises:
+        RunFolderError: If they are another run's, or this run's and it is not to be resumed.
+    """
+    if not is_log_of(logs, config):
+        raise RunFolderError(
+            f"{logs} holds the metrics of another run: {folder} has no checkpoint of theirs. Choose another --log_dir, "
+            "--trial or --seed, or pass --overwrite to delete them"
+        )
+    if not resume:
+        raise RunFolderError(
+            f"{logs} holds metrics of this run, which has no checkpoint yet; pass --resume or --overwrite to start it "
+            "afresh, or choose another --log_dir, --trial or --seed"
+        )
+
+
+def _train_to_the_end(trainer: ImitationTrainer, tracker: Tracker, folder: Path, logs: Path) -> int:
+    """Train, save and evaluate, or what of that is left to do; return the exit code."""
+    with replace_atomically(logs / CONFIG_FILE) as temporary:
         temporary.write_text(resolved_yaml(trainer.config), encoding="utf-8")
     print(_opening_words(trainer), flush=True)
-    tracker = Tracker(
-        logs,
-        config=trainer.config.to_dict(),
-        tensorboard=named.tensorboard,
-        wandb_project=named.wandb_project,
-        resume_update=trainer.update if newest is not None else None,
-    )
-    with tracker:
+    target = trainer.config.num_updates
+    if trainer.update < target:
         with Interruption() as interruption:
             _train(trainer, tracker, folder, interruption)
-            stopped = trainer.update < named.num_updates
+            stopped = trainer.update < target
             path = checkpoint_path(folder, trainer.update if stopped else None)
             trainer.save(path)
         if stopped:
             print(f"interrupted after update {trainer.update}; saved {path}; --resume continues from there")
             return 128 + interruption.signal_number
-        if trainer.config.final_eval_episodes:
-            _final_evaluation(trainer, tracker)
+    if trainer.config.final_eval_episodes:
+        _final_evaluation(trainer, tracker)
     _closing_words(folder, logs)
     return 0
 

@@ -14,10 +14,11 @@ from tqdm import tqdm
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.devices import resolve_device
 from pipeline.interruption import Interruption
+from pipeline.run_folders import read_final_evaluation
 from pipeline.sweep_jobs import share_out, train_in_processes
 from pipeline.sweep_mapping import format_seeds, mapping_lines, sweep_path, write_mapping
 from pipeline.sweep_options import Sweep
-from pipeline.sweep_plan import PlannedRun, group_runs, plan_runs, read_final_evaluation
+from pipeline.sweep_plan import PlannedRun, group_runs, plan_runs
 from pipeline.sweep_summary import alpha_lines, run_lines
 from pipeline.sweep_training import train_batches
 from pipeline.tracking import import_wandb
@@ -36,7 +37,8 @@ def run_sweep(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) ->
         overwrite: Delete what is there of exactly these runs.
 
     Raises:
-        RunFolderError: If a folder holds another run, or a run is begun and neither switch is given.
+        RunFolderError: If a folder holds another run, a run is begun and neither switch is given, another process
+            trains one, or a folder cannot be written.
     """
     runs = plan_runs(sweep, resume=resume, overwrite=overwrite)
     config = sweep.configs[0]
@@ -76,7 +78,8 @@ def run_sweep(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) ->
     if signals.number is not None and len(progress.finished) + len(progress.failed) < len(pending):
         print(progress.describe_interruption())
         return 128 + signals.number
-    print(f"checkpoints  {sweep_path(config).parent} (which trial is what: {sweep_path(config).name})")
+    path = sweep_path(config)  # of the first trial: a part of a sweep that is complete has none
+    print(f"checkpoints  {path.parent}" + (f" (which trial is what: {path.name})" if path.exists() else ""))
     print(f"logs         {runs[0].logs.parents[1]} (tensorboard --logdir {runs[0].logs.parents[1]})")
     print("next         python batch_eval.py")
     return 1 if progress.failed else 0
@@ -163,8 +166,8 @@ class _Progress:
             f"{config.num_updates} updates of {config.num_envs} environments x {config.unroll_len} steps"
             + (f"; resumed at update {update}" if update else "")
         )
+        path = write_mapping(self._runs, config)  # with each batch: others may have written before it had folders
         if self._bar is None:
-            path = write_mapping(self._runs, config)
             tqdm.write(f"mapping kept in {path}")
             self._bar = tqdm(
                 total=sum(self._remaining(run.update) for run in self._pending),
@@ -232,7 +235,8 @@ def _print_results(runs: Sequence[PlannedRun], progress: _Progress) -> None:
     """Print the tables, if any run has been evaluated."""
     found: dict[Key, dict[str, Any]] = dict(progress.found)
     for run in runs:
-        if run.complete and (line := read_final_evaluation(run.logs)) is not None:
+        episodes = run.config.final_eval_episodes
+        if run.complete and (line := read_final_evaluation(run.logs, run.update, episodes)) is not None:
             found[run.key] = line
     if found:
         print("\n".join([*run_lines(runs, found), "", *alpha_lines(runs, found)]))

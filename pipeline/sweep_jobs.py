@@ -120,7 +120,7 @@ def _work(batches: Sequence[Sequence[PlannedRun]], overwrite: bool, stop: Any, p
     signal.signal(signal.SIGTERM, note)
     try:
         train_batches(batches, overwrite=overwrite, listen=listen, report=report)
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, OSError) as error:
         report("refused", str(error))
     pipe.close()
 

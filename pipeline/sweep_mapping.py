@@ -11,12 +11,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from pipeline.checkpoints import list_checkpoints, run_folder
 from pipeline.config import TrainConfig
 from pipeline.files import replace_atomically
+from pipeline.run_folders import RunFolderError, hold_lock
 from pipeline.sweep_plan import PlannedRun
 
 SCHEMA_VERSION = 1
+_LOCK_SECONDS = 60.0
 
 
 def format_alpha(alpha: float) -> str:
@@ -84,13 +88,27 @@ def write_mapping(runs: Sequence[PlannedRun], resolved: TrainConfig) -> Path:
     """Write trial -> alpha, seeds and paths, and the shared settings, and return the file's path.
 
     A file of the same first trial is taken up: its other trials stay, and so do other seeds of the same price whose
-    checkpoints are there.
+    checkpoints or logs are there.
 
     Args:
         runs: All of the sweep.
         resolved: Settings of one of them as it is trained.
+
+    Raises:
+        RunFolderError: If another process holds the file's lock for a minute.
     """
     path = sweep_path(runs[0].config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS):
+            _merge_mapping(path, runs, resolved)
+    except Timeout:
+        raise RunFolderError(f"{path}: another process has kept it locked for {_LOCK_SECONDS:.0f} s") from None
+    return path
+
+
+def _merge_mapping(path: Path, runs: Sequence[PlannedRun], resolved: TrainConfig) -> None:
+    """Read, change and write the mapping; only one process at a time may."""
     trials = {entry["trial"]: entry for entry in _read_trials(path)}
     for trial in dict.fromkeys(run.config.trial for run in runs):
         members = {run.config.seed: run.config for run in runs if run.config.trial == trial}
@@ -99,7 +117,8 @@ def write_mapping(runs: Sequence[PlannedRun], resolved: TrainConfig) -> Path:
         if known.get("lpc_alpha") == first.lpc_alpha:
             for seed in known["seeds"]:
                 config = dataclasses.replace(first, seed=seed)
-                if list_checkpoints(run_folder(config.checkpoint_dir, config)):
+                logs = run_folder(config.log_dir, config)
+                if logs.is_dir() or list_checkpoints(run_folder(config.checkpoint_dir, config)):
                     members.setdefault(seed, config)
         trials[trial] = {
             "trial": trial,
@@ -123,7 +142,6 @@ def write_mapping(runs: Sequence[PlannedRun], resolved: TrainConfig) -> Path:
     }
     with replace_atomically(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return path
 
 
 def _read_trials(path: Path) -> list[dict[str, Any]]:

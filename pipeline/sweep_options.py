@@ -74,7 +74,7 @@ def parse_seeds(text: str) -> list[int]:
                 f"--seeds: expected a range from low to high, as in {last}-{first}, found {part.strip()!r}"
             )
         ranges.append(range(first, last + 1))
-    _check_count("--seeds", sum(map(len, ranges)))
+    _check_count("--seeds", sum(numbers.stop - numbers.start for numbers in ranges))
     seeds = [seed for numbers in ranges for seed in numbers]
     _check_distinct("--seeds", seeds, text)
     return seeds
@@ -137,17 +137,15 @@ def parse_sweep(
         for i, alpha in enumerate(alphas)
         for seed in all_seeds
     )
-    limit = MAX_BATCH_STEPS // (config.num_envs * config.unroll_len)
+    limit = max(1, min(MAX_REPLICAS, MAX_BATCH_STEPS // (config.num_envs * config.unroll_len)))
     return Sweep(
         configs,
-        max_replicas=_count("--max_replicas", max_replicas, default=max(1, min(MAX_REPLICAS, limit))),
-        jobs=None if jobs is None else _count("--jobs", jobs, default=1),
+        max_replicas=limit if max_replicas is None else _count("--max_replicas", max_replicas),
+        jobs=None if jobs is None else _count("--jobs", jobs),
     )
 
 
-def _count(flag: str, text: str | None, default: int) -> int:
-    if text is None:
-        return default
+def _count(flag: str, text: str) -> int:
     if not re.fullmatch(r"\d+", text.strip(), re.ASCII) or int(text) < 1:
         raise ConfigError(f"{flag}: expected a whole number of at least 1, found {text!r}")
     return int(text)

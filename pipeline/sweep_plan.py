@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +11,17 @@ from pathlib import Path
 
 from pipeline.checkpoints import CheckpointError, run_folder
 from pipeline.config import TrainConfig
-from pipeline.run_folders import RunFolderError, differing_settings, newest_checkpoint
+from pipeline.run_folders import (
+    RunFolderError,
+    describe_held,
+    differing_settings,
+    has_log,
+    is_held,
+    is_log_of,
+    lacks_evaluation,
+    newest_checkpoint,
+)
 from pipeline.sweep_options import Sweep
-from pipeline.tracking import METRICS_FILE
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,14 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
     (it was stopped in it) is taken up at its last update without --resume: nothing of it is replaced.
 
     Raises:
-        RunFolderError: If a trial holds runs of other settings, or a run is begun and neither switch is given.
+        RunFolderError: If a trial holds runs of other settings, a run is begun and neither switch is given, or another
+            process trains one.
         CheckpointError: If a checkpoint cannot be read.
     """
     runs: list[PlannedRun] = []
     others: list[str] = []
     begun: list[str] = []
+    held: list[str] = []
     for config in sweep.configs:
         folder, logs = run_folder(config.checkpoint_dir, config), run_folder(config.log_dir, config)
         run = PlannedRun(config, folder, logs)
@@ -72,8 +81,16 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
             if not trained and not resume:
                 begun.append(f"{folder} holds this run, up to update {update}")
             encoder = str(content["lang_encoder"].get("fingerprint", ""))
-            complete = trained and not (update == config.num_updates and _lacks_evaluation(config, logs))
+            complete = trained and not (update == config.num_updates and lacks_evaluation(config, logs))
             run = PlannedRun(config, folder, logs, update, path, encoder, complete)
+        elif not overwrite and has_log(logs):
+            if not is_log_of(logs, config):
+                others.append(f"{logs} holds the metrics of another run: {folder} has no checkpoint of theirs")
+                continue
+            if not resume:
+                begun.append(f"{logs} holds metrics of this run, which has no checkpoint yet")
+        if not run.complete and is_held(logs):
+            held.append(describe_held(logs))
         runs.append(run)
     total = len(sweep.configs)
     free = _first_free_trial(sweep.configs[0])
@@ -82,6 +99,8 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
             f"{_first_of(others, total)}. Choose other trials (--trial {free} and up are free), or pass --overwrite to "
             f"delete what the folders of these {total} runs hold"
         )
+    if held:
+        raise RunFolderError(_first_of(held, total))
     if begun:
         raise RunFolderError(
             f"{_first_of(begun, total)}. Pass --resume to continue, --overwrite to delete, or choose other trials "
@@ -137,21 +156,6 @@ def _first_free_trial(config: TrainConfig) -> int:
             if match := re.fullmatch(r"trial_(\d+)", path.name):
                 numbers.append(int(match[1]))
     return max(numbers) + 1
-
-
-def _lacks_evaluation(config: TrainConfig, logs: Path) -> bool:
-    """Return whether a trained run is to be evaluated and its log says that it never was."""
-    return config.final_eval_episodes > 0 and (logs / METRICS_FILE).exists() and read_final_evaluation(logs) is None
-
-
-def read_final_evaluation(logs: Path) -> dict[str, float | int | None] | None:
-    """Return the last line of a run's metrics if it holds an evaluation, else None."""
-    try:
-        last = (logs / METRICS_FILE).read_text(encoding="utf-8").splitlines()[-1]
-        line = json.loads(last)
-        return line if line.get("eval/episodes") else None
-    except (OSError, IndexError, ValueError, AttributeError):
-        return None
 
 
 def group_runs(runs: Iterable[PlannedRun], max_replicas: int) -> list[list[PlannedRun]]:

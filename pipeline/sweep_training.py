@@ -17,7 +17,16 @@ from pipeline.checkpoints import CheckpointError, checkpoint_path, read_checkpoi
 from pipeline.config import ConfigError, resolved_yaml
 from pipeline.files import replace_atomically
 from pipeline.imitation import ReplicaTrainer, TrainingError, announce_compilation, evaluation_metrics
-from pipeline.run_folders import RunFolderError, clear_run
+from pipeline.run_folders import (
+    CONFIG_FILE,
+    RunFolderError,
+    clear_run,
+    describe_held,
+    hold_run,
+    is_held,
+    is_unchanged,
+    make_writable,
+)
 from pipeline.schedule import Due
 from pipeline.sweep_plan import PlannedRun
 from pipeline.tracking import Tracker, TrackingError
@@ -56,7 +65,7 @@ def train_batches(batches: Sequence[Sequence[PlannedRun]], *, overwrite: bool, l
     Args:
         batches: Of `group_runs`.
         overwrite: Delete what earlier runs left in the folders of all these runs, once the first batch is known to be
-            possible.
+            possible; nothing is deleted if another process trains one of them.
         listen: See `Listen`.
         report: See `Report`.
 
@@ -64,18 +73,47 @@ def train_batches(batches: Sequence[Sequence[PlannedRun]], *, overwrite: bool, l
         Exception: One of `USER_ERRORS` if the first batch cannot even start; nothing has been written or deleted then.
     """
     for number, runs in enumerate(batches):
-        try:
-            batch = Batch(runs, report)
-        except USER_ERRORS as error:
-            if number == 0:
-                raise
-            report("failed", ([run.key for run in runs], str(error), runs[0].update))
-            continue
-        if overwrite and number == 0:
-            for run in (run for runs in batches for run in runs):
-                clear_run(run.folder, run.logs)
-        if batch.train(listen):
-            return
+        with ExitStack() as stack:
+            try:
+                batch = Batch(runs, report)
+                for run in runs:
+                    _take(run, stack, cleared=overwrite and number == 0)
+                if overwrite and number == 0:
+                    _clear(batches)
+            except USER_ERRORS as error:
+                if number == 0:
+                    raise
+                report("failed", ([run.key for run in runs], str(error), runs[0].update))
+                continue
+            if batch.train(listen):
+                return
+
+
+def _take(run: PlannedRun, stack: ExitStack, *, cleared: bool) -> None:
+    """Keep other processes from a run until the stack is closed.
+
+    Args:
+        run: To be trained.
+        stack: Closed when it is trained.
+        cleared: Whether all that is there is to be deleted, whatever it is.
+
+    Raises:
+        RunFolderError: If another process trains it or has done so since the plan was made, or a folder cannot be
+            written.
+    """
+    make_writable(run.folder)
+    stack.enter_context(hold_run(run.logs))
+    if not cleared and not is_unchanged(run.folder, None if run.checkpoint is None else run.update):
+        raise RunFolderError(f"{run.folder} has been changed by another process meanwhile; start the command again")
+
+
+def _clear(batches: Sequence[Sequence[PlannedRun]]) -> None:
+    """Delete what earlier runs left in the folders of all batches, of which the first is held."""
+    for run in (run for runs in batches[1:] for run in runs):
+        if is_held(run.logs):
+            raise RunFolderError(describe_held(run.logs))
+    for run in (run for runs in batches for run in runs):
+        clear_run(run.folder, run.logs)
 
 
 class Batch:
@@ -122,20 +160,17 @@ class Batch:
 
     def _open_logs(self, stack: ExitStack) -> None:
         for run, config in zip(self._runs, self._trainer.configs, strict=True):
-            with replace_atomically(run.logs / "config.yaml") as temporary:
-                temporary.write_text(resolved_yaml(config), encoding="utf-8")
-            try:
-                tracker = Tracker(
-                    run.logs,
-                    config=config.to_dict(),
-                    tensorboard=config.tensorboard,
-                    wandb_project=config.wandb_project,
-                    resume_update=None if run.checkpoint is None else run.update,
-                    announce=self._say,
-                )
-            except ValueError as error:  # a damaged file that would have to be continued
-                raise RunFolderError(str(error)) from None
+            tracker = Tracker(
+                run.logs,
+                config=config.to_dict(),
+                tensorboard=config.tensorboard,
+                wandb_project=config.wandb_project,
+                resume_update=None if run.checkpoint is None else run.update,
+                announce=self._say,
+            )
             self._trackers[run.key] = stack.enter_context(tracker)
+            with replace_atomically(run.logs / CONFIG_FILE) as temporary:
+                temporary.write_text(resolved_yaml(config), encoding="utf-8")
 
     def _train(self, listen: Listen) -> bool:
         target = self._config.num_updates
@@ -144,7 +179,7 @@ class Batch:
             with listen() as stop:
                 while self._runs and self._trainer.update < target and not stop():
                     self._update()
-                if self._runs:
+                if self._runs and self._trainer.update:  # at update 0 it is not begun
                     self._save(stopped=self._trainer.update < target)
                 wished = stop()
         if self._runs and self._trainer.update == target:

@@ -55,8 +55,8 @@ METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
 
 
-class TrackingError(ImportError):
-    """A tracker that was asked for is not installed; the message says what to do."""
+class TrackingError(RuntimeError):
+    """Metrics cannot be written as asked: a tracker is missing, or a file is damaged; the message says what to do."""
 
 
 class Tracker:
@@ -88,8 +88,8 @@ class Tracker:
             counter: the key of what was trained on so far, which every line has.
 
         Raises:
-            TrackingError: `wandb_project` is set and wandb is not installed.
-            ValueError: the `metrics.jsonl` to continue is damaged before its last line.
+            TrackingError: `wandb_project` is set and wandb is not installed, or the `metrics.jsonl` to continue is
+                damaged before its last line.
         """
         self.run_dir = Path(run_dir)
         self._table, self._counter = table, counter
@@ -217,15 +217,15 @@ def _read_lines_until(path: Path, last_update: int) -> list[str]:
     kept = []
     for number, line in enumerate(lines, start=1):
         try:
-            update = json.loads(line)["update"]
+            keep = json.loads(line)["update"] <= last_update
         except (ValueError, TypeError, KeyError) as error:
             if number == len(lines):
                 break  # a kill in the middle of a write leaves half a line
-            raise ValueError(
+            raise TrackingError(
                 f"expected one JSON object with an 'update' per line, found {line[:80]!r} "
                 f"in {path}, line {number}; repair or remove the file"
             ) from error
-        if update <= last_update:
+        if keep:
             kept.append(line + "\n")
     return kept
 

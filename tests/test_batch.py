@@ -203,6 +203,22 @@ def test_a_lost_or_damaged_cache_is_made_again(place, played):
     assert read_cache(cache).metrics["num_episodes"] == 3
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--results_path", "file/x.csv"], "file: cannot be written"),
+        (["--cache_dir", "file"], "file: cannot be written"),
+        (["--results_path", "file"], "file: "),
+    ],
+)
+def test_where_results_cannot_go_is_told_before_anything_is_played(place, played, flags, words, capsys):
+    Path("file").write_text("neither a folder nor results")
+    assert batch_eval.main([*FEW, *flags]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {words}")
+    assert not played and Path("file").read_text() == "neither a folder nor results"
+
+
 def test_force_evaluates_what_is_done(place, played):
     for flags in ([], [], ["--force"]):
         batch_eval.main(["--trial", "2", *FEW, *flags])

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,7 +89,10 @@ def test_questions_become_a_table_and_a_page(folder, capsys, monkeypatch):
     assert evaluate_for_llm.main([*flags, "--output_csv", "out/evaluation_results.csv"]) == 0
     with (folder / "out" / "evaluation_results.csv").open(newline="") as handle:
         assert len(list(csv.DictReader(handle))) == 4
-    assert "<svg" in (folder / "out" / "evaluation_results.html").read_text()
+    page = (folder / "out" / "evaluation_results.html").read_text()
+    assert "<svg" in page
+    assert re.search(r"; 4 of \d+ test questions", page)
+    assert evaluate_for_llm.main([*flags, "--output_csv", "out/evaluation_results.csv"]) == 0  # again
     assert "bAbI 2: written right" in capsys.readouterr().out
     policies = folder / "evaluation_results.csv"
     policies.write_text("checkpoint_path,task_id,trial\nx,y,1\n")
@@ -97,6 +101,28 @@ def test_questions_become_a_table_and_a_page(folder, capsys, monkeypatch):
     assert policies.read_text().startswith("checkpoint_path,task_id")
     assert evaluate_for_llm.main([*flags[:2], "--babi_task_id", "7"]) == 2
     assert "expected 1, 2 or 3, found 7" in capsys.readouterr().err
+    before = sorted(folder.rglob("*"))
+    for outputs, said in (
+        (["--output_csv", "out"], "output_csv: expected a file, found the folder out"),
+        (["--output_csv", "answers.html"], "expected two files, found answers.html for both"),
+        (["--output_html", "out"], "output_html: expected a file, found the folder out"),
+        (["--output_html", path], "holds something else"),
+        (["--output_csv", f"{policies.name}/x.csv"], "output_csv: expected a folder, found the file"),
+    ):
+        assert evaluate_for_llm.main([*flags, *outputs]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_an_evaluation_is_not_lost_on_a_folder(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    flags = ["--checkpoint_path", "checkpoints/more_a_rec2/final_model.pth", "--cache_dir", CACHE]
+    assert evaluate.main([*flags, "--output", "checkpoints"]) == 2
+    assert (
+        capsys.readouterr().err == "error: output: expected a file, found the folder checkpoints; name a file in it\n"
+    )
 
 
 def test_mistakes_in_flags_are_one_line(capsys, monkeypatch, tmp_path):

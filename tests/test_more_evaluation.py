@@ -4,6 +4,11 @@ import csv
 import dataclasses
 import json
 import math
+import os
+import signal
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -28,7 +33,7 @@ from more.evaluation import (
     summarise_answers,
 )
 from more.generation import sequence_log_likelihood
-from more.question_table import COLUMNS, check_output, trace_routes, write_table
+from more.question_table import COLUMNS, check_outputs, trace_routes, write_table
 from more.report import EvaluationSettings, evaluate_checkpoint, format_report, parse_numbers, reopen_source
 from more.tokens import train_tokenizer
 from pipeline.config import ConfigError
@@ -250,6 +255,16 @@ def test_lists_of_numbers():
             parse_numbers("recurrences", text)
     with pytest.raises(ConfigError, match="at least 1"):
         parse_numbers("recurrences", "0")
+    assert parse_numbers("x", "3-3") == [3]
+    for text in ("8-1", "1,8-1"):  # was an empty list, which means the trained number
+        with pytest.raises(ConfigError, match="expected a range from low to high as in 0-2, found '8-1'"):
+            parse_numbers("recurrences", text)
+    assert len(parse_numbers("x", "1-1000")) == 1000
+    for text in ("0-1000", "1-999999999", "1-1000,5"):
+        with pytest.raises(ConfigError, match="expected at most 1,000 numbers"):
+            parse_numbers("recurrences", text)
+    with pytest.raises(ConfigError, match="at most 9 digits"):
+        parse_numbers("seeds", "9" * 5000)
 
 
 def test_the_table_for_a_judge(trained, tmp_path):
@@ -266,24 +281,56 @@ def test_the_table_for_a_judge(trained, tmp_path):
     for row, question, answer in zip(rows, questions, answers, strict=True):
         assert row["context"] == question.context.replace("\n", " ")
         assert row["is_correct"] == str(answer.generated == question.answer)
-    check_output(path)  # its own table may be replaced
+    page = tmp_path / "table.html"
+    check_outputs(path, page)  # its own table may be replaced
     foreign = tmp_path / "evaluation_results.csv"
     foreign.write_text("checkpoint_path,task_id\n")
     with pytest.raises(ConfigError, match="holds something else"):
-        check_output(foreign)
+        check_outputs(foreign, page)
+    page.write_text("<html><title>Something else</title></html>")
+    with pytest.raises(ConfigError, match=r"output_html: .*table.html holds something else"):
+        check_outputs(path, page)
+    with pytest.raises(ConfigError, match="expected two files"):
+        check_outputs(tmp_path / "new.html", tmp_path / "." / "new.html")
+    for outputs, name in (((tmp_path, page), "output_csv"), ((path, tmp_path), "output_html")):
+        with pytest.raises(ConfigError, match=f"{name}: expected a file, found the folder"):
+            check_outputs(*outputs)
 
 
 def test_routes_are_what_the_routers_chose(trained):
     loaded = load_model(trained)
     question = Question(1, "Mary went to the garden.", "Where is Mary?", "garden")
-    routes = trace_routes(loaded, question, 2)
     tokens, _ = fit_prompt(question, loaded.tokenizer, 48)
+    (routes,) = trace_routes(loaded, [tokens], 2)
     with torch.no_grad():
         routing = loaded.model(torch.tensor([tokens])).routing
     for layer, routed in enumerate(routing):
         assert routes.choices[:, layer].tolist() == routed.indices[0, :, 0].tolist()
         assert routes.probs[:, layer] == pytest.approx(routed.weights[0].sum(dim=-1).numpy())
     assert "".join(routes.pieces[1:]) == question.prompt()
+    shorter = tokens[:5]
+    together = trace_routes(loaded, [tokens, shorter, tokens], 2, batch_size=2)
+    for found, expected in zip(together, [tokens, shorter, tokens], strict=True):
+        (alone,) = trace_routes(loaded, [expected], 2)
+        assert found.pieces == alone.pieces
+        assert found.choices.tolist() == alone.choices.tolist()
+        assert found.probs == pytest.approx(alone.probs, abs=1e-6)
+
+
+def test_the_diagram_shows_the_prompt_that_was_answered(trained):
+    """Where the answer needs room, more of the context goes than where only the prompt has to fit."""
+    loaded = load_model(trained)
+    room = loaded.model.config.max_length
+    question = next(
+        question
+        for question in reopen_source(loaded, None, quiet=True).questions("test")[3]
+        if fit_prompt(question, loaded.tokenizer, room)[0] != fit_prompt(question, loaded.tokenizer, room - 10)[0]
+    )
+    (answer,) = ask(loaded.model, loaded.tokenizer, [question], candidates=[question.answer, "a very long answer, no?"])
+    assert answer.truncated
+    assert list(answer.prompt) != fit_prompt(question, loaded.tokenizer, room)[0]
+    (routes,) = trace_routes(loaded, [answer.prompt], 2)
+    assert "".join(routes.pieces[1:]) == loaded.tokenizer.decode(answer.prompt[1:])
 
 
 # ----------------------------------------------------------------------------------------------------------- comparison
@@ -328,3 +375,53 @@ def test_a_comparison_is_done_once_and_tabulated(tmp_path, monkeypatch, capsys):
     with pytest.raises(ConfigError, match=r"other settings \(updates\)"):
         read_result(dataclasses.replace(settings, updates=3), "base", 2, 0)
     capsys.readouterr()
+
+
+def test_ctrl_c_stops_a_comparison_of_several_jobs(tmp_path, monkeypatch):
+    """Leaving the pool waited for its queue, so that every run that had not begun was still done."""
+    begun, ended = [], []
+
+    def wait_long(children, settings, *run):
+        begun.append(run)
+        if len(begun) == 2:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        code, _ = children.run([sys.executable, "-c", "import time; time.sleep(60)"])
+        ended.append(code)
+        return "stopped"
+
+    monkeypatch.setattr(more.compare, "_run_apart", wait_long)
+    settings = CompareSettings(variants="base", seeds="0-5", jobs=2, folder=str(tmp_path / "runs"), cache_dir=CACHE)
+    since = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        compare(settings, tmp_path / "table.json")
+    assert time.monotonic() - since < 30
+    assert len(begun) == 2
+    assert ended == [-signal.SIGTERM] * 2
+
+
+def test_a_comparison_evaluates_on_the_device_asked_for(tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(path, device):
+        asked.append(device)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(more.compare, "run_training", lambda *_, **__: 0)
+    monkeypatch.setattr(more.compare, "resolve_device", lambda name: f"device {name}")
+    monkeypatch.setattr(more.compare, "load_model", refuse)
+    with pytest.raises(ConfigError, match="far enough"):
+        more.compare.run_one(CompareSettings(device="cuda:3", folder=str(tmp_path)), "base", 1, 0)
+    assert asked == ["device cuda:3"]
+
+
+def test_outputs_of_a_comparison_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    for flags, said in (
+        (["--folder", str(tmp_path / "file")], "folder: expected a folder, found the file"),
+        (["--output", str(tmp_path / "folder.json")], "output: expected a file, found the folder"),
+    ):
+        assert more.compare.main(["--cache_dir", CACHE, "--output", str(tmp_path / "t.json"), *flags]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1

@@ -4,17 +4,20 @@ import dataclasses
 import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 
 from mixture_of_experts import MixtureOfExpertsPolicy, Router, RouterTerms, compute_router_terms
 from more.checkpoints import CheckpointError, check_flags, list_numbered, load_model, read_checkpoint
 from more.config import ModelConfig
+from more.folders import FolderError
 from more.model import routing_losses
-from more.monitoring import RouterSums, watch_router
-from more.runs import RunFolderError, expand_switches, run_training
+from more.monitoring import RouterFigures, RouterSums
+from more.runs import RunFolderError, expand_switches, main, run_training
 from more.settings import TrainingConfig
 from more.training import METRICS, TrainingError, compute_lr
 from pipeline.config import ConfigError
@@ -231,6 +234,120 @@ def test_the_run_s_folder_is_protected(tmp_path, capsys):
     assert read_checkpoint(folder / "final_model.pth")["training_config"]["lr"] == 0.5
 
 
+def test_metrics_of_another_run_are_not_replaced(tmp_path):
+    """A --log_dir that pointed at another run's logs wiped them."""
+    first = small_config(tmp_path)
+    run_training(first, quiet=True)
+    path = tmp_path / "log_dir" / "base_rec1" / "metrics.jsonl"
+    kept = path.read_text()
+    moved = dataclasses.replace(first, checkpoint_dir=str(tmp_path / "elsewhere"))
+    other = dataclasses.replace(moved, lr=0.5)
+    for resume in (False, True):
+        with pytest.raises(RunFolderError, match=r"metrics.jsonl is of another run \(lr is 0\.001 there, 0\.5 here\)"):
+            run_training(other, resume=resume, quiet=True)
+    with pytest.raises(RunFolderError, match="pass --resume or --overwrite to start afresh"):
+        run_training(moved, quiet=True)
+    assert path.read_text() == kept
+    assert not (tmp_path / "elsewhere").exists()
+    # Its own log: killed before its first checkpoint, a run starts afresh.
+    assert run_training(moved, resume=True, quiet=True) == 0
+    (path.parent / "config.yaml").unlink()
+    (tmp_path / "elsewhere" / "base_rec1" / "final_model.pth").unlink()
+    with pytest.raises(RunFolderError, match="its settings are unknown"):
+        run_training(moved, resume=True, quiet=True)
+    assert run_training(other, overwrite=True, quiet=True) == 0
+
+
+def test_resuming_over_metrics_of_another_run_is_refused(tmp_path):
+    other = small_config(tmp_path / "other", lr=0.5)
+    run_training(other, quiet=True)
+    trainer = small_trainer(tmp_path)
+    trainer.save(tmp_path / "checkpoint_dir" / "base_rec1" / "checkpoint_1.pth", resumable=True)
+    with pytest.raises(RunFolderError, match=r"of another run \(lr is 0\.5 there, 0\.001 here\)"):
+        run_training(small_config(tmp_path, log_dir=other.log_dir), resume=True, quiet=True)
+    assert len(lines_of(other)) == 3
+
+
+def flags_of(config: TrainingConfig) -> list[str]:
+    values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    return [
+        part
+        for name, value in values.items()
+        for part in (f"--{name}", str(value).lower() if value is False else str(value))
+    ]
+
+
+def assert_refused(capsys, flags: list[str], said: str) -> None:
+    capsys.readouterr()
+    assert main("Train.", flags) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_damaged_metrics_are_one_line(tmp_path, capsys):
+    config = small_config(tmp_path)
+    trainer = small_trainer(tmp_path)
+    trainer.save(tmp_path / "checkpoint_dir" / "base_rec1" / "checkpoint_1.pth", resumable=True)
+    path = tmp_path / "log_dir" / "base_rec1" / "metrics.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text('nonsense\n{"update": 1}\n')
+    assert_refused(capsys, [*flags_of(config), "--resume"], "repair or remove the file")
+
+
+@pytest.mark.parametrize("name", ["checkpoint_dir", "log_dir"])
+def test_folders_that_cannot_be_written_to_are_one_line(tmp_path, capsys, monkeypatch, name):
+    (tmp_path / "file").write_text("kept")
+    config = small_config(tmp_path, **{name: str(tmp_path / "file")})
+    assert_refused(capsys, flags_of(config), f"{name}: expected a folder, found the file {tmp_path / 'file'}")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    monkeypatch.setattr("more.folders.os.access", lambda place, mode: place != locked)
+    config = small_config(tmp_path, **{name: str(locked / "deeper")})
+    assert_refused(capsys, flags_of(config), f"{name}: expected a folder that may be written to, found {locked}")
+    assert list(locked.iterdir()) == []
+
+
+def test_an_error_of_the_file_system_is_one_line(tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr("more.runs.Tracker", fail)
+    assert_refused(capsys, flags_of(small_config(tmp_path)), f"error: {tmp_path / 'x'}: No space left on device")
+
+
+@pytest.mark.parametrize("name", ["checkpoint_dir", "log_dir"])
+def test_two_processes_do_not_train_the_same_run(tmp_path, name):
+    config = small_config(tmp_path)
+    folder = Path(getattr(config, name)) / "base_rec1"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"), pytest.raises(FolderError, match="another process is training there"):
+        run_training(config, overwrite=True, quiet=True)
+    (folder / ".lock").touch()  # a process that was killed leaves it, and nobody holds it
+    assert run_training(config, quiet=True) == 0
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {
+        *("final_model.pth", "config.yaml", "metrics.jsonl")
+    }
+
+
+def test_a_run_that_is_refused_leaves_no_folders(tmp_path):
+    with pytest.raises(ConfigError, match="d_model"):
+        run_training(small_config(tmp_path, d_model=10), quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overwriting_deletes_what_wandb_left(tmp_path):
+    wandb = tmp_path / "log_dir" / "base_rec1" / "wandb"
+    wandb.mkdir(parents=True)
+    (wandb / "run.wandb").touch()
+    (wandb.parent / "notes.txt").touch()
+    assert run_training(small_config(tmp_path), overwrite=True, quiet=True) == 0
+    assert not wandb.exists()
+    assert (wandb.parent / "notes.txt").exists()  # no file of a run
+
+
 def test_resuming_with_other_data_is_refused(tmp_path):
     trainer = small_trainer(tmp_path)
     folder = tmp_path / "checkpoint_dir" / "base_rec1"
@@ -310,13 +427,19 @@ def terms(load: list[float]) -> RouterTerms:
     return RouterTerms(values, values, torch.tensor(0.5), torch.tensor(1.0), torch.tensor(2.0))
 
 
+def figures_of(decided: RouterTerms) -> RouterFigures:
+    sums = RouterSums()
+    sums.add([decided])
+    return sums.take()[0]
+
+
 def test_figures_of_a_router_by_hand():
-    even = watch_router(terms([0.25] * 4))
+    even = figures_of(terms([0.25] * 4))
     assert (even.load_cv, even.dead_experts, even.entropy) == (0.0, 0, 0.5)
-    alone = watch_router(terms([1.0, 0.0, 0.0, 0.0]))
+    alone = figures_of(terms([1.0, 0.0, 0.0, 0.0]))
     assert alone.load_cv == pytest.approx(math.sqrt(3))
     assert alone.dead_experts == 3
-    assert watch_router(terms([0.5, 0.48, 0.02])).dead_experts == 1
+    assert figures_of(terms([0.5, 0.48, 0.02])).dead_experts == 1
 
 
 def test_figures_are_averaged_by_weight():
@@ -333,7 +456,7 @@ def test_the_same_figures_watch_routers_of_both_sides():
     language = Router(8, 0, 4, recurrent=False, top_k=1)
     policy = MixtureOfExpertsPolicy(6, 8, [[0, 4, 4]], 5, 7, lang_dim=2).moe_layers[0].router
     for router, experts in ((language, 4), (policy, 3)):
-        figures = watch_router(compute_router_terms(router(torch.randn(10, 8, generator=generator))))
+        figures = figures_of(compute_router_terms(router(torch.randn(10, 8, generator=generator))))
         assert len(figures.load) == experts
         assert sum(figures.load) == pytest.approx(1)
         assert 0 <= figures.entropy <= math.log(experts) + 1e-6

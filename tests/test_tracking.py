@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pipeline.tracking
-from pipeline.tracking import METRICS, Tracker, is_metric
+from pipeline.tracking import METRICS, Tracker, TrackingError, is_metric
 
 
 def read(run_dir: Path) -> list[dict]:
@@ -135,10 +135,11 @@ def test_resume_without_a_file(tmp_path):
     assert [line["update"] for line in read(tmp_path)] == [8]
 
 
-def test_resume_of_a_damaged_file_is_refused(tmp_path):
-    text = '{"update": 1}\nnot json\n{"update": 3}\n'
+@pytest.mark.parametrize("line", ["not json", "[]", '{"step": 2}', '{"update": null}'])
+def test_resume_of_a_damaged_file_is_refused(line, tmp_path):
+    text = f'{{"update": 1}}\n{line}\n{{"update": 3}}\n'
     (tmp_path / "metrics.jsonl").write_text(text)
-    with pytest.raises(ValueError, match="line 2"):
+    with pytest.raises(TrackingError, match="line 2"):
         plain(tmp_path, resume_update=3)
     assert (tmp_path / "metrics.jsonl").read_text() == text
 
@@ -243,7 +244,7 @@ def test_wandb_learns_of_a_crash(tmp_path, fake_wandb):
 
 def test_wandb_missing(tmp_path, hide):
     hide("wandb")
-    with pytest.raises(ImportError, match=r"pip install wandb.*wandb_project: null"):
+    with pytest.raises(TrackingError, match=r"pip install wandb.*wandb_project: null"):
         plain(tmp_path / "run", wandb_project="project")
     assert not (tmp_path / "run").exists()
     plain(tmp_path / "run").close()
