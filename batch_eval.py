@@ -20,8 +20,8 @@ from pipeline.batch_work import Report, run_batch
 from pipeline.checkpoint_evaluation import EVALUATION_ERRORS, EvaluationSettings
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
+from pipeline.folders import make_writable
 from pipeline.results import read_results
-from pipeline.run_folders import make_writable
 
 SWITCHES = {
     "final_only": "Only each run's final checkpoint.",

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from more.checkpoints import FINAL_NAME, load_model
 from more.config import MODEL_TYPES, Match
-from more.folders import check_file, check_folder, explain_os_error
 from more.processes import Children, do_apart
 from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
 from more.runs import USER_ERRORS, run_training
@@ -31,6 +30,7 @@ from pipeline.cli import parse_command
 from pipeline.config import ConfigError
 from pipeline.devices import resolve_device
 from pipeline.files import replace_atomically
+from pipeline.folders import check_file, check_folder, explain_os_error
 from plotting.statistics import mean_interval
 
 

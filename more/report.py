@@ -20,13 +20,13 @@ from more.corpus import load_corpus
 from more.cost import count_expert_operations
 from more.data import Source, open_source, settings_from_description
 from more.evaluation import build_question_sets, measure_perplexity, measure_questions
-from more.folders import check_file, explain_os_error
 from more.generation import generate
 from more.model import count_parameters
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
 from pipeline.devices import resolve_device
 from pipeline.files import replace_atomically
+from pipeline.folders import check_file, explain_os_error
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError)
 MOST_NUMBERS = 1000

@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from more.babi import DataError
 from more.checkpoints import FINAL_NAME, CheckpointError, list_numbered, numbered_path, read_checkpoint
-from more.folders import check_folder, explain_os_error, hold_folder
 from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer, TrainingError
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError
 from pipeline.files import replace_atomically
+from pipeline.folders import check_folder, explain_os_error, hold_folder
 from pipeline.interruption import Interruption
 from pipeline.tracking import METRICS_FILE, Tracker, TrackingError, import_wandb
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from pipeline.checkpoints import list_checkpoints, read_checkpoint, run_folder
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.folders import LOCK_NAME, hold_lock, make_writable
 from pipeline.tracking import METRICS_FILE
 
 CONFIG_FILE = "config.yaml"
-LOCK_FILE = ".lock"
 
 
 class RunFolderError(ConfigError):
@@ -108,22 +107,6 @@ def read_final_evaluation(logs: Path, update: int, episodes: int) -> dict[str, f
 
 
 @contextmanager
-def hold_lock(path: Path, timeout: float) -> Iterator[None]:
-    """Be the only process within such a block; the file is gone afterwards, and one that a kill leaves locks nothing.
-
-    Raises:
-        Timeout: If another process holds the lock for `timeout` seconds.
-    """
-    lock = FileLock(path, timeout=timeout)
-    with lock:
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # another process that has it open finds it deleted and makes a new one
-                path.unlink()
-
-
-@contextmanager
 def hold_run(logs: Path) -> Iterator[None]:
     """Make a run's log folder and keep other processes from training the run meanwhile.
 
@@ -133,7 +116,7 @@ def hold_run(logs: Path) -> Iterator[None]:
     make_writable(logs)
     with ExitStack() as stack:
         try:
-            stack.enter_context(hold_lock(logs / LOCK_FILE, timeout=0))
+            stack.enter_context(hold_lock(logs / LOCK_NAME, timeout=0))
         except Timeout:
             raise RunFolderError(describe_held(logs)) from None
         yield
@@ -141,7 +124,7 @@ def hold_run(logs: Path) -> Iterator[None]:
 
 def is_held(logs: Path) -> bool:
     """Return whether a process trains the run; nothing is left behind."""
-    path = logs / LOCK_FILE
+    path = logs / LOCK_NAME
     if not path.exists():
         return False
     try:
@@ -154,20 +137,6 @@ def is_held(logs: Path) -> bool:
 def describe_held(logs: Path) -> str:
     """Return what to say of a run that another process trains."""
     return f"{logs} is being trained by another process"
-
-
-def make_writable(folder: Path) -> None:
-    """Make a folder if it is missing, and try to write there.
-
-    Raises:
-        RunFolderError: If that fails.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe."):
-            pass
-    except OSError as error:
-        raise RunFolderError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
 
 
 def clear_run(folder: Path, logs: Path) -> None:

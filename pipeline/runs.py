@@ -14,6 +14,7 @@ from pipeline.checkpoints import checkpoint_path, run_folder
 from pipeline.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig, resolved_yaml
 from pipeline.files import replace_atomically
+from pipeline.folders import explain_os_error, make_writable
 from pipeline.imitation import ImitationTrainer, announce_compilation, evaluation_metrics
 from pipeline.interruption import Interruption
 from pipeline.records import describe_metrics
@@ -29,7 +30,6 @@ from pipeline.run_folders import (
     is_log_of,
     is_unchanged,
     lacks_evaluation,
-    make_writable,
     newest_checkpoint,
 )
 from pipeline.schedule import Due
@@ -69,8 +69,7 @@ def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> 
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        known = error.filename is not None and error.strerror is not None
-        print(f"error: {f'{error.filename}: {error.strerror}' if known else error}", file=sys.stderr)
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # a second Ctrl-C, or one while nothing needs saving
         print("stopped", file=sys.stderr)

@@ -16,7 +16,8 @@ from filelock import Timeout
 from pipeline.checkpoints import list_checkpoints, run_folder
 from pipeline.config import TrainConfig
 from pipeline.files import replace_atomically
-from pipeline.run_folders import RunFolderError, hold_lock
+from pipeline.folders import hold_lock
+from pipeline.run_folders import RunFolderError
 from pipeline.sweep_plan import PlannedRun
 
 SCHEMA_VERSION = 1

@@ -16,6 +16,7 @@ from babyai.missions import MissionEncoderError
 from pipeline.checkpoints import CheckpointError, checkpoint_path, read_checkpoint
 from pipeline.config import ConfigError, resolved_yaml
 from pipeline.files import replace_atomically
+from pipeline.folders import make_writable
 from pipeline.imitation import ReplicaTrainer, TrainingError, announce_compilation, evaluation_metrics
 from pipeline.run_folders import (
     CONFIG_FILE,
@@ -25,7 +26,6 @@ from pipeline.run_folders import (
     hold_run,
     is_held,
     is_unchanged,
-    make_writable,
 )
 from pipeline.schedule import Due
 from pipeline.sweep_plan import PlannedRun

@@ -139,7 +139,9 @@ def test_notebooks_import_torch_and_environments_lazily_if_at_all():
     assert [path for path in NOTEBOOKS if top(imports_of(path, lazy=False)) & heavy] == []
 
 
-BESIDE_MORE = {f"pipeline.{name}" for name in ("cli", "config", "devices", "files", "interruption", "tracking")}
+BESIDE_MORE = {
+    f"pipeline.{name}" for name in ("cli", "config", "devices", "files", "folders", "interruption", "tracking")
+}
 
 
 @pytest.mark.parametrize("path", [p for p in PATHS if p.startswith("more/")])

@@ -495,7 +495,7 @@ def test_a_missing_folder_is_refused(place, capsys):
 
 def test_another_kind_of_results_file_is_not_overwritten(place, capsys):
     RESULTS.write_text("name,age\nx,3\n")
-    assert batch_eval.main(["--trial", "2", *FEW]) == 1
+    assert batch_eval.main(["--trial", "2", *FEW]) == 2
     assert RESULTS.read_text() == "name,age\nx,3\n"
     assert str(RESULTS) in capsys.readouterr().err
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -56,6 +57,35 @@ def explain_os_error(error: OSError) -> str:
     return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder if it is missing, and try to write there.
+
+    Raises:
+        FolderError: If that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe."):
+            pass
+    except OSError as error:
+        raise FolderError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+
+
+@contextmanager
+def hold_lock(path: Path, timeout: float) -> Iterator[None]:
+    """Be the only process within such a block; the file is gone afterwards, and one that a kill leaves locks nothing.
+
+    Raises:
+        Timeout: If another process holds the lock for `timeout` seconds.
+    """
+    with FileLock(path, timeout=timeout):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # another process that has it open finds it deleted and makes a new one
+                path.unlink()
+
+
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
     """Keep other processes that do the same away from a folder; made here and still empty, it goes in the end.
@@ -64,22 +94,17 @@ def hold_folder(folder: Path) -> Iterator[None]:
         FolderError: If another process holds it.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise FolderError(
-                f"{folder}: another process is training there; wait for its end, or choose another --checkpoint_dir "
-                "and --log_dir"
-            ) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(hold_lock(folder / LOCK_NAME, timeout=0))
+            except Timeout:
+                raise FolderError(
+                    f"{folder}: another process is training there; wait for its end, or choose another "
+                    "--checkpoint_dir and --log_dir"
+                ) from None
             yield
-        finally:
-            with suppress(OSError):
-                (folder / LOCK_NAME).unlink()
-            lock.release()
     finally:
         with suppress(OSError):
             for place in made:
