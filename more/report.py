@@ -119,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = Path(values["output"] or path.with_name("evaluation.json"))
         loaded = open_checkpoint(path, settings)
         check_file("output", output)
+        if output.suffix != ".json":  # as a checkpoint is not, which it would replace
+            raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
         result = evaluate_checkpoint(loaded, settings, name=str(path))
         with replace_atomically(output) as temporary:
             temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")

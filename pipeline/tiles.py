@@ -110,7 +110,6 @@ def multiply_add(
         out_at: Its first column.
     """
     rows = len(a)
-    fours = rows - rows % 4
     a_step, b_step, out_step = a.strides[0], b.strides[0], out.strides[0]
     a_from = a.ctypes.data + BYTES * a_at
     b_from = b.ctypes.data + BYTES * b_at
@@ -119,22 +118,23 @@ def multiply_add(
     while column + LANES <= width:
         vectors = min((width - column) // LANES, 3)
         b_now, out_now = b_from + BYTES * column, out_from + BYTES * column
-        for i in range(0, fours, 4):
+        i = 0
+        while i < rows:
             a_row, out_row = a_from + i * a_step, out_now + i * out_step
-            if vectors == 3:
+            four = i + 4 <= rows
+            if four and vectors == 3:
                 _four_by_three(a_row, a_step, b_now, b_step, out_row, out_step, depth)
-            elif vectors == 2:
+            elif four and vectors == 2:
                 _four_by_two(a_row, a_step, b_now, b_step, out_row, out_step, depth)
-            else:
+            elif four:
                 _four_by_one(a_row, a_step, b_now, b_step, out_row, out_step, depth)
-        for i in range(fours, rows):
-            a_row, out_row = a_from + i * a_step, out_now + i * out_step
-            if vectors == 3:
+            elif vectors == 3:
                 _one_by_three(a_row, a_step, b_now, b_step, out_row, out_step, depth)
             elif vectors == 2:
                 _one_by_two(a_row, a_step, b_now, b_step, out_row, out_step, depth)
             else:
                 _one_by_one(a_row, a_step, b_now, b_step, out_row, out_step, depth)
+            i += 4 if four else 1
         column += vectors * LANES
     for i in range(rows):
         for j in range(column, width):

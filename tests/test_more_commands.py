@@ -123,6 +123,10 @@ def test_an_evaluation_is_not_lost_on_a_folder(folder, capsys, monkeypatch):
     assert (
         capsys.readouterr().err == "error: output: expected a file, found the folder checkpoints; name a file in it\n"
     )
+    before = Path(flags[1]).read_bytes()
+    assert evaluate.main([*flags, "--output", flags[1]]) == 2
+    assert "output: expected a name ending in .json" in capsys.readouterr().err
+    assert Path(flags[1]).read_bytes() == before
 
 
 def test_mistakes_in_flags_are_one_line(capsys, monkeypatch, tmp_path):
