@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import signal
-import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from pipeline.checkpoint_evaluation import (
 from pipeline.checkpoints import FoundCheckpoint
 from pipeline.devices import resolve_device
 from pipeline.evaluation import Evaluation
+from pipeline.interruption import deaf_to_ctrl_c
 from pipeline.results import append_result
 
 Report = tuple[str, FoundCheckpoint | None, Any]
@@ -249,7 +249,7 @@ def _run_workers(plan: BatchPlan, todo: Sequence[FoundCheckpoint], jobs: int, ta
             worker = context.Process(
                 target=_work_in_process, args=(plan, choose_share(plan, todo, job, jobs), sender), daemon=True
             )
-            with _deaf_to_ctrl_c():
+            with deaf_to_ctrl_c():
                 worker.start()
             sender.close()
             pipes.append(receiver)
@@ -277,16 +277,3 @@ def choose_share(plan: BatchPlan, todo: Sequence[FoundCheckpoint], job: int, job
     """
     begin, end = job * len(todo) // jobs, (job + 1) * len(todo) // jobs
     return list(todo[begin:end]) if plan.force else [*todo[begin:], *todo[:begin]]
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let processes started within the block ignore Ctrl-C: a terminal sends it to all, and who started them acts."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)

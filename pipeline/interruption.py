@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -30,3 +33,16 @@ class Interruption:
         if self.signal_number is not None:
             raise KeyboardInterrupt
         self.signal_number = number
+
+
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Let processes started within the block ignore Ctrl-C: a terminal sends it to all, and who started them acts."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

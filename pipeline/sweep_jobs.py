@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.config import ConfigError
+from pipeline.interruption import deaf_to_ctrl_c
 from pipeline.sweep_plan import PlannedRun
 from pipeline.sweep_training import USER_ERRORS, Listen, Report, train_batches
 
@@ -48,7 +49,7 @@ def train_in_processes(
             for number, share in enumerate(shares):
                 receiver, sender = context.Pipe(duplex=False)
                 worker = context.Process(target=_work, args=(share, overwrite, stop, sender), daemon=True)
-                with _deaf_to_ctrl_c():
+                with deaf_to_ctrl_c():
                     worker.start()
                 sender.close()
                 workers.append(worker)
@@ -123,13 +124,3 @@ def _work(batches: Sequence[Sequence[PlannedRun]], overwrite: bool, stop: Any, p
     except (*USER_ERRORS, OSError) as error:
         report("refused", str(error))
     pipe.close()
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let processes started within the block ignore Ctrl-C: a terminal sends it to all, and who started them acts."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
