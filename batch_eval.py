@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.batch import TOGETHER, BatchPlan, reindex, select_checkpoints
-from pipeline.batch_work import Report, run_batch
-from pipeline.checkpoint_evaluation import EVALUATION_ERRORS, EvaluationSettings
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
+from pipeline.command.folders import make_writable
 from pipeline.config import ConfigError
-from pipeline.folders import make_writable
-from pipeline.results import read_results
+from pipeline.evaluation.checkpoint import EVALUATION_ERRORS, EvaluationSettings
+from pipeline.evaluation.select import TOGETHER, BatchPlan, reindex, select_checkpoints
+from pipeline.evaluation.work import Report, run_batch
+from pipeline.records.results import read_results
 
 SWITCHES = {
     "final_only": "Only each run's final checkpoint.",

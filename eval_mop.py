@@ -17,7 +17,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from babyai.levels import resolve_task_id
-from pipeline.checkpoint_evaluation import (
+from pipeline.command.cli import parse_command
+from pipeline.command.devices import resolve_device
+from pipeline.command.files import replace_atomically
+from pipeline.evaluation.checkpoint import (
     EVALUATION_ERRORS,
     Checkpoint,
     EvaluationSettings,
@@ -26,11 +29,8 @@ from pipeline.checkpoint_evaluation import (
     load_checkpoint,
     write_evaluation,
 )
-from pipeline.cli import parse_command
-from pipeline.devices import resolve_device
-from pipeline.evaluation import Evaluation, evaluate, evaluate_task
-from pipeline.files import replace_atomically
-from pipeline.records import describe_metrics
+from pipeline.evaluation.play import Evaluation, evaluate, evaluate_task
+from pipeline.records.metrics import describe_metrics
 
 __all__ = ["Checkpoint", "Evaluation", "evaluate", "evaluate_task", "load_checkpoint", "main"]
 

@@ -10,7 +10,7 @@ logits; what it remembers (the states of every router and expert) is a value tha
     lpc = compute_lpc(routing, policy.layer_expert_sizes)           # what the routers' choice costs
 
 This is the plain form, one `nn.GRU` call for each router and expert. The training loop runs the same weights through
-the packed form of `pipeline/packed.py`; a test holds the two together.
+the packed form of `pipeline/engine/packed.py`; a test holds the two together.
 
 Source: Cook, Akarca, Costa, Achterberg, "Brain-Like Processing Pathways Form in Models With Heterogeneous Experts",
 NeurIPS 2025, https://arxiv.org/abs/2506.02813 ("the paper" below).

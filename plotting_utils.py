@@ -1,6 +1,6 @@
 """Aggregation of recorded routing and its figures, in one place; stateless, without torch and minigrid.
 
-    from pipeline.cache import read_cache
+    from pipeline.records.cache import read_cache
     from plotting_utils import plot_grouped_routing, plot_overall_routing, save_figure
     cache = read_cache("evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed_0/routing_data.json")
     save_figure(plot_overall_routing(cache), "plots/BabyAI-GoToObj-v0/trial_1/seed_0/routing_heatmap.png")

@@ -15,7 +15,7 @@ app = marimo.App(width="medium", app_title="Routing")
 with app.setup(hide_code=True):
     import marimo as mo
 
-    from pipeline.cache import cache_path, find_caches
+    from pipeline.records.cache import cache_path, find_caches
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import (
         as_image,
@@ -163,8 +163,8 @@ def _(
     set_fresh,
 ):
     mo.stop(not evaluate_button.value)
-    from pipeline.checkpoint_evaluation import EVALUATION_ERRORS, EvaluationSettings
-    from pipeline.fresh import evaluate_fresh, keep_fresh
+    from pipeline.evaluation.checkpoint import EVALUATION_ERRORS, EvaluationSettings
+    from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
 
     _place = place_field.value
     _settings = EvaluationSettings(num_episodes=episodes_field.value, num_envs=environments_field.value)
@@ -257,7 +257,7 @@ def _(all_views, analysis_field, counts_field, episode_field, event_field, part_
 def _(analysis_field, cache, data):
     pictures, missions, picture_note = {}, {}, ""
     try:
-        from pipeline.scenes import render_examples
+        from film.scenes import render_examples
     except ImportError as error:
         picture_note = f"Levels are drawn from their description; pictures need `pip install minigrid` ({error})."
     else:
@@ -273,7 +273,7 @@ def _(all_views, cache, episode_field, tabs):
     player, player_note = None, ""
     if all_views or tabs.value == "Episode":
         try:
-            from pipeline.scenes import SCENE_ERRORS, EpisodePlayer
+            from film.scenes import SCENE_ERRORS, EpisodePlayer
         except ImportError as error:
             player_note = f"The grid cannot be shown without minigrid: `pip install minigrid` ({error})."
         else:

@@ -51,6 +51,6 @@ class GRUPolicy(nn.Module):
 
 
 if __name__ == "__main__":
-    from pipeline.runs import main  # here, because the pipeline builds GRUPolicy from this file
+    from pipeline.training.command import main  # here, because the pipeline builds GRUPolicy from this file
 
     sys.exit(main("Train the GRU baseline on BabyAI. Flags win over the YAML file, that over defaults.", policy="gru"))

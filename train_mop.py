@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.runs import main
+from pipeline.training.command import main
 
 DESCRIPTION = (
     "Train a Mixture-of-Pathways policy on BabyAI. Flags win over the YAML file, that over defaults. With --seeds and "

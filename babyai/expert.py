@@ -8,7 +8,8 @@
 
 The bot is minigrid's `BabyAIBot`. A subclass replaces what it spends its time on with equal but faster parts: its
 memory of seen cells shares the simulator's visibility, one breadth-first search per state serves all its queries, and
-its subgoals read the state from a snapshot. tests/test_world.py compares every suggestion with the untouched bot.
+its subgoals read the state from a snapshot. tests/babyai/test_world.py compares every suggestion with the untouched
+bot.
 """
 
 from collections.abc import Callable

@@ -7,8 +7,8 @@
 The generator is minigrid's own `gen_mission` of each level class. Around it a subclass, made once per level class,
 replaces the parts that cost time without changing the result: the empty room grid (walls are one shared object), the
 random draws (numpy's bounded integers computed from the raw stream, checked against numpy at import), rejection without
-printing, and the observation that minigrid computes on every reset and step. tests/test_world.py compares the outcome
-with an untouched minigrid for every registered task.
+printing, and the observation that minigrid computes on every reset and step. tests/babyai/test_world.py compares the
+outcome with an untouched minigrid for every registered task.
 """
 
 import argparse

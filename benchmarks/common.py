@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pipeline.files import replace_atomically
+from pipeline.command.files import replace_atomically
 
 
 def parse_positive(kind: type) -> Callable[[str], float]:

@@ -46,14 +46,14 @@ from benchmarks.common import (
     write_results,
 )
 from benchmarks.training import EXPERT, TRAINED, UNTRAINED
-from pipeline.cache import read_cache, write_cache
-from pipeline.checkpoint_evaluation import Checkpoint, load_checkpoint
 from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, build_policy, build_projection
+from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.devices import resolve_device
-from pipeline.evaluation import Evaluation, _Team, evaluate_task, evaluate_task_many
-from pipeline.records import EpisodeTable, RoutingTable
-from pipeline.rollout import MissionVectors
+from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
+from pipeline.evaluation.play import Evaluation, _Team, evaluate_task, evaluate_task_many
+from pipeline.records.cache import read_cache, write_cache
+from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.training.rollout import MissionVectors
 
 EPISODES = 1000
 ROOT = Path(__file__).parents[1]

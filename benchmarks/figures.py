@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_table, parse_positive, write_results
-from pipeline.cache import Cache, CacheError, cache_path, read_cache, write_cache
-from pipeline.cache_copy import COPY_NAME
-from pipeline.records import EpisodeTable, RoutingTable
+from pipeline.records.cache import Cache, CacheError, cache_path, read_cache, write_cache
+from pipeline.records.copy import COPY_NAME
+from pipeline.records.metrics import EpisodeTable, RoutingTable
 from plotting.aggregate import aggregate_routing_by_position, get_available_analyses, group_routing_data
 from plotting.browsing import find_examples
 from plotting.data import as_routing_data
@@ -80,7 +80,7 @@ def open_notebook(cache_dir: Path) -> None:
 
 def regroup(cache: Cache, name: str) -> None:
     """Do what changing the grouping does: groups, a picture of an example level of each, the figure as PNG."""
-    from pipeline.scenes import render_examples
+    from film.scenes import render_examples
 
     data = as_routing_data(cache)
     group_routing_data(data, name)

@@ -27,8 +27,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-import pipeline.imitation
-import pipeline.replica_batch
+import pipeline.training.batch
+import pipeline.training.imitation
 from babyai.observations import encode_observations
 from babyai.steps import VectorStep
 from benchmarks.common import (
@@ -42,12 +42,12 @@ from benchmarks.common import (
 from benchmarks.timers import PARTS, TimeSplit
 from mixture_of_experts import MixtureOfExpertsPolicy, reset_hidden_on_done
 from pipeline.checkpoints import build_policy
-from pipeline.compiled_engine import CompiledEngine
+from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.devices import resolve_device
-from pipeline.imitation import ImitationTrainer, ReplicaTrainer
-from pipeline.losses import compute_losses
-from pipeline.torch_engine import TorchEngine
+from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.torch_engine import TorchEngine
+from pipeline.training.imitation import ImitationTrainer, ReplicaTrainer
+from pipeline.training.losses import compute_losses
 
 EPISODE_LENGTH = 20  # mean
 SHOWN = 67  # made-up steps, shown in turns
@@ -87,7 +87,7 @@ class StandIn:
 @contextmanager
 def costless_environments() -> Iterator[None]:
     """Within the block trainers get `StandIn` for an environment."""
-    with mock.patch.object(pipeline.replica_batch, "VectorEnv", StandIn):
+    with mock.patch.object(pipeline.training.batch, "VectorEnv", StandIn):
         yield
 
 
@@ -107,12 +107,12 @@ def build_trainer(
         )
         for replica in range(replicas)
     ]
-    build = pipeline.replica_batch.ReplicaBatch
+    build = pipeline.training.batch.ReplicaBatch
 
     def with_engine(*values: Any, **options: Any) -> Any:
         return build(*values, engine=engine, **options)
 
-    with costless_environments(), mock.patch.object(pipeline.imitation, "ReplicaBatch", with_engine):
+    with costless_environments(), mock.patch.object(pipeline.training.imitation, "ReplicaBatch", with_engine):
         return ReplicaTrainer(configs, announce=lambda line: None)
 
 

@@ -30,7 +30,7 @@ from benchmarks.common import (
     write_results,
 )
 from pipeline.config import TrainConfig
-from pipeline.imitation import ReplicaTrainer
+from pipeline.training.imitation import ReplicaTrainer
 
 ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 RL_MOP_HOURS = 200.0

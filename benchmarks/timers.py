@@ -22,11 +22,11 @@ import torch
 
 from babyai.compiled.core import CompiledCore
 from babyai.vector_env import VectorEnv
-from pipeline.compiled_engine import CompiledEngine
-from pipeline.imitation import ReplicaTrainer
-from pipeline.replicas import ReplicaWeights
-from pipeline.rollout import Rollout
-from pipeline.torch_engine import TorchEngine
+from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.torch_engine import TorchEngine
+from pipeline.engine.weights import ReplicaWeights
+from pipeline.training.imitation import ReplicaTrainer
+from pipeline.training.rollout import Rollout
 
 PARTS = ("levels", "world", "rest", "observing", "acting", "choosing", "loss", "backward", "optimiser")
 """levels: generating them, with the expert's plans; world: stepping, verifying, and the expert's labels; rest: the

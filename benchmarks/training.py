@@ -37,9 +37,9 @@ from benchmarks.common import (
 from benchmarks.timers import PARTS, TimeSplit
 from benchmarks.yardstick import EnvironmentRates, compare_environments
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
+from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.devices import resolve_device
-from pipeline.imitation import ImitationTrainer
+from pipeline.training.imitation import ImitationTrainer
 
 FROZEN_LR = 1e-12  # Adam's steps then vanish in float32: the weights stay as they are, the work is the same
 

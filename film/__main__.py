@@ -1,8 +1,8 @@
 """Film an episode as GIF or MP4: the level as it is played, and beside it what the router does.
 
-    python -m pipeline.film --checkpoint checkpoints/.../checkpoint_final.pt --output film.gif
-    python -m pipeline.film --cache evaluation_cache/.../routing_data.json --episode 7 --output film.mp4
-    python -m pipeline.film --task_id UnlockPickup --level_seed 3 --output bot.gif
+    python -m film --checkpoint checkpoints/.../checkpoint_final.pt --output film.gif
+    python -m film --cache evaluation_cache/.../routing_data.json --episode 7 --output film.mp4
+    python -m film --task_id UnlockPickup --level_seed 3 --output bot.gif
 
 With --checkpoint the policy plays; with --cache an episode is shown that was played before, a typical success unless
 you name one; with neither the bot plays. GIF files are read everywhere, MP4 files are smaller (pip install
@@ -21,13 +21,13 @@ from tqdm import tqdm
 from babyai.expert import ExpertError
 from babyai.levels import LevelError, UnknownTaskError
 from babyai.render import ReplayError, render_level, replay_frames
-from pipeline.cache import Cache, CacheError, read_cache
-from pipeline.cli import parse_command
+from film.episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
+from film.files import check_format, write_film
+from film.frames import FilmCanvas
+from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError
-from pipeline.film_episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
-from pipeline.film_files import check_format, write_film
-from pipeline.film_frames import FilmCanvas
-from pipeline.records import SUCCESS, choose_episode
+from pipeline.records.cache import Cache, CacheError, read_cache
+from pipeline.records.metrics import SUCCESS, choose_episode
 
 GRID_INCHES = 4.0
 MAX_AUTO_TILE = 48
@@ -80,7 +80,7 @@ def make_film(
     """Write an episode as a film of T + 1 steps, atomically; the last one stays for a while.
 
     Args:
-        film: From `pipeline.film_episodes`.
+        film: From `film.episodes`.
         output: A path that ends in .gif or .mp4.
         fps: Steps per second.
         tile_size: Pixels along each side of a cell; None for what fits.

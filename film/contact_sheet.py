@@ -1,7 +1,7 @@
 """Draw a contact sheet of a task's levels: many small pictures, with seed and mission under each.
 
-python -m pipeline.contact_sheet --task_id GoToObjMazeS4R2 --num_levels 12 --output sheet.png
-python -m pipeline.contact_sheet --task_id UnlockPickup --evaluated --output sheet.pdf
+python -m film.contact_sheet --task_id GoToObjMazeS4R2 --num_levels 12 --output sheet.png
+python -m film.contact_sheet --task_id UnlockPickup --evaluated --output sheet.pdf
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from babyai.level_seeds import EVALUATION_SEED, evaluation_seeds
 from babyai.levels import LevelError, UnknownTaskError, resolve_task_id
 from babyai.render import level_mission, render_level
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError
 from plotting.style import figure_style, save_figure
 

@@ -3,7 +3,7 @@
     film = film_cached(read_cache(path), episode=7)
     film = film_bot("UnlockPickup", level_seed=3)
 
-`pipeline.film.make_film` writes them. Only `film_checkpoint` needs torch.
+`film.__main__.make_film` writes them. Only `film_checkpoint` needs torch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
 from babyai.level_seeds import EVALUATION_SEED, SeedList, evaluation_seeds
 from babyai.levels import resolve_task_id
 from babyai.render import replay
-from pipeline.cache import Cache
-from pipeline.records import OUTCOME_NAMES, EpisodeTable, RoutingTable
+from pipeline.records.cache import Cache
+from pipeline.records.metrics import OUTCOME_NAMES, EpisodeTable, RoutingTable
 from plotting.style import ACTION_NAMES, DIRECTION_NAMES
 
 
@@ -80,13 +80,13 @@ def film_checkpoint(
         task_id: Another task than the one it was trained on.
         level_seed: The level; None for the first that is evaluated.
         max_steps: Step limit; None takes what the checkpoint was trained with.
-        lang_encoder: See `pipeline.checkpoint_evaluation.load_checkpoint`.
+        lang_encoder: See `pipeline.evaluation.checkpoint.load_checkpoint`.
 
     Raises:
         FilmError: If the checkpoint cannot be used, or the expert cannot solve the level, which evaluation leaves out.
     """
-    from pipeline.checkpoint_evaluation import EVALUATION_ERRORS, load_checkpoint
-    from pipeline.evaluation import evaluate
+    from pipeline.evaluation.checkpoint import EVALUATION_ERRORS, load_checkpoint
+    from pipeline.evaluation.play import evaluate
 
     seed = evaluation_seeds(EVALUATION_SEED, 1)[0] if level_seed is None else level_seed
     try:

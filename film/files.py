@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline.command.files import replace_atomically
 from pipeline.config import ConfigError
-from pipeline.files import replace_atomically
 
 FORMATS = (".gif", ".mp4")
 HOLD_SECONDS = 1.5  # how long the last frame stays

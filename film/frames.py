@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pipeline.film_episodes import FilmEpisode
+from film.episodes import FilmEpisode
 from plotting.style import (
     ACTION_NAMES,
     CATEGORY_COLORS,

@@ -13,7 +13,7 @@ import numpy as np
 
 from babyai.levels import LevelError
 from babyai.render import render_level, replay_frames
-from pipeline.cache import Cache
+from pipeline.records.cache import Cache
 from plotting.browsing import Example
 
 SCENE_ERRORS = (LevelError, ValueError)  # FilmError is a ValueError
@@ -63,9 +63,9 @@ class EpisodePlayer:
             Exception: One of `SCENE_ERRORS`.
         """
         # Only here: a notebook opens sooner without what films need
-        from pipeline.film import choose_tile_size
-        from pipeline.film_episodes import film_cached
-        from pipeline.film_frames import FilmCanvas
+        from film.__main__ import choose_tile_size
+        from film.episodes import film_cached
+        from film.frames import FilmCanvas
 
         film = film_cached(cache, episode)
         tile_size = choose_tile_size(film.task_id, film.level_seed, _DPI)

@@ -22,8 +22,8 @@ import torch
 from more.config import ModelConfig
 from more.model import MoreModel
 from more.tokens import Tokenizer
+from pipeline.command.files import replace_atomically
 from pipeline.config import ConfigError
-from pipeline.files import replace_atomically
 
 SCHEMA_VERSION = 1
 FINAL_NAME = "final_model.pth"

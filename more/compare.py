@@ -26,11 +26,11 @@ from more.processes import Children, do_apart
 from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
 from more.runs import USER_ERRORS, run_training
 from more.settings import TrainingConfig
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
+from pipeline.command.devices import resolve_device
+from pipeline.command.files import replace_atomically
+from pipeline.command.folders import check_file, check_folder, explain_os_error
 from pipeline.config import ConfigError
-from pipeline.devices import resolve_device
-from pipeline.files import replace_atomically
-from pipeline.folders import check_file, check_folder, explain_os_error
 from plotting.statistics import mean_interval
 
 

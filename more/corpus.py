@@ -21,7 +21,7 @@ import numpy as np
 from more.babi import DataError
 from more.data import Source
 from more.tokens import Tokenizer, train_tokenizer
-from pipeline.files import replace_atomically
+from pipeline.command.files import replace_atomically
 
 FORMAT = 1
 

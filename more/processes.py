@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from pipeline.interruption import Interruption
+from pipeline.command.interruption import Interruption
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -20,10 +20,10 @@ from more.config import ModelType
 from more.evaluation import Answer, ask, summarise_answers
 from more.report import USER_ERRORS, open_checkpoint, reopen_source
 from more.sankey import TokenRoutes, render_page
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
+from pipeline.command.files import replace_atomically
+from pipeline.command.folders import check_file, explain_os_error
 from pipeline.config import ConfigError
-from pipeline.files import replace_atomically
-from pipeline.folders import check_file, explain_os_error
 
 COLUMNS = (
     "context",

@@ -22,11 +22,11 @@ from more.data import Source, open_source, settings_from_description
 from more.evaluation import build_question_sets, measure_perplexity, measure_questions
 from more.generation import generate
 from more.model import count_parameters
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
+from pipeline.command.devices import resolve_device
+from pipeline.command.files import replace_atomically
+from pipeline.command.folders import check_file, explain_os_error
 from pipeline.config import ConfigError
-from pipeline.devices import resolve_device
-from pipeline.files import replace_atomically
-from pipeline.folders import check_file, explain_os_error
 
 USER_ERRORS = (ConfigError, DataError, CheckpointError)
 MOST_NUMBERS = 1000

@@ -18,11 +18,11 @@ from more.checkpoints import FINAL_NAME, CheckpointError, list_numbered, numbere
 from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer, TrainingError
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
+from pipeline.command.files import replace_atomically
+from pipeline.command.folders import check_folder, explain_os_error, hold_folder
+from pipeline.command.interruption import Interruption
 from pipeline.config import ConfigError
-from pipeline.files import replace_atomically
-from pipeline.folders import check_folder, explain_os_error, hold_folder
-from pipeline.interruption import Interruption
 from pipeline.tracking import METRICS_FILE, Tracker, TrackingError, import_wandb
 
 SWITCHES = {

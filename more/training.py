@@ -25,8 +25,8 @@ from more.data import Source, open_source
 from more.model import compute_routing_terms, routing_losses
 from more.monitoring import RouterFigures, RouterSums
 from more.settings import TrainingConfig
+from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.config import ConfigError
-from pipeline.devices import derive_seed, resolve_device
 
 METRICS: dict[str, str] = {
     "tokens": "targets learned from so far",

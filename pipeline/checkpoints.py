@@ -31,9 +31,9 @@ import torch
 from torch import Tensor, nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy
+from pipeline.command.devices import derive_seed
+from pipeline.command.files import replace_atomically
 from pipeline.config import TrainConfig
-from pipeline.devices import derive_seed
-from pipeline.files import replace_atomically
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 
 SCHEMA_VERSION = 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.files import replace_atomically
+from pipeline.command.files import replace_atomically
 
 METRICS: dict[str, str] = {
     "env_steps": "environment steps trained on so far, all environments together",

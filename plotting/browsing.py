@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pipeline.cache import Cache, CacheError, cache_path, read_cache
-from pipeline.results import ResultsError, read_results
+from pipeline.records.cache import Cache, CacheError, cache_path, read_cache
+from pipeline.records.results import ResultsError, read_results
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import (
     compute_lpc_scale,

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from pipeline.cache import FILE_NAME, CacheError, CacheLocation, cache_path, find_caches, read_cache
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError
-from pipeline.results import ResultsError, read_results
+from pipeline.records.cache import FILE_NAME, CacheError, CacheLocation, cache_path, find_caches, read_cache
+from pipeline.records.results import ResultsError, read_results
 from plotting.browsing import choose_places, label_place, plot_path, plot_task_heatmaps
 from plotting.cells import MIN_VISITS
 from plotting.data import RoutingData, as_routing_data

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache import Cache
-from pipeline.cache_steps import StepReader
-from pipeline.records import (
+from pipeline.records.cache import Cache
+from pipeline.records.metrics import (
     EPISODE_COLUMNS,
     OUTCOME_NAMES,
     STEP_COLUMNS,
@@ -27,6 +26,7 @@ from pipeline.records import (
     choose_episode,
     iter_records,
 )
+from pipeline.records.steps import StepReader
 
 _EPISODE_KEYS = ("t_pick", "t_unlocked", "t_drop")
 _OUTCOME_CODES = {name: code for code, name in OUTCOME_NAMES.items()}
@@ -188,7 +188,7 @@ class RoutingData:
 
     @property
     def typical_episode(self) -> int:
-        """The row of an episode that stands for others, see `pipeline.records.choose_episode`.
+        """The row of an episode that stands for others, see `pipeline.records.metrics.choose_episode`.
 
         Raises:
             ValueError: If there are no steps.
@@ -238,7 +238,7 @@ class RoutingData:
         return self.filter(filter_fn)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield each step as a dict, see `pipeline.records.iter_records`."""
+        """Yield each step as a dict, see `pipeline.records.metrics.iter_records`."""
         return iter_records(self.routing, self.episodes)
 
     def _layer(self, name: str) -> int:

@@ -23,7 +23,7 @@ from matplotlib import font_manager
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from pipeline.files import replace_atomically
+from pipeline.command.files import replace_atomically
 
 _EXPERT_ENDS = (
     ("blue", "#BDD1FD", "#0B4FD1"),

@@ -44,7 +44,7 @@ class ViewOptions:
     """What views can be told.
 
     Attributes:
-        episode: To follow in time; None: a typical one, see `pipeline.records.choose_episode`.
+        episode: To follow in time; None: a typical one, see `pipeline.records.metrics.choose_episode`.
         event: To align episodes on; None: every event that happens, a figure each.
         before: Steps shown before the event.
         after: Steps shown after it.

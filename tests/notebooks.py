@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cache import cache_path, write_cache
-from pipeline.records import compute_metrics
-from pipeline.results import append_result
+from pipeline.records.cache import cache_path, write_cache
+from pipeline.records.metrics import compute_metrics
+from pipeline.records.results import append_result
 from tests.tables import build_context, random_tables
 
 TASKS = ("BabyAI-GoToObj-v0", "BabyAI-Unlock-v0")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records import STEP_COLUMNS, EpisodeTable, RoutingTable
+from pipeline.records.metrics import STEP_COLUMNS, EpisodeTable, RoutingTable
 
 SIZES = [[0, 16, 32], [0, 8]]
 NAMES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("babyai", "pipeline", "more", "plotting", "benchmarks")
+PACKAGES = ("babyai", "pipeline", "film", "more", "plotting", "benchmarks")
 FILES = sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))])
 PATHS = [path.relative_to(ROOT).as_posix() for path in FILES]
 SCRIPTS = {"train", "train_mop", "eval_mop", "batch_eval", "routing_viz", "cross_task_viz"}
@@ -94,12 +94,12 @@ def test_imports_are_absolute_and_explicit(path):
         ("train_mop.py", {"pipeline"}),
         ("train.py", {"torch", "pipeline"}),
         ("pipeline/config.py", {"yaml"}),
-        ("pipeline/cli.py", {"yaml", "jsonargparse", "pipeline"}),
-        ("pipeline/files.py", set()),
-        ("pipeline/tables.py", {"numpy"}),
-        ("pipeline/records.py", {"numpy", "pipeline"}),
-        ("pipeline/losses.py", {"torch", "mixture_of_experts"}),
-        ("pipeline/packed.py", {"torch", "mixture_of_experts", "stateful_mop", "pipeline"}),
+        ("pipeline/command/cli.py", {"yaml", "jsonargparse", "pipeline"}),
+        ("pipeline/command/files.py", set()),
+        ("pipeline/records/tables.py", {"numpy"}),
+        ("pipeline/records/metrics.py", {"numpy", "pipeline"}),
+        ("pipeline/training/losses.py", {"torch", "mixture_of_experts"}),
+        ("pipeline/engine/packed.py", {"torch", "mixture_of_experts", "stateful_mop", "pipeline"}),
         ("babyai/observations.py", {"numpy"}),
         ("babyai/levels.py", {"numpy", "minigrid", "gymnasium"}),
         ("babyai/facts.py", {"numpy"}),
@@ -149,7 +149,7 @@ def test_language_models_share_the_router_and_the_tools_of_a_command(path):
     """And the two formulas of intervals; nothing of policies, worlds or their caches."""
     allowed = BESIDE_MORE | {"mixture_of_experts"}
     if path == "more/evaluation.py":
-        allowed |= {"pipeline.records"}  # wilson_interval
+        allowed |= {"pipeline.records.metrics"}  # wilson_interval
     if path == "more/compare.py":
         allowed |= {"plotting.statistics"}  # mean_interval
     inner = {name for name in imports_of(path) if name.partition(".")[0] in PROJECT}
@@ -223,7 +223,7 @@ def test_modules_import_each_other_in_one_direction():
             parts = name.split(".")
             found |= {".".join(parts[: i + 1]) for i in range(len(parts))} & names
         graph[module_name(path)] = found - {module_name(path)}
-    assert graph["pipeline.packed"] >= {"mixture_of_experts", "stateful_mop"}  # edges are seen
+    assert graph["pipeline.engine.packed"] >= {"mixture_of_experts", "stateful_mop"}  # edges are seen
     tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
@@ -268,8 +268,11 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
 
 def test_what_needs_no_torch_loads_none():
     """Counts what is imported on the way too, which reading single files does not."""
-    assert run_python(LIGHT, "pipeline.config", "pipeline.records", "pipeline.files", "pipeline.tracking") == ""
+    assert (
+        run_python(LIGHT, "pipeline.config", "pipeline.records.metrics", "pipeline.command.files", "pipeline.tracking")
+        == ""
+    )
     assert run_python(LIGHT, "babyai.vector_env", "babyai.observations", "babyai.level_seeds") == "minigrid"
-    assert run_python(LIGHT, "pipeline.film", "pipeline.contact_sheet") == "minigrid"
+    assert run_python(LIGHT, "film.__main__", "film.contact_sheet") == "minigrid"
     assert run_python(LIGHT, "mixture_of_experts", "stateful_mop", "train") == "torch"
-    assert "transformers" not in run_python(LIGHT, "pipeline.runs")
+    assert "transformers" not in run_python(LIGHT, "pipeline.training.command")

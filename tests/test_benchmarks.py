@@ -19,7 +19,7 @@ from benchmarks.training import Throughput
 from benchmarks.world import LevelTimes, WorldRates
 from benchmarks.yardstick import EnvironmentRates
 from pipeline.config import TrainConfig
-from pipeline.imitation import ImitationTrainer
+from pipeline.training.imitation import ImitationTrainer
 
 ROOT = Path(__file__).parents[1]
 

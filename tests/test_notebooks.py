@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cache import cache_path
+from pipeline.records.cache import cache_path
 from plotting.browsing import (
     choose_places,
     find_examples,

@@ -12,10 +12,10 @@ import pytest
 from more.runs import SWITCHES as MORE_SWITCHES
 from more.runs import expand_switches
 from more.settings import TrainingConfig
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
 from pipeline.config import TrainConfig
-from pipeline.runs import SWITCHES
-from pipeline.sweep_options import OPTIONS, parse_sweep
+from pipeline.training.command import SWITCHES
+from pipeline.training.options import OPTIONS, parse_sweep
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -22,7 +22,7 @@ from babyai.visibility import VIEW
 PAD = VIEW - 1
 
 # ------------------------------------------------------------------------------------------------------------ bounds
-# tests/test_compiled_levels.py holds every registered task against them.
+# tests/babyai/test_compiled_levels.py holds every registered task against them.
 
 MAX_THINGS = 63
 """Things of one level. The fullest registered task (Unlock) has fewer than 50."""

@@ -5,8 +5,8 @@
     observe(world, row, view)                   # uint8 (7, 7, 3), as minigrid's obs["image"]
 
 The rules are minigrid 3.2's, including those that surprise (docs/LOG.md): an instruction's places are those of the last
-drop action, not of now, and "put next" is only checked by a drop. tests/test_compiled_play.py plays every registered
-task in lock-step with minigrid.
+drop action, not of now, and "put next" is only checked by a drop. tests/babyai/test_compiled_play.py plays every
+registered task in lock-step with minigrid.
 """
 
 import numpy as np

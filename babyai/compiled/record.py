@@ -6,7 +6,7 @@
     event, thing_code = find_event(world, row, *before)
     find_nearest(world, row, memory)                           # memory.moves, memory.cells
 
-The results are those of `babyai.recorder`, which says it in Python; tests/test_compiled_core.py compares them.
+The results are those of `babyai.recorder`, which says it in Python; tests/babyai/test_compiled_core.py compares them.
 """
 
 from typing import NamedTuple

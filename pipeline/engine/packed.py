@@ -13,8 +13,8 @@ over it, and a replica's numbers do not depend on which others are there.
     hidden = packed.init_hidden(num_envs)                          # (R, N, H) for each layer
     out = packed.sequence(obs, mission, hidden, episode_start)     # (R, T, N, ...) inputs, (R, T, N, actions) logits
 
-Gradients arrive in the modules. Agreement with the plain form, outputs and gradients: `tests/test_packed.py`. Training
-packs its weights by itself, in place (`pipeline/replicas.py`).
+Gradients arrive in the modules. Agreement with the plain form, outputs and gradients:
+`tests/pipeline/engine/test_packed.py`. Training packs its weights by itself, in place (`pipeline/engine/weights.py`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy, MoELayer
-from pipeline.packed_policy import Gates, Linear, Mixture, Norm, PackedLayer, PackedPolicy
-from pipeline.recurrence import Cell
+from pipeline.engine.packed_policy import Gates, Linear, Mixture, Norm, PackedLayer, PackedPolicy
+from pipeline.engine.recurrence import Cell
 from stateful_mop import StatefulMoPPolicy
 
 

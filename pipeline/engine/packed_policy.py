@@ -1,4 +1,4 @@
-"""A policy in packed form: what a layer computes, in a few calls, for R replicas at once; see `pipeline/packed.py`."""
+"""A policy in packed form: what a layer computes, in a few calls, for R replicas at once; see `packed.py` beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mixture_of_experts import ExpertDropout
-from pipeline.recurrence import Cell, Tape, recur, step_cell
+from pipeline.engine.recurrence import Cell, Tape, recur, step_cell
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Acting and gradients of R replicas with torch, on any device (`pipeline/compiled_engine.py`: the same, compiled)."""
+"""Acting and gradients of R replicas with torch, on any device (`compiled/engine.py`: the same, compiled)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixture_of_experts import ExpertDropout
-from pipeline.packed import arrange
-from pipeline.packed_policy import Mix, PackedLayer
-from pipeline.replicas import ReplicaWeights
+from pipeline.engine.packed import arrange
+from pipeline.engine.packed_policy import Mix, PackedLayer
+from pipeline.engine.weights import ReplicaWeights
 
 
 class TorchEngine:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.packed import arrange
+from pipeline.engine.packed import arrange
 
 _ALIGN = 16  # floats: rows begin at a cache line, and vector instructions see each replica alike
 

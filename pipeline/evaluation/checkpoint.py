@@ -16,11 +16,11 @@ from babyai.level_seeds import EVALUATION_SEED
 from babyai.levels import UnknownTaskError
 from babyai.missions import MissionEncoder, MissionEncoderError, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
-from pipeline.cache import CacheError, write_cache
 from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, LoadedPolicy, load_policy
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.evaluation import Evaluation, evaluate_task_many
-from pipeline.results import ResultsError
+from pipeline.evaluation.play import Evaluation, evaluate_task_many
+from pipeline.records.cache import CacheError, write_cache
+from pipeline.records.results import ResultsError
 
 EVALUATION_ERRORS = (
     CheckpointError,
@@ -152,7 +152,7 @@ def evaluate_checkpoint(
     record: bool,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
-    """Play the evaluation levels of a task with a checkpoint; see `pipeline.evaluation.evaluate_many`."""
+    """Play the evaluation levels of a task with a checkpoint; see `pipeline.evaluation.play.evaluate_many`."""
     return evaluate_checkpoints([checkpoint], task_id, settings, record=record, progress=progress)[0]
 
 

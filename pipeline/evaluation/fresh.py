@@ -10,17 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from babyai.levels import resolve_task_id
-from pipeline.cache import Cache, write_cache
-from pipeline.checkpoint_evaluation import (
+from pipeline.checkpoints import FoundCheckpoint
+from pipeline.command.devices import resolve_device
+from pipeline.evaluation.checkpoint import (
     EvaluationSettings,
     build_header,
     build_row,
     evaluate_checkpoint,
     load_checkpoint,
 )
-from pipeline.checkpoints import FoundCheckpoint
-from pipeline.devices import resolve_device
-from pipeline.results import append_result
+from pipeline.records.cache import Cache, write_cache
+from pipeline.records.results import append_result
 
 
 def evaluate_fresh(
@@ -34,7 +34,7 @@ def evaluate_fresh(
         progress: Called with the number of episodes that ended since the last call.
 
     Raises:
-        Exception: One of `pipeline.checkpoint_evaluation.EVALUATION_ERRORS`.
+        Exception: One of `pipeline.evaluation.checkpoint.EVALUATION_ERRORS`.
     """
     task_id = resolve_task_id(found.task_id)
     checkpoint = load_checkpoint(found.path, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)

@@ -1,7 +1,7 @@
 """Evaluating all checkpoints of a folder: which they are, and what of it is done.
 
 A checkpoint is done when the results hold a row with the digest of its weights and the same evaluation settings (at
-least as many episodes), and its cache is there. `pipeline/batch_work.py` does the rest.
+least as many episodes), and its cache is there. `pipeline/evaluation/work.py` does the rest.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from babyai.levels import resolve_task_id
-from pipeline.cache import CacheError, cache_path, find_caches, read_header
-from pipeline.checkpoint_evaluation import EvaluationSettings, build_row, name_of
 from pipeline.checkpoints import CheckpointError, FoundCheckpoint, find_checkpoints, read_checkpoint
-from pipeline.results import ResultsError, append_result, find_done, read_results
+from pipeline.evaluation.checkpoint import EvaluationSettings, build_row, name_of
+from pipeline.records.cache import CacheError, cache_path, find_caches, read_header
+from pipeline.records.results import ResultsError, append_result, find_done, read_results
 
 TOGETHER = 16
 """Checkpoints evaluated at once where nothing else is asked for."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
 from babyai.vector_env import EpisodeEnd, VectorStep
-from pipeline.records import EpisodeTable, RoutingTable
+from pipeline.records.metrics import EpisodeTable, RoutingTable
 
 
 class Decision(NamedTuple):

@@ -21,8 +21,10 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from babyai.levels import resolve_task_id
-from pipeline.batch import BatchPlan, find_row
-from pipeline.checkpoint_evaluation import (
+from pipeline.checkpoints import FoundCheckpoint
+from pipeline.command.devices import resolve_device
+from pipeline.command.interruption import deaf_to_ctrl_c
+from pipeline.evaluation.checkpoint import (
     EVALUATION_ERRORS,
     Checkpoint,
     build_header,
@@ -32,11 +34,9 @@ from pipeline.checkpoint_evaluation import (
     step_limit,
     write_evaluation,
 )
-from pipeline.checkpoints import FoundCheckpoint
-from pipeline.devices import resolve_device
-from pipeline.evaluation import Evaluation
-from pipeline.interruption import deaf_to_ctrl_c
-from pipeline.results import append_result
+from pipeline.evaluation.play import Evaluation
+from pipeline.evaluation.select import BatchPlan, find_row
+from pipeline.records.results import append_result
 
 Report = tuple[str, FoundCheckpoint | None, Any]
 """(kind, checkpoint, content). Kinds: tick (episodes ended), done and already (the row), failed (why), claimed (another

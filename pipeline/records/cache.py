@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
-from pipeline.cache_copy import MIN_BYTES, read_copy, write_copy
-from pipeline.cache_episodes import format_episodes
-from pipeline.cache_forms import SCHEMA_VERSION, Parsed, check_header, parse
-from pipeline.cache_steps import CODE_NAMES, dump, format_steps
-from pipeline.files import replace_atomically
-from pipeline.records import EpisodeTable, RoutingTable, iter_records
+from pipeline.command.files import replace_atomically
+from pipeline.records.copy import MIN_BYTES, read_copy, write_copy
+from pipeline.records.episodes import format_episodes
+from pipeline.records.forms import SCHEMA_VERSION, Parsed, check_header, parse
+from pipeline.records.metrics import EpisodeTable, RoutingTable, iter_records
+from pipeline.records.steps import CODE_NAMES, dump, format_steps
 
 FILE_NAME = "routing_data.json"
 

@@ -1,4 +1,4 @@
-"""The columns of a large `routing_data.json` beside it in binary, so that it is parsed once. `pipeline.cache` uses it.
+"""The columns of a large `routing_data.json` beside it in binary, so that it is parsed once.
 
 Parsing 100,000 steps takes a second, loading their columns a tenth. The JSON stays the source of truth: a copy counts
 only if it names the digest of the JSON that lies beside it and of the program that parsed it. Any other, be it stale,
@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline import cache_episodes, cache_forms, cache_steps, tables
-from pipeline.cache_forms import Parsed, check_header
-from pipeline.files import replace_atomically
-from pipeline.records import EPISODE_COLUMNS, STEP_COLUMNS, EpisodeTable, RoutingTable
+from pipeline.command.files import replace_atomically
+from pipeline.records import episodes as cache_episodes
+from pipeline.records import forms as cache_forms
+from pipeline.records import steps as cache_steps
+from pipeline.records import tables
+from pipeline.records.forms import Parsed, check_header
+from pipeline.records.metrics import EPISODE_COLUMNS, STEP_COLUMNS, EpisodeTable, RoutingTable
 
 COPY_NAME = ".routing_data.npz"
 MIN_BYTES = 1 << 23

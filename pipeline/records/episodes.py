@@ -1,4 +1,4 @@
-"""Episodes as lines of JSON, and back. `pipeline.cache` is what others use.
+"""Episodes as lines of JSON, and back. `pipeline.records.cache` is what others use.
 
 An entry of `episodes` holds the fields of `EpisodeTable` and, beside them, those of the level's `env_context`.
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache_steps import FIRST_EVENTS, dump
-from pipeline.records import EPISODE_COLUMNS, OUTCOME_NAMES, EpisodeTable
+from pipeline.records.metrics import EPISODE_COLUMNS, OUTCOME_NAMES, EpisodeTable
+from pipeline.records.steps import FIRST_EVENTS, dump
 
 FIELDS = ("level_seed", "mission", *(name for name in EPISODE_COLUMNS if name != "level_seed"))
 """Keys of an entry that are not of its `env_context`."""

@@ -1,4 +1,4 @@
-"""The forms that a `routing_data.json` may have, as tables. `pipeline.cache` is what others use.
+"""The forms that a `routing_data.json` may have, as tables. `pipeline.records.cache` is what others use.
 
 Today's form has a `schema_version` and an entry in `episodes` for every episode played. Before it `episodes` held every
 distinct layout once; and before that each step carried its own `env_context`. From those two it is not known how many
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache_episodes import FIELDS, parse_episodes
-from pipeline.cache_steps import CODE_NAMES, StepReader, dump
-from pipeline.records import EPISODE_COLUMNS, STEP_COLUMNS, EpisodeTable, RoutingTable
+from pipeline.records.episodes import FIELDS, parse_episodes
+from pipeline.records.metrics import EPISODE_COLUMNS, STEP_COLUMNS, EpisodeTable, RoutingTable
+from pipeline.records.steps import CODE_NAMES, StepReader, dump
 
 SCHEMA_VERSION = 1
 

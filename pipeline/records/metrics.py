@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.tables import (
+from pipeline.records.tables import (
     EPISODE_COLUMNS,
     FAILURE,
     OUTCOME_NAMES,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from pipeline.files import replace_atomically
+from pipeline.command.files import replace_atomically
 
 _FLOATS = frozenset(
     "success_rate path_ratio mean_lpc lr lpc_alpha lpc_eps lpc_exponent success_low success_high path_ratio_median "

@@ -1,4 +1,4 @@
-"""Time steps as lines of JSON, and back: the `routing_data` of a cache. `pipeline.cache` is what others use.
+"""Time steps as lines of JSON, and back: the `routing_data` of a cache. `pipeline.records.cache` is what others use.
 
 Both directions go column by column and in blocks of rows: 100,000 steps as Python dicts would take 300 MB.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records import PLACES, STEP_COLUMNS, EpisodeTable, RoutingTable, step_columns
+from pipeline.records.metrics import PLACES, STEP_COLUMNS, EpisodeTable, RoutingTable, step_columns
 
 DIGITS = 6
 """Significant digits of weights, logits, LPC, entropy and straight distances in the file."""

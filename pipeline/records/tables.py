@@ -1,6 +1,6 @@
 """The two tables that evaluation hands on: one row per time step, one row per episode. Numpy columns, checked.
 
-Whoever uses them imports them from `pipeline.records`.
+Whoever uses them imports them from `pipeline.records.metrics`.
 """
 
 from __future__ import annotations

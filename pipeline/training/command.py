@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from babyai.levels import resolve_task_id
 from pipeline.checkpoints import checkpoint_path, run_folder
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
+from pipeline.command.files import replace_atomically
+from pipeline.command.folders import explain_os_error, make_writable
+from pipeline.command.interruption import Interruption
 from pipeline.config import ConfigError, TrainConfig, resolved_yaml
-from pipeline.files import replace_atomically
-from pipeline.folders import explain_os_error, make_writable
-from pipeline.imitation import ImitationTrainer, announce_compilation, evaluation_metrics
-from pipeline.interruption import Interruption
-from pipeline.records import describe_metrics
-from pipeline.run_folders import (
+from pipeline.records.metrics import describe_metrics
+from pipeline.tracking import Tracker, import_wandb
+from pipeline.training.folders import (
     CONFIG_FILE,
     RunFolderError,
     clear_run,
@@ -32,11 +32,11 @@ from pipeline.run_folders import (
     lacks_evaluation,
     newest_checkpoint,
 )
-from pipeline.schedule import Due
-from pipeline.sweep import run_sweep
-from pipeline.sweep_options import OPTIONS, parse_sweep
-from pipeline.sweep_training import USER_ERRORS
-from pipeline.tracking import Tracker, import_wandb
+from pipeline.training.imitation import ImitationTrainer, announce_compilation, evaluation_metrics
+from pipeline.training.loop import USER_ERRORS
+from pipeline.training.options import OPTIONS, parse_sweep
+from pipeline.training.schedule import Due
+from pipeline.training.sweep import run_sweep
 
 SWITCHES = {
     "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",

@@ -13,8 +13,8 @@ import yaml
 from filelock import Timeout
 
 from pipeline.checkpoints import list_checkpoints, read_checkpoint, run_folder
+from pipeline.command.folders import LOCK_NAME, hold_lock, make_writable
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.folders import LOCK_NAME, hold_lock, make_writable
 from pipeline.tracking import METRICS_FILE
 
 CONFIG_FILE = "config.yaml"

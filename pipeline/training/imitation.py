@@ -5,7 +5,7 @@ https://arxiv.org/abs/1011.0686), and after `unroll_len` steps the weights take 
 states. The state of the policy runs on across unrolls; gradients stop at their borders.
 
 What is recurrent is computed once, step by step, to act, and kept; the pass with gradients computes the rest again for
-all steps at once (`pipeline/recurrence.py`).
+all steps at once (`pipeline/engine/recurrence.py`).
 
 Runs that differ in seed, trial and price of complexity alone are trained together, in batches of a few that are one
 tensor program each: in a larger one the weights of all replicas, used at every step, would no longer stay in the
@@ -29,11 +29,11 @@ from babyai.missions import MissionEncoder
 from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
 from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, save_checkpoint
+from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.devices import resolve_device
-from pipeline.evaluation import Evaluation, evaluate_task_many
-from pipeline.replica_batch import ReplicaBatch
-from pipeline.replica_setup import build_encoder, check_alike, deal, find_moment
+from pipeline.evaluation.play import Evaluation, evaluate_task_many
+from pipeline.training.batch import ReplicaBatch
+from pipeline.training.setup import build_encoder, check_alike, deal, find_moment
 
 REPLICAS_PER_BATCH = 4
 

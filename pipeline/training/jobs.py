@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.command.interruption import deaf_to_ctrl_c
 from pipeline.config import ConfigError
-from pipeline.interruption import deaf_to_ctrl_c
-from pipeline.sweep_plan import PlannedRun
-from pipeline.sweep_training import USER_ERRORS, Listen, Report, train_batches
+from pipeline.training.loop import USER_ERRORS, Listen, Report, train_batches
+from pipeline.training.plan import PlannedRun
 
 POLL_SECONDS = 0.2
 

@@ -14,11 +14,11 @@ from babyai.expert import ExpertError
 from babyai.levels import UnknownTaskError
 from babyai.missions import MissionEncoderError
 from pipeline.checkpoints import CheckpointError, checkpoint_path, read_checkpoint
+from pipeline.command.files import replace_atomically
+from pipeline.command.folders import make_writable
 from pipeline.config import ConfigError, resolved_yaml
-from pipeline.files import replace_atomically
-from pipeline.folders import make_writable
-from pipeline.imitation import ReplicaTrainer, TrainingError, announce_compilation, evaluation_metrics
-from pipeline.run_folders import (
+from pipeline.tracking import Tracker, TrackingError
+from pipeline.training.folders import (
     CONFIG_FILE,
     RunFolderError,
     clear_run,
@@ -27,9 +27,9 @@ from pipeline.run_folders import (
     is_held,
     is_unchanged,
 )
-from pipeline.schedule import Due
-from pipeline.sweep_plan import PlannedRun
-from pipeline.tracking import Tracker, TrackingError
+from pipeline.training.imitation import ReplicaTrainer, TrainingError, announce_compilation, evaluation_metrics
+from pipeline.training.plan import PlannedRun
+from pipeline.training.schedule import Due
 
 USER_ERRORS = (
     ConfigError,

@@ -14,11 +14,11 @@ from typing import Any
 from filelock import Timeout
 
 from pipeline.checkpoints import list_checkpoints, run_folder
+from pipeline.command.files import replace_atomically
+from pipeline.command.folders import hold_lock
 from pipeline.config import TrainConfig
-from pipeline.files import replace_atomically
-from pipeline.folders import hold_lock
-from pipeline.run_folders import RunFolderError
-from pipeline.sweep_plan import PlannedRun
+from pipeline.training.folders import RunFolderError
+from pipeline.training.plan import PlannedRun
 
 SCHEMA_VERSION = 1
 _LOCK_SECONDS = 60.0

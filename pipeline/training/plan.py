@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.checkpoints import CheckpointError, run_folder
 from pipeline.config import TrainConfig
-from pipeline.run_folders import (
+from pipeline.training.folders import (
     RunFolderError,
     describe_held,
     differing_settings,
@@ -21,7 +21,7 @@ from pipeline.run_folders import (
     lacks_evaluation,
     newest_checkpoint,
 )
-from pipeline.sweep_options import Sweep
+from pipeline.training.options import Sweep
 
 
 @dataclass(frozen=True)

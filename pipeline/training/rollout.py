@@ -19,10 +19,10 @@ from babyai.missions import MissionEncoder
 from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
 from mixture_of_experts import ExpertDropout
-from pipeline.compiled_engine import CompiledEngine
-from pipeline.kernels import write_observations
-from pipeline.replicas import ReplicaWeights
-from pipeline.torch_engine import TorchEngine
+from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.compiled.kernels import write_observations
+from pipeline.engine.torch_engine import TorchEngine
+from pipeline.engine.weights import ReplicaWeights
 
 _ENCODING = threading.Lock()  # batches in several threads share one sentence encoder
 

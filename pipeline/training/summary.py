@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from pipeline.sweep_mapping import format_alpha
-from pipeline.sweep_plan import PlannedRun
+from pipeline.training.mapping import format_alpha
+from pipeline.training.plan import PlannedRun
 from plotting.statistics import MIN_FOR_INTERVAL, mean_interval
 
 Metrics = Mapping[str, float | int | None]

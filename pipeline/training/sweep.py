@@ -11,17 +11,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.command.devices import resolve_device
+from pipeline.command.interruption import Interruption
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.devices import resolve_device
-from pipeline.interruption import Interruption
-from pipeline.run_folders import read_final_evaluation
-from pipeline.sweep_jobs import share_out, train_in_processes
-from pipeline.sweep_mapping import format_seeds, mapping_lines, sweep_path, write_mapping
-from pipeline.sweep_options import Sweep
-from pipeline.sweep_plan import PlannedRun, group_runs, plan_runs
-from pipeline.sweep_summary import alpha_lines, run_lines
-from pipeline.sweep_training import train_batches
 from pipeline.tracking import import_wandb
+from pipeline.training.folders import read_final_evaluation
+from pipeline.training.jobs import share_out, train_in_processes
+from pipeline.training.loop import train_batches
+from pipeline.training.mapping import format_seeds, mapping_lines, sweep_path, write_mapping
+from pipeline.training.options import Sweep
+from pipeline.training.plan import PlannedRun, group_runs, plan_runs
+from pipeline.training.summary import alpha_lines, run_lines
 
 Key = tuple[int, int]
 
@@ -135,7 +135,7 @@ class _Progress:
         self.failed: dict[Key, str] = {}
 
     def report(self, kind: str, content: Any) -> None:
-        """Take note of what has happened; see `pipeline.sweep_training.Report`."""
+        """Take note of what has happened; see `pipeline.training.loop.Report`."""
         getattr(self, f"_on_{kind}")(content)
 
     def close(self) -> None:

@@ -15,9 +15,9 @@ from babyai.expert import Expert
 from babyai.facts import SUBGOAL_NAMES
 from babyai.levels import list_tasks
 from babyai.simulator import Outcome, Simulator
+from tests.babyai.test_compiled_play import ROW, THINGS, Pair, build_thing, make_minigrid
+from tests.babyai.test_world import ReferenceBot
 from tests.fresh_seeds import REPEAT, SEED, draw_level_seed
-from tests.test_compiled_play import ROW, THINGS, Pair, build_thing, make_minigrid
-from tests.test_world import ReferenceBot
 
 TASKS = list_tasks()
 LOOPING_TASK = "BabyAI-GoToImpUnlock-v0"

@@ -17,16 +17,18 @@ from babyai.level_seeds import evaluation_seeds
 from babyai.levels import UnknownTaskError
 from babyai.missions import build_mission_encoder
 from babyai.render import ReplayError, level_mission, render_level, replay, replay_frames
+from film import __main__ as film
+from film import contact_sheet
+from film import files as film_files
+from film.episodes import FilmError, film_bot, film_cached, film_checkpoint
+from film.frames import FilmCanvas
 from mixture_of_experts import MixtureOfExpertsPolicy
-from pipeline import contact_sheet, film, film_files
-from pipeline.cache import read_cache, write_cache
 from pipeline.config import ConfigError
-from pipeline.evaluation import EVALUATION_SEED, evaluate
-from pipeline.film_episodes import FilmError, film_bot, film_cached, film_checkpoint
-from pipeline.film_frames import FilmCanvas
-from pipeline.records import choose_episode
+from pipeline.evaluation.play import EVALUATION_SEED, evaluate
+from pipeline.records.cache import read_cache, write_cache
+from pipeline.records.metrics import choose_episode
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TASK = "BabyAI-GoToObjS4-v0"
 TILE = 8
 DEBUG = ("--num_updates", "1", "--final_eval_episodes", "0")

@@ -347,7 +347,7 @@ def test_nothing_opens_a_window():
         "print(pygame.get_init(), pygame.display.get_init())"
     )
     environment = {k: v for k, v in os.environ.items() if k != "PYGAME_HIDE_SUPPORT_PROMPT"}
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = str(Path(__file__).parents[2])
     result = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
     assert result.stdout == "False False\n", result.stderr
 
@@ -359,6 +359,6 @@ def test_networkx_waits_until_minigrid_uses_it():
         "import networkx; print(type(graph) is networkx.Graph, wfcenv.nx.DiGraph is networkx.DiGraph)"
     )
     found = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
     )
     assert found.stdout.split() == ["False", "True", "True"]

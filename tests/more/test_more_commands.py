@@ -17,7 +17,7 @@ from more import evaluate, evaluate_for_llm, train
 from more.checkpoints import read_checkpoint
 from tests.more_settings import CACHE, small_flags
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:

@@ -19,9 +19,9 @@ from more.monitoring import RouterFigures, RouterSums
 from more.runs import RunFolderError, expand_switches, main, run_training
 from more.settings import TrainingConfig
 from more.training import METRICS, TrainingError, compute_lr
+from pipeline.command.devices import resolve_device
+from pipeline.command.folders import FolderError
 from pipeline.config import ConfigError
-from pipeline.devices import resolve_device
-from pipeline.folders import FolderError
 from pipeline.tracking import is_metric
 from tests.more_settings import small_config, small_trainer
 
@@ -304,7 +304,7 @@ def test_folders_that_cannot_be_written_to_are_one_line(tmp_path, capsys, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     locked = tmp_path / "locked"
     locked.mkdir()
-    monkeypatch.setattr("pipeline.folders.os.access", lambda place, mode: place != locked)
+    monkeypatch.setattr("pipeline.command.folders.os.access", lambda place, mode: place != locked)
     config = small_config(tmp_path, **{name: str(locked / "deeper")})
     assert_refused(capsys, flags_of(config), f"{name}: expected a folder that may be written to, found {locked}")
     assert list(locked.iterdir()) == []

@@ -22,10 +22,10 @@ from pipeline.checkpoints import (
     save_checkpoint,
     seeded_init,
 )
+from pipeline.command.devices import derive_seed
+from pipeline.command.files import replace_atomically
 from pipeline.config import TrainConfig
-from pipeline.devices import derive_seed
-from pipeline.files import replace_atomically
-from pipeline.packed import pack
+from pipeline.engine.packed import pack
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 from train import GRUPolicy
 

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
 from pipeline.config import ALIASES, ConfigError, TrainConfig, parse_expert_sizes, resolved_yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
 
 

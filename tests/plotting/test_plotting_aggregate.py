@@ -9,10 +9,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tables import build_context, random_tables
 
-from pipeline.cache import Cache, read_cache, write_cache
-from pipeline.records import iter_records
+from pipeline.records.cache import Cache, read_cache, write_cache
+from pipeline.records.metrics import iter_records
 from plotting.aggregate import (
     aggregate_routing_by_position,
     compute_grid_bounds,
@@ -23,6 +22,7 @@ from plotting.aggregate import (
 from plotting.data import as_routing_data
 from plotting.groupings import GROUPINGS
 from plotting.layouts import describe_levels
+from tests.tables import build_context, random_tables
 
 
 def context(**changes):

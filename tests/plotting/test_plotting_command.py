@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tables import random_tables
 
-from pipeline.cache import CacheLocation, cache_path, write_cache
-from pipeline.records import compute_metrics
-from pipeline.results import append_result
+from pipeline.records.cache import CacheLocation, cache_path, write_cache
+from pipeline.records.metrics import compute_metrics
+from pipeline.records.results import append_result
 from plotting.command import locate_cache, main
+from tests.tables import random_tables
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TASK = "BabyAI-GoToObj-v0"
 SIZES = [[0, 8]]
 HEADER = {"checkpoint_path": "c.pt", "evaluated_at": "2026-03-01T12:00:00+00:00"}

@@ -12,7 +12,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection, QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from tables import build_context, random_tables
 
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, get_available_analyses
 from plotting.cells import (
@@ -37,6 +36,7 @@ from plotting.style import (
     figure_style,
     save_figure,
 )
+from tests.tables import build_context, random_tables
 
 GRID = compute_grid_bounds([(2, 3), (5, 4)])
 AVERAGES = {

@@ -7,11 +7,10 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from test_plotting_views import T2, ten_steps, texts
 
-from pipeline.cache import cache_path, find_caches, read_header, write_cache
 from pipeline.config import TrainConfig
-from pipeline.records import compute_metrics
+from pipeline.records.cache import cache_path, find_caches, read_header, write_cache
+from pipeline.records.metrics import compute_metrics
 from plotting.command import main
 from plotting.data import as_routing_data
 from plotting.distributions import (
@@ -32,6 +31,7 @@ from plotting.replicates import find_settings, join_runs, try_join
 from plotting.statistics import group_means, share_interval
 from plotting.temporal import compute_event_aligned, plot_event_aligned
 from plotting.views import ViewOptions, draw_view, list_views
+from tests.plotting.test_plotting_views import T2, ten_steps, texts
 from tests.tables import random_tables
 
 TASK = "BabyAI-GoToObj-v0"

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from tables import NAMES, random_tables
 
 from plotting.aggregate import group_routing_data
 from plotting.data import as_routing_data
@@ -36,9 +35,10 @@ from plotting.relations import (
 from plotting.statistics import group_means, mean_interval, share_interval, t_quantile
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
 from plotting.views import CACHE_VIEWS, OTHER_VIEWS, ViewOptions, draw_view, list_views
+from tests.tables import NAMES, random_tables
 
 T2 = 4.302652729749462  # Student's t with 2 degrees of freedom, 97.5 %
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LARGE = [0.0, 0.5, 1.0, 0.5, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
 
 

@@ -1,16 +1,16 @@
 """The backward pass through an unroll as one compiled call for all layers, on the CPU in float32.
 
-`backpropagate` computes what autograd through `PackedPolicy.replay` computes (`tests/test_engines.py`). It turns each
-row that a step has kept on the `tape` into a row of `grads`, from which the caller makes weight gradients as products
-over all rows at once. Where things lie: `pipeline/policy_layout.py`.
+`backpropagate` computes what autograd through `PackedPolicy.replay` computes (`tests/pipeline/engine/test_engines.py`).
+It turns each row that a step has kept on the `tape` into a row of `grads`, from which the caller makes weight gradients
+as products over all rows at once. Where things lie: `pipeline/engine/compiled/layout.py`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from pipeline.jit import compiled
-from pipeline.kernels import (
+from pipeline.engine.compiled.jit import compiled
+from pipeline.engine.compiled.kernels import (
     ONE,
     ZERO,
     add_scaled,
@@ -22,7 +22,7 @@ from pipeline.kernels import (
     multiply_add_rows,
     total,
 )
-from pipeline.tiles import multiply_add
+from pipeline.engine.compiled.tiles import multiply_add
 
 
 @compiled

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from mixture_of_experts import ExpertDropout
-from pipeline.compiled_backward import backpropagate
-from pipeline.compiled_step import act_step
-from pipeline.kernels import gather
-from pipeline.policy_layout import ALIGN, Layout
-from pipeline.replicas import ReplicaWeights
+from pipeline.engine.compiled.backward import backpropagate
+from pipeline.engine.compiled.kernels import gather
+from pipeline.engine.compiled.layout import ALIGN, Layout
+from pipeline.engine.compiled.step import act_step
+from pipeline.engine.weights import ReplicaWeights
 
 _GROUP = 16  # environments: fewer leave rows of weights that are read for too few rows of states
 

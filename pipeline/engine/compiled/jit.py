@@ -8,8 +8,7 @@ from typing import Any
 
 from babyai.compiled.jit import compile_to_disk, digest_sources
 
-_SOURCES = ("jit", "kernels", "tiles", "compiled_step", "compiled_backward")
-SOURCE_STAMP = digest_sources(Path(__file__).parent / f"{name}.py" for name in _SOURCES)
+SOURCE_STAMP = digest_sources(Path(__file__).parent.glob("*.py"))
 """Changes with every change to the compiled modules: what is on disk is then compiled anew."""
 
 

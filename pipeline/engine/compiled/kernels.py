@@ -4,15 +4,15 @@ At the sizes of training (16 environments, layers of about 100 units) a tensor o
 it. Here a step of all layers is one call, and so is the backward pass through an unroll. Each row is computed by itself
 in a fixed order: its result depends neither on the rows beside it nor on the number of threads.
 
-Products with a transposed matrix are here, others in `pipeline/tiles.py`. sigmoid and tanh are within 2e-7 of the exact
-value.
+Products with a transposed matrix are here, others in `pipeline/engine/compiled/tiles.py`. sigmoid and tanh are within
+2e-7 of the exact value.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from pipeline.jit import compiled, compiled_sum
+from pipeline.engine.compiled.jit import compiled, compiled_sum
 
 ONE, TWO, ZERO = np.float32(1), np.float32(2), np.float32(0)
 _LOG2E = np.float32(1.4426950408889634)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from pipeline.packed_policy import Mixture, PackedLayer
-from pipeline.replicas import Packing
+from pipeline.engine.packed_policy import Mixture, PackedLayer
+from pipeline.engine.weights import Packing
 
 ALIGN = 16  # floats in a cache line
 

@@ -1,17 +1,17 @@
 """A step of a policy as one compiled call for all layers, on the CPU in float32.
 
-`act_step` computes what `PackedPolicy.act` computes (`tests/test_engines.py`). All that the backward pass needs
-(`pipeline/compiled_backward.py`) is kept in one row per environment and step of the array `tape`. Where a thing lies in
-such a row, and in the row of packed weights, is written in records (`pipeline/policy_layout.py`): data, so that one
-compiled function does for all architectures.
+`act_step` computes what `PackedPolicy.act` computes (`tests/pipeline/engine/test_engines.py`). All that the backward
+pass needs (`pipeline/engine/compiled/backward.py`) is kept in one row per environment and step of the array `tape`.
+Where a thing lies in such a row, and in the row of packed weights, is written in records
+(`pipeline/engine/compiled/layout.py`): data, so that one compiled function does for all architectures.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from pipeline.jit import compiled
-from pipeline.kernels import (
+from pipeline.engine.compiled.jit import compiled
+from pipeline.engine.compiled.kernels import (
     ONE,
     ZERO,
     add_scaled,
@@ -26,7 +26,7 @@ from pipeline.kernels import (
     tanh,
     total,
 )
-from pipeline.tiles import multiply_add
+from pipeline.engine.compiled.tiles import multiply_add
 
 EPS = np.float32(1e-5)  # of torch's LayerNorm
 

@@ -19,7 +19,7 @@ from numba.core.base import BaseContext
 from numba.core.typing import Signature
 from numba.extending import intrinsic
 
-from pipeline.jit import compiled
+from pipeline.engine.compiled.jit import compiled
 
 LANES = 8
 BYTES = 4  # of a number

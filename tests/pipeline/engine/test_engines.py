@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
-from pipeline.compiled_engine import CompiledEngine
-from pipeline.packed import pack_replicas
-from pipeline.replicas import ReplicaWeights
-from pipeline.torch_engine import TorchEngine
+from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.packed import pack_replicas
+from pipeline.engine.torch_engine import TorchEngine
+from pipeline.engine.weights import ReplicaWeights
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 from train import GRUPolicy
 

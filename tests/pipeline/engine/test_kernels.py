@@ -6,8 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babyai.observations import OBSERVATION_DIM, encode_observations
-from pipeline.kernels import dot, exp, gather, multiply_add_rows, sigmoid, tanh, total, write_observations
-from pipeline.tiles import multiply_add
+from pipeline.engine.compiled.kernels import (
+    dot,
+    exp,
+    gather,
+    multiply_add_rows,
+    sigmoid,
+    tanh,
+    total,
+    write_observations,
+)
+from pipeline.engine.compiled.tiles import multiply_add
 
 F32 = np.float32
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
-from pipeline.packed import pack, pack_replicas
-from pipeline.packed_policy import PackedPolicy
+from pipeline.engine.packed import pack, pack_replicas
+from pipeline.engine.packed_policy import PackedPolicy
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 from train import GRUPolicy
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.recurrence import Cell, Tape, recur, step_cell
+from pipeline.engine.recurrence import Cell, Tape, recur, step_cell
 
 
 def run(x, weight, bias, recurrent, bias_h, hidden, start) -> torch.Tensor:

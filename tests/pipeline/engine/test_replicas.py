@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from pipeline.checkpoints import CheckpointError, build_policy, read_checkpoint
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.imitation import ImitationTrainer, ReplicaTrainer, TrainingError
-from pipeline.replicas import ReplicaWeights
-from tests.test_training import BASELINE, EVERYTHING_ON, PLAIN, assert_same
+from pipeline.engine.weights import ReplicaWeights
+from pipeline.training.imitation import ImitationTrainer, ReplicaTrainer, TrainingError
+from tests.pipeline.training.test_training import BASELINE, EVERYTHING_ON, PLAIN, assert_same
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 KINDS = pytest.mark.parametrize("changes", [PLAIN, EVERYTHING_ON, BASELINE], ids=["moe", "mop", "gru"])
 VARIANTS = [{"seed": 3, "lpc_alpha": 0.0}, {"seed": 0, "lpc_alpha": 0.01, "trial": 4}, {"seed": 1, "lpc_alpha": 1.0}]
 

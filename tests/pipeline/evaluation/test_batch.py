@@ -19,19 +19,19 @@ import torch
 
 import batch_eval
 import eval_mop
-import pipeline.batch_work
+import pipeline.evaluation.work
 from babyai import hub
-from pipeline.batch import BatchPlan, select_checkpoints
-from pipeline.batch_work import choose_share, claim
-from pipeline.cache import find_caches, read_cache
-from pipeline.checkpoint_evaluation import EvaluationSettings
 from pipeline.checkpoints import FoundCheckpoint
-from pipeline.results import append_result, read_results
-from tests.test_checkpoints import Bomb, make_foreign, save_foreign
-from tests.test_missions import save_tiny_distilbert
-from tests.test_training import debug_config, train
+from pipeline.evaluation.checkpoint import EvaluationSettings
+from pipeline.evaluation.select import BatchPlan, select_checkpoints
+from pipeline.evaluation.work import choose_share, claim
+from pipeline.records.cache import find_caches, read_cache
+from pipeline.records.results import append_result, read_results
+from tests.babyai.test_missions import save_tiny_distilbert
+from tests.pipeline.test_checkpoints import Bomb, make_foreign, save_foreign
+from tests.pipeline.training.test_training import debug_config, train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 TASK = "BabyAI-GoToObjS6-v1"
 MOE, BASELINE = Path(TASK, "trial_1", "seed_0"), Path(TASK, "trial_2", "seed_0")
 RESULTS, CACHES = Path("evaluation_results.csv"), Path("evaluation_cache")
@@ -71,13 +71,13 @@ def place(trained, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def played(monkeypatch) -> list[tuple[str, int]]:
     """(path, episodes) of every evaluation that takes place in this process."""
-    calls, plain = [], pipeline.batch_work.evaluate_checkpoints
+    calls, plain = [], pipeline.evaluation.work.evaluate_checkpoints
 
     def spy(checkpoints: list[Any], task_id: str, settings: EvaluationSettings, **options: Any) -> Any:
         calls.extend((checkpoint.path.as_posix(), settings.num_episodes) for checkpoint in checkpoints)
         return plain(checkpoints, task_id, settings, **options)
 
-    monkeypatch.setattr(pipeline.batch_work, "evaluate_checkpoints", spy)
+    monkeypatch.setattr(pipeline.evaluation.work, "evaluate_checkpoints", spy)
     return calls
 
 
@@ -317,7 +317,7 @@ def test_inline_context_repeats_it_in_every_step(place):
 @pytest.fixture
 def groups(monkeypatch) -> list[list[str]]:
     """The paths of every group that is evaluated at once; who is called broken fails."""
-    calls, plain = [], pipeline.batch_work.evaluate_checkpoints
+    calls, plain = [], pipeline.evaluation.work.evaluate_checkpoints
 
     def spy(checkpoints: list[Any], *args: Any, **options: Any) -> Any:
         calls.append([checkpoint.path.as_posix() for checkpoint in checkpoints])
@@ -325,7 +325,7 @@ def groups(monkeypatch) -> list[list[str]]:
             raise RuntimeError("it is broken")
         return plain(checkpoints, *args, **options)
 
-    monkeypatch.setattr(pipeline.batch_work, "evaluate_checkpoints", spy)
+    monkeypatch.setattr(pipeline.evaluation.work, "evaluate_checkpoints", spy)
     return calls
 
 
@@ -384,8 +384,8 @@ def test_what_cannot_be_written_fails_alone(place, groups, capsys):
 def test_each_process_gets_its_share(place, monkeypatch, flags, largest):
     """A worker that claims all leaves nothing to the other."""
     plans = []
-    monkeypatch.setattr(pipeline.batch_work, "work", lambda plan, *_: plans.append(plan))
-    monkeypatch.setattr(pipeline.batch_work, "_run_workers", lambda plan, *_: plans.append(plan))
+    monkeypatch.setattr(pipeline.evaluation.work, "work", lambda plan, *_: plans.append(plan))
+    monkeypatch.setattr(pipeline.evaluation.work, "_run_workers", lambda plan, *_: plans.append(plan))
     add_runs(range(1, 2))
     batch_eval.main([*FEW, *flags])
     assert {plan.together for plan in plans} == {largest}

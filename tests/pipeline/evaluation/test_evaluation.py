@@ -10,17 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import pipeline.evaluation
+import pipeline.evaluation.play
 from babyai.facts import EVENT_NAMES, OBJECT_NAMES, StepFacts
 from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
 from babyai.simulator import Outcome
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
-from pipeline.evaluation import Evaluation, _Team, evaluate, evaluate_many, evaluate_task, evaluate_task_many
-from pipeline.imitation import ImitationTrainer
-from pipeline.records import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
-from tests.test_training import debug_config, train
+from pipeline.evaluation.play import Evaluation, _Team, evaluate, evaluate_many, evaluate_task, evaluate_task_many
+from pipeline.records.metrics import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
+from pipeline.training.imitation import ImitationTrainer
+from tests.pipeline.training.test_training import debug_config, train
 from train import GRUPolicy
 
 TASK = "BabyAI-GoToObjS6-v1"
@@ -131,7 +131,7 @@ class KnownEnv:
 @pytest.mark.parametrize("num_envs", [1, 7, 16])
 @pytest.mark.parametrize("record", [False, True])
 def test_short_successful_episodes_count_as_often_as_long_failed_ones(monkeypatch, num_episodes, num_envs, record):
-    monkeypatch.setattr(pipeline.evaluation, "VectorEnv", KnownEnv)
+    monkeypatch.setattr(pipeline.evaluation.play, "VectorEnv", KnownEnv)
     encoder = build_mission_encoder("builtin", announce=lambda line: None)
     policy, projection = GRUPolicy(152, 4, 7, 4), torch.nn.Linear(encoder.width, 4)
     seeds = list(range(1, num_episodes + 1))  # 1 is a long one

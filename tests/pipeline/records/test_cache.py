@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from pipeline.cache import CacheError, cache_path, find_caches, read_cache, read_header, write_cache
-from pipeline.cache_steps import DIGITS
-from pipeline.records import EPISODE_COLUMNS, compute_metrics, iter_records
-from pipeline.results import COLUMNS
+from pipeline.records.cache import CacheError, cache_path, find_caches, read_cache, read_header, write_cache
+from pipeline.records.metrics import EPISODE_COLUMNS, compute_metrics, iter_records
+from pipeline.records.results import COLUMNS
+from pipeline.records.steps import DIGITS
 from tests.tables import SIZES, assert_same_episodes, assert_same_steps, build_context, random_tables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 HEADER = {
     "checkpoint_path": "checkpoints/BabyAI-GoToObj-v0/trial_1/seed_0/checkpoint_final.pt",
     "checkpoint_digest": "ab" * 32,
@@ -127,8 +127,8 @@ def test_records_are_the_steps_of_the_file(tmp_path):
 
 
 def test_many_blocks_of_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.cache._BLOCK_CHARS", 3000)
-    monkeypatch.setattr("pipeline.cache_steps._BLOCK", 7)
+    monkeypatch.setattr("pipeline.records.cache._BLOCK_CHARS", 3000)
+    monkeypatch.setattr("pipeline.records.steps._BLOCK", 7)
     routing, episodes, _ = write(tmp_path / "a.json", 5, [9, 13, 8, 1])
     cache = read_cache(tmp_path / "a.json")
     assert_same_steps(cache.routing, routing, rtol=1e-5)

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline import cache, cache_copy
-from pipeline.cache import CacheError, find_caches, read_cache, write_cache
-from pipeline.cache_copy import COPY_NAME
-from pipeline.files import replace_atomically
-from pipeline.records import compute_metrics
+from pipeline.command.files import replace_atomically
+from pipeline.records import cache
+from pipeline.records import copy as cache_copy
+from pipeline.records.cache import CacheError, find_caches, read_cache, write_cache
+from pipeline.records.copy import COPY_NAME
+from pipeline.records.metrics import compute_metrics
 from tests.tables import SIZES, assert_same_episodes, assert_same_steps, random_tables
 
 HEADER = {"checkpoint_path": "c\udce9.pt", "evaluated_at": "2026-01-02T03:04:05+00:00", "config": {"lr": 1e-3}}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records import (
+from pipeline.records.metrics import (
     FAILURE,
     SUCCESS,
     TIMEOUT,

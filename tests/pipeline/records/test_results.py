@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.files import replace_atomically
-from pipeline.records import compute_metrics
-from pipeline.results import COLUMNS, FIRST_COLUMNS, ResultsError, append_result, find_done, read_results
+from pipeline.command.files import replace_atomically
+from pipeline.records.metrics import compute_metrics
+from pipeline.records.results import COLUMNS, FIRST_COLUMNS, ResultsError, append_result, find_done, read_results
 from tests.tables import random_tables
 
 SPAWN = multiprocessing.get_context("spawn")

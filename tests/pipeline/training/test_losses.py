@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.losses import LossTerms, compute_losses, compute_penalty
+from pipeline.training.losses import LossTerms, compute_losses, compute_penalty
 
 SIZES = [[0, 16, 32]] * 2
 

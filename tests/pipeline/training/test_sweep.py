@@ -19,21 +19,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import runs, sweep, sweep_plan
 from pipeline.checkpoints import find_checkpoints, read_checkpoint, run_folder
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.imitation import ReplicaTrainer
-from pipeline.run_folders import hold_run
-from pipeline.runs import main
-from pipeline.sweep import count_jobs
-from pipeline.sweep_mapping import format_alpha, format_seeds, write_mapping
-from pipeline.sweep_options import MAX_BATCH_STEPS, MAX_REPLICAS, Sweep, parse_alphas, parse_seeds, parse_sweep
-from pipeline.sweep_plan import PlannedRun, group_runs, plan_runs
-from pipeline.sweep_summary import alpha_lines, run_lines
-from pipeline.sweep_training import train_batches
+from pipeline.training import command as runs
+from pipeline.training import plan as sweep_plan
+from pipeline.training import sweep
+from pipeline.training.command import main
+from pipeline.training.folders import hold_run
+from pipeline.training.imitation import ReplicaTrainer
+from pipeline.training.loop import train_batches
+from pipeline.training.mapping import format_alpha, format_seeds, write_mapping
+from pipeline.training.options import MAX_BATCH_STEPS, MAX_REPLICAS, Sweep, parse_alphas, parse_seeds, parse_sweep
+from pipeline.training.plan import PlannedRun, group_runs, plan_runs
+from pipeline.training.summary import alpha_lines, run_lines
+from pipeline.training.sweep import count_jobs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 DEBUG = str(ROOT / "configs" / "debug.yaml")
 TASK = Path("BabyAI-GoToObjS6-v1")
 SHORT = ("--num_updates", "6", "--checkpoint_interval", "4", "--log_interval", "2", "--final_eval_episodes", "4")

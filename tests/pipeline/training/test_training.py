@@ -9,12 +9,12 @@ import torch
 
 from babyai.level_seeds import evaluation_seeds
 from pipeline.checkpoints import load_policy, read_checkpoint
-from pipeline.cli import parse_command
+from pipeline.command.cli import parse_command
 from pipeline.config import TrainConfig
-from pipeline.evaluation import evaluate
-from pipeline.imitation import ImitationTrainer, TrainingError
+from pipeline.evaluation.play import evaluate
+from pipeline.training.imitation import ImitationTrainer, TrainingError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 DEBUG = str(ROOT / "configs" / "debug.yaml")
 
 PLAIN = {"policy": "moe"}
