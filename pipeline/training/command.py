@@ -10,12 +10,12 @@ from typing import Any
 from tqdm import tqdm
 
 from babyai.levels import resolve_task_id
-from pipeline.checkpoints import checkpoint_path, run_folder
 from pipeline.command.cli import parse_command
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import explain_os_error, make_writable
 from pipeline.command.interruption import Interruption
 from pipeline.config import ConfigError, TrainConfig, resolved_yaml
+from pipeline.places import checkpoint_path, run_folder
 from pipeline.records.metrics import describe_metrics
 from pipeline.tracking import Tracker, import_wandb
 from pipeline.training.folders import (

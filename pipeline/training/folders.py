@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 from filelock import Timeout
 
-from pipeline.checkpoints import list_checkpoints, read_checkpoint, run_folder
+from pipeline.checkpoints import read_checkpoint
 from pipeline.command.folders import LOCK_NAME, hold_lock, make_writable
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.places import list_checkpoints, run_folder
 from pipeline.tracking import METRICS_FILE
 
 CONFIG_FILE = "config.yaml"

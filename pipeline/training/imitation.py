@@ -28,10 +28,11 @@ from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder
 from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
-from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, save_checkpoint
+from pipeline.checkpoints import CheckpointError, save_checkpoint
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.evaluation.play import Evaluation, evaluate_task_many
+from pipeline.policies import NUM_ACTIONS
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.setup import build_encoder, check_alike, deal, find_moment
 

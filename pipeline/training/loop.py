@@ -13,10 +13,11 @@ from typing import Any
 from babyai.expert import ExpertError
 from babyai.levels import UnknownTaskError
 from babyai.missions import MissionEncoderError
-from pipeline.checkpoints import CheckpointError, checkpoint_path, read_checkpoint
+from pipeline.checkpoints import CheckpointError, read_checkpoint
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import make_writable
 from pipeline.config import ConfigError, resolved_yaml
+from pipeline.places import checkpoint_path
 from pipeline.tracking import Tracker, TrackingError
 from pipeline.training.folders import (
     CONFIG_FILE,

@@ -13,10 +13,10 @@ from typing import Any
 
 from filelock import Timeout
 
-from pipeline.checkpoints import list_checkpoints, run_folder
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import hold_lock
 from pipeline.config import TrainConfig
+from pipeline.places import list_checkpoints, run_folder
 from pipeline.training.folders import RunFolderError
 from pipeline.training.plan import PlannedRun
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
+from pipeline.baseline import GRUPolicy
 from pipeline.engine.packed import pack, pack_replicas
 from pipeline.engine.packed_policy import PackedPolicy
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
-from train import GRUPolicy
 
 OBS, LANG, WIDTH, ROUTER, ACTIONS = 6, 3, 8, 5, 4
 STEPS, ENVS = 9, 4

@@ -19,9 +19,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.checkpoints import find_checkpoints, read_checkpoint, run_folder
+from pipeline.checkpoints import read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.places import find_checkpoints, run_folder
 from pipeline.training import command as runs
 from pipeline.training import plan as sweep_plan
 from pipeline.training import sweep
