@@ -163,7 +163,8 @@ def _(
     set_fresh,
 ):
     mo.stop(not evaluate_button.value)
-    from pipeline.evaluation.checkpoint import EVALUATION_ERRORS, EvaluationSettings
+    from pipeline.command.errors import MISTAKES
+    from pipeline.evaluation.checkpoint import EvaluationSettings
     from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
 
     _place = place_field.value
@@ -176,7 +177,7 @@ def _(
             keep_fresh(_cache, _path, results_path)
         set_fresh((_place, _cache))
         _done = mo.callout(f"Wrote {_path} and its row in {results_path}", kind="success") if keep_field.value else None
-    except EVALUATION_ERRORS as error:
+    except MISTAKES as error:
         _done = mo.callout(f"{error}", kind="danger")
     _done
     return

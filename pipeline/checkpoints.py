@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy
 from pipeline.command.devices import derive_seed
+from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 from pipeline.config import TrainConfig
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
@@ -46,7 +47,7 @@ _IN_ROOT = re.compile(
 )
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used; the message names the file, what was expected and what to do."""
 
 

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
+from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 from pipeline.records.copy import MIN_BYTES, read_copy, write_copy
 from pipeline.records.episodes import format_episodes
@@ -46,7 +47,7 @@ _BLOCK_CHARS = 1 << 17  # 200 steps, whose objects stay in the processor's cache
 _LONGEST_LINE = 1 << 22
 
 
-class CacheError(ValueError):
+class CacheError(UserError, ValueError):
     """A cache that cannot be used, or a path that cannot be one; the message says what was expected and what to do."""
 
 
