@@ -19,6 +19,7 @@ from pipeline.checkpoints import (
     list_checkpoints,
     load_policy,
     read_checkpoint,
+    read_header,
     save_checkpoint,
     seeded_init,
 )
@@ -492,3 +493,54 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path):
         save_checkpoint(path, {"policy_state_dict": {}, "resume": lambda: None})
     assert load_policy(path).update == 12
     assert list(tmp_path.iterdir()) == [path]
+
+
+# ----------------------------------------------------------------------------------------------------------- headers
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_header_says_what_the_whole_checkpoint_says(tmp_path, foreign):
+    path = tmp_path / "model.pt"
+    if foreign:
+        save_foreign(path, make_foreign())
+    else:
+        save_checkpoint(path, make_content(TrainConfig(seed=3, **SMALL)))
+    header, content, loaded = read_header(path), read_checkpoint(path), load_policy(path)
+    assert (header.update, header.lang_encoder) == (loaded.update, loaded.lang_encoder)
+    assert header.config == content["config"] == {**loaded.config.to_dict(), "num_actions": 7, "update": loaded.update}
+    assert header.unknown_fields == loaded.unknown_fields
+
+
+@pytest.mark.parametrize("key", ["config", "update", "lang_encoder"])
+def test_header_that_says_too_little_is_refused_by_name(tmp_path, key):
+    content = make_content(TrainConfig(**SMALL))
+    del content[key]
+    save_checkpoint(tmp_path / "model.pt", content)
+    with pytest.raises(CheckpointError, match=rf"model\.pt: its parts do not fit together.*{key}"):
+        read_header(tmp_path / "model.pt")
+
+
+def test_checkpoint_in_the_format_of_old_torch_is_read(tmp_path):
+    """It is no zip file and cannot be mapped."""
+    torch.save(make_foreign(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert load_policy(tmp_path / "old.pt").update == read_header(tmp_path / "old.pt").update == 1000
+
+
+def test_what_is_read_stays_when_the_file_is_replaced_or_deleted(tmp_path):
+    """A mapped file that a new one takes the place of is still there for whoever has it open."""
+    path = tmp_path / "model.pt"
+    content = make_content(TrainConfig(**SMALL))
+    expected = {name: weight.clone() for name, weight in content["policy_state_dict"].items()}
+    save_checkpoint(path, content)
+    read = read_checkpoint(path)
+    save_checkpoint(path, make_content(TrainConfig(**{**SMALL, "seed": 1})))
+    path.unlink()
+    assert all(torch.equal(read["policy_state_dict"][name], weight) for name, weight in expected.items())
+
+
+def test_changing_what_was_read_changes_no_file(tmp_path):
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, make_content(TrainConfig(**SMALL)))
+    before = path.read_bytes()
+    read_checkpoint(path)["policy_state_dict"]["head.bias"].fill_(5.0)
+    assert path.read_bytes() == before
