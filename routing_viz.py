@@ -157,8 +157,10 @@ def _(
     set_fresh,
 ):
     mo.stop(not evaluate_button.value)
+    from pipeline.command.errors import MISTAKES
+
     try:
-        from pipeline.evaluation.checkpoint import EVALUATION_ERRORS, EvaluationSettings
+        from pipeline.evaluation.checkpoint import EvaluationSettings
         from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
     except ImportError as error:
         mo.stop(True, mo.callout(f"Evaluating needs what is in requirements.txt: {error}", kind="danger"))
@@ -173,7 +175,7 @@ def _(
             keep_fresh(_cache, _path, results_path)
         set_fresh((_place, _cache))
         _done = mo.callout(f"Wrote {_path} and its row in {results_path}", kind="success") if keep_field.value else None
-    except EVALUATION_ERRORS as error:
+    except MISTAKES as error:
         _done = mo.callout(f"{error}", kind="danger")
     _done
     return

@@ -20,6 +20,7 @@ from minigrid.core.actions import Actions
 from minigrid.utils.baby_ai_bot import BabyAIBot, Subgoal
 
 from babyai.compiled.layout import MAX_PUSHES
+from babyai.errors import WorldError
 from babyai.levels import LevelError
 from babyai.simulator import DIRECTIONS, FREE, PAD, THING, VIEW, WALKING_KIND, Outcome, Simulator
 
@@ -35,7 +36,7 @@ class ExpertGaveUp(Exception):
     """The bot replans without coming to a decision."""
 
 
-class ExpertError(RuntimeError):
+class ExpertError(WorldError, RuntimeError):
     """The expert cannot be used for this task."""
 
 

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from babyai.errors import WorldError
+
 DEFAULT_MODEL = "distilbert-base-uncased"
 
 # The hub's newer name of the same repository.
@@ -50,7 +52,7 @@ except Exception as error:
 """
 
 
-class MissionEncoderError(ValueError):
+class MissionEncoderError(WorldError, ValueError):
     """The encoder asked for cannot be had, or is not the one a checkpoint was trained with."""
 
 

@@ -29,6 +29,8 @@ from minigrid.core.world_object import Wall, WorldObj
 from minigrid.envs.babyai.core.roomgrid_level import RejectSampling, RoomGridLevel
 from minigrid.envs.babyai.core.verifier import Instr
 
+from babyai.errors import WorldError
+
 TASK_PREFIX = "BabyAI-"
 
 # A level's generation stops after this many random draws, which takes about a second. The costliest of 150 levels of
@@ -37,11 +39,11 @@ TASK_PREFIX = "BabyAI-"
 MAX_DRAWS = 500_000
 
 
-class UnknownTaskError(ValueError):
+class UnknownTaskError(WorldError, ValueError):
     """The name is no registered BabyAI task."""
 
 
-class LevelError(RuntimeError):
+class LevelError(WorldError, RuntimeError):
     """minigrid's generator found no level for this seed within the allowed amount of work."""
 
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from minigrid.core.grid import Grid
 
+from babyai.errors import WorldError
 from babyai.simulator import NUM_ACTIONS, PAD, Outcome, Simulator
 
 MAX_TILE_SIZE = 128  # drawing one tile of that size takes a fifth of a second
 
 
-class ReplayError(ValueError):
+class ReplayError(WorldError, ValueError):
     """The actions cannot have been taken in this level."""
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 from pipeline.config import TrainConfig
 from pipeline.migration import migrate_foreign, numpy_scalars
@@ -34,7 +35,7 @@ from pipeline.policies import build_policy
 SCHEMA_VERSION = 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used; the message names the file, what was expected and what to do."""
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import yaml
 
+from pipeline.command.errors import ConfigError
+
 ALIASES = {
     "mop_layers": "expert_hidden_sizes",
     "mop_intermediate_dim": "intermediate_dim",
@@ -38,10 +40,6 @@ NOT_IDENTITY = frozenset(
 The first do not change what the weights are after a given update. An encoder is recognised by its weights, which are
 verified when it is loaded, not by its name or folder. Device and compilation change results in the last bits only.
 """
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names key, expectation and what was found."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.command.errors import UserError
+
 CACHE_NAME = "routing_data.json"
 
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
@@ -32,7 +34,7 @@ _CACHE = rf"{_RUN}(?:/update_(?P<update>{_NUMBER}))?/{re.escape(CACHE_NAME)}"
 _LEVEL = r"BabyAI-[A-Za-z0-9]+-v\d+"  # checkpoints of other programs may lie beside ours
 
 
-class PlaceError(ValueError):
+class PlaceError(UserError, ValueError):
     """A path that cannot be one, or a folder that is none; the message says what was expected."""
 
 

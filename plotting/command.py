@@ -17,10 +17,11 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from pipeline.command.cli import parse_command
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from pipeline.places import Place, find_caches, locate_cache, plot_path
 from pipeline.records.cache import CacheError, read_cache
-from pipeline.records.results import ResultsError, read_results
+from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.cells import MIN_VISITS
 from plotting.data import RoutingData, as_routing_data
@@ -105,26 +106,18 @@ class PlotSettings:
         return [name.lower().lstrip(".") for name in _split(self.formats)]
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 some caches could not be drawn, 2 refused."""
-    try:
-        settings, switches = parse_command(
-            "Draw routing and results without a display.", PlotSettings, argv, switches=SWITCHES
-        )
-        if switches["over_runs"] and settings.all_caches is None:
-            raise ConfigError(
-                "over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting"
-            )
-        if settings.results is not None:
-            return _run_results(settings, listing=switches["list"])
-        run = _run_settings if switches["over_runs"] else _run_caches
-        return run(settings, listing=switches["list"], show_counts=switches["show_counts"])
-    except (ConfigError, CacheError, ResultsError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    settings, switches = parse_command(
+        "Draw routing and results without a display.", PlotSettings, argv, switches=SWITCHES
+    )
+    if switches["over_runs"] and settings.all_caches is None:
+        raise ConfigError("over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting")
+    if settings.results is not None:
+        return _run_results(settings, listing=switches["list"])
+    run = _run_settings if switches["over_runs"] else _run_caches
+    return run(settings, listing=switches["list"], show_counts=switches["show_counts"])
 
 
 def _run_results(settings: PlotSettings, *, listing: bool) -> int:

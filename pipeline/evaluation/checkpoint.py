@@ -11,30 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from babyai.expert import ExpertError
 from babyai.level_seeds import EVALUATION_SEED
-from babyai.levels import UnknownTaskError
-from babyai.missions import MissionEncoder, MissionEncoderError, restore_mission_encoder
+from babyai.missions import MissionEncoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.evaluation.play import Evaluation, evaluate_task_many
-from pipeline.places import PlaceError
 from pipeline.policies import NUM_ACTIONS
-from pipeline.records.cache import CacheError, write_cache
-from pipeline.records.results import ResultsError
-
-EVALUATION_ERRORS = (
-    CheckpointError,
-    MissionEncoderError,
-    UnknownTaskError,
-    ExpertError,
-    CacheError,
-    PlaceError,
-    ResultsError,
-    ConfigError,
-    OSError,
-)
+from pipeline.records.cache import write_cache
 
 
 @dataclass(frozen=True)

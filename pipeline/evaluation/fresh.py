@@ -34,7 +34,7 @@ def evaluate_fresh(
         progress: Called with the number of episodes that ended since the last call.
 
     Raises:
-        Exception: One of `pipeline.evaluation.checkpoint.EVALUATION_ERRORS`.
+        Exception: One of `pipeline.command.errors.MISTAKES`.
     """
     task_id = resolve_task_id(found.task_id)
     checkpoint = load_checkpoint(found.path, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)

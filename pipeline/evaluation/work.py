@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from babyai.levels import resolve_task_id
 from pipeline.command.devices import resolve_device
+from pipeline.command.errors import MISTAKES
 from pipeline.command.interruption import deaf_to_ctrl_c
 from pipeline.evaluation.checkpoint import (
-    EVALUATION_ERRORS,
     Checkpoint,
     build_header,
     build_row,
@@ -182,7 +182,7 @@ def _evaluate_group(plan: BatchPlan, group: Sequence[Pending], report: Callable[
 
 
 def _failure(found: Place, error: Exception) -> Report:
-    if isinstance(error, EVALUATION_ERRORS):
+    if isinstance(error, MISTAKES):
         return "failed", found, str(error).removeprefix(f"{found.path}: ")
     # Weights that fit no environment, too little memory, our own mistakes
     return "failed", found, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 from pipeline.places import CACHE_NAME, cache_path, find_caches
 from pipeline.records.copy import MIN_BYTES, read_copy, write_copy
@@ -42,7 +43,7 @@ _BLOCK_CHARS = 1 << 17  # 200 steps, whose objects stay in the processor's cache
 _LONGEST_LINE = 1 << 22
 
 
-class CacheError(ValueError):
+class CacheError(UserError, ValueError):
     """A cache that cannot be used; the message says what was expected and what to do."""
 
 

@@ -12,8 +12,9 @@ from tqdm import tqdm
 from babyai.levels import resolve_task_id
 from pipeline.command.cli import parse_command
 from pipeline.command.files import replace_atomically
-from pipeline.command.folders import explain_os_error, make_writable
+from pipeline.command.folders import make_writable
 from pipeline.command.interruption import Interruption
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError, TrainConfig, resolved_yaml
 from pipeline.places import checkpoint_path, run_folder
 from pipeline.records.metrics import describe_metrics
@@ -33,7 +34,6 @@ from pipeline.training.folders import (
     newest_checkpoint,
 )
 from pipeline.training.imitation import ImitationTrainer, announce_compilation, evaluation_metrics
-from pipeline.training.loop import USER_ERRORS
 from pipeline.training.options import OPTIONS, parse_sweep
 from pipeline.training.schedule import Due
 from pipeline.training.sweep import run_sweep
@@ -44,36 +44,25 @@ SWITCHES = {
 }
 
 
+@as_command()
 def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> int:
     """Parse the command line, run, and return the exit code.
 
     0: done. 1: some runs of several failed. 2: refused. 128 + signal: interrupted.
     """
-    try:
-        config, beside = parse_command(
-            description,
-            TrainConfig,
-            argv,
-            switches=SWITCHES,
-            options=OPTIONS,
-            replaces={"seeds": "seed", "lpc_alphas": "lpc_alpha"},
-            **forced,
-        )
-        sweep = parse_sweep(config, **{name: beside.pop(name) for name in OPTIONS})
-        if beside["resume"] and beside["overwrite"]:
-            raise ConfigError(
-                "--resume and --overwrite exclude each other: one keeps what is there, the other deletes it"
-            )
-        return run_training(config, **beside) if sweep is None else run_sweep(sweep, **beside)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # a second Ctrl-C, or one while nothing needs saving
-        print("stopped", file=sys.stderr)
-        return 130
+    config, beside = parse_command(
+        description,
+        TrainConfig,
+        argv,
+        switches=SWITCHES,
+        options=OPTIONS,
+        replaces={"seeds": "seed", "lpc_alphas": "lpc_alpha"},
+        **forced,
+    )
+    sweep = parse_sweep(config, **{name: beside.pop(name) for name in OPTIONS})
+    if beside["resume"] and beside["overwrite"]:
+        raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
+    return run_training(config, **beside) if sweep is None else run_sweep(sweep, **beside)
 
 
 def run_training(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> int:

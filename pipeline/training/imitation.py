@@ -30,6 +30,7 @@ from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
 from pipeline.checkpoints import CheckpointError, save_checkpoint
 from pipeline.command.devices import resolve_device
+from pipeline.command.errors import UserError
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.evaluation.play import Evaluation, evaluate_task_many
 from pipeline.policies import NUM_ACTIONS
@@ -39,7 +40,7 @@ from pipeline.training.setup import build_encoder, check_alike, deal, find_momen
 REPLICAS_PER_BATCH = 4
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message says why and what to do.
 
     Attributes:

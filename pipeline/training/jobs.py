@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.command.errors import MISTAKES
 from pipeline.command.interruption import deaf_to_ctrl_c
 from pipeline.config import ConfigError
-from pipeline.training.loop import USER_ERRORS, Listen, Report, train_batches
+from pipeline.training.loop import Listen, Report, train_batches
 from pipeline.training.plan import PlannedRun
 
 POLL_SECONDS = 0.2
@@ -121,6 +122,6 @@ def _work(batches: Sequence[Sequence[PlannedRun]], overwrite: bool, stop: Any, p
     signal.signal(signal.SIGTERM, note)
     try:
         train_batches(batches, overwrite=overwrite, listen=listen, report=report)
-    except (*USER_ERRORS, OSError) as error:
+    except MISTAKES as error:
         report("refused", str(error))
     pipe.close()

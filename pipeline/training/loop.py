@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from babyai.expert import ExpertError
-from babyai.levels import UnknownTaskError
-from babyai.missions import MissionEncoderError
-from pipeline.checkpoints import CheckpointError, read_checkpoint
+from pipeline.checkpoints import read_checkpoint
+from pipeline.command.errors import MISTAKES
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import make_writable
-from pipeline.config import ConfigError, resolved_yaml
+from pipeline.config import resolved_yaml
 from pipeline.places import checkpoint_path
-from pipeline.tracking import Tracker, TrackingError
+from pipeline.tracking import Tracker
 from pipeline.training.folders import (
     CONFIG_FILE,
     RunFolderError,
@@ -31,17 +29,6 @@ from pipeline.training.folders import (
 from pipeline.training.imitation import ReplicaTrainer, TrainingError, announce_compilation, evaluation_metrics
 from pipeline.training.plan import PlannedRun
 from pipeline.training.schedule import Due
-
-USER_ERRORS = (
-    ConfigError,
-    UnknownTaskError,
-    MissionEncoderError,
-    CheckpointError,
-    ExpertError,
-    TrainingError,
-    TrackingError,
-)
-"""Errors of training that are told in one line."""
 
 Report = Callable[[str, Any], object]
 """Called with what happened and its content.
@@ -71,7 +58,7 @@ def train_batches(batches: Sequence[Sequence[PlannedRun]], *, overwrite: bool, l
         report: See `Report`.
 
     Raises:
-        Exception: One of `USER_ERRORS` if the first batch cannot even start; nothing has been written or deleted then.
+        Exception: One of `MISTAKES` if the first batch cannot even start; nothing has been written or deleted then.
     """
     for number, runs in enumerate(batches):
         with ExitStack() as stack:
@@ -81,7 +68,7 @@ def train_batches(batches: Sequence[Sequence[PlannedRun]], *, overwrite: bool, l
                     _take(run, stack, cleared=overwrite and number == 0)
                 if overwrite and number == 0:
                     _clear(batches)
-            except USER_ERRORS as error:
+            except MISTAKES as error:
                 if number == 0:
                     raise
                 report("failed", ([run.key for run in runs], str(error), runs[0].update))
@@ -125,7 +112,7 @@ class Batch:
         report: See `Report`.
 
     Raises:
-        Exception: One of `USER_ERRORS` if they cannot be trained; nothing has been written then.
+        Exception: One of `MISTAKES` if they cannot be trained; nothing has been written then.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], report: Report) -> None:
@@ -155,7 +142,7 @@ class Batch:
             with ExitStack() as stack:
                 self._open_logs(stack)
                 return self._train(listen)
-        except (*USER_ERRORS, OSError) as error:
+        except MISTAKES as error:
             self._report("failed", ([run.key for run in self._runs], str(error), self._trainer.update))
             return False
 
