@@ -49,12 +49,12 @@ from benchmarks.training import EXPERT, TRAINED, UNTRAINED
 from pipeline.checkpoints import CheckpointError
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, _Team, evaluate_task, evaluate_task_many
 from pipeline.policies import NUM_ACTIONS, build_policy, build_projection
 from pipeline.records.cache import read_cache, write_cache
 from pipeline.records.metrics import EpisodeTable, RoutingTable
-from pipeline.training.rollout import MissionVectors
 
 EPISODES = 1000
 ROOT = Path(__file__).parents[1]

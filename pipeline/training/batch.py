@@ -15,12 +15,13 @@ from babyai.vector_env import VectorEnv
 from pipeline.command.devices import derive_seed
 from pipeline.config import TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.missions import MissionVectors
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
 from pipeline.policies import build_policy, build_projection
 from pipeline.records.metrics import EpisodeWindow
 from pipeline.training.losses import LossTerms, compute_losses
-from pipeline.training.rollout import Acting, MissionVectors, Rollout
+from pipeline.training.rollout import Acting, Rollout
 
 SCALARS = (
     "train/task_loss",

@@ -21,7 +21,7 @@ from pipeline.checkpoints import (
 from pipeline.command.devices import derive_seed
 from pipeline.command.files import replace_atomically
 from pipeline.config import TrainConfig
-from pipeline.engine.packed import pack
+from pipeline.engine.packed import pack_replicas
 from pipeline.policies import build_policy, build_projection, seeded_init
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 
@@ -52,10 +52,10 @@ def make_content(config: TrainConfig, **changes) -> dict:
 
 def logits_of(policy: nn.Module, obs_dim: int = 6, lang_dim: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    obs, lang = (torch.randn(4, 2, width, generator=generator) for width in (obs_dim, lang_dim))
+    obs, lang = (torch.randn(1, 4, 2, width, generator=generator) for width in (obs_dim, lang_dim))
     with torch.no_grad():
-        packed = pack(policy)
-        return packed.sequence(obs, lang, packed.init_hidden(2), torch.zeros(4, 2, dtype=torch.bool)).logits
+        packed = pack_replicas([policy])
+        return packed.sequence(obs, lang, packed.init_hidden(2), torch.zeros(1, 4, 2, dtype=torch.bool)).logits
 
 
 # ----------------------------------------------------------------------------------------------------- save and load
