@@ -32,8 +32,8 @@ MAX_UNSOLVABLE = 1000
 """Levels that may be skipped, and 20 for each one played, before a task is given up as unsolvable for the expert."""
 
 Player = tuple[nn.Module, MissionEncoder, nn.Linear]
-"""A policy that `pipeline.engine.packed.pack_replicas` takes, its sentence encoder, its mission projection; none of them
-is changed."""
+"""A policy that `pipeline.engine.packed.pack_replicas` takes, its sentence encoder, its mission projection. None of
+them is changed."""
 
 
 @dataclass(frozen=True)
