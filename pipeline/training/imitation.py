@@ -32,7 +32,7 @@ from pipeline.checkpoints import CheckpointError, save_checkpoint
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import UserError
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.evaluation.play import Evaluation, evaluate_task_many
+from pipeline.evaluation.play import Evaluation, PlaySettings, evaluate_task_many
 from pipeline.policies import NUM_ACTIONS
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.setup import build_encoder, check_alike, deal, find_moment
@@ -225,11 +225,13 @@ class ReplicaTrainer:
             [(policy, self.encoder, p) for policy, p in zip(self.policies, self.projections, strict=True)],
             config.task_id,
             num_episodes,
-            num_envs=64,  # changes the speed alone
-            max_steps=config.max_steps,
-            record=False,
-            label=False,
-            lpc_exponent=config.lpc_exponent,
+            PlaySettings(
+                num_envs=64,  # changes the speed alone
+                max_steps=config.max_steps,
+                record=False,
+                label=False,
+                lpc_exponent=config.lpc_exponent,
+            ),
         )
 
     # --------------------------------------------------------------------------------------------------- checkpoints
