@@ -11,6 +11,9 @@ printing, and the observation that minigrid computes on every reset and step. te
 outcome with an untouched minigrid for every registered task.
 """
 
+import babyai.minigrid_import  # noqa: F401
+
+# isort: split
 import argparse
 import difflib
 import functools
@@ -29,20 +32,14 @@ from minigrid.core.world_object import Wall, WorldObj
 from minigrid.envs.babyai.core.roomgrid_level import RejectSampling, RoomGridLevel
 from minigrid.envs.babyai.core.verifier import Instr
 
+from babyai.errors import LevelError, UnknownTaskError
+
 TASK_PREFIX = "BabyAI-"
 
 # A level's generation stops after this many random draws, which takes about a second. The costliest of 150 levels of
 # each registered task needed 7,400 (SynthS5R2). On one seed in 800 of SynthS5R2 minigrid draws for ever: the agent may
 # not start facing a thing, and in a crowded room of 3 x 3 cells it always would.
 MAX_DRAWS = 500_000
-
-
-class UnknownTaskError(ValueError):
-    """The name is no registered BabyAI task."""
-
-
-class LevelError(RuntimeError):
-    """minigrid's generator found no level for this seed within the allowed amount of work."""
 
 
 def list_tasks() -> tuple[str, ...]:

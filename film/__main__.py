@@ -18,9 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from babyai.expert import ExpertError
-from babyai.levels import LevelError, UnknownTaskError
-from babyai.render import ReplayError, render_level, replay_frames
+from babyai.errors import ExpertError, LevelError, ReplayError, UnknownTaskError
+from babyai.render import render_level, replay_frames
 from film.episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
 from film.files import check_format, write_film
 from film.frames import FilmCanvas

@@ -18,8 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from babyai.errors import LevelError, UnknownTaskError
 from babyai.level_seeds import EVALUATION_SEED, evaluation_seeds
-from babyai.levels import LevelError, UnknownTaskError, resolve_task_id
+from babyai.levels import resolve_task_id
 from babyai.render import level_mission, render_level
 from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError

@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from babyai.expert import ExpertError
-from babyai.levels import UnknownTaskError
-from babyai.missions import MissionEncoderError
+from babyai.errors import ExpertError, MissionEncoderError, UnknownTaskError
 from pipeline.checkpoints import CheckpointError, checkpoint_path, read_checkpoint
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import make_writable
