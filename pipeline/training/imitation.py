@@ -24,11 +24,12 @@ import torch
 from torch import nn
 
 from babyai.compiled.core import is_on_disk
+from babyai.facts import NUM_ACTIONS
 from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder
 from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
-from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, save_checkpoint
+from pipeline.checkpoints import CheckpointError, save_checkpoint
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import UserError
 from pipeline.config import ConfigError, TrainConfig
