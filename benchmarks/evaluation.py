@@ -34,8 +34,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from babyai.levels import UnknownTaskError, resolve_task_id
-from babyai.missions import MissionEncoder, MissionEncoderError, build_mission_encoder
+from babyai.errors import MissionEncoderError, UnknownTaskError
+from babyai.facts import NUM_ACTIONS
+from babyai.levels import resolve_task_id
+from babyai.missions import MissionEncoder, build_mission_encoder
 from babyai.vector_env import VectorStep
 from benchmarks.common import (
     collect_machine_facts,
@@ -46,7 +48,7 @@ from benchmarks.common import (
     write_results,
 )
 from benchmarks.training import EXPERT, TRAINED, UNTRAINED
-from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, build_policy, build_projection
+from pipeline.checkpoints import CheckpointError, build_policy, build_projection
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint

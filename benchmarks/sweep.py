@@ -20,7 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from babyai.levels import UnknownTaskError, resolve_task_id
+from babyai.errors import UnknownTaskError
+from babyai.levels import resolve_task_id
 from benchmarks.common import (
     collect_machine_facts,
     collect_settings,

@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from babyai.levels import LevelMaker, UnknownTaskError, resolve_task_id
-from babyai.missions import MissionEncoderError
+from babyai.errors import MissionEncoderError, UnknownTaskError
+from babyai.levels import LevelMaker, resolve_task_id
 from benchmarks.common import (
     collect_machine_facts,
     collect_settings,

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from babyai.facts import NUM_ACTIONS
 from mixture_of_experts import MixtureOfExpertsPolicy
 from pipeline.command.devices import derive_seed
 from pipeline.command.errors import UserError
@@ -38,7 +39,6 @@ from pipeline.config import TrainConfig
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 
 SCHEMA_VERSION = 1
-NUM_ACTIONS = 7
 FINAL_NAME = "checkpoint_final.pt"
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.pt")
 _NUMBER = r"(0|[1-9]\d*)"  # without leading zeros: trial_01 would share its results with trial_1

@@ -15,7 +15,6 @@ from babyai.facts import EVENT_NAMES, OBJECT_NAMES, StepFacts
 from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
-from babyai.simulator import Outcome
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
 from pipeline.evaluation.play import Evaluation, _Team, evaluate, evaluate_many, evaluate_task, evaluate_task_many
 from pipeline.records.metrics import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
@@ -109,7 +108,7 @@ class KnownEnv:
                 continue
             self.steps[slot] += 1
             if self.steps[slot] == (20 if seed % 2 else 1):
-                outcome = Outcome.TIMEOUT if seed % 2 else Outcome.SUCCESS
+                outcome = TIMEOUT if seed % 2 else SUCCESS
                 context = {} if self.record else None
                 ended.append(EpisodeEnd(slot, seed, outcome, self.steps[slot], 0.0, 1, "go", context))
                 self.seeds[slot], self.steps[slot] = self.levels.next_seed(slot), 0
