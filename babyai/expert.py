@@ -12,6 +12,9 @@ its subgoals read the state from a snapshot. tests/babyai/test_world.py compares
 bot.
 """
 
+import babyai.minigrid_import  # noqa: F401
+
+# isort: split
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +23,9 @@ from minigrid.core.actions import Actions
 from minigrid.utils.baby_ai_bot import BabyAIBot, Subgoal
 
 from babyai.compiled.layout import MAX_PUSHES
-from babyai.errors import WorldError
-from babyai.levels import LevelError
-from babyai.simulator import DIRECTIONS, FREE, PAD, THING, VIEW, WALKING_KIND, Outcome, Simulator
+from babyai.errors import LevelError
+from babyai.facts import RUNNING, SUCCESS
+from babyai.simulator import DIRECTIONS, FREE, PAD, THING, VIEW, WALKING_KIND, Simulator
 
 Cell = tuple[int, int]
 
@@ -34,10 +37,6 @@ _RIGHT_VECTORS = [np.array((-dy, dx)) for dx, dy in DIRECTIONS]
 
 class ExpertGaveUp(Exception):
     """The bot replans without coming to a decision."""
-
-
-class ExpertError(WorldError, RuntimeError):
-    """The expert cannot be used for this task."""
 
 
 class Expert:
@@ -112,12 +111,12 @@ def plan_length(simulator: Simulator, level_seed: int) -> int | None:
         return None
     expert = Expert(simulator)
     expert.reset()
-    action, outcome = expert.suggest(None), Outcome.RUNNING
-    while action is not None and outcome is Outcome.RUNNING:
+    action, outcome = expert.suggest(None), RUNNING
+    while action is not None and outcome == RUNNING:
         outcome = simulator.step(action).outcome
-        if outcome is Outcome.RUNNING:
+        if outcome == RUNNING:
             action = expert.suggest(action)
-    return simulator.steps if outcome is Outcome.SUCCESS else None
+    return simulator.steps if outcome == SUCCESS else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
-"""Where things are and what just happened: the facts of a step that evaluation stores beside observations.
+"""The world's vocabulary, codes and their names; and the facts of a step that evaluation stores beside observations.
 
     env = VectorEnv("UnlockPickup", 16, SeedList(seeds), plan_every=1, record=True)
     step = env.reset()
     step.facts.walking[:, TARGET]                    # moves to the target, float32 (16,)
     EVENT_NAMES[step.facts.event[0]]                 # "unlocked"
 
-This module holds the arrays and the names of their codes and needs numpy only, so that whoever reads stored facts need
-not have minigrid. `babyai.recorder` fills them in.
+Every code that is stored or crosses a module's border is defined here, once. This module needs numpy only, so that
+whoever reads stored facts need not have minigrid.
 
 Doors, keys, targets
 - The *door* is the nearest of the doors that were locked when the episode began; if there were none, of all doors.
@@ -31,6 +31,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+VIEW_SIZE = 7
+"""Cells along each side of the agent's view."""
+
+ACTION_NAMES = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
+NUM_ACTIONS = len(ACTION_NAMES)
+LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(NUM_ACTIONS)
+
+DIRECTION_NAMES = ("right", "down", "left", "up")
+NUM_DIRECTIONS = len(DIRECTION_NAMES)
+
+RUNNING, SUCCESS, FAILURE, TIMEOUT = range(4)
+"""How an episode stands. Success needs a reward: BabyAI also terminates on failure. In tables of episodes -1 stands for
+an outcome that is not known."""
+
+OUTCOME_NAMES = {SUCCESS: "success", FAILURE: "failure", TIMEOUT: "timeout"}
+"""Outcomes of an episode that has ended."""
+
 COLORS = ("red", "green", "blue", "purple", "yellow", "grey")
 KINDS = ("door", "key", "ball", "box")
 
@@ -40,12 +57,16 @@ OBJECT_NAMES = tuple(f"{color} {kind}" for kind in KINDS for color in COLORS)
 EVENT_NAMES = ("none", "picked", "dropped", "unlocked", "opened", "closed", "box_opened")
 """What `StepFacts.event` numbers."""
 
+NOTHING, PICKED, DROPPED, UNLOCKED, OPENED, CLOSED, BOX_OPENED = range(len(EVENT_NAMES))
+
 SUBGOAL_NAMES = ("GoNextTo", "Explore", "Open", "Close", "Pickup", "Drop", "Done")
 """What `StepFacts.subgoal` numbers: the bot's subgoals. "Explore" is walking somewhere in order to see more; "Done":
 nothing is left to do, as the bot sees it."""
 
-DOOR, KEY, TARGET = range(3)
+PLACES = ("door", "key", "target")
 """The columns of `StepFacts.walking` and `StepFacts.straight`."""
+
+DOOR, KEY, TARGET = range(len(PLACES))
 
 
 @dataclass(frozen=True)
@@ -91,8 +112,8 @@ FACT_FIELDS = [
     ("position", (2,), np.dtype(np.int16), -1),
     ("door_unlocked", (), np.dtype(np.int8), -1),
     ("subgoal", (), np.dtype(np.int8), -1),
-    ("walking", (3,), np.dtype(np.float32), np.nan),
-    ("straight", (3,), np.dtype(np.float32), np.nan),
+    ("walking", (len(PLACES),), np.dtype(np.float32), np.nan),
+    ("straight", (len(PLACES),), np.dtype(np.float32), np.nan),
     ("event", (), np.dtype(np.int8), 0),
     ("event_object", (), np.dtype(np.int16), -1),
 ]

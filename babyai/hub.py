@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from babyai.errors import WorldError
+from babyai.errors import MissionEncoderError
 
 DEFAULT_MODEL = "distilbert-base-uncased"
 
@@ -50,10 +50,6 @@ try:
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
-
-
-class MissionEncoderError(WorldError, ValueError):
-    """The encoder asked for cannot be had, or is not the one a checkpoint was trained with."""
 
 
 def locate_model(name: str, probe_seconds: float, *, shadowing: bool = True) -> tuple[str, Path]:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from babyai.builtin_encoder import TEST_SENTENCES
-from babyai.hub import DEFAULT_MODEL, TOKENIZER_FILES, MissionEncoderError, first_line, quiet_transformers
+from babyai.errors import MissionEncoderError
+from babyai.hub import DEFAULT_MODEL, TOKENIZER_FILES, first_line, quiet_transformers
 
 BATCH_SIZE = 32  # sentences per forward pass; 16 to 32 is where DistilBERT on two cores stops gaining
 

@@ -11,6 +11,9 @@ printing, and the observation that minigrid computes on every reset and step. te
 outcome with an untouched minigrid for every registered task.
 """
 
+import babyai.minigrid_import  # noqa: F401
+
+# isort: split
 import argparse
 import difflib
 import functools
@@ -29,7 +32,7 @@ from minigrid.core.world_object import Wall, WorldObj
 from minigrid.envs.babyai.core.roomgrid_level import RejectSampling, RoomGridLevel
 from minigrid.envs.babyai.core.verifier import Instr
 
-from babyai.errors import WorldError
+from babyai.errors import LevelError, UnknownTaskError
 
 TASK_PREFIX = "BabyAI-"
 
@@ -37,14 +40,6 @@ TASK_PREFIX = "BabyAI-"
 # each registered task needed 7,400 (SynthS5R2). On one seed in 800 of SynthS5R2 minigrid draws for ever: the agent may
 # not start facing a thing, and in a crowded room of 3 x 3 cells it always would.
 MAX_DRAWS = 500_000
-
-
-class UnknownTaskError(WorldError, ValueError):
-    """The name is no registered BabyAI task."""
-
-
-class LevelError(WorldError, RuntimeError):
-    """minigrid's generator found no level for this seed within the allowed amount of work."""
 
 
 def list_tasks() -> tuple[str, ...]:

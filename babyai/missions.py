@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from babyai.builtin_encoder import WIDTH, compute_builtin_fingerprint, embed_builtin
-from babyai.hub import DEFAULT_MODEL, MissionEncoderError, locate_model
+from babyai.errors import MissionEncoderError
+from babyai.hub import DEFAULT_MODEL, locate_model
 from babyai.huggingface_encoder import load_huggingface_encoder
 
 MISSION_WIDTH = WIDTH  # DistilBERT has the same

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-VIEW_SIZE = 7
-OBSERVATION_DIM = 3 * VIEW_SIZE * VIEW_SIZE + 4 + 1  # 152
+from babyai.facts import NUM_DIRECTIONS, VIEW_SIZE
+
+OBSERVATION_DIM = 3 * VIEW_SIZE * VIEW_SIZE + NUM_DIRECTIONS + 1  # 152
 
 
 def encode_observations(view: np.ndarray, direction: np.ndarray, carrying: np.ndarray) -> np.ndarray:

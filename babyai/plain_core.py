@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from babyai.errors import LevelError
 from babyai.expert import Expert, plan_length
-from babyai.levels import LevelError
+from babyai.facts import RUNNING
 from babyai.recorder import Recorder
-from babyai.simulator import Outcome, Simulator
+from babyai.simulator import Simulator
 from babyai.steps import NO_LABEL, VectorStep
 
 
@@ -115,13 +116,13 @@ class PlainCore:
             self._recorders[slot].start()
         return True
 
-    def _act(self, slot: int, action: int, result: VectorStep | None = None) -> tuple[float, Outcome]:
+    def _act(self, slot: int, action: int, result: VectorStep | None = None) -> tuple[float, int]:
         reward, outcome = self._simulators[slot].step(action)
         if self._recorders is not None:
             event = self._recorders[slot].follow()
             if result is not None:
                 result.facts.event[slot], result.facts.event_object[slot] = event
-        if self._label and outcome is Outcome.RUNNING:
+        if self._label and outcome == RUNNING:
             self._take_label(slot, self._experts[slot].suggest(action))
         return reward, outcome
 

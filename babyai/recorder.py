@@ -11,6 +11,9 @@
 breadth-first search, for the whole grid at once, is four shifts. Levels are walled in, so no shift leaves a row.
 """
 
+import babyai.minigrid_import  # noqa: F401
+
+# isort: split
 from math import hypot
 from typing import Any
 

@@ -10,20 +10,20 @@ tiles that look different are drawn: 0.25 ms per frame of a 22 x 22 grid instead
 take longer, because minigrid draws each kind of tile once, pixel by pixel (10 ms per kind at 32 pixels).
 """
 
+import babyai.minigrid_import  # noqa: F401
+
+# isort: split
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from minigrid.core.grid import Grid
 
-from babyai.errors import WorldError
-from babyai.simulator import NUM_ACTIONS, PAD, Outcome, Simulator
+from babyai.errors import ReplayError
+from babyai.facts import NUM_ACTIONS, OUTCOME_NAMES, RUNNING
+from babyai.simulator import PAD, Simulator
 
 MAX_TILE_SIZE = 128  # drawing one tile of that size takes a fifth of a second
-
-
-class ReplayError(WorldError, ValueError):
-    """The actions cannot have been taken in this level."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Replay:
         mission: the instruction.
         position: int16 (T + 1, 2), the agent's [x, y] before each of T actions and after the last one.
         direction: int8 (T + 1,), 0..3: right, down, left, up.
-        outcome: as `babyai.simulator.Outcome` numbers it; 0: the episode is still running after the last action.
+        outcome: as `babyai.facts` numbers it; 0: the episode is still running after the last action.
     """
 
     mission: str
@@ -104,10 +104,10 @@ def replay(task_id: str, seed: int, actions: Sequence[int] | np.ndarray, *, max_
     simulator = _load(task_id, seed, max_steps)
     position = np.zeros((len(checked) + 1, 2), np.int16)
     direction = np.zeros(len(checked) + 1, np.int8)
-    outcome = Outcome.RUNNING
+    outcome = RUNNING
     for step, outcome in enumerate(_play(simulator, checked)):  # noqa: B007 (the last one is used)
         position[step], direction[step] = simulator.env.agent_pos, simulator.env.agent_dir
-    return Replay(simulator.mission, position, direction, int(outcome))
+    return Replay(simulator.mission, position, direction, outcome)
 
 
 def _load(task_id: str, seed: int, max_steps: int | None = None) -> Simulator:
@@ -135,16 +135,16 @@ def _check_actions(actions: Sequence[int] | np.ndarray) -> list[int]:
     return [int(action) for action in array]
 
 
-def _play(simulator: Simulator, actions: list[int]) -> Iterator[Outcome]:
+def _play(simulator: Simulator, actions: list[int]) -> Iterator[int]:
     """Takes the actions; yields how the episode stands before each of them and after the last one."""
-    outcome = Outcome.RUNNING
+    outcome = RUNNING
     yield outcome
     for step, action in enumerate(actions):
-        if outcome is not Outcome.RUNNING:
+        if outcome != RUNNING:
             raise ReplayError(
                 f"{simulator.task_id}, level seed {simulator.level_seed}: expected an episode of {len(actions)} steps, "
-                f"found that it ends after {step} ({outcome.name.lower()}); these actions belong to another level, or "
-                "to another step limit (max_steps)"
+                f"found that it ends after {step} ({OUTCOME_NAMES[outcome]}); these actions belong to another level, "
+                "or to another step limit (max_steps)"
             )
         outcome = simulator.step(action).outcome
         yield outcome

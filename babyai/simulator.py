@@ -11,39 +11,31 @@ visibility is computed row by row from a table over (lit cells, transparent cell
 `obs["image"]` bit for bit and costs about 10 us instead of 200.
 """
 
-from enum import IntEnum
+import babyai.minigrid_import  # noqa: F401
+
+# isort: split
 from typing import NamedTuple
 
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.core.world_object import WorldObj
 
+from babyai.compiled.visibility import AHEAD, LIT
+from babyai.facts import FAILURE, NUM_ACTIONS, OUTCOME_NAMES, PICKUP, RUNNING, SUCCESS, TIMEOUT, TOGGLE
+from babyai.facts import VIEW_SIZE as VIEW
 from babyai.levels import WALL, LevelMaker
-from babyai.visibility import AHEAD, LIT, VIEW
 
 PAD = VIEW - 1  # the view reaches this far beyond the level's outer wall, where everything reads as wall
 
-NUM_ACTIONS = 7
-_PICKUP, _TOGGLE = 3, 5
-
 # Direction 0..3 -> (dx, dy): right, down, left, up
 DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))
-
-
-class Outcome(IntEnum):
-    """How an episode stands. Success needs a reward: BabyAI also terminates on failure."""
-
-    RUNNING = 0
-    SUCCESS = 1
-    FAILURE = 2
-    TIMEOUT = 3
 
 
 class Transition(NamedTuple):
     """What a step brought."""
 
     reward: float
-    outcome: Outcome
+    outcome: int
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -136,7 +128,7 @@ class Simulator:
         self.mission = ""
         self.max_steps = 0
         self.steps = 0
-        self._outcome = Outcome.TIMEOUT  # nothing loaded: no step allowed
+        self._outcome = TIMEOUT  # nothing loaded: no step allowed
 
     def load(self, seed: int) -> None:
         """Starts the level of `seed`.
@@ -144,7 +136,7 @@ class Simulator:
         Raises:
             LevelError: minigrid's generator found no level for this seed in bounded work; nothing is loaded then.
         """
-        self._outcome = Outcome.TIMEOUT
+        self._outcome = TIMEOUT
         level = self.maker.make(seed)
         self.level_seed, self.mission, self.max_steps = level.seed, level.mission, level.max_steps
         codes = [
@@ -153,7 +145,7 @@ class Simulator:
         ]
         self._inner[:] = np.array(codes, np.uint8).reshape(self.height, self.width)
         self.steps = 0
-        self._outcome = Outcome.RUNNING
+        self._outcome = RUNNING
         self._window = None
 
     def step(self, action: int) -> Transition:
@@ -164,7 +156,9 @@ class Simulator:
             ValueError: no such action.
         """
         if self._outcome:
-            raise RuntimeError(f"expected a running episode, found outcome {self._outcome.name}; load a level first")
+            raise RuntimeError(
+                f"expected a running episode, found outcome {OUTCOME_NAMES[self._outcome].upper()}; load a level first"
+            )
         if not 0 <= action < NUM_ACTIONS:
             raise ValueError(f"action: expected 0..{NUM_ACTIONS - 1}, found {action!r}")
         env = self.env
@@ -172,15 +166,15 @@ class Simulator:
         x, y = env.agent_pos
         env.agent_pos = (int(x), int(y))  # minigrid leaves numpy scalars, which slow down everything that follows
         self.steps = env.step_count
-        if _PICKUP <= action <= _TOGGLE:
+        if PICKUP <= action <= TOGGLE:
             front_x, front_y = x + DIRECTIONS[env.agent_dir][0], y + DIRECTIONS[env.agent_dir][1]
             cell = env.grid.grid[front_y * self.width + front_x]
             self.cells[self.agent_index + self._fronts[env.agent_dir]] = encode_cell(cell)
         self._window = None
         if terminated:
-            self._outcome = Outcome.SUCCESS if reward > 0 else Outcome.FAILURE
+            self._outcome = SUCCESS if reward > 0 else FAILURE
         elif truncated:
-            self._outcome = Outcome.TIMEOUT
+            self._outcome = TIMEOUT
         return Transition(float(reward), self._outcome)
 
     def observe(self, view_out: np.ndarray) -> tuple[int, bool]:

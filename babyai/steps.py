@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from babyai.facts import StepFacts
-from babyai.simulator import VIEW, Outcome
+from babyai.facts import VIEW_SIZE, StepFacts
 
 NO_LABEL = -1
 """What the cores hold as the expert's action where it has none."""
@@ -19,7 +18,7 @@ class EpisodeEnd:
     Attributes:
         slot: where it was played.
         level_seed: its level.
-        outcome: SUCCESS, FAILURE or TIMEOUT.
+        outcome: SUCCESS, FAILURE or TIMEOUT, as `babyai.facts` numbers them.
         steps: its length.
         reward: the last step's reward, which is the episode's return.
         expert_steps: the expert's number of steps on the same level; None when it was not asked.
@@ -29,7 +28,7 @@ class EpisodeEnd:
 
     slot: int
     level_seed: int
-    outcome: Outcome
+    outcome: int
     steps: int
     reward: float
     expert_steps: int | None
@@ -49,7 +48,7 @@ class VectorStep:
         expert_action: int64 (N,), the expert's action for this observation, 0 where there is none.
         expert_valid: bool (N,), where `expert_action` is a label.
         reward: float32 (N,), of the action that led here.
-        outcome: int8 (N,), `Outcome` of the episode that ended with that action, 0 otherwise.
+        outcome: int8 (N,), of the episode that ended with that action (`babyai.facts`), 0 otherwise.
         episode_start: bool (N,), this observation is an episode's first.
         active: bool (N,), False where no level is left: everything else is zero there.
         ended: the episodes that ended, by slot.
@@ -88,7 +87,7 @@ class VectorStep:
 
 
 STEP_FIELDS = [
-    ("view", (VIEW, VIEW, 3), np.dtype(np.uint8)),
+    ("view", (VIEW_SIZE, VIEW_SIZE, 3), np.dtype(np.uint8)),
     ("direction", (), np.dtype(np.int64)),
     ("carrying", (), np.dtype(bool)),
     ("mission_id", (), np.dtype(np.int64)),

@@ -22,16 +22,14 @@ import numpy as np
 
 from babyai.compiled.core import build_compiled_core
 from babyai.compiled.slots import FINE, TOO_NARROW, note_actions, show_slots
-from babyai.expert import ExpertError
+from babyai.errors import ExpertError
+from babyai.facts import NUM_ACTIONS
 from babyai.level_seeds import SeedList, SeedStreams
 from babyai.plain_core import PlainCore
-from babyai.simulator import NUM_ACTIONS, Outcome
 from babyai.steps import EpisodeEnd, VectorStep
 
 # Levels in a row that may prove unsolvable before the task is declared so
 MAX_REPLACEMENTS = 1000
-
-_OUTCOMES = tuple(Outcome)
 
 
 class VectorEnv:
@@ -148,7 +146,7 @@ class VectorEnv:
                 EpisodeEnd(
                     slot,
                     int(self._seeds[slot]),
-                    _OUTCOMES[result.outcome[slot]],
+                    int(result.outcome[slot]),
                     self._core.steps(slot),
                     float(rewards[slot]),
                     None if expert_steps < 0 else expert_steps,

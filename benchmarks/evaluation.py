@@ -34,8 +34,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from babyai.levels import UnknownTaskError, resolve_task_id
-from babyai.missions import MissionEncoder, MissionEncoderError, build_mission_encoder
+from babyai.errors import MissionEncoderError, UnknownTaskError
+from babyai.facts import NUM_ACTIONS
+from babyai.levels import resolve_task_id
+from babyai.missions import MissionEncoder, build_mission_encoder
 from babyai.vector_env import VectorStep
 from benchmarks.common import (
     collect_machine_facts,
@@ -52,7 +54,7 @@ from pipeline.config import ConfigError, TrainConfig
 from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, PlaySettings, PolicyBatch, evaluate_task, evaluate_task_many
-from pipeline.policies import NUM_ACTIONS, build_policy, build_projection
+from pipeline.policies import build_policy, build_projection
 from pipeline.records.cache import read_cache, write_cache
 from pipeline.records.metrics import EpisodeTable, RoutingTable
 

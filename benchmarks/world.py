@@ -26,7 +26,8 @@ from babyai.compiled import layout
 from babyai.compiled.catalogue import LevelProgram, level_program
 from babyai.compiled.draft import allocate_scratch
 from babyai.compiled.generate import generate
-from babyai.levels import LevelMaker, UnknownTaskError, resolve_task_id
+from babyai.errors import UnknownTaskError
+from babyai.levels import LevelMaker, resolve_task_id
 from benchmarks.common import (
     collect_machine_facts,
     collect_settings,

@@ -20,7 +20,7 @@ import gymnasium
 import numpy as np
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
-from babyai.simulator import NUM_ACTIONS
+from babyai.facts import NUM_ACTIONS
 from babyai.vector_env import SeedStreams, VectorEnv
 
 

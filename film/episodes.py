@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
+from babyai.facts import ACTION_NAMES, DIRECTION_NAMES, EVENT_NAMES, OBJECT_NAMES, OUTCOME_NAMES, SUBGOAL_NAMES
 from babyai.level_seeds import EVALUATION_SEED, SeedList, evaluation_seeds
 from babyai.levels import resolve_task_id
 from babyai.render import replay
 from pipeline.command.errors import MISTAKES, UserError
 from pipeline.records.cache import Cache
-from pipeline.records.metrics import OUTCOME_NAMES, EpisodeTable, RoutingTable
-from plotting.style import ACTION_NAMES, DIRECTION_NAMES
+from pipeline.records.metrics import EpisodeTable, RoutingTable
 
 
 class FilmError(UserError, ValueError):

@@ -18,9 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from babyai.facts import ACTION_NAMES
 from film.episodes import FilmEpisode
 from plotting.style import (
-    ACTION_NAMES,
     CATEGORY_COLORS,
     OUTCOME_COLORS,
     expert_color,

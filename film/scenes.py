@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 
 import numpy as np
 
-from babyai.levels import LevelError
+from babyai.errors import LevelError
 from babyai.render import render_level, replay_frames
 from pipeline.records.cache import Cache
 from plotting.browsing import Example

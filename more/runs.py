@@ -41,20 +41,8 @@ def main(description: str, argv: Sequence[str] | None = None) -> int:
 
     A file that cannot be read or written is also 2.
     """
-    arguments = expand_switches(sys.argv[1:] if argv is None else argv, ["sample_recurrences"])
-    config, switches = parse_command(description, TrainingConfig, arguments, switches=SWITCHES)
+    config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
     return run_training(config, **switches)
-
-
-def expand_switches(argv: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the arguments with `true` after each of the named flags that has no value, so that a field is a switch."""
-    expanded = []
-    for index, token in enumerate(argv):
-        expanded.append(token)
-        last = index + 1 == len(argv) or argv[index + 1].startswith("--")
-        if last and token.startswith("--") and token[2:].replace("-", "_") in names:
-            expanded.append("true")
-    return expanded
 
 
 def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> int:

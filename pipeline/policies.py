@@ -8,13 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from babyai.facts import NUM_ACTIONS
 from mixture_of_experts import MixtureOfExpertsPolicy
 from pipeline.baseline import GRUPolicy
 from pipeline.command.devices import derive_seed
 from pipeline.config import TrainConfig
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
-
-NUM_ACTIONS = 7
 
 
 def build_policy(config: TrainConfig, num_actions: int = NUM_ACTIONS) -> nn.Module:

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation, Transform
 
+from babyai.facts import ACTION_NAMES
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.panels import (
     COLUMN_WIDTH,
@@ -32,7 +33,7 @@ from plotting.panels import (
     unit_word,
 )
 from plotting.statistics import MIN_FOR_INTERVAL, Estimates, group_means, share_interval
-from plotting.style import ACTION_NAMES, expert_color, figure_style, layer_title
+from plotting.style import expert_color, figure_style, layer_title
 
 _THRESHOLDS = 100
 

@@ -5,7 +5,8 @@ import secrets
 
 import numpy as np
 
-from babyai.levels import LevelError, LevelMaker
+from babyai.errors import LevelError
+from babyai.levels import LevelMaker
 
 SEED = int(os.environ.get("RLMOP_TEST_SEED") or secrets.randbits(31))
 """Printed where a comparison fails; `RLMOP_TEST_SEED=<it>` repeats that run."""

@@ -22,8 +22,8 @@ from mixture_of_experts import (
     normalize_expert_sizes,
     reset_hidden_on_done,
 )
+from pipeline.baseline import GRUPolicy
 from stateful_mop import MoPConfig, StatefulMoPPolicy, create_babyai_mop_config, parse_layers
-from train import GRUPolicy
 
 OBS, LANG, WIDTH, ROUTER, ACTIONS = 6, 3, 8, 5, 4
 CLASSIC = [[0, 16, 32]] * 3

@@ -15,6 +15,7 @@ tests/babyai/test_compiled_bot.py holds it against both.
 
 import numpy as np
 
+from babyai import facts
 from babyai.compiled import layout as at
 from babyai.compiled import plan
 from babyai.compiled.jit import compiled
@@ -81,13 +82,13 @@ def bot_suggest(world, row, action_taken):
     scalars = world.scalars
     if scalars[row, GAVE_UP] != 0:
         return -1
-    for k in range(at.VIEW * at.VIEW):
+    for k in range(facts.VIEW_SIZE * facts.VIEW_SIZE):
         if world.lit[row, k] != 0:
             world.seen[row, world.window[row, k]] = 1
     forget(world, row)
     scalars[row, at.PUSHES] = 0
     answer = AGAIN
-    if action_taken == at.TOGGLE and scalars[row, at.FACED_BOX] != 0:
+    if action_taken == facts.TOGGLE and scalars[row, at.FACED_BOX] != 0:
         answer = -plan.BOX_OPENED
     elif scalars[row, DEPTH] > 0:
         answer = _take_in(world, row, action_taken)
@@ -104,12 +105,13 @@ def bot_suggest(world, row, action_taken):
     scalars[row, at.FACED_BOX] = code // 18 == BOX
     if code // 18 == DOOR:
         scalars[row, at.DOOR_WAS_OPEN] = code % 3 == 0
-    return at.DONE if answer == AGAIN else answer
+    return facts.DONE if answer == AGAIN else answer
 
 
 # S_* -> its place in babyai.facts.SUBGOAL_NAMES: close, open, drop, pickup, go next, explore
-_SUBGOALS = np.array([3, 2, 5, 4, 0, 1], np.int64)
-_EXPLORE, _DONE = 1, 6
+_NUMBERED = ("Close", "Open", "Drop", "Pickup", "GoNextTo", "Explore")  # S_CLOSE to S_EXPLORE
+_SUBGOALS = np.array([facts.SUBGOAL_NAMES.index(name) for name in _NUMBERED], np.int64)
+_EXPLORE, _DONE = facts.SUBGOAL_NAMES.index("Explore"), facts.SUBGOAL_NAMES.index("Done")
 
 
 @compiled
@@ -127,10 +129,10 @@ def bot_subgoal(world, row):
 # ------------------------------------------------------------------------------------------------------ after an action
 
 # Per S_*: the action that the subgoal waits for, and bits: after which others there may be something to undo
-_TURNS = 1 << at.LEFT | 1 << at.RIGHT
-_MOVES = _TURNS | 1 << at.FORWARD
-_OWN = np.array([at.TOGGLE, at.TOGGLE, at.DROP, at.PICKUP, -2, -2], np.int64)
-_UNDONE = np.array([_MOVES, 127, _MOVES, _TURNS, 1 << at.PICKUP | 1 << at.DROP | 1 << at.TOGGLE, 0], np.int64)
+_TURNS = 1 << facts.LEFT | 1 << facts.RIGHT
+_MOVES = _TURNS | 1 << facts.FORWARD
+_OWN = np.array([facts.TOGGLE, facts.TOGGLE, facts.DROP, facts.PICKUP, -2, -2], np.int64)
+_UNDONE = np.array([_MOVES, 127, _MOVES, _TURNS, 1 << facts.PICKUP | 1 << facts.DROP | 1 << facts.TOGGLE, 0], np.int64)
 
 
 @compiled
@@ -159,19 +161,19 @@ def _take_in(world, row, action):
     code = np.int64(world.cells[row, front_of(world, row)])
     handed = scalars[row, PREV_CARRIED] != scalars[row, CARRIED]
     undo, cell = -1, agent
-    if action == at.FORWARD:
+    if action == facts.FORWARD:
         if scalars[row, PREV_AGENT] != agent:
             undo = plan.GO
-    elif action == at.LEFT or action == at.RIGHT:
+    elif action == facts.LEFT or action == facts.RIGHT:
         undo = plan.GO
-        cell += heading_step(world, (direction + (1 if action == at.LEFT else 3)) % 4)
-    elif action == at.DROP and handed:
+        cell += heading_step(world, (direction + (1 if action == facts.LEFT else 3)) % 4)
+    elif action == facts.DROP and handed:
         if not KEY <= code // 18 <= BOX:
             return -plan.NOT_DROPPED
         undo = plan.PICKUP
-    elif action == at.PICKUP and handed:
+    elif action == facts.PICKUP and handed:
         undo = plan.DROP
-    elif action == at.TOGGLE and code // 18 == DOOR:
+    elif action == facts.TOGGLE and code // 18 == DOOR:
         is_open = code % 3 == 0
         if (scalars[row, at.DOOR_WAS_OPEN] != 0) != is_open:
             undo = plan.CLOSE if is_open else plan.OPEN
@@ -198,13 +200,13 @@ def _decide(world, row, subgoal):
     state = code % 3 if code // 18 == DOOR else -1
     carries = scalars[row, CARRIED] != 0
     if kind == S_PICKUP:
-        return -plan.HANDS if carries else at.PICKUP
+        return -plan.HANDS if carries else facts.PICKUP
     if kind == S_DROP:
         if not carries:
             return -plan.HANDS
-        return at.DROP if code == EMPTY_CODE else -plan.NOT_EMPTY
+        return facts.DROP if code == EMPTY_CODE else -plan.NOT_EMPTY
     if kind == S_CLOSE:
-        return at.TOGGLE if state == 0 else -plan.NO_SUCH_DOOR
+        return facts.TOGGLE if state == 0 else -plan.NO_SUCH_DOOR
 
     chosen, a, b, c = 0, 0, 0, 0
     if kind == S_OPEN:
@@ -225,7 +227,7 @@ def _decide(world, row, subgoal):
             scalars[row, DEPTH] -= 1
             chosen = plan.UNLOCK
         else:
-            return at.TOGGLE
+            return facts.TOGGLE
     else:  # explore: to the nearest cell not seen yet, else through the nearest shut door
         a, _ = find(world, row, UNSEEN, NO_CELL)
         chosen = plan.GO_EXPLORE
@@ -297,8 +299,8 @@ def _go_next(world, row, subgoal):
         if (away == 1 or away == stride) if putting else away == 0:
             # On the very place that it should be next to: away from it
             if _is_way(code):
-                return at.FORWARD
-            return at.RIGHT if _is_way(np.int64(cells[row, agent + right])) else at.LEFT
+                return facts.FORWARD
+            return facts.RIGHT if _is_way(np.int64(cells[row, agent + right])) else facts.LEFT
         if putting:
             if away_front == 1 or away_front == stride:
                 if code == EMPTY_CODE:
@@ -317,13 +319,13 @@ def _go_next(world, row, subgoal):
             if following == 0:  # there is no way, or the agent stands on the target
                 chosen = plan.EXPLORE
             elif following == agent + right:
-                return at.RIGHT
+                return facts.RIGHT
             elif following == agent - right:
-                return at.LEFT
+                return facts.LEFT
             elif following != front:  # behind: turn to the side where there is more room
-                return at.LEFT if _room_aside(world, row, -right) > _room_aside(world, row, right) else at.RIGHT
+                return facts.LEFT if _room_aside(world, row, -right) > _room_aside(world, row, right) else facts.RIGHT
             elif _is_way(code):
-                return at.FORWARD
+                return facts.FORWARD
             elif code // 18 == DOOR:
                 if code % 3 == 2:
                     return -plan.LOCKED_WAY

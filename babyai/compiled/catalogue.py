@@ -9,6 +9,9 @@ A task is compiled only if its class is one of minigrid's own, minigrid's versio
 compiled, and every attribute of the environment is known; anything else falls back to `babyai.levels`.
 """
 
+import babyai.minigrid_import  # noqa: F401
+
+# isort: split
 import argparse
 import functools
 import math
@@ -26,6 +29,7 @@ from minigrid.envs.babyai.core import verifier
 from minigrid.envs.babyai.core.levelgen import LevelGen
 from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 
+from babyai import facts
 from babyai.compiled import kinds
 from babyai.compiled import layout as at
 from babyai.compiled.draft import MAX_ROOMS
@@ -249,8 +253,8 @@ def _check_env(env: RoomGridLevel, form: _Form) -> None:
     unknown = sorted(set(vars(env)) - known)
     if unknown:
         raise _UnknownError(f"attributes that the compiled generator does not know: {', '.join(unknown)}")
-    if env.agent_view_size != at.VIEW or env.see_through_walls:
-        raise _UnknownError(f"expected a view of {at.VIEW} x {at.VIEW} cells that walls block")
+    if env.agent_view_size != facts.VIEW_SIZE or env.see_through_walls:
+        raise _UnknownError(f"expected a view of {facts.VIEW_SIZE} x {facts.VIEW_SIZE} cells that walls block")
     columns, rows = form.rooms
     if env.num_cols < columns or env.num_rows < rows or env.num_cols * env.num_rows > MAX_ROOMS:
         raise _UnknownError(

@@ -29,9 +29,7 @@ from babyai.compiled.layout import (
     G_STRIDE,
     MAX_STEPS,
     PAD,
-    RUNNING,
     STEPS,
-    SUCCESS,
     World,
 )
 from babyai.compiled.play import look, observe, step
@@ -46,6 +44,7 @@ from babyai.compiled.record import (
     start_recording,
 )
 from babyai.compiled.sentences import KEY_LENGTH, mission_text, write_mission_key
+from babyai.facts import RUNNING, SUCCESS
 from babyai.steps import NO_LABEL, VectorStep
 
 OWN_LIMIT = 0  # instead of a step limit: each level's own

@@ -148,7 +148,7 @@ def write_matches(draft, desc, out, things, places):
             if thing == 0:
                 continue
             if thing == at.WALL_NUMBER:
-                meant = draft[DESCS + 3 * desc] == 0 and means(draft, desc, at.WALL, 5, cell)
+                meant = draft[DESCS + 3 * desc] == 0 and means(draft, desc, at.WALL, at.GREY, cell)
             else:
                 meant = means_thing(draft, desc, thing)
             if meant and count < at.MAX_LISTED:

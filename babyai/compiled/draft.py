@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from babyai import facts
 from babyai.compiled import layout as at
 from babyai.compiled.draws import NUM_DRAWS, reject
 from babyai.compiled.jit import compiled
@@ -46,7 +47,7 @@ the empty level with its walls, which is never written."""
 OPENING = -1  # in DOORS: a wall that was removed
 
 # minigrid.core.constants.COLOR_NAMES, sorted by name: blue, green, grey, purple, red, yellow
-COLORS_BY_NAME = (2, 1, 5, 3, 0, 4)
+COLORS_BY_NAME = tuple(facts.COLORS.index(name) for name in sorted(facts.COLORS))
 
 
 class Scratch(NamedTuple):

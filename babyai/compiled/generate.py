@@ -1,5 +1,6 @@
 """(program, seed) -> the level that minigrid makes, written into a row of the world."""
 
+from babyai import facts
 from babyai.compiled import kinds
 from babyai.compiled import layout as at
 from babyai.compiled.describe import is_used, validate, write_matches
@@ -129,7 +130,7 @@ def _write_scalars(draft, scalars, params):
     scalars[at.AGENT] = cell_of(draft, draft[AGENT_X], draft[AGENT_Y])
     scalars[at.DIRECTION] = draft[DIRECTION]
     scalars[at.CARRIED] = draft[IN_HAND]
-    scalars[at.STEPS], scalars[at.OUTCOME], scalars[at.THINGS] = 0, at.RUNNING, draft[COUNT]
+    scalars[at.STEPS], scalars[at.OUTCOME], scalars[at.THINGS] = 0, facts.RUNNING, draft[COUNT]
     walks = 0
     for leaf in range(4):
         if is_used(draft, leaf):

@@ -4,6 +4,7 @@ One function for each family of classes (goto, open, pickup, putnext, unlock), c
 a draft that `build_rooms` has begun, and the program's parameters. minigrid's classes have the same names.
 """
 
+from babyai import facts
 from babyai.compiled import kinds
 from babyai.compiled import layout as at
 from babyai.compiled.draft import (
@@ -43,7 +44,7 @@ from babyai.compiled.rooms import (
     require_reachable,
 )
 
-_RED, _BLUE, _GREY = 0, 2, 5
+_RED, _BLUE, _GREY = (facts.COLORS.index(name) for name in ("red", "blue", "grey"))
 
 
 @compiled

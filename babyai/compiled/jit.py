@@ -8,6 +8,8 @@ from typing import Any
 import numba
 from numba.core.types import unliteral
 
+from babyai import facts
+
 
 def digest_sources(paths: Iterable[Path]) -> str:
     """Return what changes with every change to any of the files."""
@@ -17,8 +19,9 @@ def digest_sources(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-SOURCE_STAMP = digest_sources(Path(__file__).parent.glob("*.py"))
-"""Changes with every change to the package: what is on disk is then compiled anew."""
+VOCABULARY = Path(facts.__file__)  # its codes are constants in what is compiled
+SOURCE_STAMP = digest_sources([*Path(__file__).parent.glob("*.py"), VOCABULARY])
+"""Changes with every change to the package or the vocabulary: what is on disk is then compiled anew."""
 
 
 def compile_to_disk(function: Callable[..., Any], stamp: str, **options: Any) -> Callable[..., Any]:

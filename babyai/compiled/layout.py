@@ -8,18 +8,18 @@ Compiled functions take `(world, row)` and touch that row alone, so that rows ca
 Nothing is allocated after `allocate`.
 
 Cells are numbered in the padded map: cell (x, y) is `(y + PAD) * stride + x + PAD`. Its byte is
-`(type * 6 + colour) * 3 + state`, as in `babyai.simulator`. Doors, keys, balls and boxes are things; a row numbers them
-from 1, because BabyAI's instructions ask which thing it is, not only what it looks like. A thing keeps its number for
-the whole episode. Walls are no things.
+`(type * 6 + colour) * 3 + state`, so that 0 is minigrid's "unseen". Doors, keys, balls and boxes are things; a row
+numbers them from 1, because BabyAI's instructions ask which thing it is, not only what it looks like. A thing keeps its
+number for the whole episode. Walls are no things.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from babyai.visibility import VIEW
+from babyai.facts import COLORS, TIMEOUT, VIEW_SIZE
 
-PAD = VIEW - 1
+PAD = VIEW_SIZE - 1
 
 # ------------------------------------------------------------------------------------------------------------ bounds
 # tests/babyai/test_compiled_levels.py holds every registered task against them.
@@ -44,20 +44,16 @@ MAX_KEY_LISTS = 64
 
 # minigrid.core.constants.OBJECT_TO_IDX
 UNSEEN, EMPTY, WALL, FLOOR, DOOR, KEY, BALL, BOX = range(8)
-# Colours in the order of minigrid's COLOR_TO_IDX: red, green, blue, purple, yellow, grey
+# Colours are numbered as in babyai.facts.COLORS, which is the order of minigrid's COLOR_TO_IDX
 EMPTY_CODE = EMPTY * 18
-WALL_CODE = (WALL * 6 + 5) * 3
+GREY = COLORS.index("grey")
+WALL_CODE = (WALL * 6 + GREY) * 3
 NUM_CODES = 11 * 18
 
 WALL_NUMBER = 255  # stands for any wall in the lists of an instruction
 
 NOWHERE = -1  # a cell: minigrid's cur_pos (-1, -1) of a carried thing
 UNPLACED = -2  # a cell: minigrid's cur_pos None, of a thing that was never put on the grid
-
-# Outcomes, as babyai.simulator.Outcome
-RUNNING, SUCCESS, FAILURE, TIMEOUT = range(4)
-
-LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
 
 # ------------------------------------------------------------------------------------------------------------ geometry
 
@@ -200,8 +196,8 @@ def allocate(geometry: np.ndarray, rows: int) -> World:
         desc=np.zeros((rows, NUM_DESCS, NUM_DESC), np.int32),
         desc_things=np.zeros((rows, NUM_DESCS, MAX_LISTED), np.uint8),
         desc_places=np.zeros((rows, NUM_DESCS, MAX_LISTED), np.int32),
-        window=np.zeros((rows, VIEW * VIEW), np.int32),
-        lit=np.zeros((rows, VIEW * VIEW), np.uint8),
+        window=np.zeros((rows, VIEW_SIZE * VIEW_SIZE), np.int32),
+        lit=np.zeros((rows, VIEW_SIZE * VIEW_SIZE), np.uint8),
         seen=np.zeros((rows, cells), np.uint8),
         stack=np.zeros((rows, MAX_DEPTH), np.int32),
         key_count=np.zeros((rows, MAX_KEY_LISTS), np.int32),

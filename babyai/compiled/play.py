@@ -11,6 +11,7 @@ registered task in lock-step with minigrid.
 
 import numpy as np
 
+from babyai import facts
 from babyai.compiled import layout as at
 from babyai.compiled.jit import compiled
 from babyai.compiled.layout import (
@@ -24,10 +25,8 @@ from babyai.compiled.layout import (
     D_THINGS,
     DIRECTION,
     DOOR,
-    DROP,
     EMPTY_CODE,
     FAILED,
-    FORWARD,
     G_HEIGHT,
     G_STRIDE,
     G_WIDTH,
@@ -43,7 +42,6 @@ from babyai.compiled.layout import (
     PAD,
     PART_DONE,
     PICK,
-    PICKUP,
     PRE_CARRYING,
     ROOT,
     ROOT_STRICT,
@@ -51,12 +49,11 @@ from babyai.compiled.layout import (
     STEPS,
     STRICT,
     SUCCEEDED,
-    TOGGLE,
-    VIEW,
     WALL_CODE,
     WALL_NUMBER,
 )
-from babyai.visibility import AHEAD, LIT
+from babyai.compiled.visibility import AHEAD, LIT
+from babyai.facts import DROP, FORWARD, PICKUP, TOGGLE, VIEW_SIZE
 
 # -------------------------------------------------------------------------------------------------------------- tables
 
@@ -64,7 +61,7 @@ from babyai.visibility import AHEAD, LIT
 DECODED = np.array([(code // 18, code // 3 % 6, code % 3) for code in range(NUM_CODES)], np.uint8)
 """The three numbers of a byte: type, colour, state."""
 OPAQUE = np.array([kind == at.WALL or (kind == DOOR and state > 0) for kind, _, state in DECODED.tolist()], np.uint8)
-_AGENT_CELL = VIEW * VIEW - 1 - VIEW // 2  # in the window: bottom row, middle
+_AGENT_CELL = VIEW_SIZE * VIEW_SIZE - 1 - VIEW_SIZE // 2  # in the window: bottom row, middle
 _TAKEABLE_FROM, _TAKEABLE_TO = KEY * 18, (BOX + 1) * 18  # bytes of keys, balls and boxes
 
 
@@ -94,9 +91,9 @@ def step(world, row, action):
     """Take an action (0..6) in a running row and return the outcome; the last look is out of date then."""
     scalars = world.scalars
     scalars[row, STEPS] += 1
-    if action == at.LEFT:
+    if action == facts.LEFT:
         scalars[row, DIRECTION] = (scalars[row, DIRECTION] + 3) % 4
-    elif action == at.RIGHT:
+    elif action == facts.RIGHT:
         scalars[row, DIRECTION] = (scalars[row, DIRECTION] + 1) % 4
     elif action <= TOGGLE:
         act_on_front(world, row, action)
@@ -104,13 +101,13 @@ def step(world, row, action):
             _update_places(world, row)
     status = _verify(world, row, action)
     if status == SUCCEEDED:
-        outcome = at.SUCCESS
+        outcome = facts.SUCCESS
     elif status == FAILED:
-        outcome = at.FAILURE
+        outcome = facts.FAILURE
     elif scalars[row, STEPS] >= scalars[row, MAX_STEPS]:
-        outcome = at.TIMEOUT
+        outcome = facts.TIMEOUT
     else:
-        outcome = at.RUNNING
+        outcome = facts.RUNNING
     scalars[row, OUTCOME] = outcome
     return outcome
 
@@ -293,17 +290,17 @@ def look(world, row):
     ahead = heading_step(world, direction)
     aside = heading_step(world, (direction + 1) % 4)
     window, lit, cells = world.window, world.lit, world.cells
-    light = 1 << VIEW // 2
-    for j in range(VIEW - 1, -1, -1):  # nearest row first
-        start = agent + (VIEW - 1 - j) * ahead - VIEW // 2 * aside
+    light = 1 << VIEW_SIZE // 2
+    for j in range(VIEW_SIZE - 1, -1, -1):  # nearest row first
+        start = agent + (VIEW_SIZE - 1 - j) * ahead - VIEW_SIZE // 2 * aside
         blocked = 0
-        for i in range(VIEW):
+        for i in range(VIEW_SIZE):
             index = start + i * aside
-            window[row, j * VIEW + i] = index
+            window[row, j * VIEW_SIZE + i] = index
             blocked |= int(OPAQUE[cells[row, index]]) << i
         bits = int(LIT[light, blocked])
-        for i in range(VIEW):
-            lit[row, j * VIEW + i] = bits >> i & 1
+        for i in range(VIEW_SIZE):
+            lit[row, j * VIEW_SIZE + i] = bits >> i & 1
         light = int(AHEAD[light, blocked])
 
 
@@ -311,9 +308,9 @@ def look(world, row):
 def observe(world, row, view):
     """Write what the agent sees into `view`, uint8 (7, 7, 3), indexed [x, y, channel]; after `look`."""
     held = world.scalars[row, CARRIED]
-    for j in range(VIEW):
-        for i in range(VIEW):
-            k = j * VIEW + i
+    for j in range(VIEW_SIZE):
+        for i in range(VIEW_SIZE):
+            k = j * VIEW_SIZE + i
             code = int(world.cells[row, world.window[row, k]])
             if k == _AGENT_CELL:
                 code = EMPTY_CODE if held == 0 else int(world.codes[row, held])

@@ -37,11 +37,10 @@ from babyai.compiled.layout import (
     World,
 )
 from babyai.compiled.play import front_of, heading_step
+from babyai.facts import BOX_OPENED, CLOSED, DROPPED, NOTHING, OPENED, PICKED, PLACES, UNLOCKED
 
-# Codes of babyai.facts.EVENT_NAMES
-NOTHING, PICKED, DROPPED, UNLOCKED, OPENED, CLOSED, BOX_OPENED = range(7)
-
-NUM_SOUGHT = 3  # babyai.facts.DOOR, KEY, TARGET: the columns of `Memory.moves` and `Memory.cells`
+NUM_SOUGHT = len(PLACES)
+"""Columns of `Memory.moves` and `Memory.cells`: the nearest door, key and target."""
 
 
 class Memory(NamedTuple):

@@ -5,11 +5,12 @@ import numpy as np
 from babyai.compiled import layout as at
 from babyai.compiled.jit import compiled
 from babyai.compiled.layout import World
+from babyai.facts import COLORS, KINDS
 
 _WORDS_OF_DESC = 4  # D_TYPE, D_COLOR, D_LOC, D_PLURAL
 KEY_LENGTH = 7 + _WORDS_OF_DESC * at.NUM_DESCS  # root, two conjunctions, four verbs, descriptions
-_TYPES = {0: "object", at.DOOR: "door", at.KEY: "key", at.BALL: "ball", at.BOX: "box"}
-_COLORS = ("red ", "green ", "blue ", "purple ", "yellow ", "grey ", "")  # the last for any, -1
+_TYPES = {0: "object", **{at.DOOR + k: name for k, name in enumerate(KINDS)}}
+_COLORS = (*(f"{color} " for color in COLORS), "")  # the last for any, -1
 _LOCATIONS = ("", " on your left", " on your right", " in front of you", " behind you")
 _VERBS = ("go to ", "open ", "pick up ", "put ")
 _LINKS = {at.BEFORE: ", then ", at.AFTER: " after you "}

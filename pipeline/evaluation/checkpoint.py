@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from babyai.facts import NUM_ACTIONS
 from babyai.level_seeds import EVALUATION_SEED
 from babyai.missions import MissionEncoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.evaluation.play import Evaluation, PlaySettings, Progress, evaluate_task_many
-from pipeline.policies import NUM_ACTIONS
 from pipeline.records.cache import write_cache
 
 

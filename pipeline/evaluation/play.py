@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from babyai.expert import ExpertError
+from babyai.errors import ExpertError
 from babyai.level_seeds import EVALUATION_SEED, SeedList, evaluation_seeds
 from babyai.missions import MissionEncoder
 from babyai.observations import encode_observations

@@ -16,17 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records.tables import (
-    EPISODE_COLUMNS,
-    FAILURE,
-    OUTCOME_NAMES,
-    PLACES,
-    STEP_COLUMNS,
-    SUCCESS,
-    TIMEOUT,
-    EpisodeTable,
-    RoutingTable,
-)
+from babyai.facts import FAILURE, OUTCOME_NAMES, PLACES, SUCCESS, TIMEOUT
+from pipeline.records.tables import EPISODE_COLUMNS, STEP_COLUMNS, EpisodeTable, RoutingTable
 
 __all__ = [
     "EPISODE_COLUMNS",

@@ -12,13 +12,7 @@ from typing import Any
 
 import numpy as np
 
-SUCCESS, FAILURE, TIMEOUT = 1, 2, 3
-"""Outcome codes of an ended episode; 0 is an episode still running, -1 one whose outcome is not known."""
-
-OUTCOME_NAMES = {SUCCESS: "success", FAILURE: "failure", TIMEOUT: "timeout"}
-
-PLACES = ("door", "key", "target")
-"""The columns of `RoutingTable.walking` and `RoutingTable.straight`."""
+from babyai.facts import OUTCOME_NAMES
 
 STEP_COLUMNS = {
     "episode": (np.dtype(np.int32), ()),

@@ -9,12 +9,12 @@ from minigrid.core.world_object import Ball, Box, Door, Key
 from babyai.compiled import layout as at
 from babyai.compiled import lists, plan, search
 from babyai.compiled.bot import bot_reset, bot_subgoal, bot_suggest
-from babyai.compiled.from_minigrid import geometry_of, load_level
 from babyai.compiled.play import look
 from babyai.expert import Expert
-from babyai.facts import SUBGOAL_NAMES
+from babyai.facts import LEFT, RUNNING, SUBGOAL_NAMES
 from babyai.levels import list_tasks
-from babyai.simulator import Outcome, Simulator
+from babyai.simulator import Simulator
+from tests.babyai.from_minigrid import geometry_of, load_level
 from tests.babyai.test_compiled_play import ROW, THINGS, Pair, build_thing, make_minigrid
 from tests.babyai.test_world import ReferenceBot
 from tests.fresh_seeds import REPEAT, SEED, draw_level_seed
@@ -95,7 +95,7 @@ def test_suggests_what_expert_suggests(task_id):
             pair.world = world
         world = pair.world
         bot_reset(world, ROW)
-        action, outcome = None, Outcome.RUNNING
+        action, outcome = None, RUNNING
         for _ in range(250):
             look(world, ROW)
             suggested = expert.suggest(action)
@@ -106,8 +106,8 @@ def test_suggests_what_expert_suggests(task_id):
                 break
             action = int(rng.integers(7)) if rng.random() < noise else suggested
             outcome = simulator.step(action).outcome
-            assert pair.act(action) == (outcome is not Outcome.RUNNING), told
-            if outcome is not Outcome.RUNNING:
+            assert pair.act(action) == (outcome != RUNNING), told
+            if outcome != RUNNING:
                 break
 
 
@@ -282,7 +282,7 @@ def test_a_plan_that_grows_too_deep_is_given_up():
     assert plan.adopt(world, 0, plan.DROP, 0, 0, 0) == plan.AGAIN
     assert plan.adopt(world, 0, plan.DROP, 0, 0, 0) == -plan.TOO_DEEP
     look(world, 0)
-    assert bot_suggest(world, 0, at.LEFT) == -1  # the drop on top would have to be undone
+    assert bot_suggest(world, 0, LEFT) == -1  # the drop on top would have to be undone
     assert world.scalars[0, at.GAVE_UP] == plan.TOO_DEEP and bot_subgoal(world, 0) == -1
     bot_reset(world, 0)
     assert bot_suggest(world, 0, -1) >= 0

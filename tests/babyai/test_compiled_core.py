@@ -5,9 +5,10 @@ import pytest
 
 import babyai.compiled.core
 from babyai.compiled.kinds import P_DRAWS
+from babyai.errors import UnknownTaskError
 from babyai.facts import FACT_FIELDS
 from babyai.level_seeds import SeedList, SeedStreams
-from babyai.levels import LevelMaker, UnknownTaskError, list_tasks
+from babyai.levels import LevelMaker, list_tasks
 from babyai.steps import STEP_FIELDS, VectorStep
 from babyai.vector_env import VectorEnv
 from tests.fresh_seeds import REPEAT, SEED

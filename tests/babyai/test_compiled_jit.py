@@ -58,7 +58,16 @@ def test_what_is_on_disk_is_used_until_a_source_changes(load, monkeypatch):
 def test_the_stamp_depends_on_every_file(tmp_path):
     folder = tmp_path / "compiled"
     shutil.copytree(Path(jit.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    assert jit.digest_sources(folder.glob("*.py")) == jit.SOURCE_STAMP
-    with (folder / "layout.py").open("a") as file:
-        file.write("\n")
-    assert jit.digest_sources(folder.glob("*.py")) != jit.SOURCE_STAMP
+    vocabulary = tmp_path / "facts.py"
+    shutil.copy(jit.VOCABULARY, vocabulary)
+
+    def digest():
+        return jit.digest_sources([*folder.glob("*.py"), vocabulary])
+
+    stamps = [digest()]
+    assert stamps == [jit.SOURCE_STAMP]
+    for path in (folder / "layout.py", vocabulary):
+        with path.open("a") as file:
+            file.write("\n")
+        assert digest() not in stamps
+        stamps.append(digest())

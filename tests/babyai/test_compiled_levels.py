@@ -20,10 +20,11 @@ from babyai.compiled import layout as at
 from babyai.compiled.catalogue import Fallback, LevelProgram, level_program
 from babyai.compiled.draft import allocate_scratch
 from babyai.compiled.draws import COUNT, EXHAUSTED, HALT, NUM_DRAWS, draw, draw_fraction, start
-from babyai.compiled.from_minigrid import load_level
 from babyai.compiled.generate import generate
 from babyai.compiled.sentences import mission_key, mission_text
-from babyai.levels import MAX_DRAWS, LevelError, LevelMaker, list_tasks
+from babyai.errors import LevelError
+from babyai.levels import MAX_DRAWS, LevelMaker, list_tasks
+from tests.babyai.from_minigrid import load_level
 from tests.fresh_seeds import REPEAT, SEED, draw_level_seed
 
 TASKS = list_tasks()

@@ -12,11 +12,12 @@ from minigrid.core.constants import COLOR_NAMES
 from minigrid.core.world_object import Ball, Box, Door, Key
 
 from babyai.compiled import layout as at
-from babyai.compiled.from_minigrid import UnknownInstructionError, geometry_of, load_level
 from babyai.compiled.play import look, observe, step
 from babyai.expert import Expert
+from babyai.facts import DONE, FAILURE, PICKUP, RUNNING, SUCCESS, TIMEOUT, TOGGLE
 from babyai.levels import list_tasks
 from babyai.simulator import Simulator
+from tests.babyai.from_minigrid import UnknownInstructionError, geometry_of, load_level
 from tests.fresh_seeds import REPEAT, SEED, draw_level_seed
 
 TASKS = list_tasks()
@@ -74,12 +75,12 @@ class Pair:
         """Act on both sides; whether the episode is over."""
         _, reward, terminated, truncated, _ = self.env.step(action)
         outcome = step(self.world, ROW, action)
-        expected = at.TIMEOUT if truncated else at.RUNNING
+        expected = TIMEOUT if truncated else RUNNING
         if terminated:
-            expected = at.SUCCESS if reward > 0 else at.FAILURE
+            expected = SUCCESS if reward > 0 else FAILURE
         assert outcome == expected, self.told
         assert self.world.scalars[ROW, at.STEPS] == self.env.step_count
-        return outcome != at.RUNNING
+        return outcome != RUNNING
 
 
 @pytest.mark.parametrize("task_id", TASKS)
@@ -161,13 +162,13 @@ def test_outcomes_by_hand():
     env.agent_pos, env.agent_dir = (x + dx, y + dy), direction
     world = at.allocate(geometry_of(env), 2)
     load_level(world, ROW, env)
-    assert step(world, ROW, at.DONE) == at.RUNNING
-    assert step(world, ROW, at.TOGGLE if target.type != "box" else at.DONE) == at.RUNNING
-    assert step(world, ROW, at.PICKUP) == at.SUCCESS
+    assert step(world, ROW, DONE) == RUNNING
+    assert step(world, ROW, TOGGLE if target.type != "box" else DONE) == RUNNING
+    assert step(world, ROW, PICKUP) == SUCCESS
     assert world.scalars[ROW, at.STEPS] == 3
     load_level(world, ROW, env)
     world.scalars[ROW, at.MAX_STEPS] = 2
-    assert [step(world, ROW, at.DONE) for _ in range(2)] == [at.RUNNING, at.TIMEOUT]
+    assert [step(world, ROW, DONE) for _ in range(2)] == [RUNNING, TIMEOUT]
 
 
 def test_levels_that_cannot_be_expressed_are_refused():

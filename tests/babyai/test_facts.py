@@ -3,14 +3,18 @@
 import contextlib
 import io
 import json
+import subprocess
+import sys
 from collections import deque
 from math import hypot, nan, sqrt
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
-from minigrid.core.constants import COLOR_TO_IDX
+from minigrid.core.actions import Actions
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.core.world_object import Ball, Box, Door, Key, WorldObj
 from minigrid.envs.babyai.core.verifier import (
     AfterInstr,
@@ -23,12 +27,27 @@ from minigrid.envs.babyai.core.verifier import (
     PutNextInstr,
 )
 
+from babyai.compiled import layout
 from babyai.expert import Expert
-from babyai.facts import COLORS, DOOR, EVENT_NAMES, FACT_FIELDS, KEY, OBJECT_NAMES, SUBGOAL_NAMES, TARGET, StepFacts
+from babyai.facts import (
+    ACTION_NAMES,
+    COLORS,
+    DOOR,
+    EVENT_NAMES,
+    FACT_FIELDS,
+    KEY,
+    KINDS,
+    OBJECT_NAMES,
+    RUNNING,
+    SUBGOAL_NAMES,
+    SUCCESS,
+    TARGET,
+    StepFacts,
+)
 from babyai.level_seeds import SeedList, SeedStreams
 from babyai.levels import WALL, list_tasks
 from babyai.recorder import Recorder
-from babyai.simulator import Outcome, Simulator
+from babyai.simulator import Simulator
 from babyai.steps import VectorStep
 from babyai.vector_env import VectorEnv
 
@@ -228,7 +247,7 @@ def test_the_target_of_a_sequence_is_its_current_part():
             moves.append(level.distances(TARGET)[0])
         # Facing the ball carries out the first part
         assert moves == [3, 2, 2, 1 + 4]
-        assert level.outcome is Outcome.RUNNING
+        assert level.outcome == RUNNING
     level = HandMade(SEQUENCE_PICTURE, SEQUENCE_THINGS, BeforeInstr(y, x))
     assert level.distances(TARGET) == (4, sqrt(8)) and level.facts().position.tolist() == [[3, 1]]
     level.act(FORWARD)
@@ -317,7 +336,7 @@ def test_doors_and_keys_equal_a_plain_search(task_id):
         env = simulator.env
         locked = [cell for cell in env.grid.grid if cell is not None and cell.type == "door" and cell.is_locked]
         colors = {door.color for door in locked}
-        while simulator.step(int(rng.choice([0, 1, 2, 2, 2, 3, 4, 5]))).outcome is Outcome.RUNNING:
+        while simulator.step(int(rng.choice([0, 1, 2, 2, 2, 3, 4, 5]))).outcome == RUNNING:
             recorder.follow()
             if rng.random() < 0.5:
                 continue
@@ -381,14 +400,14 @@ def test_unlock_pickup_event_sequence():
             ("dropped", f"{key_color} key"),
             ("picked", f"{box_color} box"),
         ]
-        assert end.outcome is Outcome.SUCCESS
+        assert end.outcome == SUCCESS
         assert rows[-1]["event"] == "picked"  # ends the episode, and belongs to it
         assert rows[-1]["walking"][TARGET] == 1
 
 
 def test_door_unlocked_turns_with_the_unlocking():
     for end, rows in play("UnlockLocal", range(5), 2).values():
-        assert rows[-1]["event"] == "unlocked" and end.outcome is Outcome.SUCCESS
+        assert rows[-1]["event"] == "unlocked" and end.outcome == SUCCESS
         assert {int(row["door_unlocked"]) for row in rows} == {0}
     for _, rows in play("UnlockPickup", range(5), 2).values():
         unlocking = [row["event"] for row in rows].index("unlocked")
@@ -618,3 +637,20 @@ def test_what_is_carried_from_the_start_is_not_on_the_grid():
         assert context["room_grid_shape"] == [2, 1] and len(context["room_bounds"]) == 2
         # The wall between the two rooms was removed
         assert [row[4] for row in context["walls"]] == ["#", ".", ".", ".", "#"]
+
+
+@pytest.mark.parametrize(
+    "module", ["facts", "errors", "observations", "level_seeds", "steps", "compiled.layout", "compiled.visibility"]
+)
+def test_the_vocabulary_needs_numpy_only(module):
+    program = f"import sys, babyai.{module}; print({{'minigrid', 'gymnasium', 'torch'}} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "set()\n"
+
+
+def test_codes_are_minigrids():
+    assert tuple(action.name for action in Actions) == ACTION_NAMES
+    assert [*COLOR_TO_IDX] == list(COLORS)
+    assert [OBJECT_TO_IDX[kind] for kind in KINDS] == [layout.DOOR, layout.KEY, layout.BALL, layout.BOX]

@@ -13,10 +13,10 @@ import torch
 from matplotlib import pyplot
 from PIL import Image
 
+from babyai.errors import ReplayError, UnknownTaskError
 from babyai.level_seeds import evaluation_seeds
-from babyai.levels import UnknownTaskError
 from babyai.missions import build_mission_encoder
-from babyai.render import ReplayError, level_mission, render_level, replay, replay_frames
+from babyai.render import level_mission, render_level, replay, replay_frames
 from film import __main__ as film
 from film import contact_sheet
 from film import files as film_files

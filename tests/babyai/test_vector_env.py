@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import babyai.vector_env
-from babyai.expert import Expert, ExpertError, plan_length
+from babyai.errors import ExpertError, LevelError
+from babyai.expert import Expert, plan_length
+from babyai.facts import FAILURE, RUNNING, SUCCESS
 from babyai.level_seeds import SeedList, SeedStreams, evaluation_seeds
-from babyai.levels import LevelError
-from babyai.simulator import Outcome, Simulator
+from babyai.simulator import Simulator
 from babyai.steps import STEP_FIELDS
 from babyai.vector_env import VectorEnv, VectorStep
 
@@ -50,8 +51,8 @@ def test_auto_reset_sequence():
     for k, seed in enumerate(seeds):
         simulator.load(seed)
         expert.reset()
-        action, outcome = None, Outcome.RUNNING
-        while outcome is Outcome.RUNNING:
+        action, outcome = None, RUNNING
+        while outcome == RUNNING:
             label = expert.suggest(action)
             direction, carrying = simulator.observe(view)
             np.testing.assert_array_equal(step.view[0], view)
@@ -66,7 +67,7 @@ def test_auto_reset_sequence():
             assert step.reward[0] == np.float32(reward)
             assert step.outcome[0] == outcome
         (end,) = step.ended
-        assert (end.slot, end.level_seed, end.outcome) == (0, seed, Outcome.SUCCESS)
+        assert (end.slot, end.level_seed, end.outcome) == (0, seed, SUCCESS)
         assert (end.steps, end.reward, end.mission) == (simulator.steps, reward, simulator.mission)
         assert end.expert_steps == simulator.steps
         assert step.active[0] == step.episode_start[0] == (k < 2)
@@ -134,8 +135,8 @@ def test_success_needs_a_reward():
     env.reset()
     ended = [end for _ in range(400) for end in env.step(rng.integers(7, size=8)).ended]
     outcomes = [end.outcome for end in ended]
-    assert all((end.reward > 0) == (end.outcome is Outcome.SUCCESS) for end in ended)
-    assert outcomes.count(Outcome.FAILURE) > outcomes.count(Outcome.SUCCESS) > 0
+    assert all((end.reward > 0) == (end.outcome == SUCCESS) for end in ended)
+    assert outcomes.count(FAILURE) > outcomes.count(SUCCESS) > 0
 
 
 def test_unsolvable_levels_are_counted_and_replaced():
@@ -144,7 +145,7 @@ def test_unsolvable_levels_are_counted_and_replaced():
     env = VectorEnv(LOOPING_TASK, 2, SeedList(seeds), plan_every=1)
     ended = play_out(env)
     assert sorted(end.level_seed for end in ended) == [0, 1]
-    assert all(end.outcome is Outcome.SUCCESS and end.expert_steps == end.steps for end in ended)
+    assert all(end.outcome == SUCCESS and end.expert_steps == end.steps for end in ended)
     assert env.unsolvable_seeds == LOOPING_SEEDS
     assert env.counters["levels_unsolvable"] == 2 and env.counters["levels_started"] == 2
     assert env.counters["steps_unlabelled"] == 0

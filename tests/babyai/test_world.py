@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 import babyai.levels
+from babyai.errors import LevelError, UnknownTaskError
 from babyai.expert import MAX_PUSHES, Expert, plan_length
-from babyai.levels import LevelError, LevelMaker, UnknownTaskError, list_tasks, resolve_task_id
-from babyai.simulator import Outcome, Simulator, encode_cell
+from babyai.facts import FAILURE, RUNNING, SUCCESS, TIMEOUT
+from babyai.levels import LevelMaker, list_tasks, resolve_task_id
+from babyai.simulator import Simulator, encode_cell
 
 TASKS = list_tasks()
 LOOPING_TASK = "BabyAI-GoToImpUnlock-v0"
@@ -110,10 +112,10 @@ def play_in_lock_step(task_id: str, seed: int, noise: float, max_steps: int) -> 
         assert transition.reward == reward
         assert (simulator.steps, simulator.mission) == (reference.step_count, obs["mission"])
         if terminated:
-            assert transition.outcome is (Outcome.SUCCESS if reward > 0 else Outcome.FAILURE)
+            assert transition.outcome == (SUCCESS if reward > 0 else FAILURE)
         else:
-            assert transition.outcome is (Outcome.TIMEOUT if truncated else Outcome.RUNNING)
-        yield transition.outcome.name, t
+            assert transition.outcome == (TIMEOUT if truncated else RUNNING)
+        yield transition.outcome, t
         if terminated or truncated:
             return
 
@@ -165,7 +167,7 @@ def test_step_limit():
         simulator = Simulator(task_id, max_steps=5)
         simulator.load(0)
         outcomes = [simulator.step(0).outcome for _ in range(5)]
-        assert outcomes == [Outcome.RUNNING] * 4 + [Outcome.TIMEOUT]
+        assert outcomes == [RUNNING] * 4 + [TIMEOUT]
         with pytest.raises(RuntimeError, match="TIMEOUT"):
             simulator.step(0)
     for wrong in (0, -1, 1.5, True):
@@ -239,15 +241,15 @@ def test_failure_is_not_success():
     """OpenDoorsOrderN2Debug terminates on failure too; success needs a reward (a random agent: few solve it)."""
     simulator = Simulator("OpenDoorsOrderN2Debug")
     rng = np.random.default_rng(0)
-    counts = dict.fromkeys(Outcome, 0)
+    counts = dict.fromkeys((RUNNING, SUCCESS, FAILURE, TIMEOUT), 0)
     for seed in range(40):
         simulator.load(seed)
-        outcome = Outcome.RUNNING
-        while outcome is Outcome.RUNNING:
+        outcome = RUNNING
+        while outcome == RUNNING:
             reward, outcome = simulator.step(int(rng.integers(7)))
-            assert (reward > 0) == (outcome is Outcome.SUCCESS)
+            assert (reward > 0) == (outcome == SUCCESS)
         counts[outcome] += 1
-    assert counts[Outcome.FAILURE] > counts[Outcome.SUCCESS] > 0
+    assert counts[FAILURE] > counts[SUCCESS] > 0
 
 
 def test_step_needs_a_level_and_a_valid_action():
@@ -316,7 +318,7 @@ def test_plan_length_is_the_experts_episode():
         action = expert.suggest(None)
         while not simulator.step(action).outcome:
             action = expert.suggest(action)
-        assert simulator._outcome is Outcome.SUCCESS
+        assert simulator._outcome == SUCCESS
         assert plan_length(other, seed) == simulator.steps
     assert plan_length(Simulator("UnlockPickup", max_steps=3), 0) is None
 

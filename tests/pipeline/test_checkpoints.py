@@ -11,13 +11,7 @@ from torch import nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy
 from pipeline.baseline import GRUPolicy
-from pipeline.checkpoints import (
-    CheckpointError,
-    load_policy,
-    read_checkpoint,
-    read_header,
-    save_checkpoint,
-)
+from pipeline.checkpoints import CheckpointError, load_policy, read_checkpoint, read_header, save_checkpoint
 from pipeline.command.devices import derive_seed
 from pipeline.command.files import replace_atomically
 from pipeline.config import TrainConfig

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from babyai.facts import NUM_DIRECTIONS
 from pipeline.engine.compiled.jit import compiled, compiled_sum
 
 ONE, TWO, ZERO = np.float32(1), np.float32(2), np.float32(0)
@@ -180,6 +181,6 @@ def write_observations(view: np.ndarray, direction: np.ndarray, carrying: np.nda
                 for y in range(view.shape[2]):
                     row[at] = view[i, x, y, channel]
                     at += 1
-        for turn in range(4):
+        for turn in range(NUM_DIRECTIONS):
             row[at + turn] = ONE if direction[i] == turn else ZERO
-        row[at + 4] = ONE if carrying[i] else ZERO
+        row[at + NUM_DIRECTIONS] = ONE if carrying[i] else ZERO

@@ -27,6 +27,7 @@ from pipeline.evaluation.work import choose_share, claim
 from pipeline.places import Place
 from pipeline.records.cache import find_caches, read_cache
 from pipeline.records.results import append_result, read_results
+from pipeline.training.loop import run_update
 from tests.babyai.test_missions import save_tiny_distilbert
 from tests.pipeline.test_checkpoints import Bomb, make_foreign, save_foreign
 from tests.pipeline.training.test_training import debug_config, train
@@ -51,12 +52,12 @@ def trained(tmp_path_factory) -> Path:
         (debug_config(num_updates=2, policy="gru", trial=2), BASELINE, ()),
     ):
         (root / folder).mkdir(parents=True)
-        trainer = train(config, 0)
+        batch = train(config, 0)
         for _ in range(config.num_updates):
-            trainer.run_update()
-            if trainer.update in intervals:
-                trainer.save(root / folder / f"checkpoint_{trainer.update}.pt")
-        trainer.save(root / folder / "checkpoint_final.pt")
+            run_update(batch)
+            if batch.update in intervals:
+                batch.save(0, root / folder / f"checkpoint_{batch.update}.pt")
+        batch.save(0, root / folder / "checkpoint_final.pt")
     return root
 
 

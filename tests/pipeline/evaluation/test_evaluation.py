@@ -15,7 +15,6 @@ from babyai.facts import EVENT_NAMES, OBJECT_NAMES, StepFacts
 from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
-from babyai.simulator import Outcome
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
 from pipeline.baseline import GRUPolicy
 from pipeline.evaluation.play import (
@@ -28,7 +27,7 @@ from pipeline.evaluation.play import (
     evaluate_task_many,
 )
 from pipeline.records.metrics import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
-from pipeline.training.imitation import ImitationTrainer
+from pipeline.training.batch import ReplicaBatch
 from tests.pipeline.training.test_training import debug_config, train
 
 TASK = "BabyAI-GoToObjS6-v1"
@@ -36,22 +35,22 @@ PICKUP, DROP, TOGGLE = 3, 4, 5
 
 
 @pytest.fixture(scope="module")
-def moe() -> ImitationTrainer:
+def moe() -> ReplicaBatch:
     """A policy that solves about half of the debug task's levels."""
     return train(debug_config(expert_hidden_sizes=[[0, 8, 16], [4, 0]]), 12)
 
 
 @pytest.fixture(scope="module")
-def gru() -> ImitationTrainer:
+def gru() -> ReplicaBatch:
     return train(debug_config(policy="gru"), 12)
 
 
-def play(trainer: ImitationTrainer, seeds: list[int], task_id: str = TASK, **options) -> Evaluation:
-    return evaluate(trainer.policy, trainer.encoder, trainer.projection, task_id, seeds, **options)
+def play(batch: ReplicaBatch, seeds: list[int], task_id: str = TASK, **options) -> Evaluation:
+    return evaluate(batch.policies[0], batch.encoder, batch.projections[0], task_id, seeds, **options)
 
 
-def play_task(trainer: ImitationTrainer, task_id: str, num_episodes: int, **options) -> Evaluation:
-    return evaluate_task(trainer.policy, trainer.encoder, trainer.projection, task_id, num_episodes, **options)
+def play_task(batch: ReplicaBatch, task_id: str, num_episodes: int, **options) -> Evaluation:
+    return evaluate_task(batch.policies[0], batch.encoder, batch.projections[0], task_id, num_episodes, **options)
 
 
 def columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
@@ -117,7 +116,7 @@ class KnownEnv:
                 continue
             self.steps[slot] += 1
             if self.steps[slot] == (20 if seed % 2 else 1):
-                outcome = Outcome.TIMEOUT if seed % 2 else Outcome.SUCCESS
+                outcome = TIMEOUT if seed % 2 else SUCCESS
                 context = {} if self.record else None
                 ended.append(EpisodeEnd(slot, seed, outcome, self.steps[slot], 0.0, 1, "go", context))
                 self.seeds[slot], self.steps[slot] = self.levels.next_seed(slot), 0
@@ -161,14 +160,14 @@ def test_short_successful_episodes_count_as_often_as_long_failed_ones(monkeypatc
 @pytest.mark.parametrize("name", ["moe", "gru"])
 @pytest.mark.parametrize("task_id", [TASK, "BabyAI-UnlockPickup-v0"])
 def test_results_depend_on_neither_the_number_of_environments_nor_order_nor_repetition(name, task_id, request):
-    trainer = request.getfixturevalue(name)
+    batch = request.getfixturevalue(name)
     seeds = evaluation_seeds(0, 20)
-    one = play(trainer, seeds, task_id, max_steps=40, num_envs=1)
+    one = play(batch, seeds, task_id, max_steps=40, num_envs=1)
     assert 0 < one.metrics["timeouts"]
     for num_envs in (1, 7, 16):
-        assert_identical(one, play(trainer, seeds, task_id, max_steps=40, num_envs=num_envs))
+        assert_identical(one, play(batch, seeds, task_id, max_steps=40, num_envs=num_envs))
     order = np.random.default_rng(0).permutation(len(seeds))
-    mixed = play(trainer, [seeds[k] for k in order], task_id, max_steps=40, num_envs=7)
+    mixed = play(batch, [seeds[k] for k in order], task_id, max_steps=40, num_envs=7)
     assert mixed.metrics == one.metrics
     assert mixed.episodes.level_seed.tolist() == [seeds[k] for k in order]
     for row, k in enumerate(order):
@@ -203,9 +202,9 @@ def test_metrics_are_the_same_whether_routing_is_kept_or_not(moe):
 
 
 def test_evaluation_changes_nothing_of_the_policy_or_of_global_randomness(moe):
-    policy = copy.deepcopy(moe.policy).train()
+    policy = copy.deepcopy(moe.policies[0]).train()
     before = {name: value.clone() for name, value in policy.state_dict().items()}
-    projection = copy.deepcopy(moe.projection)
+    projection = copy.deepcopy(moe.projections[0])
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002 (the global generator is the point)
     expected = torch.rand(2), np.random.random(2)  # noqa: NPY002
@@ -224,10 +223,10 @@ def test_evaluation_changes_nothing_of_the_policy_or_of_global_randomness(moe):
 
 @pytest.mark.parametrize("name", ["moe", "gru"])
 def test_evaluation_equals_stepping_the_plain_policy_by_hand(name, request):
-    trainer = request.getfixturevalue(name)
+    batch = request.getfixturevalue(name)
     seeds = [3, 4, 5]  # played one after the other, so that memory of the level before would show
-    result = play(trainer, seeds, max_steps=25, num_envs=2)
-    policy, projection = copy.deepcopy(trainer.policy).double(), copy.deepcopy(trainer.projection).double()
+    result = play(batch, seeds, max_steps=25, num_envs=2)
+    policy, projection = copy.deepcopy(batch.policies[0]).double(), copy.deepcopy(batch.projections[0]).double()
     env = VectorEnv(TASK, 1, SeedList(seeds), max_steps=25)
     step, logits, weights = env.reset(), [], []
     with torch.no_grad():
@@ -235,7 +234,7 @@ def test_evaluation_equals_stepping_the_plain_policy_by_hand(name, request):
             if step.episode_start[0]:
                 hidden = _zero_hidden(policy)
             obs = torch.from_numpy(encode_observations(step.view, step.direction, step.carrying)).double()
-            mission = projection(trainer.encoder.encode([env.missions[step.mission_id[0]]]).double())
+            mission = projection(batch.encoder.encode([env.missions[step.mission_id[0]]]).double())
             if name == "gru":
                 out, hidden = policy(obs, mission, hidden)
             else:
@@ -257,16 +256,16 @@ def _zero_hidden(policy: torch.nn.Module) -> torch.Tensor | list:
     return [(router.double(), [expert.double() for expert in experts]) for router, experts in hidden]
 
 
-def blur(trainer: ImitationTrainer, count: int) -> list[tuple]:
-    """Return agents of one architecture: the trainer's own, and others of ever noisier weights."""
+def blur(batch: ReplicaBatch, count: int) -> list[tuple]:
+    """Return agents of one architecture: the batch's own, and others of ever noisier weights."""
     agents = []
     for k in range(count):
-        policy, projection = copy.deepcopy(trainer.policy), copy.deepcopy(trainer.projection)
+        policy, projection = copy.deepcopy(batch.policies[0]), copy.deepcopy(batch.projections[0])
         generator = torch.Generator().manual_seed(k)
         with torch.no_grad():
             for weight in [*policy.parameters(), *projection.parameters()]:
                 weight += 0.1 * k * weight.std() * torch.randn(weight.shape, generator=generator)
-        agents.append((policy, trainer.encoder, projection))
+        agents.append((policy, batch.encoder, projection))
     return agents
 
 
@@ -306,7 +305,7 @@ def test_many_at_once_without_routing(moe):
 
 def test_other_architectures_cannot_play_together(moe, gru):
     with pytest.raises(ValueError, match="one architecture"):
-        evaluate_many([(t.policy, t.encoder, t.projection) for t in (moe, gru)], TASK, [1])
+        evaluate_many([(t.policies[0], t.encoder, t.projections[0]) for t in (moe, gru)], TASK, [1])
 
 
 def test_seeds_that_repeat_are_refused(moe):

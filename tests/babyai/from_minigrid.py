@@ -1,8 +1,4 @@
-"""A level of minigrid's own objects, copied into a row of the compiled world.
-
-The tests compare with it, a level whose generator is not compiled comes in through it, and so does any situation that
-was arranged by hand.
-"""
+"""A level of minigrid's own objects, or any situation arranged by hand, copied into a row of the compiled world."""
 
 from typing import Any
 
@@ -23,6 +19,7 @@ from minigrid.envs.babyai.core.verifier import (
 
 from babyai.compiled import layout as at
 from babyai.compiled.layout import World
+from babyai.facts import RUNNING
 
 _LOCATIONS = {None: at.LOC_ANY, "left": at.LOC_LEFT, "right": at.LOC_RIGHT, "front": at.LOC_FRONT}
 _LOCATIONS["behind"] = at.LOC_BEHIND
@@ -100,7 +97,7 @@ def load_level(world: World, row: int, env: Any) -> None:
     scalars[at.DIRECTION] = env.agent_dir
     scalars[at.CARRIED] = number_of(env.carrying)
     scalars[at.STEPS], scalars[at.MAX_STEPS] = env.step_count, env.max_steps
-    scalars[at.OUTCOME] = at.RUNNING
+    scalars[at.OUTCOME] = RUNNING
     _load_instruction(world, row, env.instrs, number_of, cell_at)
     scalars[at.THINGS] = len(numbers)
 

@@ -6,15 +6,15 @@ first to the right, then to the left, and each such cell lights the cells ahead 
 
 import numpy as np
 
-VIEW = 7  # cells along each side of the agent's view
+from babyai.facts import VIEW_SIZE
 
 
 def _spread_light() -> tuple[np.ndarray, np.ndarray]:
-    rows = np.arange(1 << VIEW, dtype=np.uint8)
+    rows = np.arange(1 << VIEW_SIZE, dtype=np.uint8)
     lit = np.repeat(rows[:, None], len(rows), axis=1)  # [lit by the row before, opaque]
     clear = np.broadcast_to(~rows, lit.shape)
     ahead = np.zeros_like(lit)
-    for here, there in [(i, i + 1) for i in range(VIEW - 1)] + [(i, i - 1) for i in range(VIEW - 1, 0, -1)]:
+    for here, there in [(i, i + 1) for i in range(VIEW_SIZE - 1)] + [(i, i - 1) for i in range(VIEW_SIZE - 1, 0, -1)]:
         goes_on = (lit >> here & clear >> here & 1).astype(bool)
         lit |= np.where(goes_on, 1 << there, 0).astype(np.uint8)
         ahead |= np.where(goes_on, 1 << here | 1 << there, 0).astype(np.uint8)
