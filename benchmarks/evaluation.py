@@ -34,10 +34,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from babyai.errors import MissionEncoderError, UnknownTaskError
 from babyai.facts import NUM_ACTIONS
-from babyai.levels import resolve_task_id
-from babyai.missions import MissionEncoder, build_mission_encoder
+from babyai.levels import UnknownTaskError, resolve_task_id
+from babyai.missions import MissionEncoder, MissionEncoderError, build_mission_encoder
 from babyai.vector_env import VectorStep
 from benchmarks.common import (
     collect_machine_facts,
@@ -48,14 +47,15 @@ from benchmarks.common import (
     write_results,
 )
 from benchmarks.training import EXPERT, TRAINED, UNTRAINED
-from pipeline.checkpoints import CheckpointError, build_policy, build_projection
+from pipeline.checkpoints import CheckpointError
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, _Team, evaluate_task, evaluate_task_many
+from pipeline.policies import build_policy, build_projection
 from pipeline.records.cache import read_cache, write_cache
 from pipeline.records.metrics import EpisodeTable, RoutingTable
-from pipeline.training.rollout import MissionVectors
 
 EPISODES = 1000
 ROOT = Path(__file__).parents[1]

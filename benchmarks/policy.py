@@ -40,11 +40,11 @@ from benchmarks.common import (
 )
 from benchmarks.timers import PARTS, TimeSplit
 from mixture_of_experts import MixtureOfExpertsPolicy, reset_hidden_on_done
-from pipeline.checkpoints import build_policy
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.torch_engine import TorchEngine
+from pipeline.policies import build_policy
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.losses import Price, compute_losses

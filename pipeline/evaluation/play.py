@@ -23,17 +23,17 @@ from babyai.missions import MissionEncoder
 from babyai.observations import encode_observations
 from babyai.vector_env import VectorEnv, VectorStep
 from mixture_of_experts import compute_layer_lpc
+from pipeline.engine.missions import MissionVectors
 from pipeline.engine.packed import pack_replicas
 from pipeline.evaluation.tally import Decision, Tally, build_routing_table, build_row
 from pipeline.records.metrics import EpisodeTable, RoutingTable, compute_metrics
-from pipeline.training.rollout import MissionVectors
 
 MAX_UNSOLVABLE = 1000
 """Levels that may be skipped, and 20 for each one played, before a task is given up as unsolvable for the expert."""
 
 Player = tuple[nn.Module, MissionEncoder, nn.Linear]
-"""A policy that `pipeline.engine.packed.pack` takes, its sentence encoder, its mission projection. None of them is
-changed."""
+"""A policy that `pipeline.engine.packed.pack_replicas` takes, its sentence encoder, its mission projection. None of
+them is changed."""
 
 
 @dataclass(frozen=True)

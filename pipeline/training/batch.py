@@ -14,21 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from babyai.facts import NUM_ACTIONS
 from babyai.level_seeds import SeedStreams
 from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder, build_mission_encoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
-from pipeline.checkpoints import NUM_ACTIONS, CheckpointError, build_policy, build_projection, save_checkpoint
+from pipeline.checkpoints import CheckpointError, save_checkpoint
 from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.missions import MissionVectors
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
-from pipeline.evaluation.play import Evaluation, evaluate_task_many
+from pipeline.evaluation.play import Evaluation, PlaySettings, evaluate_task_many
+from pipeline.policies import build_policy, build_projection
 from pipeline.records.metrics import EpisodeWindow
 from pipeline.training.losses import LossTerms, Price
-from pipeline.training.rollout import Acting, MissionVectors, Rollout
+from pipeline.training.rollout import Acting, Rollout
 
 MAY_DIFFER = ("seed", "trial", "lpc_alpha")
 """Fields in which runs that are trained together may differ."""
@@ -279,11 +282,13 @@ class ReplicaBatch:
             [(policy, self.encoder, p) for policy, p in zip(self.policies, self.projections, strict=True)],
             self.config.task_id,
             num_episodes,
-            num_envs=64,  # changes the speed alone
-            max_steps=self.config.max_steps,
-            record=False,
-            label=False,
-            lpc_exponent=self.config.lpc_exponent,
+            PlaySettings(
+                num_envs=64,  # changes the speed alone
+                max_steps=self.config.max_steps,
+                record=False,
+                label=False,
+                lpc_exponent=self.config.lpc_exponent,
+            ),
             progress=progress,
         )
 

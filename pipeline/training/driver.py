@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.checkpoints import checkpoint_path
 from pipeline.command.devices import resolve_device
 from pipeline.command.interruption import Interruption
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.places import checkpoint_path
 from pipeline.tracking import import_wandb
 from pipeline.training.folders import read_final_evaluation
 from pipeline.training.jobs import share_out, train_in_processes

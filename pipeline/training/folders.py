@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoints import CheckpointHeader, list_checkpoints, read_header, run_folder
+from pipeline.checkpoints import CheckpointHeader, read_header
 from pipeline.config import TrainConfig
 from pipeline.guard import has_log
+from pipeline.places import list_checkpoints, run_folder
 from pipeline.tracking import METRICS_FILE
 
 Stamp = tuple[tuple[str, int, int], ...]

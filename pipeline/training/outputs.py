@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from pipeline.checkpoints import checkpoint_path
 from pipeline.config import resolved_yaml
 from pipeline.guard import write_settings
+from pipeline.places import checkpoint_path
 from pipeline.tracking import Tracker
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.plan import PlannedRun

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline.checkpoints import CheckpointError, run_folder
+from pipeline.checkpoints import CheckpointError
 from pipeline.config import TrainConfig
 from pipeline.guard import RunFolderError, describe_held, differing_settings, find_conflict, is_held
+from pipeline.places import find_trials, run_folder
 from pipeline.training.folders import (
     Stamp,
     has_checkpoints,
@@ -156,12 +156,8 @@ def _find_strangers(config: TrainConfig, sweep: Sweep) -> Iterator[str]:
 
 def _first_free_trial(config: TrainConfig) -> int:
     """Return a number from which on no trial of the task has a folder."""
-    numbers = [0]
-    for root in (config.checkpoint_dir, config.log_dir):
-        for path in (Path(root) / config.task_id).glob("trial_*"):
-            if match := re.fullmatch(r"trial_(\d+)", path.name):
-                numbers.append(int(match[1]))
-    return max(numbers) + 1
+    roots = config.checkpoint_dir, config.log_dir
+    return 1 + max((trial for root in roots for trial in find_trials(root, config.task_id)), default=0)
 
 
 def group_runs(runs: Iterable[PlannedRun], max_replicas: int) -> list[list[PlannedRun]]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from babyai.compiled.core import is_on_disk
-from pipeline.checkpoints import list_checkpoints, read_checkpoint
+from pipeline.checkpoints import read_checkpoint
 from pipeline.command.errors import MISTAKES, explain
 from pipeline.command.folders import make_writable
 from pipeline.guard import RunFolderError, clear_run, describe_held, hold_run, is_held
+from pipeline.places import list_checkpoints
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.folders import stamp_checkpoints
 from pipeline.training.loop import train

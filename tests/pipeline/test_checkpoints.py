@@ -10,25 +10,20 @@ import torch
 from torch import nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy
+from pipeline.baseline import GRUPolicy
 from pipeline.checkpoints import (
     CheckpointError,
-    build_policy,
-    build_projection,
-    checkpoint_path,
-    find_checkpoints,
-    list_checkpoints,
     load_policy,
     read_checkpoint,
     read_header,
     save_checkpoint,
-    seeded_init,
 )
 from pipeline.command.devices import derive_seed
 from pipeline.command.files import replace_atomically
 from pipeline.config import TrainConfig
-from pipeline.engine.packed import pack
+from pipeline.engine.packed import pack_replicas
+from pipeline.policies import build_policy, build_projection, seeded_init
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
-from train import GRUPolicy
 
 ENCODER = {"kind": "builtin", "name": "builtin", "fingerprint": "f" * 64, "width": 12}
 SMALL = {
@@ -57,10 +52,10 @@ def make_content(config: TrainConfig, **changes) -> dict:
 
 def logits_of(policy: nn.Module, obs_dim: int = 6, lang_dim: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    obs, lang = (torch.randn(4, 2, width, generator=generator) for width in (obs_dim, lang_dim))
+    obs, lang = (torch.randn(1, 4, 2, width, generator=generator) for width in (obs_dim, lang_dim))
     with torch.no_grad():
-        packed = pack(policy)
-        return packed.sequence(obs, lang, packed.init_hidden(2), torch.zeros(4, 2, dtype=torch.bool)).logits
+        packed = pack_replicas([policy])
+        return packed.sequence(obs, lang, packed.init_hidden(2), torch.zeros(1, 4, 2, dtype=torch.bool)).logits
 
 
 # ----------------------------------------------------------------------------------------------------- save and load
@@ -368,27 +363,6 @@ def test_digest_is_of_the_weights_not_of_the_file(tmp_path):
     assert first != retrained
 
 
-def test_checkpoints_are_found_in_numeric_order_and_others_passed_over(tmp_path):
-    names = [
-        "BabyAI-GoTo-v0/trial_10/checkpoint_final.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_1000.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_250.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_final.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_10/checkpoint_5.pt",
-        "BabyAI-GoTo-v0/trial_x/checkpoint_5.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/deeper/checkpoint_5.pt",
-        "..elsewhere/trial_1/checkpoint_5.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_best.pt",
-    ]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = [(c.trial, c.seed, c.update) for c in find_checkpoints(tmp_path)]
-    assert found == [(9, 2, 250), (9, 2, 1000), (9, 2, None), (9, 10, 5), (10, None, None)]
-    with pytest.raises(CheckpointError, match="train"):
-        find_checkpoints(tmp_path / "absent")
-
-
 def truncate_router(weights: dict) -> dict:
     return {name: value for name, value in weights.items() if "router" not in name}
 
@@ -433,19 +407,7 @@ def test_loading_builds_no_path_from_a_checkpoint(tmp_path, foreign):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-# --------------------------------------------------------------------------------------------------- files and order
-
-
-def test_checkpoints_are_listed_by_number_and_the_final_one_last(tmp_path):
-    names = ["checkpoint_1000.pt", "checkpoint_final.pt", "checkpoint_250.pt", "checkpoint_9.pt"]
-    others = ["checkpoint_.pt", "checkpoint_5.pt.tmp", ".checkpoint_7.pt.x.tmp", "checkpoint_best.pt", "notes.txt"]
-    for name in (*names, *others):
-        (tmp_path / name).touch()
-    listed = [path.name for path in list_checkpoints(tmp_path)]
-    assert listed == ["checkpoint_9.pt", "checkpoint_250.pt", "checkpoint_1000.pt", "checkpoint_final.pt"]
-    assert list_checkpoints(tmp_path / "nowhere") == []
-    assert checkpoint_path(tmp_path, 250) in list_checkpoints(tmp_path)
-    assert checkpoint_path(tmp_path, None) == list_checkpoints(tmp_path)[-1]
+# ------------------------------------------------------------------------------------------------------------- files
 
 
 def test_replacing_a_file_makes_folders_and_leaves_nothing_else(tmp_path):

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoints import CheckpointError, build_policy, read_checkpoint
+from pipeline.checkpoints import CheckpointError, read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.engine.weights import ReplicaWeights
+from pipeline.policies import build_policy
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.loop import run_update
 from tests.pipeline.training.test_training import BASELINE, EVERYTHING_ON, PLAIN, assert_same

@@ -21,10 +21,10 @@ import batch_eval
 import eval_mop
 import pipeline.evaluation.work
 from babyai import hub
-from pipeline.checkpoints import FoundCheckpoint
 from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.evaluation.work import choose_share, claim
+from pipeline.places import Place
 from pipeline.records.cache import find_caches, read_cache
 from pipeline.records.results import append_result, read_results
 from pipeline.training.loop import run_update
@@ -394,7 +394,7 @@ def test_each_process_gets_its_share(place, monkeypatch, flags, largest):
 
 @pytest.mark.parametrize(("count", "jobs"), [(1, 1), (4, 2), (7, 3), (3, 3)])
 def test_workers_go_through_all_and_with_force_nothing_twice(count, jobs):
-    todo = [FoundCheckpoint(Path(f"{k}.pt"), "BabyAI-GoToObj-v0", 1, k, None) for k in range(count)]
+    todo = [Place(Path(f"{k}.pt"), "BabyAI-GoToObj-v0", 1, k, None) for k in range(count)]
     for force in (False, True):
         plan = BatchPlan(EvaluationSettings(), RESULTS, CACHES, force=force)
         shares = [choose_share(plan, todo, job, jobs) for job in range(jobs)]

@@ -16,11 +16,11 @@ from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
+from pipeline.baseline import GRUPolicy
 from pipeline.evaluation.play import Evaluation, _Team, evaluate, evaluate_many, evaluate_task, evaluate_task_many
 from pipeline.records.metrics import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
 from pipeline.training.batch import ReplicaBatch
 from tests.pipeline.training.test_training import debug_config, train
-from train import GRUPolicy
 
 TASK = "BabyAI-GoToObjS6-v1"
 PICKUP, DROP, TOGGLE = 3, 4, 5

@@ -19,10 +19,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.checkpoints import find_checkpoints, read_checkpoint, run_folder
+from pipeline.checkpoints import read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.guard import hold_run
+from pipeline.places import find_checkpoints, run_folder
 from pipeline.training import driver, loop
 from pipeline.training import plan as sweep_plan
 from pipeline.training.batch import ReplicaBatch
