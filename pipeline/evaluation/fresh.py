@@ -6,7 +6,6 @@ keep_fresh(cache, path, "evaluation_results.csv")      # now it is one, with a r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from babyai.levels import resolve_task_id
@@ -18,14 +17,13 @@ from pipeline.evaluation.checkpoint import (
     evaluate_checkpoint,
     load_checkpoint,
 )
+from pipeline.evaluation.play import Progress
 from pipeline.places import Place
 from pipeline.records.cache import Cache, write_cache
 from pipeline.records.results import append_result
 
 
-def evaluate_fresh(
-    found: Place, settings: EvaluationSettings, *, progress: Callable[[int], object] | None = None
-) -> Cache:
+def evaluate_fresh(found: Place, settings: EvaluationSettings, *, progress: Progress | None = None) -> Cache:
     """Return what `batch_eval.py` would have written; nothing is written, `path` is the checkpoint's.
 
     Args:

@@ -17,7 +17,15 @@ from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
 from pipeline.baseline import GRUPolicy
-from pipeline.evaluation.play import Evaluation, _Team, evaluate, evaluate_many, evaluate_task, evaluate_task_many
+from pipeline.evaluation.play import (
+    Evaluation,
+    PlaySettings,
+    PolicyBatch,
+    evaluate,
+    evaluate_many,
+    evaluate_task,
+    evaluate_task_many,
+)
 from pipeline.records.metrics import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
 from pipeline.training.batch import ReplicaBatch
 from tests.pipeline.training.test_training import debug_config, train
@@ -66,23 +74,23 @@ def assert_identical(first: Evaluation, second: Evaluation) -> None:
 
 
 def act_as_the_expert(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = _Team.act
+    plain = PolicyBatch.act
 
-    def act(self: _Team, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def act(self: PolicyBatch, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
         expert = torch.from_numpy(np.stack([step.expert_action for step in steps]))
         return F.one_hot(expert, 7).double(), plain(self, steps, missions)[1]
 
-    monkeypatch.setattr(_Team, "act", act)
+    monkeypatch.setattr(PolicyBatch, "act", act)
 
 
 def act_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, generator = _Team.act, torch.Generator().manual_seed(0)
+    plain, generator = PolicyBatch.act, torch.Generator().manual_seed(0)
 
-    def act(self: _Team, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def act(self: PolicyBatch, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
         logits = torch.rand(len(steps), len(steps[0].active), 7, generator=generator)
         return logits, plain(self, steps, missions)[1]
 
-    monkeypatch.setattr(_Team, "act", act)
+    monkeypatch.setattr(PolicyBatch, "act", act)
 
 
 # --------------------------------------------------------------------------------------------------- nothing is biased
@@ -249,46 +257,46 @@ def _zero_hidden(policy: torch.nn.Module) -> torch.Tensor | list:
 
 
 def blur(batch: ReplicaBatch, count: int) -> list[tuple]:
-    """Return players of one architecture: the batch's own, and others of ever noisier weights."""
-    players = []
+    """Return agents of one architecture: the batch's own, and others of ever noisier weights."""
+    agents = []
     for k in range(count):
         policy, projection = copy.deepcopy(batch.policies[0]), copy.deepcopy(batch.projections[0])
         generator = torch.Generator().manual_seed(k)
         with torch.no_grad():
             for weight in [*policy.parameters(), *projection.parameters()]:
                 weight += 0.1 * k * weight.std() * torch.randn(weight.shape, generator=generator)
-        players.append((policy, batch.encoder, projection))
-    return players
+        agents.append((policy, batch.encoder, projection))
+    return agents
 
 
 @pytest.mark.parametrize("name", ["moe", "gru"])
 def test_many_at_once_find_what_each_finds_alone(name, request):
     """They end at different times, the first of them long before the last."""
-    players, seeds = blur(request.getfixturevalue(name), 5), evaluation_seeds(0, 9)
+    agents, seeds = blur(request.getfixturevalue(name), 5), evaluation_seeds(0, 9)
     told = []
-    together = evaluate_many(players, TASK, seeds, max_steps=60, num_envs=4, progress=told.append)
-    alone = [evaluate(*player, TASK, seeds, max_steps=60, num_envs=4) for player in players]
+    together = evaluate_many(agents, TASK, seeds, PlaySettings(max_steps=60, num_envs=4), told.append)
+    alone = [evaluate(*agent, TASK, seeds, max_steps=60, num_envs=4) for agent in agents]
     assert len({tuple(result.episodes.steps.tolist()) for result in alone}) > 2
     assert sum(told) == 5 * 9
     for one, other in zip(alone, together, strict=True):
         assert_identical(one, other)
-    backwards = evaluate_many(players[::-1], TASK, seeds, max_steps=60, num_envs=9)
+    backwards = evaluate_many(agents[::-1], TASK, seeds, PlaySettings(max_steps=60, num_envs=9))
     for one, other in zip(alone, backwards[::-1], strict=True):
         assert_identical(one, other)
 
 
 def test_many_at_once_replace_the_same_unsolvable_levels(moe):
-    players = blur(moe, 3)
-    together = evaluate_task_many(players, UNSOLVABLE, 6, max_steps=30, num_envs=5)
-    for player, result in zip(players, together, strict=True):
-        assert_identical(result, evaluate_task(*player, UNSOLVABLE, 6, max_steps=30, num_envs=5))
+    agents = blur(moe, 3)
+    together = evaluate_task_many(agents, UNSOLVABLE, 6, PlaySettings(max_steps=30, num_envs=5))
+    for agent, result in zip(agents, together, strict=True):
+        assert_identical(result, evaluate_task(*agent, UNSOLVABLE, 6, max_steps=30, num_envs=5))
 
 
 def test_many_at_once_without_routing(moe):
-    players = blur(moe, 2)
+    agents = blur(moe, 2)
     for result, alone in zip(
-        evaluate_many(players, TASK, [1, 2, 3], max_steps=20, record=False, label=False),
-        [evaluate(*player, TASK, [1, 2, 3], max_steps=20, record=False, label=False) for player in players],
+        evaluate_many(agents, TASK, [1, 2, 3], PlaySettings(max_steps=20, record=False, label=False)),
+        [evaluate(*agent, TASK, [1, 2, 3], max_steps=20, record=False, label=False) for agent in agents],
         strict=True,
     ):
         assert result.routing is None
