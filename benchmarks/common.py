@@ -13,7 +13,17 @@ from typing import Any
 
 import torch
 
+from pipeline.command.cli import Parser
 from pipeline.command.files import replace_atomically
+
+
+def build_empty_parser(module: str, description: str | None) -> Parser:
+    """Return the parser of a benchmark, without its flags."""
+    return Parser(
+        prog=f"python -m benchmarks.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def parse_positive(kind: type) -> Callable[[str], float]:

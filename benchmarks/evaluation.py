@@ -34,12 +34,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from babyai.errors import MissionEncoderError, UnknownTaskError
 from babyai.facts import NUM_ACTIONS
 from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder, build_mission_encoder
 from babyai.vector_env import VectorStep
 from benchmarks.common import (
+    build_empty_parser,
     collect_machine_facts,
     collect_settings,
     format_machine_facts,
@@ -48,9 +48,10 @@ from benchmarks.common import (
     write_results,
 )
 from benchmarks.training import EXPERT, TRAINED, UNTRAINED
-from pipeline.checkpoints import CheckpointError
+from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.shell import as_command
+from pipeline.config import TrainConfig
 from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, PlaySettings, PolicyBatch, evaluate_task, evaluate_task_many
@@ -366,13 +367,9 @@ def parse_checkpoint(text: str) -> tuple[str, Path]:
     return task, Path(path)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this benchmark's flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.evaluation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = build_empty_parser("evaluation", __doc__)
     whole, number = parse_positive(int), parse_positive(float)
     tasks = ["GoToObj", "UnlockPickup", "GoTo"]
     parser.add_argument("--tasks", nargs="+", default=tasks, help=f"ids or short names (default: {' '.join(tasks)})")
@@ -411,6 +408,7 @@ def measure_task(
     return times, cost, [solving, untrained]
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print tables, write JSON."""
     parser = build_parser()
@@ -420,21 +418,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     costs: list[CacheCost] = []
     together: list[Together] = []
     startup: dict[str, Any] = {"import_seconds": measure_import_seconds(), "build_seconds": {}}
-    try:
-        facts = collect_machine_facts(resolve_device(args.device))
-        task_ids = [resolve_task_id(name) for name in args.tasks]
-        checkpoints = {resolve_task_id(task): path for task, path in args.checkpoint}
-        if stray := set(checkpoints) - set(task_ids):
-            parser.error(f"--checkpoint: expected one of {', '.join(task_ids)}, found {', '.join(stray)}")
-        for task_id in task_ids:
-            measured, cost, subjects = measure_task(args, task_id, checkpoints.get(task_id))
-            times += measured
-            costs.append(cost)
-            together.append(measure_together(args, task_id))
-            for subject in subjects:
-                startup["build_seconds"].setdefault(subject.name, subject.build_seconds)
-    except (UnknownTaskError, CheckpointError, ConfigError, MissionEncoderError) as error:
-        parser.error(str(error))
+    facts = collect_machine_facts(resolve_device(args.device))
+    task_ids = [resolve_task_id(name) for name in args.tasks]
+    checkpoints = {resolve_task_id(task): path for task, path in args.checkpoint}
+    if stray := set(checkpoints) - set(task_ids):
+        parser.error(f"--checkpoint: expected one of {', '.join(task_ids)}, found {', '.join(stray)}")
+    for task_id in task_ids:
+        measured, cost, subjects = measure_task(args, task_id, checkpoints.get(task_id))
+        times += measured
+        costs.append(cost)
+        together.append(measure_together(args, task_id))
+        for subject in subjects:
+            startup["build_seconds"].setdefault(subject.name, subject.build_seconds)
 
     built = ", ".join(f"{seconds:.2f} s {name}" for name, seconds in startup["build_seconds"].items())
     print(f"Evaluation with {args.num_envs} environments, as batch_eval.py does it in one process")
@@ -461,4 +456,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,7 +9,6 @@ one sees it on opening: imports, the cache, the picture of a level, the first fi
 
 from __future__ import annotations
 
-import argparse
 import io
 import resource
 import statistics
@@ -20,8 +19,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.common import collect_machine_facts, format_machine_facts, format_table, parse_positive, write_results
-from pipeline.records.cache import Cache, CacheError, cache_path, read_cache, write_cache
+from benchmarks.common import (
+    build_empty_parser,
+    collect_machine_facts,
+    format_machine_facts,
+    format_table,
+    parse_positive,
+    write_results,
+)
+from pipeline.command.shell import as_command
+from pipeline.records.cache import Cache, cache_path, read_cache, write_cache
 from pipeline.records.copy import COPY_NAME
 from pipeline.records.metrics import EpisodeTable, RoutingTable
 from plotting.aggregate import aggregate_routing_by_position, get_available_analyses, group_routing_data
@@ -125,11 +132,10 @@ def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
     return rows
 
 
+@as_command()
 def main() -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.figures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_empty_parser("figures", __doc__)
     parser.add_argument("--cache", required=True, help="a routing_data.json whose episodes are repeated")
     parser.add_argument("--steps", type=parse_positive(int), default=100_000, help="steps (default: 100,000)")
     parser.add_argument(
@@ -137,11 +143,7 @@ def main() -> int:
     )
     parser.add_argument("--json", default=None, help="file for the results")
     args = parser.parse_args()
-    try:
-        cache = read_cache(args.cache)
-    except CacheError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    cache = read_cache(args.cache)
     facts = collect_machine_facts()
     rows = run(cache, args.steps, args.repeats)
     print(f"Reading and drawing {args.steps:,} steps, median of {args.repeats}")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.common import (
+    build_empty_parser,
     collect_machine_facts,
     collect_settings,
     format_machine_facts,
@@ -38,8 +40,9 @@ from benchmarks.common import (
 from more.config import MODEL_TYPES, PRESETS, ModelConfig
 from more.generation import generate
 from more.model import MoreModel, count_parameters, routing_losses
+from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.config import ConfigError
+from pipeline.command.shell import as_command
 from pipeline.policies import seeded_init
 
 BALANCE = 0.01  # weight of the balance loss
@@ -245,13 +248,9 @@ def format_speeds(speeds: Sequence[Speed]) -> str:
     return format_table(columns, rows)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this benchmark's flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.more",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = build_empty_parser("more", __doc__)
     whole, real = parse_positive(int), parse_positive(float)
     parser.add_argument("--preset", choices=tuple(PRESETS), default="debug", help="sizes (default: debug)")
     parser.add_argument("--variants", choices=MODEL_TYPES, nargs="+", default=MODEL_TYPES, help="default: all")
@@ -306,6 +305,7 @@ def build_work(args: argparse.Namespace, config: ModelConfig, device: torch.devi
     return Work(tokens.to(device), prompts.to(device), args.new_tokens)
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write JSON."""
     parser = build_parser()
@@ -314,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         device = resolve_device(args.device)
         models = choose_models(args)
         work = build_work(args, models[0][1], device)
-    except (ConfigError, ValueError) as error:
+    except ValueError as error:
         parser.error(str(error))
     torch.set_num_threads(args.threads)
     facts = collect_machine_facts(device)
@@ -337,4 +337,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

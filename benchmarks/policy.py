@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ import pipeline.training.batch
 from babyai.observations import encode_observations
 from babyai.steps import VectorStep
 from benchmarks.common import (
+    build_empty_parser,
     collect_machine_facts,
     collect_settings,
     format_machine_facts,
@@ -40,8 +42,10 @@ from benchmarks.common import (
 )
 from benchmarks.timers import PARTS, TimeSplit
 from mixture_of_experts import MixtureOfExpertsPolicy, reset_hidden_on_done
+from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.shell import as_command
+from pipeline.config import TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.policies import build_policy
@@ -339,13 +343,9 @@ def format_together(rows: Sequence[Together]) -> str:
     return format_table(["runs", "threads", "env-steps/s of all"], cells)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this benchmark's flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.policy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = build_empty_parser("policy", __doc__)
     whole = parse_positive(int)
     parser.add_argument("--num_envs", type=whole, nargs="+", default=[16, 64, 256], help="default: 16 64 256")
     parser.add_argument("--threads", type=whole, nargs="+", default=[1, 2], help="of torch (default: 1 2)")
@@ -359,14 +359,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print tables, write JSON."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    try:
-        device = resolve_device(args.device)
-    except ConfigError as error:
-        parser.error(str(error))
+    device = resolve_device(args.device)
     facts = collect_machine_facts(device)
     peak = measure_peak(args.repeats)
     operations = count_operations(TrainConfig(policy=args.policy))
@@ -405,4 +403,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

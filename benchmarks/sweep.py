@@ -20,9 +20,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from babyai.errors import UnknownTaskError
 from babyai.levels import resolve_task_id
 from benchmarks.common import (
+    build_empty_parser,
     collect_machine_facts,
     collect_settings,
     format_machine_facts,
@@ -30,6 +30,8 @@ from benchmarks.common import (
     parse_positive,
     write_results,
 )
+from pipeline.command.cli import Parser
+from pipeline.command.shell import as_command
 from pipeline.config import TrainConfig
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
@@ -95,11 +97,9 @@ def measure(args: argparse.Namespace, solved: bool) -> tuple[float, float]:
     return steps / max(elapsed for elapsed, _ in spent), sum(memory for _, memory in spent)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this benchmark's flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_empty_parser("sweep", __doc__)
     whole = parse_positive(int)
     parser.add_argument("--task", default="GoToObj", help="BabyAI task (default: GoToObj)")
     parser.add_argument("--runs", type=whole, default=50, help="runs trained at once (default: 50)")
@@ -113,14 +113,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write; return the exit code."""
     args = build_parser().parse_args(argv)
-    try:
-        args.task = resolve_task_id(args.task)
-    except UnknownTaskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args.task = resolve_task_id(args.task)
     args.jobs = min(args.jobs, args.runs)
     machine = collect_machine_facts()
     print(f"{args.runs} runs of {args.task} at once, {args.num_envs} environments x {args.unroll_len} steps each")

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from babyai.errors import MissionEncoderError, UnknownTaskError
 from babyai.levels import LevelMaker, resolve_task_id
 from benchmarks.common import (
+    build_empty_parser,
     collect_machine_facts,
     collect_settings,
     format_machine_facts,
@@ -37,8 +38,10 @@ from benchmarks.common import (
 from benchmarks.timers import PARTS, TimeSplit
 from benchmarks.yardstick import EnvironmentRates, compare_environments
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
+from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.shell import as_command
+from pipeline.config import TrainConfig
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
 
@@ -264,13 +267,9 @@ def _against(rate: float, quoted: float | None) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------------- command line
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this benchmark's flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = build_empty_parser("training", __doc__)
     whole, number = parse_positive(int), parse_positive(float)
     parser.add_argument("--tasks", nargs="+", default=["GoToObj", "UnlockPickup", "GoTo"], help="BabyAI tasks")
     parser.add_argument(
@@ -311,21 +310,19 @@ def load_checkpoints(paths: Sequence[Path], task_ids: Sequence[str]) -> dict[str
     return found
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print tables, write JSON."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    try:
-        task_ids = [resolve_task_id(name) for name in args.tasks]
-        checkpoints = load_checkpoints(args.checkpoint, task_ids)
-        facts = collect_machine_facts(resolve_device(args.device))
-        cases = []
-        for task_id in task_ids:
-            cases.append(measure_task(args, task_id, UNTRAINED))
-            checkpoint = checkpoints.get(task_id)
-            cases.append(measure_task(args, task_id, TRAINED if checkpoint else EXPERT, checkpoint))
-    except (UnknownTaskError, CheckpointError, ConfigError, MissionEncoderError) as error:
-        parser.error(str(error))
+    task_ids = [resolve_task_id(name) for name in args.tasks]
+    checkpoints = load_checkpoints(args.checkpoint, task_ids)
+    facts = collect_machine_facts(resolve_device(args.device))
+    cases = []
+    for task_id in task_ids:
+        cases.append(measure_task(args, task_id, UNTRAINED))
+        checkpoint = checkpoints.get(task_id)
+        cases.append(measure_task(args, task_id, TRAINED if checkpoint else EXPERT, checkpoint))
     environments = {}
     if not args.no_yardstick:
         seconds = args.seconds / args.rounds / 2
@@ -359,4 +356,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -26,9 +26,9 @@ from babyai.compiled import layout
 from babyai.compiled.catalogue import LevelProgram, level_program
 from babyai.compiled.draft import allocate_scratch
 from babyai.compiled.generate import generate
-from babyai.errors import UnknownTaskError
 from babyai.levels import LevelMaker, resolve_task_id
 from benchmarks.common import (
+    build_empty_parser,
     collect_machine_facts,
     collect_settings,
     format_machine_facts,
@@ -37,6 +37,8 @@ from benchmarks.common import (
     write_results,
 )
 from benchmarks.yardstick import compare_environments
+from pipeline.command.cli import Parser
+from pipeline.command.shell import as_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,11 +125,9 @@ def measure_compilation() -> list[tuple[float, float]]:
     return [tuple(map(float, run.stdout.split())) for run in runs]
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of this benchmark's flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.world", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_empty_parser("world", __doc__)
     tasks = ["GoToObj", "UnlockPickup", "GoTo", "BossLevel"]
     parser.add_argument("--tasks", nargs="+", default=tasks, help=f"BabyAI tasks (default: {' '.join(tasks)})")
     whole = parse_positive(int)
@@ -140,14 +140,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write; return the exit code."""
     args = build_parser().parse_args(argv)
-    try:
-        tasks = [resolve_task_id(name) for name in args.tasks]
-    except UnknownTaskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    tasks = [resolve_task_id(name) for name in args.tasks]
     machine = collect_machine_facts()
     print(f"The BabyAI world with its expert, one core\n{format_machine_facts(machine, [1])}\n", flush=True)
     worlds = [measure_world(task, follow, args) for task in tasks for follow in (False, True)]

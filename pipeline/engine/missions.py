@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from babyai.missions import MissionEncoder
-
-_ENCODING = threading.Lock()  # batches in several threads share one sentence encoder
 
 
 class MissionVectors:
@@ -37,8 +34,7 @@ class MissionVectors:
         """Take up the sentences that came since the last call; `missions` is the environment's growing list."""
         if len(missions) == self._known:
             return
-        with _ENCODING:
-            new = self.encoder.encode(missions[self._known :]).to(self._table)
+        new = self.encoder.encode(missions[self._known :]).to(self._table)
         if not self.trainable:
             # One by one: in a batch, the last bit of a row depends on how many rows there are, and a resumed run meets
             # its sentences in another grouping than the run it continues.
