@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from babyai.errors import MissionEncoderError, UnknownTaskError
-from babyai.levels import LevelMaker, resolve_task_id
+from babyai.levels import build_env, resolve_task_id
 from benchmarks.common import (
     collect_machine_facts,
     collect_settings,
@@ -126,7 +126,9 @@ def measure_task(
     """Return the throughput of one task with one policy; see `build_trainer` for the arguments."""
     trainer = build_trainer(args, task_id, policy, checkpoint)
     # Untrained, all environments run into their step limit together: only whole limits hold their share of resets.
-    limit = trainer.config.max_steps or LevelMaker(task_id).make(seed=0).max_steps
+    level = build_env(task_id, trainer.config.max_steps)
+    level.reset(seed=0)
+    limit = level.max_steps
     period = -(-limit // args.unroll_len) if policy == UNTRAINED else 1
     run_updates(trainer, max(period, args.warmup))
     probe = run_updates(trainer, period)
