@@ -31,16 +31,23 @@ from babyai.compiled import layout
 from babyai.facts import (
     ACTION_NAMES,
     COLORS,
+    DONE,
     DOOR,
+    DROP,
     EVENT_NAMES,
     FACT_FIELDS,
+    FORWARD,
     KEY,
     KINDS,
+    LEFT,
     OBJECT_NAMES,
+    PICKUP,
+    RIGHT,
     RUNNING,
     SUBGOAL_NAMES,
     SUCCESS,
     TARGET,
+    TOGGLE,
     StepFacts,
 )
 from babyai.level_seeds import SeedList, SeedStreams
@@ -50,7 +57,6 @@ from babyai.plain_world import Expert, Simulator
 from babyai.steps import VectorStep
 from babyai.vector_env import VectorEnv
 
-LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
 FIELDS = [name for name, *_ in FACT_FIELDS]
 EAST, SOUTH, WEST, NORTH = range(4)
 
