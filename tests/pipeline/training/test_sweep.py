@@ -417,6 +417,7 @@ def test_the_mapping_keeps_the_seeds_of_a_sweep_that_has_no_checkpoints_yet(tmp_
     with contextlib.ExitStack() as stack:
         for run in first:
             stack.enter_context(hold_run(run.logs))
+            (run.logs / "config.yaml").touch()
         assert write(first)["seeds"] == [0, 1]
         assert write(second)["seeds"] == [0, 1, 2, 3]
     assert write(sweep_of(4))["seeds"] == [0, 1, 4]  # of 2 and 3 nothing was ever there
