@@ -54,7 +54,7 @@ from pipeline.config import ConfigError, TrainConfig
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, _Team, evaluate_task, evaluate_task_many
 from pipeline.records.cache import read_cache, write_cache
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.tables import EpisodeTable, RoutingTable
 from pipeline.training.rollout import MissionVectors
 
 EPISODES = 1000

@@ -18,7 +18,7 @@ from babyai.level_seeds import EVALUATION_SEED, SeedList, evaluation_seeds
 from babyai.levels import resolve_task_id
 from babyai.render import replay
 from pipeline.records.cache import Cache
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 
 class FilmError(ValueError):

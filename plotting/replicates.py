@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.records.cache import CacheError, CacheLocation, read_header
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
 from plotting.data import RoutingData, as_routing_data
 from plotting.runs import SETTING_COLUMNS, collect_runs, count_of, group_settings, label_settings, short_task

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records.metrics import STEP_COLUMNS, EpisodeTable, RoutingTable
+from pipeline.records.columns import STEP_COLUMNS
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 SIZES = [[0, 16, 32], [0, 8]]
 NAMES = {

@@ -25,7 +25,8 @@ from babyai.vector_env import VectorEnv, VectorStep
 from mixture_of_experts import compute_layer_lpc
 from pipeline.engine.packed import pack_replicas
 from pipeline.evaluation.tally import Decision, Tally, build_routing_table, build_row
-from pipeline.records.metrics import EpisodeTable, RoutingTable, compute_metrics
+from pipeline.records.metrics import compute_metrics
+from pipeline.records.tables import EpisodeTable, RoutingTable
 from pipeline.training.rollout import MissionVectors
 
 MAX_UNSOLVABLE = 1000

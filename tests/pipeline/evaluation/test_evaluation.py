@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 
 import pipeline.evaluation.play
-from babyai.facts import EVENT_NAMES, OBJECT_NAMES, StepFacts
+from babyai.facts import EVENT_NAMES, FAILURE, OBJECT_NAMES, SUCCESS, TIMEOUT, StepFacts
 from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
 from pipeline.evaluation.play import Evaluation, _Team, evaluate, evaluate_many, evaluate_task, evaluate_task_many
-from pipeline.records.metrics import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
+from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.training.imitation import ImitationTrainer
 from tests.pipeline.training.test_training import debug_config, train
 from train import GRUPolicy
