@@ -29,8 +29,9 @@ class Column:
     Attributes:
         name: Of the table's attribute.
         dtype: Of the table's array; text is a tuple of str.
-        meaning: For docs/cache.md, unit included.
+        meaning: For docs/cache.md.
         source: What it is observed from: world, expert, policy or routers.
+        unit: Of the numbers, if they have one.
         shape: Of one entry; None is a width that the policy decides. The arrays of `weights` are one per layer.
         keys: In the file; one that holds the entry, or one for each of its numbers. By default the name.
         parts: What the numbers of an entry under a single key are called, in data frames.
@@ -39,13 +40,14 @@ class Column:
         fill: What stands for null in memory; by default -1, NaN, False or "".
         null: What null says; empty if it says that the value is not known.
         required: Null is never written.
-        most: The highest value, for the JSON schema.
+        limits: Lowest and highest number that the JSON schema allows; None is any.
     """
 
     name: str
     dtype: Any
     meaning: str
     source: str
+    unit: str = ""
     shape: tuple[int | None, ...] = ()
     keys: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
@@ -54,7 +56,7 @@ class Column:
     fill: Any = None
     null: str = ""
     required: bool = False
-    most: int | None = None
+    limits: tuple[int | None, int | None] = (0, None)
 
     def __post_init__(self) -> None:
         dtype = np.dtype(self.dtype)
@@ -71,40 +73,43 @@ class Column:
         return np.isfinite(values) if self.dtype.kind == "f" else (values != self.fill) | (self.dtype.kind == "b")
 
 
-_FIRST = "`t_step` at which"
 FIRST_EVENTS = (
-    Column("t_pick", np.int32, f"{_FIRST} something was first picked up", "world", null="never"),
-    Column("t_unlocked", np.int32, f"{_FIRST} a door was first unlocked", "world", null="never"),
-    Column("t_drop", np.int32, f"{_FIRST} something was first dropped", "world", null="never"),
+    Column("t_pick", np.int32, "`t_step` at which something was first picked up", "world", "steps", null="never"),
+    Column("t_unlocked", np.int32, "`t_step` at which a door was first unlocked", "world", "steps", null="never"),
+    Column("t_drop", np.int32, "`t_step` at which something was first dropped", "world", "steps", null="never"),
 )
 """Columns of an episode that the file repeats in each of its steps."""
 
 EPISODES = (
-    Column("level_seed", np.int64, "makes the level again", "world", required=True),
+    Column("level_seed", np.int64, "makes the level again", "world", required=True, limits=(None, None)),
     Column("mission", str, "the instruction", "world"),
-    Column("outcome", np.int8, "carried out, ended otherwise, or cut off", "world", labels=OUTCOME_NAMES),
-    Column("steps", np.int32, "time steps played", "world"),
-    Column("expert_steps", np.int32, "length of the expert's plan that solves this level", "expert"),
-    Column("mean_lpc", np.float64, "mean over the episode's steps", "routers"),
-    Column("labelled", np.int32, "steps for which the expert had an answer", "expert"),
-    Column("agreed", np.int32, "those at which the policy did the same", "policy"),
+    Column(
+        "outcome",
+        np.int8,
+        "`success` (carried out), `failure` (ended otherwise), `timeout`",
+        "world",
+        labels=OUTCOME_NAMES,
+    ),
+    Column("steps", np.int32, "time steps played", "world", "steps"),
+    Column("expert_steps", np.int32, "length of the expert's plan that solves this level", "expert", "steps"),
+    Column("mean_lpc", np.float64, "mean over the episode's steps", "routers", null="without routers"),
+    Column("labelled", np.int32, "steps for which the expert had an answer", "expert", "steps"),
+    Column("agreed", np.int32, "those at which the policy did the same", "policy", "steps"),
     *FIRST_EVENTS,
 )
-
-_DIRECTIONS = ", ".join(f"{code} {name}" for code, name in enumerate(DIRECTION_NAMES))
 
 WEIGHTS = Column(
     "weights",
     np.float32,
     "`layer_0`, `layer_1`, ...: weight of each expert, summing to 1; `{}` without routers",
     "routers",
-    (None,),
+    shape=(None,),
     keys=("layer_routing",),
 )
 
 STEPS = (
     Column("episode", np.int32, "index into `episodes`", "world", required=True),
-    Column("position", np.int16, "where the agent is", "world", (2,), parts=("x", "y"), required=True),
+    Column("position", np.int16, "of the agent", "world", "cells", (2,), parts=("x", "y"), required=True),
     WEIGHTS,
     Column(
         "lpc",
@@ -113,8 +118,14 @@ STEPS = (
         "routers",
         null="without routers",
     ),
-    Column("t_step", np.int32, "steps since the episode began, from 0", "world"),
-    Column("direction", np.int8, f"where the agent looks: {_DIRECTIONS}", "world", most=len(DIRECTION_NAMES) - 1),
+    Column("t_step", np.int32, "since the episode began, from 0", "world", "steps"),
+    Column(
+        "direction",
+        np.int8,
+        "where the agent looks: " + ", ".join(f"{code} {name}" for code, name in enumerate(DIRECTION_NAMES)),
+        "world",
+        limits=(0, len(DIRECTION_NAMES) - 1),
+    ),
     Column("carrying", bool, "whether the agent carries anything", "world"),
     Column(
         "door_unlocked",
@@ -125,21 +136,23 @@ STEPS = (
         null="none was locked",
     ),
     Column("action", np.int8, "what the policy did", "policy"),
-    Column("action_logits", np.float32, "its logits", "policy", (None,)),
+    Column("action_logits", np.float32, "its logits", "policy", shape=(None,)),
     Column("expert_action", np.int8, "what the expert would do here", "expert", null="it has no answer"),
     Column(
         "entropy",
         np.float32,
-        "nats; mean over layers of the entropy of the routing weights",
+        "mean over layers of the entropy of the routing weights",
         "routers",
+        "nats",
         null="without routers",
     ),
     *FIRST_EVENTS,
     Column(
         "walking",
         np.float32,
-        "moves to the nearest one, around walls; a whole number",
+        "to the nearest one, around walls",
         "world",
+        "moves",
         (3,),
         keys=tuple(f"dist_to_{place}" for place in PLACES),
         null="there is none",
@@ -147,13 +160,14 @@ STEPS = (
     Column(
         "straight",
         np.float32,
-        "Euclidean distance in cells to the same object",
+        "Euclidean distance to the same object",
         "world",
+        "cells",
         (3,),
         keys=tuple(f"straight_to_{place}" for place in PLACES),
         null="there is none",
     ),
-    Column("subgoal", np.int8, "the expert's current subgoal", "expert", names="subgoal_names", null="none"),
+    Column("subgoal", np.int8, "what the expert is after", "expert", names="subgoal_names", null="none"),
     Column("event", np.int8, "what the action brought about", "world", names="event_names", fill=0, null="nothing"),
     Column("event_object", np.int16, "what it happened to", "world", names="object_names", null="nothing"),
 )

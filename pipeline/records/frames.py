@@ -50,7 +50,7 @@ def _typed(column: Column, values: np.ndarray | Sequence[str], names: Sequence[s
     missing = ~column.known(values) if known else np.ones(len(values), bool)
     labels = column.labels or dict(enumerate(names))
     if column.labels and set(labels.values()) <= {False, True}:
-        return pd.arrays.BooleanArray(values == 1, missing)
+        return pd.arrays.BooleanArray(np.isin(values, [code for code, label in labels.items() if label]), missing)
     if column.names or column.labels:
         order = np.full(max(labels, default=-1) + 2, -1)  # the last is for -1
         order[list(labels)] = np.arange(len(labels))
@@ -58,6 +58,6 @@ def _typed(column: Column, values: np.ndarray | Sequence[str], names: Sequence[s
         return pd.Categorical.from_codes(order[known_codes], list(labels.values()))
     if column.dtype.kind == "b":
         return pd.arrays.BooleanArray(values.copy(), missing)
-    if column.dtype.kind == "i" and not column.required:
+    if column.dtype.kind == "i":
         return pd.arrays.IntegerArray(values.copy(), missing)
     return np.where(missing, values.dtype.type(column.fill), values)
