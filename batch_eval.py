@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pipeline.command.cli import parse_command
 from pipeline.command.folders import make_writable
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
-from pipeline.evaluation.checkpoint import EVALUATION_ERRORS, EvaluationSettings
+from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.select import TOGETHER, BatchPlan, reindex, select_checkpoints
 from pipeline.evaluation.work import Report, run_batch
 from pipeline.records.results import read_results
@@ -67,19 +68,13 @@ class BatchSettings(EvaluationSettings):
                 raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
 
 
+@as_command(stopped="stopped; what is finished is kept, and the same call does the rest")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 all done, 1 some failed, 2 refused, 130 stopped by Ctrl-C."""
-    try:
-        settings, switches = parse_command(
-            "Evaluate checkpoints on a fixed list of levels.", BatchSettings, argv, switches=SWITCHES
-        )
-        return run(settings, **switches)
-    except EVALUATION_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; what is finished is kept, and the same call does the rest", file=sys.stderr)
-        return 130
+    settings, switches = parse_command(
+        "Evaluate checkpoints on a fixed list of levels.", BatchSettings, argv, switches=SWITCHES
+    )
+    return run(settings, **switches)
 
 
 def run(

@@ -17,7 +17,7 @@ with app.setup(hide_code=True):
 
     import marimo as mo
 
-    from pipeline.records.cache import find_caches
+    from pipeline.places import find_caches
     from plotting.browsing import (
         as_image,
         choose_places,

@@ -20,8 +20,8 @@ from babyai.levels import resolve_task_id
 from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
 from pipeline.command.files import replace_atomically
+from pipeline.command.shell import as_command
 from pipeline.evaluation.checkpoint import (
-    EVALUATION_ERRORS,
     Checkpoint,
     EvaluationSettings,
     build_header,
@@ -35,6 +35,7 @@ from pipeline.records.metrics import describe_metrics
 __all__ = ["Checkpoint", "Evaluation", "evaluate", "evaluate_task", "load_checkpoint", "main"]
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused, 130 stopped by Ctrl-C."""
     options = {
@@ -43,22 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "json": "Write the metrics to this file.",
         "routing": "Write the routing cache to this file.",
     }
-    try:
-        settings, values = parse_command(
-            "Evaluate one checkpoint on a fixed list of levels.",
-            EvaluationSettings,
-            argv,
-            options=options,
-            required=["checkpoint"],
-        )
-        run(settings, **values)
-    except EVALUATION_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    settings, values = parse_command(
+        "Evaluate one checkpoint on a fixed list of levels.",
+        EvaluationSettings,
+        argv,
+        options=options,
+        required=["checkpoint"],
+    )
+    run(settings, **values)
 
 
 def run(

@@ -15,7 +15,7 @@ app = marimo.App(width="medium", app_title="Routing")
 with app.setup(hide_code=True):
     import marimo as mo
 
-    from pipeline.records.cache import cache_path, find_caches
+    from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import (
         as_image,
@@ -24,7 +24,6 @@ with app.setup(hide_code=True):
         find_examples,
         label_place,
         metrics_table,
-        plot_path,
         try_cache,
         try_draw,
     )
@@ -91,14 +90,9 @@ def _(cache_dir_field, checkpoint_dir_field, reload_button, source_field):
         places = find_caches(cache_dir_field.value)
     else:
         try:
-            from pipeline.checkpoints import CheckpointError, find_checkpoints
-        except ImportError as error:
-            picker_problem = f"Evaluating needs what is in requirements.txt: {error}"
-        else:
-            try:
-                places = find_checkpoints(checkpoint_dir_field.value)
-            except CheckpointError as error:
-                picker_problem = str(error)
+            places = find_checkpoints(checkpoint_dir_field.value)
+        except PlaceError as error:
+            picker_problem = str(error)
     return picker_problem, places
 
 
@@ -163,8 +157,13 @@ def _(
     set_fresh,
 ):
     mo.stop(not evaluate_button.value)
-    from pipeline.evaluation.checkpoint import EVALUATION_ERRORS, EvaluationSettings
-    from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
+    from pipeline.command.errors import MISTAKES
+
+    try:
+        from pipeline.evaluation.checkpoint import EvaluationSettings
+        from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
+    except ImportError as error:
+        mo.stop(True, mo.callout(f"Evaluating needs what is in requirements.txt: {error}", kind="danger"))
 
     _place = place_field.value
     _settings = EvaluationSettings(num_episodes=episodes_field.value, num_envs=environments_field.value)
@@ -176,7 +175,7 @@ def _(
             keep_fresh(_cache, _path, results_path)
         set_fresh((_place, _cache))
         _done = mo.callout(f"Wrote {_path} and its row in {results_path}", kind="success") if keep_field.value else None
-    except EVALUATION_ERRORS as error:
+    except MISTAKES as error:
         _done = mo.callout(f"{error}", kind="danger")
     _done
     return

@@ -34,10 +34,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from babyai.errors import MissionEncoderError, UnknownTaskError
 from babyai.facts import NUM_ACTIONS
-from babyai.levels import resolve_task_id
-from babyai.missions import MissionEncoder, build_mission_encoder
+from babyai.levels import UnknownTaskError, resolve_task_id
+from babyai.missions import MissionEncoder, MissionEncoderError, build_mission_encoder
 from babyai.vector_env import VectorStep
 from benchmarks.common import (
     collect_machine_facts,
@@ -48,14 +47,15 @@ from benchmarks.common import (
     write_results,
 )
 from benchmarks.training import EXPERT, TRAINED, UNTRAINED
-from pipeline.checkpoints import CheckpointError, build_policy, build_projection
+from pipeline.checkpoints import CheckpointError
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
-from pipeline.evaluation.play import Evaluation, _Team, evaluate_task, evaluate_task_many
+from pipeline.evaluation.play import Evaluation, PlaySettings, PolicyBatch, evaluate_task, evaluate_task_many
+from pipeline.policies import build_policy, build_projection
 from pipeline.records.cache import read_cache, write_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
-from pipeline.training.rollout import MissionVectors
 
 EPISODES = 1000
 ROOT = Path(__file__).parents[1]
@@ -192,16 +192,16 @@ def acting_as(name: str) -> Iterator[None]:
     if name != EXPERT:
         yield
         return
-    plain = _Team.act
+    plain = PolicyBatch.act
 
     def act(
-        self: _Team, steps: Sequence[VectorStep], missions: Sequence[MissionVectors]
+        self: PolicyBatch, steps: Sequence[VectorStep], missions: Sequence[MissionVectors]
     ) -> tuple[Tensor, list[Tensor]]:
         logits, routing = plain(self, steps, missions)
         expert = torch.from_numpy(np.stack([step.expert_action for step in steps]))
         return F.one_hot(expert, NUM_ACTIONS).to(logits), routing
 
-    with mock.patch.object(_Team, "act", act):
+    with mock.patch.object(PolicyBatch, "act", act):
         yield
 
 
@@ -252,13 +252,14 @@ def measure_together(args: argparse.Namespace, task_id: str) -> Together:
     subjects = [build_subject(args, UNTRAINED, seed=args.seed + k) for k in range(args.together)]
     players = [(subject.policy, subject.encoder, subject.projection) for subject in subjects]
     started = time.perf_counter()
-    evaluate_task_many(players[:1], task_id, args.num_envs, num_envs=args.num_envs)  # also warms up
+    settings = PlaySettings(num_envs=args.num_envs)
+    evaluate_task_many(players[:1], task_id, args.num_envs, settings)  # also warms up
     probe = (time.perf_counter() - started) / args.num_envs
     episodes = max(args.num_envs, min(EPISODES, int(args.seconds / probe / len(players))))
     marks = [(time.perf_counter(), time.process_time())]
     for groups in ([[player] for player in players], [players]):
         for group in groups:
-            evaluate_task_many(group, task_id, episodes, num_envs=args.num_envs)
+            evaluate_task_many(group, task_id, episodes, settings)
         marks.append((time.perf_counter(), time.process_time()))
     (alone, alone_cpu), (together, together_cpu) = np.diff(marks, axis=0).tolist()
     return Together(task_id, len(players), args.num_envs, episodes, alone, alone_cpu, together, together_cpu)

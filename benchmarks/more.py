@@ -38,9 +38,9 @@ from benchmarks.common import (
 from more.config import MODEL_TYPES, PRESETS, ModelConfig
 from more.generation import generate
 from more.model import MoreModel, count_parameters, routing_losses
-from pipeline.checkpoints import seeded_init
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError
+from pipeline.policies import seeded_init
 
 BALANCE = 0.01  # weight of the balance loss
 DEBUG_VOCABULARY = 1024  # about what the embedded texts' tokenizer has

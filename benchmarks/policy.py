@@ -20,15 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
 
 import pipeline.training.batch
-import pipeline.training.imitation
 from babyai.observations import encode_observations
 from babyai.steps import VectorStep
 from benchmarks.common import (
@@ -41,13 +40,14 @@ from benchmarks.common import (
 )
 from benchmarks.timers import PARTS, TimeSplit
 from mixture_of_experts import MixtureOfExpertsPolicy, reset_hidden_on_done
-from pipeline.checkpoints import build_policy
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.torch_engine import TorchEngine
-from pipeline.training.imitation import ImitationTrainer, ReplicaTrainer
-from pipeline.training.losses import compute_losses
+from pipeline.policies import build_policy
+from pipeline.training import loop
+from pipeline.training.batch import ReplicaBatch
+from pipeline.training.losses import Price, compute_losses
 
 EPISODE_LENGTH = 20  # mean
 SHOWN = 67  # made-up steps, shown in turns
@@ -86,15 +86,15 @@ class StandIn:
 
 @contextmanager
 def costless_environments() -> Iterator[None]:
-    """Within the block trainers get `StandIn` for an environment."""
+    """Within the block runs get `StandIn` for an environment."""
     with mock.patch.object(pipeline.training.batch, "VectorEnv", StandIn):
         yield
 
 
-def build_trainer(
+def build_batch(
     args: argparse.Namespace, num_envs: int, threads: int, replicas: int = 1, engine: type | None = None
-) -> ReplicaTrainer:
-    """Return a trainer of the benchmark's policy in environments that cost nothing; None takes the usual engine."""
+) -> ReplicaBatch:
+    """Return a batch of the benchmark's policy in environments that cost nothing; None takes the usual engine."""
     configs = [
         TrainConfig(
             seed=args.seed + replica,
@@ -107,13 +107,8 @@ def build_trainer(
         )
         for replica in range(replicas)
     ]
-    build = pipeline.training.batch.ReplicaBatch
-
-    def with_engine(*values: Any, **options: Any) -> Any:
-        return build(*values, engine=engine, **options)
-
-    with costless_environments(), mock.patch.object(pipeline.training.imitation, "ReplicaBatch", with_engine):
-        return ReplicaTrainer(configs, announce=lambda line: None)
+    with costless_environments():
+        return ReplicaBatch(configs, announce=lambda line: None, engine=engine)
 
 
 # --------------------------------------------------------------------------------------------------------------- limit
@@ -173,7 +168,7 @@ class Plain:
     """An update's acting and gradients in the plain form."""
 
     def __init__(self, args: argparse.Namespace, num_envs: int, device: torch.device) -> None:
-        """Take the unroll that the trainers get."""
+        """Take the unroll that the batches get."""
         config = TrainConfig(seed=args.seed, policy=args.policy)
         self.policy: MixtureOfExpertsPolicy = build_policy(config).to(device)
         shown = StandIn("", num_envs, None)._steps[: args.unroll_len]
@@ -197,7 +192,7 @@ class Plain:
             routing.append([layer["router_weights"] for layer in info.values()])
         stacked = [torch.stack(layer) for layer in zip(*routing, strict=True)]
         sizes = policy.layer_expert_sizes
-        terms = compute_losses(torch.stack(logits), self.labels, self.valid, stacked, sizes, alpha=1e-5)
+        terms = compute_losses(torch.stack(logits), self.labels, self.valid, stacked, sizes, Price(alpha=1e-5))
         terms.total.backward()
         policy.zero_grad(set_to_none=True)
 
@@ -236,15 +231,15 @@ def compare_forms(
 ) -> Comparison:
     """Return all forms' times at one size; `peak` is that of one core."""
     engines = [TorchEngine, CompiledEngine] if device.type == "cpu" else [TorchEngine]
-    trainers = [build_trainer(args, num_envs, threads, engine=engine) for engine in engines]
+    batches = [build_batch(args, num_envs, threads, engine=engine) for engine in engines]
     difference = None
-    if len(trainers) == 2:
+    if len(batches) == 2:
         gradients = []
-        for trainer in trainers:
-            trainer.run_update()
-            gradients.append(trainer._batches[0]._weights.gradient)
+        for batch in batches:
+            loop.run_update(batch)
+            gradients.append(batch.weights.gradient)
         difference = float((gradients[0] - gradients[1]).abs().max() / gradients[0].abs().max())
-    functions = [*(trainer.run_update for trainer in trainers)]
+    functions = [partial(loop.run_update, batch) for batch in batches]
     if args.policy == "moe":
         functions.append(Plain(args, num_envs, device).update)
     times = measure_in_turns(functions, args.repeats, 3 if num_envs < 64 else 1, device)
@@ -257,7 +252,7 @@ def compare_forms(
         torch_ms=times[0],
         compiled_ms=times[1] if len(engines) == 2 else None,
         env_steps_per_second=rate,
-        share_of_peak=rate * count_operations(trainers[0].configs[0]) / (threads * peak),
+        share_of_peak=rate * count_operations(batches[0].configs[0]) / (threads * peak),
         largest_difference=difference,
     )
 
@@ -273,15 +268,15 @@ def measure_parts(args: argparse.Namespace, real: bool) -> dict[str, float]:
         config = TrainConfig(
             seed=args.seed, policy=args.policy, unroll_len=args.unroll_len, lang_encoder="builtin", device=args.device
         )
-        trainer: ReplicaTrainer | ImitationTrainer = ImitationTrainer(config, announce=lambda line: None)
+        batch = ReplicaBatch([config], announce=lambda line: None)
     else:
-        trainer = build_trainer(args, 16, 1)
+        batch = build_batch(args, 16, 1)
     for _ in range(3):
-        trainer.run_update()
+        loop.run_update(batch)
     rows = []
     for _ in range(max(3, 4 * args.repeats)):
         with TimeSplit(args.device) as split:
-            trainer.run_update()
+            loop.run_update(batch)
         rows.append(split.seconds)
     return {part: 1000 * statistics.median(row[part] for row in rows) for part in PARTS}
 
@@ -303,8 +298,8 @@ class Together:
 
 def measure_together(args: argparse.Namespace, replicas: int, threads: int, device: torch.device) -> Together:
     """Return the rate of R runs trained together, in environments that cost nothing."""
-    trainer = build_trainer(args, 16, threads, replicas)
-    (milliseconds,) = measure_in_turns([trainer.run_update], args.repeats, 1, device)
+    batch = build_batch(args, 16, threads, replicas)
+    (milliseconds,) = measure_in_turns([partial(loop.run_update, batch)], args.repeats, 1, device)
     return Together(replicas, threads, 1000 * replicas * 16 * args.unroll_len / milliseconds)
 
 

@@ -31,7 +31,9 @@ from benchmarks.common import (
     write_results,
 )
 from pipeline.config import TrainConfig
-from pipeline.training.imitation import ReplicaTrainer
+from pipeline.training import loop
+from pipeline.training.batch import ReplicaBatch
+from pipeline.training.options import CPU_REPLICAS
 
 ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 RL_MOP_HOURS = 200.0
@@ -60,12 +62,15 @@ def build_configs(args: argparse.Namespace, solved: bool) -> list[TrainConfig]:
 
 def _train(configs: list[TrainConfig], updates: int, start: multiprocessing.Barrier, seconds: object) -> None:
     """Train some of the runs; put the seconds of `updates` updates and the process's largest MiB into a queue."""
-    trainer = ReplicaTrainer(configs, announce=lambda line: None)
-    trainer.run_update()  # loads compiled code
+    batches = []
+    for first in range(0, len(configs), CPU_REPLICAS):  # as `train_mop.py` groups them
+        batches.append(ReplicaBatch(configs[first : first + CPU_REPLICAS], announce=lambda line: None))
+        loop.run_update(batches[-1])  # loads compiled code
     start.wait()
     started = time.perf_counter()
-    for _ in range(updates):
-        trainer.run_update()
+    for batch in batches:
+        for _ in range(updates):
+            loop.run_update(batch)
     elapsed = time.perf_counter() - started
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     seconds.put((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20))

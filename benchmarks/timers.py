@@ -1,7 +1,7 @@
 """Where the time of a training update goes, measured from outside: the training code holds no timers.
 
     with TimeSplit() as split:
-        trainer.run_update()
+        loop.run_update(batch)
     split.seconds["expert"]
 
 Timers are put around methods for the length of the `with` block. Each moment counts once, for the innermost timer that
@@ -25,7 +25,7 @@ from babyai.vector_env import VectorEnv
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
-from pipeline.training.imitation import ReplicaTrainer
+from pipeline.training import loop
 from pipeline.training.rollout import Rollout
 
 PARTS = ("levels", "world", "rest", "observing", "acting", "choosing", "loss", "backward", "optimiser")
@@ -36,7 +36,7 @@ backward; optimiser: with norms and clipping."""
 
 _ON_DEVICE = {"acting", "choosing", "loss", "backward", "optimiser"}
 _TIMED = (
-    (ReplicaTrainer, "run_update", "loss"),
+    (loop, "run_update", "loss"),
     (Rollout, "collect", "choosing"),
     (Rollout, "_show", "observing"),
     (CompiledEngine, "act", "acting"),

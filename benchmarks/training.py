@@ -39,7 +39,8 @@ from benchmarks.yardstick import EnvironmentRates, compare_environments
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.training.imitation import ImitationTrainer
+from pipeline.training import loop
+from pipeline.training.batch import ReplicaBatch
 
 FROZEN_LR = 1e-12  # Adam's steps then vanish in float32: the weights stay as they are, the work is the same
 
@@ -82,10 +83,8 @@ class Throughput:
     rl_mop: float | None
 
 
-def build_trainer(
-    args: argparse.Namespace, task_id: str, policy: str, checkpoint: LoadedPolicy | None
-) -> ImitationTrainer:
-    """Return a trainer at update 0 whose weights will not move.
+def build_batch(args: argparse.Namespace, task_id: str, policy: str, checkpoint: LoadedPolicy | None) -> ReplicaBatch:
+    """Return a batch at update 0 whose weights will not move.
 
     Args:
         args: Settings of the benchmark.
@@ -110,34 +109,34 @@ def build_trainer(
         "device": args.device,
         "torch_threads": args.threads,
     }
-    trainer = ImitationTrainer(TrainConfig(**fields), announce=lambda line: None)
+    batch = ReplicaBatch([TrainConfig(**fields)], announce=lambda line: None)
     if checkpoint is not None:
         wanted = checkpoint.lang_encoder.get("fingerprint")
-        if wanted not in (None, trainer.encoder.fingerprint):
+        if wanted not in (None, batch.encoder.fingerprint):
             raise CheckpointError(f"{task_id}: expected the sentence encoder that the checkpoint names, found another")
-        trainer.policy.load_state_dict(checkpoint.policy.state_dict())
-        trainer.projection.load_state_dict(checkpoint.projection.state_dict())
-    return trainer
+        batch.policies[0].load_state_dict(checkpoint.policy.state_dict())
+        batch.projections[0].load_state_dict(checkpoint.projection.state_dict())
+    return batch
 
 
 def measure_task(
     args: argparse.Namespace, task_id: str, policy: str, checkpoint: LoadedPolicy | None = None
 ) -> Throughput:
-    """Return the throughput of one task with one policy; see `build_trainer` for the arguments."""
-    trainer = build_trainer(args, task_id, policy, checkpoint)
+    """Return the throughput of one task with one policy; see `build_batch` for the arguments."""
+    batch = build_batch(args, task_id, policy, checkpoint)
     # Untrained, all environments run into their step limit together: only whole limits hold their share of resets.
-    limit = trainer.config.max_steps or LevelMaker(task_id).make(seed=0).max_steps
+    limit = batch.config.max_steps or LevelMaker(task_id).make(seed=0).max_steps
     period = -(-limit // args.unroll_len) if policy == UNTRAINED else 1
-    run_updates(trainer, max(period, args.warmup))
-    probe = run_updates(trainer, period)
+    run_updates(batch, max(period, args.warmup))
+    probe = run_updates(batch, period)
     updates = period * max(1, round(args.seconds / args.rounds / probe.wall))
-    before = dict(trainer.env.counters)
-    rounds = [run_updates(trainer, updates) for _ in range(args.rounds)]
-    levels, steps = (trainer.env.counters[name] - before[name] for name in ("levels_started", "steps"))
+    before = dict(batch.envs[0].counters)
+    rounds = [run_updates(batch, updates) for _ in range(args.rounds)]
+    levels, steps = (batch.envs[0].counters[name] - before[name] for name in ("levels_started", "steps"))
     rates = [run.env_steps / run.wall for run in rounds]
-    with TimeSplit(trainer.device) as split:
-        timed = run_updates(trainer, updates)
-    success = trainer.take_metrics()["rollout/success_rate"]
+    with TimeSplit(batch.device) as split:
+        timed = run_updates(batch, updates)
+    success = batch.take_metrics()[0]["rollout/success_rate"]
     classic = policy == UNTRAINED and (args.num_envs, args.unroll_len) == (16, 32)
     return Throughput(
         task_id=task_id,
@@ -163,12 +162,12 @@ class Run:
     cpu: float
 
 
-def run_updates(trainer: ImitationTrainer, updates: int) -> Run:
+def run_updates(batch: ReplicaBatch, updates: int) -> Run:
     """Run updates and return what they took."""
-    steps, wall, cpu = trainer.env_steps, time.perf_counter(), time.process_time()
+    steps, wall, cpu = batch.env_steps, time.perf_counter(), time.process_time()
     for _ in range(updates):
-        trainer.run_update()
-    return Run(trainer.env_steps - steps, time.perf_counter() - wall, time.process_time() - cpu)
+        loop.run_update(batch)
+    return Run(batch.env_steps - steps, time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def measure_learning(args: argparse.Namespace, task_id: str) -> dict[str, Any]:
@@ -184,15 +183,15 @@ def measure_learning(args: argparse.Namespace, task_id: str) -> dict[str, Any]:
         device=args.device,
         torch_threads=args.threads,
     )
-    trainer = ImitationTrainer(config, announce=lambda line: None)
-    run = run_updates(trainer, args.learn_updates)
+    batch = ReplicaBatch([config], announce=lambda line: None)
+    run = run_updates(batch, args.learn_updates)
     updates, rate = RL_MOP_FIRST_UPDATES.get(task_id, (None, None))
     return {
         "task_id": task_id,
         "updates": args.learn_updates,
         "env_steps_per_second": run.env_steps / run.wall,
         "env_steps_per_cpu_second": run.env_steps / run.cpu,
-        "success_rate": trainer.take_metrics()["rollout/success_rate"],
+        "success_rate": batch.take_metrics()[0]["rollout/success_rate"],
         "rl_mop": rate if updates == args.learn_updates and (args.num_envs, args.unroll_len) == (16, 32) else None,
     }
 

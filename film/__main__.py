@@ -18,20 +18,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from babyai.errors import ExpertError, LevelError, ReplayError, UnknownTaskError
 from babyai.facts import SUCCESS
 from babyai.render import render_level, replay_frames
 from film.episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
 from film.files import check_format, write_film
 from film.frames import FilmCanvas
 from pipeline.command.cli import parse_command
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
-from pipeline.records.cache import Cache, CacheError, read_cache
+from pipeline.records.cache import Cache, read_cache
 from pipeline.records.metrics import choose_episode
 
 GRID_INCHES = 4.0
 MAX_AUTO_TILE = 48
-FILM_ERRORS = (FilmError, ReplayError, CacheError, ConfigError, UnknownTaskError, LevelError, ExpertError, OSError)
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,7 @@ def make_film(
         write_film(output, frames, len(film) + 1, fps=fps, samples=drawn)
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused."""
     options = {
@@ -112,15 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cache": "A routing_data.json: an episode that was played before.",
         "task_id": "BabyAI task. Without checkpoint and cache the bot plays it.",
     }
-    try:
-        settings, values = parse_command(
-            "Film an episode and what the router does.", FilmSettings, argv, options=options, required=["output"]
-        )
-        run(settings, **values)
-    except FILM_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    settings, values = parse_command(
+        "Film an episode and what the router does.", FilmSettings, argv, options=options, required=["output"]
+    )
+    run(settings, **values)
 
 
 def run(settings: FilmSettings, *, output: str, checkpoint: str | None, cache: str | None, task_id: str | None) -> None:

@@ -18,11 +18,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from babyai.errors import LevelError, UnknownTaskError
 from babyai.level_seeds import EVALUATION_SEED, evaluation_seeds
 from babyai.levels import resolve_task_id
 from babyai.render import level_mission, render_level
 from pipeline.command.cli import parse_command
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from plotting.style import figure_style, save_figure
 
@@ -124,26 +124,22 @@ def run(settings: SheetSettings, *, task_id: str, output: str, evaluated: bool) 
     print(f"{written}: {len(seeds)} levels")
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused."""
     options = {
         "task_id": "BabyAI task, e.g. GoToObj.",
         "output": "The sheet: a path that ends in .png, .pdf or .svg.",
     }
-    try:
-        settings, values = parse_command(
-            "Draw a contact sheet of a task's levels.",
-            SheetSettings,
-            argv,
-            options=options,
-            switches={"evaluated": "The levels of the evaluation instead of those from first_seed on."},
-            required=["task_id", "output"],
-        )
-        run(settings, **values)
-    except (ConfigError, UnknownTaskError, LevelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    settings, values = parse_command(
+        "Draw a contact sheet of a task's levels.",
+        SheetSettings,
+        argv,
+        options=options,
+        switches={"evaluated": "The levels of the evaluation instead of those from first_seed on."},
+        required=["task_id", "output"],
+    )
+    run(settings, **values)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from babyai.facts import ACTION_NAMES, DIRECTION_NAMES, EVENT_NAMES, OBJECT_NAME
 from babyai.level_seeds import EVALUATION_SEED, SeedList, evaluation_seeds
 from babyai.levels import resolve_task_id
 from babyai.render import replay
+from pipeline.command.errors import MISTAKES, UserError
 from pipeline.records.cache import Cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
 
 
-class FilmError(ValueError):
+class FilmError(UserError, ValueError):
     """There is no such episode to film; the message says what was expected and what to do."""
 
 
@@ -84,7 +85,7 @@ def film_checkpoint(
     Raises:
         FilmError: If the checkpoint cannot be used, or the expert cannot solve the level, which evaluation leaves out.
     """
-    from pipeline.evaluation.checkpoint import EVALUATION_ERRORS, load_checkpoint
+    from pipeline.evaluation.checkpoint import load_checkpoint
     from pipeline.evaluation.play import evaluate
 
     seed = evaluation_seeds(EVALUATION_SEED, 1)[0] if level_seed is None else level_seed
@@ -102,7 +103,7 @@ def film_checkpoint(
             max_steps=limit,
             lpc_exponent=config.lpc_exponent,
         )
-    except EVALUATION_ERRORS as error:
+    except MISTAKES as error:
         raise FilmError(str(error)) from error
     if found.routing is None:
         raise FilmError(f"{task_id}, level seed {seed}: expected a level that the bot can solve; choose another seed")

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.command.errors import UserError
+
 TASKS = (1, 2, 3)
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Data that cannot be had or read; the message names the file, what was expected and what to do."""
 
 

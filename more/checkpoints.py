@@ -22,6 +22,7 @@ import torch
 from more.config import ModelConfig
 from more.model import MoreModel
 from more.tokens import Tokenizer
+from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 from pipeline.config import ConfigError
 
@@ -30,7 +31,7 @@ FINAL_NAME = "final_model.pth"
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.pth")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used; the message names the file, what was expected and what to do."""
 
 

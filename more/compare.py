@@ -24,12 +24,14 @@ from more.checkpoints import FINAL_NAME, load_model
 from more.config import MODEL_TYPES, Match
 from more.processes import Children, do_apart
 from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
-from more.runs import USER_ERRORS, run_training
+from more.runs import run_training
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
+from pipeline.command.errors import MISTAKES
 from pipeline.command.files import replace_atomically
-from pipeline.command.folders import check_file, check_folder, explain_os_error
+from pipeline.command.folders import check_file, check_folder
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from plotting.statistics import mean_interval
 
@@ -99,27 +101,18 @@ class CompareSettings:
         ]
 
 
+@as_command(stopped="stopped; the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 a run failed, 2 refused, 130 stopped by Ctrl-C."""
     options = {"output": "JSON file of all figures; a Markdown table of the same name goes beside it."}
-    try:
-        settings, values = parse_command("Compare the variants.", CompareSettings, argv, options=options)
-        output = Path(values["output"] or "more_comparison.json")
-        if output.suffix != ".json":
-            raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
-        check_file("output", output)
-        check_folder("folder", Path(settings.folder))
-        resolve_device(settings.device)
-        return compare(settings, output)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    settings, values = parse_command("Compare the variants.", CompareSettings, argv, options=options)
+    output = Path(values["output"] or "more_comparison.json")
+    if output.suffix != ".json":
+        raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
+    check_file("output", output)
+    check_folder("folder", Path(settings.folder))
+    resolve_device(settings.device)
+    return compare(settings, output)
 
 
 def compare(settings: CompareSettings, output: Path) -> int:
@@ -153,7 +146,7 @@ def _try(settings: CompareSettings, variant: str, steps: int, seed: int) -> str 
     """Do one run here; return None or why it failed."""
     try:
         code = run_one(settings, variant, steps, seed)
-    except USER_ERRORS as error:
+    except MISTAKES as error:
         return str(error)
     if code >= 128:
         raise KeyboardInterrupt

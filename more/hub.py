@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from pipeline.command.errors import UserError
+
 PROBE_SECONDS = 5.0
 
 _PROBE = """
@@ -28,7 +30,7 @@ except Exception as error:
 """
 
 
-class HubError(ValueError):
+class HubError(UserError, ValueError):
     """A file of the hub cannot be had; the message says why in one line."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,12 @@ from more.babi import TASKS, DataError
 from more.checkpoints import LoadedModel
 from more.config import ModelType
 from more.evaluation import Answer, ask, summarise_answers
-from more.report import USER_ERRORS, open_checkpoint, reopen_source
+from more.report import open_checkpoint, reopen_source
 from more.sankey import TokenRoutes, render_page
 from pipeline.command.cli import parse_command
 from pipeline.command.files import replace_atomically
-from pipeline.command.folders import check_file, explain_os_error
+from pipeline.command.folders import check_file
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 
 COLUMNS = (
@@ -80,6 +80,7 @@ class TableSettings:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line of more/evaluate_for_llm.py; return the exit code."""
     options = {
@@ -88,29 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "output_html": "Where the diagram goes, of the first question and of all that are asked; like the CSV, ending "
         "in .html, by default.",
     }
-    try:
-        settings, values = parse_command(
-            "Questions of a bAbI task as CSV, and the routing of their tokens.",
-            TableSettings,
-            argv,
-            options=options,
-            required=["checkpoint_path"],
-        )
-        path = Path(values["checkpoint_path"])
-        table = Path(values["output_csv"] or path.with_name(f"babi_{settings.babi_task_id}.csv"))
-        page = Path(values["output_html"] or table.with_suffix(".html"))
-        check_outputs(table, page)
-        run(settings, path, table, page)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    settings, values = parse_command(
+        "Questions of a bAbI task as CSV, and the routing of their tokens.",
+        TableSettings,
+        argv,
+        options=options,
+        required=["checkpoint_path"],
+    )
+    path = Path(values["checkpoint_path"])
+    table = Path(values["output_csv"] or path.with_name(f"babi_{settings.babi_task_id}.csv"))
+    page = Path(values["output_html"] or table.with_suffix(".html"))
+    check_outputs(table, page)
+    run(settings, path, table, page)
 
 
 def check_outputs(table: Path, page: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from more.babi import DataError
-from more.checkpoints import CheckpointError, LoadedModel, check_flags, load_model
+from more.checkpoints import LoadedModel, check_flags, load_model
 from more.config import ModelType
 from more.corpus import load_corpus
 from more.cost import count_expert_operations
@@ -25,10 +24,10 @@ from more.model import count_parameters
 from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
 from pipeline.command.files import replace_atomically
-from pipeline.command.folders import check_file, explain_os_error
+from pipeline.command.folders import check_file
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError)
 MOST_NUMBERS = 1000
 """Numbers in a list such as 0-2 at most."""
 
@@ -105,37 +104,27 @@ def parse_numbers(name: str, text: str | None) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line of more/evaluate.py; return the exit code."""
     options = {
         "checkpoint_path": "The .pth file.",
         "output": "Where the figures go as JSON; evaluation.json beside the checkpoint by default.",
     }
-    try:
-        settings, values = parse_command(
-            "Evaluate a language model.", EvaluationSettings, argv, options=options, required=["checkpoint_path"]
-        )
-        path = Path(values["checkpoint_path"])
-        output = Path(values["output"] or path.with_name("evaluation.json"))
-        loaded = open_checkpoint(path, settings)
-        check_file("output", output)
-        if output.suffix != ".json":  # as a checkpoint is not, which it would replace
-            raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
-        result = evaluate_checkpoint(loaded, settings, name=str(path))
-        with replace_atomically(output) as temporary:
-            temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        print(format_report(result))
-        print(f"figures     {output}")
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    settings, values = parse_command(
+        "Evaluate a language model.", EvaluationSettings, argv, options=options, required=["checkpoint_path"]
+    )
+    path = Path(values["checkpoint_path"])
+    output = Path(values["output"] or path.with_name("evaluation.json"))
+    loaded = open_checkpoint(path, settings)
+    check_file("output", output)
+    if output.suffix != ".json":  # as a checkpoint is not, which it would replace
+        raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
+    result = evaluate_checkpoint(loaded, settings, name=str(path))
+    with replace_atomically(output) as temporary:
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(format_report(result))
+    print(f"figures     {output}")
 
 
 def open_checkpoint(path: Path, settings: Any) -> LoadedModel:

@@ -13,58 +13,36 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from more.babi import DataError
-from more.checkpoints import FINAL_NAME, CheckpointError, list_numbered, numbered_path, read_checkpoint
+from more.checkpoints import FINAL_NAME, list_numbered, numbered_path, read_checkpoint
 from more.model import count_parameters
 from more.settings import TrainingConfig
-from more.training import METRICS, Trainer, TrainingError
+from more.training import METRICS, Trainer
 from pipeline.command.cli import parse_command
 from pipeline.command.files import replace_atomically
-from pipeline.command.folders import check_folder, explain_os_error, hold_folder
+from pipeline.command.folders import check_folder, hold_folder
 from pipeline.command.interruption import Interruption
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
-from pipeline.tracking import METRICS_FILE, Tracker, TrackingError, import_wandb
+from pipeline.tracking import METRICS_FILE, Tracker, import_wandb
 
 SWITCHES = {
     "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
     "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
 }
-USER_ERRORS = (ConfigError, DataError, CheckpointError, TrainingError, TrackingError)
 
 
 class RunFolderError(ConfigError):
     """A run's folder holds something that must not be overwritten by accident."""
 
 
+@as_command()
 def main(description: str, argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and return the exit code: 0 done, 2 refused, 128 + signal when interrupted.
 
     A file that cannot be read or written is also 2.
     """
-    try:
-        arguments = expand_switches(sys.argv[1:] if argv is None else argv, ["sample_recurrences"])
-        config, switches = parse_command(description, TrainingConfig, arguments, switches=SWITCHES)
-        return run_training(config, **switches)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # a second Ctrl-C, or one while nothing needs saving
-        print("stopped", file=sys.stderr)
-        return 130
-
-
-def expand_switches(argv: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the arguments with `true` after each of the named flags that has no value, so that a field is a switch."""
-    expanded = []
-    for index, token in enumerate(argv):
-        expanded.append(token)
-        last = index + 1 == len(argv) or argv[index + 1].startswith("--")
-        if last and token.startswith("--") and token[2:].replace("-", "_") in names:
-            expanded.append("true")
-    return expanded
+    config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
+    return run_training(config, **switches)
 
 
 def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> int:

@@ -26,6 +26,7 @@ from more.model import compute_routing_terms, routing_losses
 from more.monitoring import RouterFigures, RouterSums
 from more.settings import TrainingConfig
 from pipeline.command.devices import derive_seed, resolve_device
+from pipeline.command.errors import UserError
 from pipeline.config import ConfigError
 
 METRICS: dict[str, str] = {
@@ -51,7 +52,7 @@ LEAST_LR = 0.1
 """Learning rate at the end over that after warm-up."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message says why and what to do."""
 
 

@@ -8,12 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-ALIASES = {
-    "mop_layers": "expert_hidden_sizes",
-    "mop_intermediate_dim": "intermediate_dim",
-    "mop_router_dim": "router_hidden_size",
-}
-"""Other spellings of fields, from outside code of this model family."""
+from pipeline.command.errors import ConfigError
 
 NOT_IDENTITY = frozenset(
     {
@@ -40,13 +35,39 @@ verified when it is loaded, not by its name or folder. Device and compilation ch
 """
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names key, expectation and what was found."""
+def parse_expert_sizes(value: Any) -> list[list[int]]:
+    """Return expert sizes per layer from any accepted spelling.
+
+    Accepted: `[[0, 16, 32], [0, 16, 32]]`, `[16, 32]` (one layer), `["32,64,128", "64,128,256"]`, `"16,32;32,64"`.
+
+    Raises:
+        ConfigError: If it is none of these.
+    """
+    expected = 'expected sizes such as [[0, 16, 32], [0, 16, 32]], [16, 32] or "16,32;32,64"'
+    layers = value.split(";") if isinstance(value, str) else value
+    if not isinstance(layers, list | tuple) or not layers:
+        raise ConfigError(f"expert_hidden_sizes: {expected}, found {value!r}")
+    if all(isinstance(entry, int) for entry in layers):
+        layers = [layers]
+    parsed = []
+    for layer in layers:
+        sizes = layer.split(",") if isinstance(layer, str) else layer
+        try:
+            whole = [int(size) for size in sizes if isinstance(size, int | str) and not isinstance(size, bool)]
+        except (TypeError, ValueError):
+            whole = []
+        if not whole or len(whole) != len(sizes) or min(whole) < 0:
+            raise ConfigError(f"expert_hidden_sizes: {expected}, found {value!r}")
+        parsed.append(whole)
+    return parsed
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of one training run.
+
+    Metadata of a field is for the command line: other spellings, which outside code of this model family uses, and how
+    its value is read (`pipeline.command.cli`).
 
     Attributes:
         task_id: BabyAI level family, e.g. BabyAI-GoToObj-v0 or GoToObj; `python -m babyai.levels` lists them.
@@ -113,9 +134,11 @@ class TrainConfig:
     lang_dim: int = 32
     lang_encoder: str = "auto"
     train_lang_proj: bool = False
-    intermediate_dim: int = 64
-    expert_hidden_sizes: list[list[int]] = field(default_factory=lambda: [[0, 16, 32]] * 3)
-    router_hidden_size: int = 64
+    intermediate_dim: int = field(default=64, metadata={"aliases": ("mop_intermediate_dim",)})
+    expert_hidden_sizes: list[list[int]] = field(
+        default_factory=lambda: [[0, 16, 32]] * 3, metadata={"aliases": ("mop_layers",), "read": parse_expert_sizes}
+    )
+    router_hidden_size: int = field(default=64, metadata={"aliases": ("mop_router_dim",)})
     expert_norm: Literal["none", "layer"] = "none"
     hidden_size: int = 128
     lpc_alpha: float = 0.0
@@ -183,33 +206,6 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what the weights are after a given update."""
         return {name: value for name, value in self.to_dict().items() if name not in NOT_IDENTITY}
-
-
-def parse_expert_sizes(value: Any) -> list[list[int]]:
-    """Return expert sizes per layer from any accepted spelling.
-
-    Accepted: `[[0, 16, 32], [0, 16, 32]]`, `[16, 32]` (one layer), `["32,64,128", "64,128,256"]`, `"16,32;32,64"`.
-
-    Raises:
-        ConfigError: If it is none of these.
-    """
-    expected = 'expected sizes such as [[0, 16, 32], [0, 16, 32]], [16, 32] or "16,32;32,64"'
-    layers = value.split(";") if isinstance(value, str) else value
-    if not isinstance(layers, list | tuple) or not layers:
-        raise ConfigError(f"expert_hidden_sizes: {expected}, found {value!r}")
-    if all(isinstance(entry, int) for entry in layers):
-        layers = [layers]
-    parsed = []
-    for layer in layers:
-        sizes = layer.split(",") if isinstance(layer, str) else layer
-        try:
-            whole = [int(size) for size in sizes if isinstance(size, int | str) and not isinstance(size, bool)]
-        except (TypeError, ValueError):
-            whole = []
-        if not whole or len(whole) != len(sizes) or min(whole) < 0:
-            raise ConfigError(f"expert_hidden_sizes: {expected}, found {value!r}")
-        parsed.append(whole)
-    return parsed
 
 
 def resolved_yaml(config: TrainConfig) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 
 METRICS: dict[str, str] = {
@@ -55,7 +56,7 @@ METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
 
 
-class TrackingError(RuntimeError):
+class TrackingError(UserError, RuntimeError):
     """Metrics cannot be written as asked: a tracker is missing, or a file is damaged; the message says what to do."""
 
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pipeline.records.cache import Cache, CacheError, cache_path, read_cache
+from pipeline.places import Place
+from pipeline.records.cache import Cache, CacheError, read_cache
 from pipeline.records.results import ResultsError, read_results
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import (
@@ -35,16 +36,6 @@ from plotting.style import expert_color, figure_style, layer_title
 _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
 _MAP_WIDTH, _LEGEND_WIDTH = 1.7, 1.4  # inches
 _CSS_DPI = 100  # CSS pixels per inch of a figure
-
-
-class Place(Protocol):
-    """What says which checkpoint something belongs to: a `CacheLocation`, a `FoundCheckpoint`."""
-
-    path: Path
-    task_id: str
-    trial: int
-    seed: int | None
-    update: int | None
 
 
 def load_cache(path: str | Path) -> Cache:
@@ -107,23 +98,14 @@ def label_place(place: Place) -> str:
     return f"{short_task(place.task_id)} · trial {place.trial}{seed} · {update}"
 
 
-def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:
-    """Return `<plots_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png`, beside which its cache lies."""
-    return cache_path(plots_dir, place.task_id, place.trial, place.seed, place.update).with_name(f"{name}.png")
-
-
 def choose_places(places: Iterable[Place]) -> list[Place]:
     """Return one place per task: the final checkpoint of the first run, or if there is none its last one."""
     chosen: dict[str, Place] = {}
     for place in places:
         best = chosen.get(place.task_id)
-        if best is None or (_same_run(best, place) and _progress(place) > _progress(best)):
+        if best is None or (best.run == place.run and _progress(place) > _progress(best)):
             chosen[place.task_id] = place
     return list(chosen.values())
-
-
-def _same_run(a: Place, b: Place) -> bool:
-    return (a.trial, a.seed) == (b.trial, b.seed)
 
 
 def _progress(place: Place) -> float:

@@ -8,7 +8,6 @@ python plotting_utils.py --results evaluation_results.csv --view success_lpc,lea
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,12 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from pipeline.command.cli import parse_command
+from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
-from pipeline.records.cache import FILE_NAME, CacheError, CacheLocation, cache_path, find_caches, read_cache
-from pipeline.records.results import ResultsError, read_results
-from plotting.browsing import choose_places, label_place, plot_path, plot_task_heatmaps
+from pipeline.places import Place, find_caches, locate_cache, plot_path
+from pipeline.records.cache import CacheError, read_cache
+from pipeline.records.results import read_results
+from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.cells import MIN_VISITS
 from plotting.data import RoutingData, as_routing_data
 from plotting.replicates import find_settings
@@ -38,7 +39,6 @@ SWITCHES = {
 }
 T = TypeVar("T")
 _FORMATS = ("png", "pdf", "svg")
-_NAMES = re.compile(rf".*?([^/]+)/trial_(\d+)(?:/seed_(\d+))?(?:/update_(\d+))?/{re.escape(FILE_NAME)}")
 
 
 @dataclass(frozen=True)
@@ -106,26 +106,18 @@ class PlotSettings:
         return [name.lower().lstrip(".") for name in _split(self.formats)]
 
 
+@as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 some caches could not be drawn, 2 refused."""
-    try:
-        settings, switches = parse_command(
-            "Draw routing and results without a display.", PlotSettings, argv, switches=SWITCHES
-        )
-        if switches["over_runs"] and settings.all_caches is None:
-            raise ConfigError(
-                "over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting"
-            )
-        if settings.results is not None:
-            return _run_results(settings, listing=switches["list"])
-        run = _run_settings if switches["over_runs"] else _run_caches
-        return run(settings, listing=switches["list"], show_counts=switches["show_counts"])
-    except (ConfigError, CacheError, ResultsError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    settings, switches = parse_command(
+        "Draw routing and results without a display.", PlotSettings, argv, switches=SWITCHES
+    )
+    if switches["over_runs"] and settings.all_caches is None:
+        raise ConfigError("over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting")
+    if settings.results is not None:
+        return _run_results(settings, listing=switches["list"])
+    run = _run_settings if switches["over_runs"] else _run_caches
+    return run(settings, listing=switches["list"], show_counts=switches["show_counts"])
 
 
 def _run_results(settings: PlotSettings, *, listing: bool) -> int:
@@ -144,7 +136,7 @@ def _view_options(settings: PlotSettings, show_counts: bool) -> ViewOptions:
     return ViewOptions(**{name: getattr(settings, name) for name in names}, show_counts=show_counts)
 
 
-def _find_caches(folder: str) -> list[CacheLocation]:
+def _find_caches(folder: str) -> list[Place]:
     places = find_caches(folder)
     if not places:
         raise ConfigError(f"{folder}: holds no caches; `python batch_eval.py` writes them")
@@ -176,8 +168,10 @@ def _run_settings(settings: PlotSettings, *, listing: bool, show_counts: bool) -
 
 
 def _run_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> int:
-    places: list[CacheLocation | Path] = (
-        [locate_cache(settings.cache)] if settings.cache is not None else list(_find_caches(settings.all_caches))
+    places: list[Place | Path] = (
+        [locate_cache(settings.cache) or Path(settings.cache)]
+        if settings.cache is not None
+        else list(_find_caches(settings.all_caches))
     )
     options = _view_options(settings, show_counts)
     alone = settings.cache is not None
@@ -205,7 +199,7 @@ def _run_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> 
 
 def _draw_cache(
     data: RoutingData,
-    place: CacheLocation | Path | str,
+    place: Place | Path | str,
     folder: Path,
     settings: PlotSettings,
     options: ViewOptions,
@@ -223,7 +217,7 @@ def _draw_cache(
             _save(figure, folder / f"{name}.png", settings)
 
 
-def _draw_across(settings: PlotSettings, places: Iterable[CacheLocation]) -> None:
+def _draw_across(settings: PlotSettings, places: Iterable[Place]) -> None:
     caches = {label_place(place): read_cache(place) for place in choose_places(places)}
     routed = {label: cache for label, cache in caches.items() if cache.routing is not None and cache.routing.weights}
     for label in caches.keys() - routed.keys():
@@ -233,22 +227,9 @@ def _draw_across(settings: PlotSettings, places: Iterable[CacheLocation]) -> Non
     _save(plot_task_heatmaps(routed), Path(settings.output_dir) / "routing_heatmap_across_tasks.png", settings)
 
 
-def locate_cache(path: str | Path) -> CacheLocation | Path:
-    """Return a cache with the task, trial, seed and update that its path names; just the path if it names none."""
-    match = _NAMES.fullmatch(Path(path).resolve().as_posix())
-    if not match:
-        return Path(path)
-    numbers = [None if text is None else int(text) for text in match.groups()[1:]]
-    try:
-        cache_path("", match[1], *numbers)
-    except CacheError:
-        return Path(path)
-    return CacheLocation(Path(path), match[1], *numbers)
-
-
-def _output_folder(output_dir: str, place: CacheLocation | Path) -> Path:
+def _output_folder(output_dir: str, place: Place | Path) -> Path:
     """Return where figures go: beside their like if the cache is where caches are, else right into the folder."""
-    return plot_path(output_dir, place, "").parent if isinstance(place, CacheLocation) else Path(output_dir)
+    return plot_path(output_dir, place, "").parent if isinstance(place, Place) else Path(output_dir)
 
 
 def _save(figure, path: Path, settings: PlotSettings) -> None:

@@ -16,12 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.command.errors import UserError
 from pipeline.records.cache import Cache
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.records.metrics import choose_episode
 from pipeline.records.plain import from_plain
 from pipeline.records.steps import StepReader, iter_records
 from pipeline.records.tables import EpisodeTable, RoutingTable
+
+
+class PlotError(UserError, ValueError):
+    """What is to be drawn is not there; the message says what is."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -227,7 +232,7 @@ class RoutingData:
 
     def _layer(self, name: str) -> int:
         if name not in self.layer_names:
-            raise ValueError(f"layer_name: expected one of {', '.join(self.layer_names) or 'none'}, found {name!r}")
+            raise PlotError(f"layer_name: expected one of {', '.join(self.layer_names) or 'none'}, found {name!r}")
         return self.layer_names.index(name)
 
 
@@ -252,7 +257,7 @@ def as_routing_data(
         return data
     if isinstance(data, Cache):
         if data.routing is None:
-            raise ValueError(f"{data.path}: expected recorded steps, found none; evaluate without --skip_routing")
+            raise PlotError(f"{data.path}: expected recorded steps, found none; evaluate without --skip_routing")
         title = data.header.get("task_id")
         return RoutingData(data.routing, data.episodes, title if isinstance(title, str) else "", data.layouts_only)
     if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], RoutingTable):

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from babyai.facts import ACTION_NAMES
-from plotting.data import RoutingData, as_routing_data
+from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.panels import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
@@ -259,7 +259,7 @@ def plot_action_frequencies(data: Any, ax: Axes | None = None) -> Axes:
     """
     data, own = as_routing_data(data), ax is None
     if not data.knows("action"):
-        raise ValueError("expected recorded actions, found none")
+        raise PlotError("expected recorded actions, found none")
     ax = new_axes(size=(COLUMN_WIDTH * 1.3, 3.0))[0, 0] if ax is None else ax
     action, expert = data.routing.action, data.routing.expert_action
     labelled = (expert >= 0) & (action >= 0)

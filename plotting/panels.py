@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from plotting.data import RoutingData
+from plotting.data import PlotError, RoutingData
 from plotting.statistics import MIN_FOR_INTERVAL, Estimates
 from plotting.style import CATEGORY_COLORS, expert_color, expert_labels
 
@@ -47,7 +47,7 @@ def series_style(index: int) -> tuple[str, str]:
 def need_routing(data: RoutingData) -> None:
     """Raise ValueError for a policy without routers."""
     if not data.has_routing:
-        raise ValueError("expected a policy with routers, found none: a baseline has no routing to show")
+        raise PlotError("expected a policy with routers, found none: a baseline has no routing to show")
 
 
 def episode_word(data: RoutingData) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from babyai.facts import OUTCOME_NAMES, PLACES
-from plotting.data import RoutingData, as_routing_data
+from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.distributions import action_names
 from plotting.panels import (
     LPC_LABEL,
@@ -91,7 +91,7 @@ def compute_distance_profile(data: Any, place: str, most_bins: int = _MOST_BINS)
     need_routing(data)
     if place not in known_places(data):
         known = ", ".join(known_places(data)) or "none"
-        raise ValueError(f"place: expected one to which distances were recorded ({known}), found {place!r}")
+        raise PlotError(f"place: expected one to which distances were recorded ({known}), found {place!r}")
     distance = data.routing.walking[:, PLACES.index(place)]
     known = np.isfinite(distance)
     moves = np.where(known, distance, 0).astype(np.int64)
@@ -123,7 +123,7 @@ def plot_distance_profiles(
     data, own = as_routing_data(data), axes is None
     places = list(known_places(data) if places is None else places)
     if not places:
-        raise ValueError("expected recorded distances to door, key or target, found none")
+        raise PlotError("expected recorded distances to door, key or target, found none")
     profiles = [compute_distance_profile(data, place) for place in places]
     layers = len(data.layer_names)
     if axes is None:
@@ -226,7 +226,7 @@ def known_aspects(data: Any) -> list[str]:
 def _codes(data: RoutingData, by: str) -> tuple[np.ndarray, list[str]]:
     """Return a number per step, -1 for not known, and what numbers stand for."""
     if by not in ASPECTS:
-        raise ValueError(f"by: expected one of {', '.join(ASPECTS)}, found {by!r}")
+        raise PlotError(f"by: expected one of {', '.join(ASPECTS)}, found {by!r}")
     if by == "outcome":
         codes, names = data.of_episode("outcome").astype(np.int64) - 1, list(OUTCOME_NAMES.values())
         return np.where(codes < 0, -1, codes), names
@@ -254,7 +254,7 @@ def plot_specialisation(
     need_routing(data)
     known = [aspect for aspect in by if (_codes(data, aspect)[0] >= 0).any()]
     if not known:
-        raise ValueError(f"expected one of {', '.join(by)} to be recorded, found none")
+        raise PlotError(f"expected one of {', '.join(by)} to be recorded, found none")
     tables = [compute_specialisation(data, aspect) for aspect in known]
     layers = len(data.layer_names)
     if axes is None:

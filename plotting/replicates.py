@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records.cache import CacheError, CacheLocation, read_header
+from pipeline.places import Place
+from pipeline.records.cache import CacheError, read_header
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
 from plotting.data import RoutingData, as_routing_data
@@ -64,7 +65,7 @@ class Setting:
     task_id: str
     label: str
     folder: str
-    places: tuple[CacheLocation, ...]
+    places: tuple[Place, ...]
 
     def load(self) -> RoutingData:
         """Return the steps of all runs, see `join_runs`.
@@ -75,7 +76,7 @@ class Setting:
         return join_runs([as_routing_data(load_cache(place.path)) for place in self.places])
 
 
-def find_settings(places: Iterable[CacheLocation], least: int = 2) -> tuple[list[Setting], list[str]]:
+def find_settings(places: Iterable[Place], least: int = 2) -> tuple[list[Setting], list[str]]:
     """Return the settings that several runs with recorded steps have, by task, and notes on what does not count.
 
     Args:
@@ -114,7 +115,7 @@ def try_join(setting: Setting) -> tuple[RoutingData | None, str]:
         return None, str(error)
 
 
-def _row(place: CacheLocation, header: dict[str, Any]) -> dict[str, Any]:
+def _row(place: Place, header: dict[str, Any]) -> dict[str, Any]:
     """Return what `collect_runs` needs, as a row of the results would tell it, with the whole configuration."""
     config = header["config"] if isinstance(header.get("config"), dict) else {}
     told = config | {name: header.get(name) for name in ("expert_hidden_sizes", "max_steps", "eval_seed")}
@@ -137,7 +138,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | list) else str(value)
 
 
-def _describe(places: Iterable[CacheLocation], *, words: bool = True) -> str:
+def _describe(places: Iterable[Place], *, words: bool = True) -> str:
     """Return "trial 1, seeds 0, 1", or the same as a name: "trial_1_seeds_0_1"."""
     parts = []
     for trial, members in groupby(places, lambda place: place.trial):

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from babyai.facts import OUTCOME_NAMES
-from plotting.data import RoutingData, as_routing_data
+from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.panels import (
     LPC_LABEL,
     PAGE_WIDTH,
@@ -77,9 +77,9 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None) ->
     if not len(one):
         present = data.episodes_present
         known = f"{present.min()} to {present.max()}" if len(present) else "none"
-        raise ValueError(f"episode: expected one that has steps ({known}), found {episode}")
+        raise PlotError(f"episode: expected one that has steps ({known}), found {episode}")
     if data.layouts_only:
-        raise ValueError("episode: this cache tells layouts apart, not episodes, so that none can be followed in time")
+        raise PlotError("episode: this cache tells layouts apart, not episodes, so that none can be followed in time")
     time = _step_numbers(one)
     layers = len(one.layer_names)
     if axes is None:
@@ -213,12 +213,12 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
     data = as_routing_data(data)
     need_routing(data)
     if before < 0 or after < 0:
-        raise ValueError(f"before, after: expected 0 or more, found {before}, {after}")
+        raise PlotError(f"before, after: expected 0 or more, found {before}, {after}")
     known = find_events(data)
     if event not in known:
-        raise ValueError(f"event: expected one that happens here ({', '.join(known) or 'none does'}), found {event!r}")
+        raise PlotError(f"event: expected one that happens here ({', '.join(known) or 'none does'}), found {event!r}")
     if data.layouts_only:
-        raise ValueError("event: this cache tells layouts apart, not episodes, so that they cannot be aligned in time")
+        raise PlotError("event: this cache tells layouts apart, not episodes, so that they cannot be aligned in time")
     routing = data.routing
     rows = np.flatnonzero(routing.event == routing.event_names.index(event))
     time = _step_numbers(data)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from plotting.across import plot_success_against_lpc, plot_task_bars
 from plotting.aggregate import get_available_analyses
 from plotting.cells import MIN_VISITS
-from plotting.data import as_routing_data
+from plotting.data import PlotError, as_routing_data
 from plotting.distributions import (
     compute_path_frequencies,
     plot_action_frequencies,
@@ -88,10 +88,10 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
     """
     data = as_routing_data(data)
     if view not in CACHE_VIEWS:
-        raise ValueError(f"view: expected one of {', '.join(CACHE_VIEWS)}, found {view!r}")
+        raise PlotError(f"view: expected one of {', '.join(CACHE_VIEWS)}, found {view!r}")
     supported = list_views(data)
     if view not in supported:
-        raise ValueError(f"view: expected one that this cache supports ({', '.join(supported)}), found {view!r}")
+        raise PlotError(f"view: expected one that this cache supports ({', '.join(supported)}), found {view!r}")
     if view in GROUPINGS:
         marks = {"min_visits": options.min_visits, "show_counts": options.show_counts}
         if view == "overall":
@@ -126,9 +126,9 @@ def draw_results_view(rows: Sequence[Row], view: str) -> dict[str, Figure]:
         ValueError: If there is no such view, or there are no rows.
     """
     if view not in RESULT_VIEWS:
-        raise ValueError(f"view: expected one of {', '.join(RESULT_VIEWS)}, found {view!r}")
+        raise PlotError(f"view: expected one of {', '.join(RESULT_VIEWS)}, found {view!r}")
     if not rows:
-        raise ValueError("expected evaluated checkpoints, found none; `python batch_eval.py` evaluates them")
+        raise PlotError("expected evaluated checkpoints, found none; `python batch_eval.py` evaluates them")
     if view == "success_lpc":
         return {view: plot_success_against_lpc(rows).figure}
     if view == "tasks":

@@ -19,7 +19,8 @@ from benchmarks.training import Throughput
 from benchmarks.world import LevelTimes, WorldRates
 from benchmarks.yardstick import EnvironmentRates
 from pipeline.config import TrainConfig
-from pipeline.training.imitation import ImitationTrainer
+from pipeline.training.batch import ReplicaBatch
+from pipeline.training.loop import run_update
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,7 +78,7 @@ def test_policy_benchmark(tmp_path):
 def test_training_benchmark_takes_a_checkpoint(tmp_path):
     sizes = {"expert_hidden_sizes": [[0, 4]], "intermediate_dim": 8, "router_hidden_size": 8, "lang_dim": 8}
     config = TrainConfig(task_id="GoToObjS4", lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes)
-    ImitationTrainer(config, announce=lambda line: None).save(tmp_path / "checkpoint.pt")
+    ReplicaBatch([config], announce=lambda line: None).save(0, tmp_path / "checkpoint.pt")
     flags = "--tasks GoToObjS4 --num_envs 2 --unroll_len 4 --seconds 0.1 --warmup 1 --no_yardstick --checkpoint".split()
     _, results = run_benchmark("training", tmp_path / "out.json", *flags, str(tmp_path / "checkpoint.pt"))
     assert [case["policy"] for case in results["throughput"]] == ["untrained", "trained checkpoint"]
@@ -92,7 +93,7 @@ def test_training_benchmark_takes_a_checkpoint(tmp_path):
 def test_evaluation_benchmark(tmp_path):
     sizes = {"expert_hidden_sizes": [[0, 4]], "intermediate_dim": 8, "router_hidden_size": 8, "lang_dim": 8}
     config = TrainConfig(task_id="GoToObjS4", lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes)
-    ImitationTrainer(config, announce=lambda line: None).save(tmp_path / "checkpoint.pt")
+    ReplicaBatch([config], announce=lambda line: None).save(0, tmp_path / "checkpoint.pt")
     checkpoint = f"GoToRedBallNoDists={tmp_path / 'checkpoint.pt'}"
     flags = f"--tasks GoToObjS4 GoToRedBallNoDists --num_envs 3 --seconds 0.05 --together 2 --checkpoint {checkpoint}"
     printed, results = run_benchmark("evaluation", tmp_path / "evaluation.json", *flags.split())
@@ -141,12 +142,12 @@ def test_sweep_benchmark(tmp_path):
 def test_timers_count_each_moment_once_and_leave_nothing_behind():
     untouched = VectorEnv.step
     config = TrainConfig(task_id="GoToObjS4", lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=8)
-    trainer = ImitationTrainer(config, announce=lambda line: None)
+    batch = ReplicaBatch([config], announce=lambda line: None)
     with TimeSplit() as split:
         assert VectorEnv.step is not untouched
         started = time.perf_counter()
         for _ in range(10):
-            trainer.run_update()
+            run_update(batch)
         seconds = time.perf_counter() - started
     assert VectorEnv.step is untouched
     assert all(split.seconds[part] > 0 for part in PARTS)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from more.runs import SWITCHES as MORE_SWITCHES
-from more.runs import expand_switches
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
 from pipeline.config import TrainConfig
@@ -59,8 +58,7 @@ def test_training_commands_parse(command, monkeypatch):
     assert (ROOT / script).exists()
     numbers = [re.sub(r"^(S|N|\$seed)$", "1", argument) for argument in arguments]  # placeholders such as --seed S
     if script == "more/train.py":
-        flags = expand_switches(numbers, ["sample_recurrences"])
-        language, _ = parse_command("", TrainingConfig, flags, switches=MORE_SWITCHES)
+        language, _ = parse_command("", TrainingConfig, numbers, switches=MORE_SWITCHES)
         assert language.resolve().model_config(vocab_size=512).max_length == language.resolve().seq_length
         return
     config, beside = parse_command("", TrainConfig, numbers, switches=SWITCHES, options=OPTIONS)

@@ -31,7 +31,8 @@ VARYING = {"evaluated_at", "checkpoint_path", "checkpoint_dir", "log_dir", "cach
 TRAININGS = {
     "default": "train_mop.py --config config.yaml --num_updates 40",
     "classic": "train_mop.py --config configs/gotoobj.yaml --num_updates 60 --trial 2",
-    "sweep": "train_mop.py --config configs/unlockpickup.yaml --num_updates 24 --trial 3 --seeds 0-1 --lpc_alphas 0,1e-4",
+    "sweep": "train_mop.py --config configs/unlockpickup.yaml --num_updates 24 --trial 3 --seeds 0-1 "
+    "--lpc_alphas 0,1e-4",
     "baseline": "train.py --config config.yaml --num_updates 40 --trial 100",
 }
 
@@ -50,7 +51,7 @@ def main() -> int:
     places = (
         f"--checkpoint_dir {folder}/checkpoints --log_dir {folder}/runs --final_eval_episodes 20 --tensorboard false"
     )
-    for name, command in TRAININGS.items():
+    for command in TRAININGS.values():
         run(f"{command} {places}")
     found |= dict(of_checkpoints(folder / "checkpoints"))
     found |= dict(of_metrics(folder / "runs"))

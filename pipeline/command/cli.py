@@ -2,91 +2,81 @@
 
     python train_mop.py --config config.yaml --seed 3 --lpc_alpha 1e-4
 
-Precedence is flag > YAML > default, wherever `--config` stands. jsonargparse makes a flag of every field, checks types,
-and takes the text of `--help` from the dataclass's docstring.
+Precedence is flag > YAML > default, wherever `--config` stands. Every field is a flag; its value is read as YAML reads
+it, its explanation is that of the dataclass's docstring. A field of type bool may stand without a value, for true.
+
+What a field's type does not say, its `dataclasses.field(metadata=...)` does: `aliases`, other spellings of its name,
+and `read`, a function that makes the value of what is written and raises `ConfigError`.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import json
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import docstring_parser
 import yaml
 
-from pipeline.config import ALIASES, ConfigError, parse_expert_sizes
+from pipeline.command.errors import ConfigError
+from pipeline.command.shell import EXIT_CODES
 
 Settings = TypeVar("Settings")
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, with field names in place of their other spellings.
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, whose errors are told as those of all commands are."""
 
-    Raises:
-        ConfigError: If the file is missing, no valid YAML, no mapping, or names a field twice.
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Flag:
+    """A flag: a field of the settings, or one that is none.
+
+    Attributes:
+        name: Without dashes.
+        hint: Type of its value; None: it takes none, and is true where it stands.
+        help: What it is for, with its default.
+        aliases: Other spellings of its name.
+        read: Makes the value of what is written; None: the type alone says how.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        loaded = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: expected valid YAML, found: {error}") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"--config {path}: expected lines of `key: value`, found {type(loaded).__name__}")
-    # From the nodes, because safe_load lets the last of several equal keys win without a word.
-    written: dict[str, str] = {}
-    for node, _ in yaml.compose(text, Loader=yaml.SafeLoader).value:
-        name = ALIASES.get(node.value, node.value)
-        if name in written:
-            raise ConfigError(f"--config {path}: {name} is given twice (as {written[name]} and as {node.value})")
-        written[name] = node.value
-    values = {ALIASES.get(key, key): value for key, value in loaded.items()}
-    if "expert_hidden_sizes" in values:
-        values["expert_hidden_sizes"] = parse_expert_sizes(values["expert_hidden_sizes"])
-    return values
 
+    name: str
+    hint: Any
+    help: str
+    aliases: tuple[str, ...] = ()
+    read: Callable[[Any], Any] | None = None
 
-def _split_argv(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the path after `--config` and the other arguments, with field names in place of other spellings."""
-    path, rest = None, []
-    sizes_flag = ""
-    tokens = list(argv)
-    while tokens:
-        token = tokens.pop(0)
-        flag, has_value, value = token.partition("=")
-        name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
-        if name.endswith("+"):  # jsonargparse would add to the default
-            raise ConfigError(f"{flag}: expected the whole value after {flag[:-1]}")
-        name = ALIASES.get(name, name)
-        if name in ("config", "expert_hidden_sizes"):
-            if not has_value:
-                if not tokens:
-                    raise ConfigError(f"{flag}: expected a value after it")
-                value = tokens.pop(0)
-            if name == "config":
-                path = value
-                continue
-            try:
-                sizes = yaml.safe_load(value) if value.lstrip().startswith("[") else value
-            except yaml.YAMLError:
-                sizes = value
-            if sizes_flag not in ("", flag):
-                raise ConfigError(f"expert_hidden_sizes is given twice (as {sizes_flag} and as {flag})")
-            sizes_flag = flag
-            rest += ["--expert_hidden_sizes", json.dumps(parse_expert_sizes(sizes))]
-        else:
-            rest.append(f"--{name}{has_value}{value}" if name else token)
-    return path, rest
+    def value_of(self, written: Any, shown: str | None = None) -> Any:
+        """Return the value of what YAML has; `shown` is how a message quotes it.
+
+        Raises:
+            ConfigError: If it cannot be one.
+        """
+        if self.read is not None:
+            return self.read(written)
+        try:
+            return _convert(written, self.hint)
+        except ValueError:
+            found = shown or ("null" if written is None else repr(written))
+            raise ConfigError(f"{self.name}: expected {_type_name(self.hint)}, found {found}") from None
+
+    def value_of_text(self, text: str) -> Any:
+        """Return the value of what follows the flag."""
+        return self.value_of(_load_text(text, self.hint, verbatim=self.read is not None), repr(text))
 
 
 def parse_command(
@@ -106,7 +96,7 @@ def parse_command(
         description: What `--help` says first.
         settings_class: Dataclass whose fields are the keys of the YAML file and the flags; its docstring explains them.
         argv: Arguments; those of the process by default.
-        switches: Flags without a value that are no fields, name -> help (e.g. resume).
+        switches: Flags that are no fields and are true where they stand, name -> help (e.g. resume).
         options: Flags with a text value that are no fields, name -> help.
         required: Those of the options that must be given.
         replaces: Options that take the place of a field, option -> field; the field's flag is refused beside them.
@@ -115,76 +105,109 @@ def parse_command(
     Raises:
         ConfigError: On an unknown key, a wrong type or an impossible value.
     """
-    import jsonargparse  # lazily: whoever only wants a dataclass need not have it
-
-    parser = jsonargparse.ArgumentParser(
-        prog=_program_name(), description=description, exit_on_error=False, allow_abbrev=False
-    )
-    parser.add_argument("--config", type=str, default=None, help="YAML file with any of the fields below.")
-    for name, text in (options or {}).items():
-        needed = "Required. " if name in required else ""
-        parser.add_argument(f"--{name}", type=str, default=None, help=needed + text)
-    for name, text in (switches or {}).items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
-    parser.add_class_arguments(settings_class)
-    for action in parser._actions:  # jsonargparse offers `--list+` too, which _split_argv refuses
-        action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
-    hints = {f.name: get_type_hints(settings_class)[f.name] for f in dataclasses.fields(settings_class)}
-    extra = [*(switches or {}), *(options or {})]
-    path, rest = _split_argv(sys.argv[1:] if argv is None else argv)
-    texts: dict[str, str] = {}
-    # jsonargparse wraps argparse's errors and its own in one another, hence `except Exception`.
-    if path is not None:
-        given = read_yaml(path)
-        _check_keys(given, path, hints, extra)
-        try:
-            parsed = parser.parse_object(given)
-        except Exception as error:
-            raise ConfigError(f"--config {path}: {_explain(str(error), given, hints, extra)}") from None
-        parser.set_defaults({key: parsed[key] for key in given})
-        texts = {key: value for key, value in given.items() if isinstance(value, str) and _accepts(hints[key], str)}
-    try:
-        values = parser.parse_args(rest).as_dict()
-    except Exception as error:
-        raise ConfigError(_explain(str(error), {}, hints, extra)) from None
-    # A text of the YAML file is meant as it stands; jsonargparse reads it as YAML again, and makes null of "#".
-    flags = {token[2:].partition("=")[0] for token in rest if token.startswith("--")}
-    values.update({key: text for key, text in texts.items() if key not in flags})
-    beside = {name: values.pop(name) for name in extra}
+    beside = [_Flag(name, str, "Required. " * (name in required) + text) for name, text in (options or {}).items()]
+    beside += [_Flag(name, None, text) for name, text in (switches or {}).items()]
+    fields = {flag.name: flag for flag in _fields_of(settings_class)}
+    config = _Flag("config", str, "YAML file with any of the fields below.")
+    parser = _build_parser(description, [config, *beside], settings_class, fields.values(), required)
+    given = _read_flags(parser, [config, *beside, *fields.values()], sys.argv[1:] if argv is None else argv)
+    values: dict[str, Any] = {}
+    if (path := given.pop("config", None)) is not None:
+        values = _read_yaml(path, fields, {flag.name for flag in beside})
     for option, field in (replaces or {}).items():
-        if beside[option] is not None and field in flags:
+        if option in given and field in given:
             raise ConfigError(f"--{option} and --{field} exclude each other: --{option} takes the place of --{field}")
     for name, value in forced.items():
-        if name in flags and values[name] != value:
+        if given.get(name, value) != value:
             raise ConfigError(
-                f"--{name}: expected {value}, which is all that {parser.prog} does; found {values[name]!r}"
+                f"--{name}: expected {value}, which is all that {parser.prog} does; found {given[name]!r}"
             )
     for name in required:
-        if beside[name] is None:
+        if name not in given:
             raise ConfigError(f"--{name}: expected a value, found none; --help explains it")
-    values.pop("config")
-    return settings_class(**{**values, **forced}), beside
+    others = {flag.name: given.pop(flag.name, False if flag.hint is None else None) for flag in beside}
+    return settings_class(**{**values, **given, **forced}), others
 
 
-def _program_name() -> str | None:
-    """Return how a module was called, `python -m package.module`; None for a script, whose name argparse finds."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
+# --------------------------------------------------------------------------------------------------------------- flags
 
 
-def _check_keys(given: dict[Any, Any], path: str, hints: Mapping[str, Any], extra: Sequence[str]) -> None:
-    """Refuse unknown keys, and null for a field that takes none, which jsonargparse lets pass."""
-    for key, value in given.items():
-        if key in extra:
-            raise ConfigError(f"--config {path}: {key} is a flag and no key of the file; pass --{key}")
-        if key not in hints:
-            raise ConfigError(f"--config {path}: {_unknown(str(key), hints)}")
-        if value is None and type(None) not in get_args(hints[key]):
-            raise ConfigError(f"--config {path}: {key}: expected {_type_name(hints[key])}, found null")
+def _fields_of(settings_class: type) -> list[_Flag]:
+    hints = get_type_hints(settings_class)
+    texts: dict[str, str] = {}
+    for base in reversed(settings_class.__mro__):
+        if dataclasses.is_dataclass(base):
+            texts |= {part.arg_name: part.description or "" for part in docstring_parser.parse(base.__doc__).params}
+    flags = []
+    for field in dataclasses.fields(settings_class):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        shown = default if isinstance(default, str) else json.dumps(default)
+        text = f"{' '.join(texts.get(field.name, '').split())} (default: {shown})"
+        flags.append(_Flag(field.name, hints[field.name], text, **field.metadata))
+    return flags
 
 
-def _unknown(key: str, names: Sequence[str] | Mapping[str, Any]) -> str:
-    known = set(names) | {alias for alias, name in ALIASES.items() if name in names}
+def _build_parser(
+    description: str, beside: Sequence[_Flag], settings_class: type, fields: Any, required: Sequence[str]
+) -> Parser:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of a module that was called, `python -m package.module`
+    needed = "".join(f" --{name} {name.upper()}" for name in required)
+    parser = Parser(
+        prog=None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}",
+        usage=f"%(prog)s{needed} [--config CONFIG] [--FLAG VALUE ...]",
+        description=description,
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        exit_on_error=False,
+    )
+    title = (settings_class.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    for group, flags in ((parser, beside), (parser.add_argument_group(title), fields)):
+        for flag in flags:
+            shape: dict[str, Any] = {"metavar": _metavar(flag)}
+            if flag.hint in (None, bool):
+                shape = {"action": "store_true"} if flag.hint is None else {**shape, "nargs": "?", "const": "true"}
+            group.add_argument(f"--{flag.name}", help=flag.help.replace("%", "%%"), **shape)
+            for alias in flag.aliases:
+                group.add_argument(f"--{alias}", help=argparse.SUPPRESS, **shape)
+    return parser
+
+
+def _metavar(flag: _Flag) -> str:
+    choices = ("true", "false") if flag.hint is bool else get_args(flag.hint)
+    return f"{{{','.join(choices)}}}" if choices and all(isinstance(c, str) for c in choices) else flag.name.upper()
+
+
+def _read_flags(parser: Parser, flags: Sequence[_Flag], argv: Sequence[str]) -> dict[str, Any]:
+    """Return the values of the flags that are given, by the names of the fields."""
+    tokens = []
+    for token in argv:
+        name, equals, value = token.partition("=")
+        tokens.append(f"--{name[2:].replace('-', '_')}{equals}{value}" if token.startswith("--") else token)
+    try:
+        written, unknown = parser.parse_known_args(tokens)
+    except argparse.ArgumentError as error:  # there are no others: types and choices are ours
+        name = error.argument_name
+        if any(flag.hint is None and name == f"--{flag.name}" for flag in flags):
+            raise ConfigError(f"{name}: expected no value after it") from None
+        raise ConfigError(
+            f"{name}: expected a value after it (written {name}=VALUE if it begins with a dash)"
+        ) from None
+    if unknown:
+        raise ConfigError(_unknown(unknown[0].lstrip("-").partition("=")[0], flags))
+    values: dict[str, Any] = {}
+    for flag in flags:
+        spellings = [name for name in (flag.name, *flag.aliases) if hasattr(written, name)]
+        if len(spellings) > 1:
+            raise ConfigError(f"{flag.name} is given twice (as {' and as '.join(f'--{name}' for name in spellings)})")
+        if spellings:
+            text = getattr(written, spellings[0])
+            values[flag.name] = text if flag.hint is None else flag.value_of_text(text)
+    return values
+
+
+def _unknown(key: str, flags: Sequence[_Flag]) -> str:
+    known = {name for flag in flags for name in (flag.name, *flag.aliases)}
     if key in known:
         return f"expected --{key}, found it without its two dashes"
     close = difflib.get_close_matches(key, sorted(known), n=3)
@@ -192,40 +215,91 @@ def _unknown(key: str, names: Sequence[str] | Mapping[str, Any]) -> str:
     return f"unknown key {key!r}; {hint}"
 
 
-def _accepts(hint: Any, kind: type) -> bool:
-    return hint is kind or kind in get_args(hint)
+# ---------------------------------------------------------------------------------------------------------------- YAML
+
+
+def _read_yaml(path: str, fields: Mapping[str, _Flag], others: set[str]) -> dict[str, Any]:
+    """Return the values in a YAML file, by the names of the fields.
+
+    Raises:
+        ConfigError: If the file is missing, no valid YAML, no mapping, names a field twice or one that there is not, or
+            if a value cannot be used.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        loaded = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: expected valid YAML, found: {error}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"--config {path}: expected lines of `key: value`, found {type(loaded).__name__}")
+    names = {name: flag.name for flag in fields.values() for name in (flag.name, *flag.aliases)}
+    # From the nodes, because safe_load lets the last of several equal keys win without a word.
+    written: dict[str, str] = {}
+    for node, _ in yaml.compose(text, Loader=yaml.SafeLoader).value:
+        name = names.get(node.value, node.value)
+        if name in written:
+            raise ConfigError(f"--config {path}: {name} is given twice (as {written[name]} and as {node.value})")
+        written[name] = node.value
+    values: dict[str, Any] = {}
+    for key, value in loaded.items():
+        if key in others:
+            raise ConfigError(f"--config {path}: {key} is a flag and no key of the file; pass --{key}")
+        if key not in names:
+            raise ConfigError(f"--config {path}: {_unknown(str(key), list(fields.values()))}")
+        try:
+            values[names[key]] = fields[names[key]].value_of(value)
+        except ConfigError as error:
+            raise ConfigError(f"--config {path}: {error}") from None
+    return values
+
+
+# -------------------------------------------------------------------------------------------------------------- values
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+
+
+def _load_text(text: str, hint: Any, *, verbatim: bool) -> Any:
+    """Return a text as YAML reads it; where a text is wanted, as it stands, but for null and lists."""
+    wanted = _alternatives(hint)
+    if verbatim or any(part is str or get_origin(part) is Literal for part in wanted):
+        is_list = text.lstrip().startswith("[") and any(get_origin(part) is list for part in wanted)
+        if not is_list and not (text == "null" and NoneType in wanted):
+            return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """Return a value as a type asks.
+
+    Raises:
+        ValueError: If it is not of the type. A whole number is a float, and so is a text like 1e-4, a number to all but
+            YAML 1.1; a truth value is no number.
+    """
+    for part in _alternatives(hint):
+        if get_origin(part) is list and isinstance(value, list):
+            return [_convert(entry, get_args(part)[0]) for entry in value]
+        if get_origin(part) is Literal and value in get_args(part) and isinstance(value, str):
+            return value
+        if part is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is part:
+            return value
+    raise ValueError
 
 
 def _type_name(hint: Any) -> str:
     """Return a field's type in words: `float`, `float or null`, `one of moe, mop, gru`."""
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, get_args(hint)))}"
-    parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    return " or ".join("null" if part is type(None) else getattr(part, "__name__", str(part)) for part in parts)
-
-
-_WRONG_TYPE = re.compile(r'Parser key "(\w+)": .*(?:Got|Given) value: (.*)')
-
-_NO_VALUE = re.compile(r"argument --(\w+): expected one argument")
-
-
-def _explain(message: str, given: Mapping[str, Any], hints: Mapping[str, Any], extra: Sequence[str]) -> str:
-    """Return a message of jsonargparse in our form: what was expected, what was found, what to do.
-
-    Args:
-        message: Of the exception.
-        given: Values by key as YAML has them; flags are text, so that the message itself says what was found.
-        hints: Types of the fields.
-        extra: Names of the other flags.
-    """
-    text = " ".join(message.split())
-    marker = "unrecognized arguments: "
-    if marker in text:
-        flag = text.split(marker, 1)[1].split()[0]
-        return _unknown(flag.lstrip("-").partition("=")[0], [*hints, *extra])
-    if match := _NO_VALUE.search(text):
-        return f"--{match[1]}: expected a value after it (written --{match[1]}=VALUE if it begins with a dash)"
-    if match := _WRONG_TYPE.search(text):
-        key, found = match.groups()
-        return f"{key}: expected {_type_name(hints[key])}, found {given.get(key, found)!r}"
-    return text.removeprefix("error: ")
+    names = []
+    for part in _alternatives(hint):
+        literal = get_origin(part) is Literal
+        names.append(f"one of {', '.join(get_args(part))}" if literal else part.__name__.replace("NoneType", "null"))
+    return " or ".join(names)

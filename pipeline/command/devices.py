@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipeline.config import ConfigError
+from pipeline.command.errors import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:

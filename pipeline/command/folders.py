@@ -10,13 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.config import ConfigError
+from pipeline.command.errors import FolderError
 
 LOCK_NAME = ".lock"
-
-
-class FolderError(ConfigError):
-    """A folder that cannot be written to, or that another process is writing to."""
 
 
 def check_folder(name: str, folder: Path) -> None:
@@ -49,12 +45,6 @@ def check_file(name: str, path: Path) -> None:
     if path.is_dir():
         raise FolderError(f"{name}: expected a file, found the folder {path}; name a file in it")
     check_folder(name, path.parent)
-
-
-def explain_os_error(error: OSError) -> str:
-    """Return path and reason in one line."""
-    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-    return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
 def make_writable(folder: Path) -> None:

@@ -8,7 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends what Ctrl-C ends, and in the same way."""
+
+
+def stop_at_once(number: int, _frame: FrameType | None = None) -> NoReturn:
+    """Handle a signal by an exception, so that files half written are removed and other processes ended.
+
+    Raises:
+        KeyboardInterrupt: Always; of SIGTERM `Terminated`.
+    """
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 @dataclass
@@ -31,7 +44,7 @@ class Interruption:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number is not None:
-            raise KeyboardInterrupt
+            stop_at_once(number)
         self.signal_number = number
 
 

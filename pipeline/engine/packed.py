@@ -5,13 +5,10 @@ all input gates. Their recurrent weights form two cells, the router and all expe
 arrays have a leading axis of R replicas, policies of one architecture with weights of their own; products are batched
 over it, and a replica's numbers do not depend on which others are there.
 
-    packed = pack(policy)                                          # R = 1, and the axis may be left out below
-    hidden = packed.init_hidden(num_envs)
-    out = packed.sequence(obs, mission, hidden, episode_start)     # (T, N, ...) inputs; T = 1 when acting
-
     packed = pack_replicas(policies)                               # R policies
     hidden = packed.init_hidden(num_envs)                          # (R, N, H) for each layer
-    out = packed.sequence(obs, mission, hidden, episode_start)     # (R, T, N, ...) inputs, (R, T, N, actions) logits
+    out = packed.sequence(obs, mission, hidden, episode_start)     # (R, T, N, ...) inputs; T = 1 when acting
+    out.logits                                                     # (R, T, N, actions)
 
 Gradients arrive in the modules. Agreement with the plain form, outputs and gradients:
 `tests/pipeline/engine/test_packed.py`. Training packs its weights by itself, in place (`pipeline/engine/weights.py`).
@@ -31,24 +28,11 @@ from pipeline.engine.recurrence import Cell
 from stateful_mop import StatefulMoPPolicy
 
 
-def pack(policy: nn.Module) -> PackedPolicy:
-    """Return the packed form of a policy, differentiable down to its parameters; its arrays are without the axis R.
-
-    Args:
-        policy: `MixtureOfExpertsPolicy`, `StatefulMoPPolicy`, or one with `gru` and `head` such as the baseline.
-
-    Raises:
-        TypeError: For any other module.
-    """
-    weights = {name: parameter.unsqueeze(0) for name, parameter in policy.named_parameters()}
-    return arrange(policy, weights, single=True)
-
-
 def pack_replicas(policies: Sequence[nn.Module]) -> PackedPolicy:
     """Return the packed form of R policies of one architecture, differentiable down to their parameters.
 
     Args:
-        policies: As `pack` takes them.
+        policies: `MixtureOfExpertsPolicy`, `StatefulMoPPolicy`, or ones with `gru` and `head` such as the baseline.
 
     Raises:
         TypeError: For other modules.
@@ -66,7 +50,6 @@ def arrange(
     weights: Mapping[str, Tensor],
     *,
     place: Callable[[Tensor], Tensor] = lambda packed: packed,
-    single: bool = False,
 ) -> PackedPolicy:
     """Return weights in packed form.
 
@@ -75,7 +58,6 @@ def arrange(
         weights: Name of each parameter -> (R, *shape).
         place: Called once with each packed array, in an order that depends on the architecture alone; what it returns
             takes the array's place.
-        single: See `PackedPolicy`.
 
     Raises:
         TypeError: If the policy has no packed form.
@@ -136,9 +118,9 @@ def arrange(
             routed(f"moe_layers.{i}", layer, f"norms.{i}" if residual else None)
             for i, layer in enumerate(policy.moe_layers)
         )
-        return PackedPolicy(linear("input_projection"), layers, linear("head"), single)
+        return PackedPolicy(linear("input_projection"), layers, linear("head"))
     if isinstance(getattr(policy, "gru", None), nn.GRU) and isinstance(getattr(policy, "head", None), nn.Linear):
-        return PackedPolicy(None, (PackedLayer(gates([["gru"]]), (cell(["gru"]),), None),), linear("head"), single)
+        return PackedPolicy(None, (PackedLayer(gates([["gru"]]), (cell(["gru"]),), None),), linear("head"))
     raise TypeError(f"expected a routed policy or one with gru and head, found {type(policy).__name__}")
 
 

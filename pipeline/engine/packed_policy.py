@@ -15,7 +15,7 @@ from pipeline.engine.recurrence import Cell, Tape, recur, step_cell
 
 @dataclass(frozen=True)
 class PackedOutput:
-    """What a packed policy returns for T steps of N environments; without the axis R where its inputs had none.
+    """What a packed policy returns for T steps of N environments.
 
     Attributes:
         logits: (R, T, N, actions).
@@ -176,7 +176,7 @@ Mix = Callable[[PackedLayer, Tensor, Sequence[Tensor], ExpertDropout | None], tu
 
 @dataclass(frozen=True)
 class PackedPolicy:
-    """Policies in packed form, from `pack` or `pack_replicas`.
+    """Policies in packed form, from `pack_replicas`.
 
     The state within an unroll is a list of cells' states for each layer; `split_hidden` and `join_hidden` turn the
     (R, N, H) tensors into such lists and back.
@@ -185,19 +185,17 @@ class PackedPolicy:
         projection: Input projection; None for the baseline.
         layers: The layers.
         head: Map to action logits.
-        single: Whether arrays come and go without the axis R (`pack`).
     """
 
     projection: Linear | None
     layers: tuple[PackedLayer, ...]
     head: Linear
-    single: bool = False
 
     def init_hidden(self, batch_size: int) -> list[Tensor]:
         """Return a zero state: one (R, batch, H) tensor per layer."""
         weight = self.head.weight
-        shape = (batch_size,) if self.single else (len(weight), batch_size)
-        return [weight.new_zeros(*shape, sum(layer.sizes), requires_grad=False) for layer in self.layers]
+        shapes = ((len(weight), batch_size, sum(layer.sizes)) for layer in self.layers)
+        return [weight.new_zeros(shape, requires_grad=False) for shape in shapes]
 
     def split_hidden(self, hidden: Sequence[Tensor]) -> list[list[Tensor]]:
         """Return the states of the cells, (R, N, h) each, of (R, N, H) states."""
@@ -270,7 +268,7 @@ class PackedPolicy:
         episode_start: Tensor,
         dropped: Sequence[ExpertDropout] | None = None,
     ) -> PackedOutput:
-        """Run T steps of N environments; with `pack`, all shapes are without R.
+        """Run T steps of N environments.
 
         Args:
             obs: (R, T, N, obs_dim).
@@ -280,15 +278,10 @@ class PackedPolicy:
             dropped: Expert dropout per layer with noise (R, T, N, E); training only.
         """
         inputs = torch.cat([obs, mission], dim=-1)
-        if self.single:
-            inputs, episode_start, hidden = inputs[None], episode_start[None], [h[None] for h in hidden]
-            dropped = dropped and [d._replace(noise=d.noise[None]) for d in dropped]
         tapes = self.tapes(*inputs.shape[1:3])
         before = self.split_hidden(hidden)
         logits, routing, states = self._run(inputs, before, episode_start, tapes, dropped, record=True)
         last = self.join_hidden([[state[:, -1] for state in cells] for cells in states])
-        if self.single:
-            return PackedOutput(logits[0], [state[0] for state in last], [probs[0] for probs in routing])
         return PackedOutput(logits, last, routing)
 
     def _run(

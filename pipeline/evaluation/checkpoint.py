@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from babyai.errors import ExpertError, MissionEncoderError, UnknownTaskError
 from babyai.facts import NUM_ACTIONS
 from babyai.level_seeds import EVALUATION_SEED
 from babyai.missions import MissionEncoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.evaluation.play import Evaluation, evaluate_task_many
-from pipeline.records.cache import CacheError, write_cache
-from pipeline.records.results import ResultsError
-
-EVALUATION_ERRORS = (
-    CheckpointError,
-    MissionEncoderError,
-    UnknownTaskError,
-    ExpertError,
-    CacheError,
-    ResultsError,
-    ConfigError,
-    OSError,
-)
+from pipeline.evaluation.play import Evaluation, PlaySettings, Progress, evaluate_task_many
+from pipeline.records.cache import write_cache
 
 
 @dataclass(frozen=True)
@@ -150,7 +137,7 @@ def evaluate_checkpoint(
     settings: EvaluationSettings,
     *,
     record: bool,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Play the evaluation levels of a task with a checkpoint; see `pipeline.evaluation.play.evaluate_many`."""
     return evaluate_checkpoints([checkpoint], task_id, settings, record=record, progress=progress)[0]
@@ -162,7 +149,7 @@ def evaluate_checkpoints(
     settings: EvaluationSettings,
     *,
     record: bool,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Play the evaluation levels of a task with several checkpoints at once; return what each did.
 
@@ -173,11 +160,13 @@ def evaluate_checkpoints(
         [(checkpoint.policy, checkpoint.encoder, checkpoint.projection) for checkpoint in checkpoints],
         task_id,
         settings.num_episodes,
+        PlaySettings(
+            num_envs=settings.num_envs,
+            max_steps=step_limit(checkpoints[0], settings),
+            record=record,
+            lpc_exponent=checkpoints[0].config.lpc_exponent,
+        ),
         eval_seed=settings.eval_seed,
-        num_envs=settings.num_envs,
-        max_steps=step_limit(checkpoints[0], settings),
-        record=record,
-        lpc_exponent=checkpoints[0].config.lpc_exponent,
         progress=progress,
     )
 

@@ -6,11 +6,9 @@ keep_fresh(cache, path, "evaluation_results.csv")      # now it is one, with a r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from babyai.levels import resolve_task_id
-from pipeline.checkpoints import FoundCheckpoint
 from pipeline.command.devices import resolve_device
 from pipeline.evaluation.checkpoint import (
     EvaluationSettings,
@@ -19,22 +17,22 @@ from pipeline.evaluation.checkpoint import (
     evaluate_checkpoint,
     load_checkpoint,
 )
+from pipeline.evaluation.play import Progress
+from pipeline.places import Place
 from pipeline.records.cache import Cache, write_cache
 from pipeline.records.results import append_result
 
 
-def evaluate_fresh(
-    found: FoundCheckpoint, settings: EvaluationSettings, *, progress: Callable[[int], object] | None = None
-) -> Cache:
+def evaluate_fresh(found: Place, settings: EvaluationSettings, *, progress: Progress | None = None) -> Cache:
     """Return what `batch_eval.py` would have written; nothing is written, `path` is the checkpoint's.
 
     Args:
-        found: From `find_checkpoints`.
+        found: From `pipeline.places.find_checkpoints`.
         settings: How it is evaluated.
         progress: Called with the number of episodes that ended since the last call.
 
     Raises:
-        Exception: One of `pipeline.evaluation.checkpoint.EVALUATION_ERRORS`.
+        Exception: One of `pipeline.command.errors.MISTAKES`.
     """
     task_id = resolve_task_id(found.task_id)
     checkpoint = load_checkpoint(found.path, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)

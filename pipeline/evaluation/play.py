@@ -23,18 +23,42 @@ from babyai.missions import MissionEncoder
 from babyai.observations import encode_observations
 from babyai.vector_env import VectorEnv, VectorStep
 from mixture_of_experts import compute_layer_lpc
+from pipeline.engine.missions import MissionVectors
 from pipeline.engine.packed import pack_replicas
 from pipeline.evaluation.tally import Decision, Tally, build_routing_table, build_row
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.tables import EpisodeTable, RoutingTable
-from pipeline.training.rollout import MissionVectors
 
 MAX_UNSOLVABLE = 1000
 """Levels that may be skipped, and 20 for each one played, before a task is given up as unsolvable for the expert."""
 
-Player = tuple[nn.Module, MissionEncoder, nn.Linear]
-"""A policy that `pipeline.engine.packed.pack` takes, its sentence encoder, its mission projection. None of them is
-changed."""
+Agent = tuple[nn.Module, MissionEncoder, nn.Linear]
+"""A policy that `pipeline.engine.packed.pack_replicas` takes, its sentence encoder, its mission projection. None of
+them is changed."""
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class PlaySettings:
+    """How levels are played and what is kept of it.
+
+    Attributes:
+        num_envs: Environments of each agent stepped together; changes the speed, not the result.
+        max_steps: Step limit; None for each level's own.
+        record: Keep the routing table. Without it nothing per step is held in memory, and the metrics are the same.
+        label: Ask the expert at every step: for the agreement with it, and needed for `record`.
+        lpc_exponent: An expert costs size^exponent.
+    """
+
+    num_envs: int = 16
+    max_steps: int | None = None
+    record: bool = True
+    label: bool = True
+    lpc_exponent: float = 2.0
+
+
+_AS_USUAL = PlaySettings()
 
 
 @dataclass(frozen=True)
@@ -60,31 +84,40 @@ def evaluate_task(
     num_episodes: int,
     *,
     eval_seed: int = EVALUATION_SEED,
-    **options: Any,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> Evaluation:
     """Play the first `num_episodes` levels of the evaluation stream that the expert can solve; see `evaluate_many`.
 
     The stream depends on `eval_seed` alone, and its first levels are the same for every `num_episodes`. Levels that the
     expert cannot solve are counted (`bot_plan_failures`) and replaced by the stream's next ones.
 
+    `settings` are fields of `PlaySettings`.
+
     Raises:
         ExpertError: If the expert solves next to none of the task's levels.
     """
-    player = (policy, encoder, projection)
-    return evaluate_task_many([player], task_id, num_episodes, eval_seed=eval_seed, **options)[0]
+    agent, how = (policy, encoder, projection), PlaySettings(**settings)
+    return evaluate_task_many([agent], task_id, num_episodes, how, eval_seed=eval_seed, progress=progress)[0]
 
 
 def evaluate_task_many(
-    players: Sequence[Player], task_id: str, num_episodes: int, *, eval_seed: int = EVALUATION_SEED, **options: Any
+    agents: Sequence[Agent],
+    task_id: str,
+    num_episodes: int,
+    settings: PlaySettings = _AS_USUAL,
+    *,
+    eval_seed: int = EVALUATION_SEED,
+    progress: Progress | None = None,
 ) -> list[Evaluation]:
-    """Return for each player what `evaluate_task` returns; see `evaluate_many`."""
+    """Return for each agent what `evaluate_task` returns; see `evaluate_many`."""
     rounds: list[list[Evaluation]] = []
     played = taken = 0
     while played < num_episodes:
         missing = num_episodes - played
         seeds = evaluation_seeds(eval_seed, taken + missing)[taken:]
         taken += missing
-        rounds.append(evaluate_many(players, task_id, seeds, **options))
+        rounds.append(evaluate_many(agents, task_id, seeds, settings, progress))
         played += len(rounds[-1][0].episodes)  # the same for all: the expert decides which levels are played
         if taken - played >= MAX_UNSOLVABLE + 20 * played:
             raise ExpertError(f"{task_id}: the expert solves {played} of {taken} levels; choose another task")
@@ -111,37 +144,34 @@ def evaluate(
     projection: nn.Linear,
     task_id: str,
     level_seeds: Sequence[int],
-    **options: Any,
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> Evaluation:
-    """Play each level of a list once, to its end, taking the policy's most probable action; see `evaluate_many`."""
-    return evaluate_many([(policy, encoder, projection)], task_id, level_seeds, **options)[0]
+    """Play each level of a list once, to its end, taking the policy's most probable action; see `evaluate_many`.
+
+    `settings` are fields of `PlaySettings`.
+    """
+    how = PlaySettings(**settings)
+    return evaluate_many([(policy, encoder, projection)], task_id, level_seeds, how, progress)[0]
 
 
 def evaluate_many(
-    players: Sequence[Player],
+    agents: Sequence[Agent],
     task_id: str,
     level_seeds: Sequence[int],
-    *,
-    num_envs: int = 16,
-    max_steps: int | None = None,
-    record: bool = True,
-    label: bool = True,
-    lpc_exponent: float = 2.0,
-    progress: Callable[[int], object] | None = None,
+    settings: PlaySettings = _AS_USUAL,
+    progress: Progress | None = None,
 ) -> list[Evaluation]:
-    """Let each player play each level of a list once, to its end; return what each did, as if it had been alone.
+    """Let each agent play each level of a list once, to its end; return what each did, as if it had been alone.
 
     All take a step in one batched pass. Who has played all levels leaves the batch.
 
     Args:
-        players: Policies of one architecture on one device, each with encoder and projection of its own.
+        agents: Policies of one architecture on one device, each with encoder and projection of its own.
         task_id: BabyAI task.
         level_seeds: Distinct seeds of the levels.
-        num_envs: Environments of each player stepped together; changes the speed, not the result.
-        max_steps: Step limit; None for each level's own.
-        record: Keep the routing table. Without it nothing per step is held in memory, and the metrics are the same.
-        label: Ask the expert at every step: for the agreement with it, and needed for `record`.
-        lpc_exponent: An expert costs size^exponent.
+        settings: How they are played.
         progress: Called with the number of episodes that have just ended.
 
     Raises:
@@ -150,38 +180,39 @@ def evaluate_many(
     seeds = [int(seed) for seed in level_seeds]
     if len(set(seeds)) != len(seeds):
         raise ValueError("level_seeds: expected distinct seeds; a level played twice would count twice")
-    num_envs = max(1, min(num_envs, len(seeds)))
-    options = {"max_steps": max_steps, "plan_every": 1, "label": label or record, "record": record}
-    games = [
-        _Game(
+    num_envs = max(1, min(settings.num_envs, len(seeds)))
+    label = settings.label or settings.record
+    options = {"max_steps": settings.max_steps, "plan_every": 1, "label": label, "record": settings.record}
+    rollouts = [
+        _Rollout(
             VectorEnv(task_id, num_envs, SeedList(seeds), **options),
             MissionVectors(encoder, copy.deepcopy(projection).double()),
         )
-        for _, encoder, projection in players
+        for _, encoder, projection in agents
     ]
-    team = _Team([copy.deepcopy(policy).double().eval() for policy, _, _ in players], num_envs)
-    sizes: list[list[int]] = getattr(players[0][0], "layer_expert_sizes", [])
+    policies = PolicyBatch([copy.deepcopy(policy).double().eval() for policy, _, _ in agents], num_envs)
+    sizes: list[list[int]] = getattr(agents[0][0], "layer_expert_sizes", [])
     found: dict[int, Evaluation] = {}
-    playing = list(range(len(games)))
+    playing = list(range(len(rollouts)))
     while playing:
-        going = [place for place, i in enumerate(playing) if games[i].current.active.any()]
+        going = [row for row, i in enumerate(playing) if rollouts[i].current.active.any()]
         if len(going) < len(playing):
-            for i in {*playing} - {playing[place] for place in going}:
-                found[i] = games[i].finish(seeds, sizes)
-            playing = [playing[place] for place in going]
-            team.keep(going)
+            for i in {*playing} - {playing[row] for row in going}:
+                found[i] = rollouts[i].finish(seeds, sizes)
+            playing = [playing[row] for row in going]
+            policies.select(going)
             continue
-        now = [games[i] for i in playing]
-        logits, routing = team.act([game.current for game in now], [game.missions for game in now])
-        for game, decision in zip(now, _decide(logits, routing, sizes, lpc_exponent), strict=True):
-            ended = game.step(decision, record=record)
+        now = [rollouts[i] for i in playing]
+        logits, routing = policies.act([rollout.current for rollout in now], [rollout.missions for rollout in now])
+        for rollout, decision in zip(now, _decide(logits, routing, sizes, settings.lpc_exponent), strict=True):
+            ended = rollout.step(decision, record=settings.record)
             if progress is not None and ended:
                 progress(ended)
-    return [found[i] for i in range(len(games))]
+    return [found[i] for i in range(len(rollouts))]
 
 
-class _Game:
-    """One player's levels: its environment, and what is kept of its steps."""
+class _Rollout:
+    """One agent's levels: its environment, and what is recorded of its steps."""
 
     def __init__(self, env: VectorEnv, missions: MissionVectors) -> None:
         self.missions = missions
@@ -214,8 +245,8 @@ class _Game:
         return Evaluation(compute_metrics(episodes, bot_plan_failures=failures), episodes, routing)
 
 
-class _Team:
-    """Policies of one architecture with their memories, acting side by side without learning."""
+class PolicyBatch:
+    """Policies of one architecture with their hidden states, acting side by side without learning."""
 
     def __init__(self, policies: Sequence[nn.Module], num_envs: int) -> None:
         self._policies = list(policies)
@@ -223,13 +254,13 @@ class _Team:
             self._packed = pack_replicas(self._policies)
             self._hidden = self._packed.init_hidden(num_envs)
 
-    def keep(self, places: Sequence[int]) -> None:
+    def select(self, rows: Sequence[int]) -> None:
         """Go on with these policies only."""
-        self._policies = [self._policies[place] for place in places]
+        self._policies = [self._policies[row] for row in rows]
         if self._policies:
             with torch.no_grad():
                 self._packed = pack_replicas(self._policies)
-            self._hidden = [hidden[list(places)] for hidden in self._hidden]
+            self._hidden = [hidden[list(rows)] for hidden in self._hidden]
 
     @torch.no_grad()
     def act(self, steps: Sequence[VectorStep], missions: Sequence[MissionVectors]) -> tuple[Tensor, list[Tensor]]:
@@ -247,7 +278,7 @@ class _Team:
 
 
 def _decide(logits: Tensor, routing: Sequence[Tensor], sizes: list[list[int]], exponent: float) -> list[Decision]:
-    """Return what each player did: its most probable actions, and what is kept of how it came to them."""
+    """Return what each agent did: its most probable actions, and what is kept of how it came to them."""
     replicas = len(logits)
     action = logits.argmax(dim=-1).cpu().numpy()
     lpc = entropy = [None] * replicas

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from babyai.levels import resolve_task_id
-from pipeline.checkpoints import CheckpointError, FoundCheckpoint, find_checkpoints, read_checkpoint
+from pipeline.checkpoints import CheckpointError
+from pipeline.checkpoints import read_header as read_checkpoint_header
 from pipeline.evaluation.checkpoint import EvaluationSettings, build_row, name_of
-from pipeline.records.cache import CacheError, cache_path, find_caches, read_header
+from pipeline.places import Place, cache_path, find_caches, find_checkpoints
+from pipeline.records.cache import CacheError, read_header
 from pipeline.records.results import ResultsError, append_result, find_done, read_results
 
 TOGETHER = 16
@@ -43,7 +45,7 @@ class BatchPlan:
     inline_context: bool = False
     together: int = TOGETHER
 
-    def cache_of(self, found: FoundCheckpoint) -> Path:
+    def cache_of(self, found: Place) -> Path:
         """Return where the cache of a checkpoint belongs."""
         return cache_path(self.cache_dir, found.task_id, found.trial, found.seed, found.update)
 
@@ -56,7 +58,7 @@ def select_checkpoints(
     seed: int | None = None,
     update: int | None = None,
     final_only: bool = False,
-) -> list[FoundCheckpoint]:
+) -> list[Place]:
     """Return the checkpoints of a folder that pass the filters.
 
     A run's final checkpoint and the numbered one of the same update are one: the final stands for both.
@@ -92,15 +94,15 @@ def select_checkpoints(
     return chosen
 
 
-def _update_of(found: FoundCheckpoint) -> int | None:
+def _update_of(found: Place) -> int | None:
     """Return the update of a checkpoint file, None if it cannot be read (that is reported when its turn comes)."""
     try:
-        return int(read_checkpoint(found.path)["update"])
-    except (CheckpointError, KeyError, TypeError, ValueError, OverflowError):
+        return read_checkpoint_header(found.path).update
+    except CheckpointError:
         return None
 
 
-def find_row(plan: BatchPlan, found: FoundCheckpoint, digest: str, max_steps: int | None) -> dict[str, Any] | None:
+def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) -> dict[str, Any] | None:
     """Return the row of a checkpoint whose results and cache already hold what is asked for, else None."""
     if plan.force:
         return None

@@ -21,11 +21,10 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from babyai.levels import resolve_task_id
-from pipeline.checkpoints import FoundCheckpoint
 from pipeline.command.devices import resolve_device
+from pipeline.command.errors import MISTAKES
 from pipeline.command.interruption import deaf_to_ctrl_c
 from pipeline.evaluation.checkpoint import (
-    EVALUATION_ERRORS,
     Checkpoint,
     build_header,
     build_row,
@@ -36,9 +35,10 @@ from pipeline.evaluation.checkpoint import (
 )
 from pipeline.evaluation.play import Evaluation
 from pipeline.evaluation.select import BatchPlan, find_row
+from pipeline.places import Place
 from pipeline.records.results import append_result
 
-Report = tuple[str, FoundCheckpoint | None, Any]
+Report = tuple[str, Place | None, Any]
 """(kind, checkpoint, content). Kinds: tick (episodes ended), done and already (the row), failed (why), claimed (another
 process is at it)."""
 
@@ -47,7 +47,7 @@ process is at it)."""
 
 
 @contextmanager
-def claim(plan: BatchPlan, found: FoundCheckpoint) -> Iterator[bool]:
+def claim(plan: BatchPlan, found: Place) -> Iterator[bool]:
     """Yield True while this process alone works on a checkpoint, False if another one does."""
     target = plan.cache_of(found)
     lock = target.relative_to(plan.cache_dir).with_suffix("").as_posix().replace("/", "__")
@@ -76,13 +76,13 @@ class Pending:
         kind: Equal for checkpoints that can be evaluated at once.
     """
 
-    found: FoundCheckpoint
+    found: Place
     task_id: str
     checkpoint: Checkpoint
     kind: Hashable
 
 
-def take_up(plan: BatchPlan, found: FoundCheckpoint) -> Pending | dict[str, Any]:
+def take_up(plan: BatchPlan, found: Place) -> Pending | dict[str, Any]:
     """Load a checkpoint; return it, or its row if it is done."""
     device = resolve_device(plan.settings.device)
     task_id = resolve_task_id(found.task_id)
@@ -117,7 +117,7 @@ def keep(plan: BatchPlan, pending: Pending, evaluation: Evaluation) -> dict[str,
 # ------------------------------------------------------------------------------------------------------------- groups
 
 
-def work(plan: BatchPlan, todo: Sequence[FoundCheckpoint], report: Callable[[Report], object]) -> None:
+def work(plan: BatchPlan, todo: Sequence[Place], report: Callable[[Report], object]) -> None:
     """Evaluate checkpoints, neighbours that are alike at once, leaving out those that another process has claimed.
 
     Whatever is wrong with one, the others go on.
@@ -181,8 +181,8 @@ def _evaluate_group(plan: BatchPlan, group: Sequence[Pending], report: Callable[
             report(("done", pending.found, row))
 
 
-def _failure(found: FoundCheckpoint, error: Exception) -> Report:
-    if isinstance(error, EVALUATION_ERRORS):
+def _failure(found: Place, error: Exception) -> Report:
+    if isinstance(error, MISTAKES):
         return "failed", found, str(error).removeprefix(f"{found.path}: ")
     # Weights that fit no environment, too little memory, our own mistakes
     return "failed", found, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
@@ -191,7 +191,7 @@ def _failure(found: FoundCheckpoint, error: Exception) -> Report:
 # ---------------------------------------------------------------------------------------------------------- processes
 
 
-def _work_in_process(plan: BatchPlan, todo: Sequence[FoundCheckpoint], pipe: Any) -> None:
+def _work_in_process(plan: BatchPlan, todo: Sequence[Place], pipe: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a file half written is removed
     try:
         work(plan, todo, pipe.send)
@@ -200,7 +200,7 @@ def _work_in_process(plan: BatchPlan, todo: Sequence[FoundCheckpoint], pipe: Any
         pass
 
 
-def run_batch(plan: BatchPlan, todo: Sequence[FoundCheckpoint], *, jobs: int = 1) -> dict[Path, Report]:
+def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[Path, Report]:
     """Evaluate checkpoints with `jobs` processes; return what became of each.
 
     A worker that dies takes only the group it was at with it: another worker that comes to it later evaluates it, else
@@ -239,7 +239,7 @@ def run_batch(plan: BatchPlan, todo: Sequence[FoundCheckpoint], *, jobs: int = 1
     return outcome
 
 
-def _run_workers(plan: BatchPlan, todo: Sequence[FoundCheckpoint], jobs: int, take: Callable[[Report], object]) -> bool:
+def _run_workers(plan: BatchPlan, todo: Sequence[Place], jobs: int, take: Callable[[Report], object]) -> bool:
     """Start workers, each with its share; pass on what they report; tell whether one died."""
     context = multiprocessing.get_context("spawn")  # a forked torch can deadlock
     pipes, workers = [], []
@@ -270,7 +270,7 @@ def _run_workers(plan: BatchPlan, todo: Sequence[FoundCheckpoint], jobs: int, ta
     return any(worker.exitcode != 0 for worker in workers)
 
 
-def choose_share(plan: BatchPlan, todo: Sequence[FoundCheckpoint], job: int, jobs: int) -> list[FoundCheckpoint]:
+def choose_share(plan: BatchPlan, todo: Sequence[Place], job: int, jobs: int) -> list[Place]:
     """Return what one of `jobs` workers goes through: all, each beginning at another place, so that none is left.
 
     With `force` each has its own part: what another has just evaluated would look like what is to be done again.

@@ -12,28 +12,25 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import orjson
 
+from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
+from pipeline.places import CACHE_NAME, cache_path, find_caches
 from pipeline.records.columns import CODE_NAMES
 from pipeline.records.episodes import format_episodes
 from pipeline.records.forms import SCHEMA_VERSION, Parsed, check_header, parse
 from pipeline.records.steps import dump, format_steps, iter_records
 from pipeline.records.tables import EpisodeTable, RoutingTable
 
-FILE_NAME = "routing_data.json"
+__all__ = ["Cache", "CacheError", "cache_path", "find_caches", "read_cache", "read_header", "write_cache"]
 
-_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_NUMBER = r"(?:0|[1-9]\d{0,18})"
-_PLACE = re.compile(rf"([^/]+)/trial_({_NUMBER})(?:/seed_({_NUMBER}))?(?:/update_({_NUMBER}))?/{FILE_NAME}")
 _OWN = ("schema_version", "num_steps", "num_actions", *CODE_NAMES.values(), "unknown_columns")
 _PARTS = ("metrics", "episodes", "routing_data")
 
@@ -46,66 +43,8 @@ _BLOCK_CHARS = 1 << 17  # 200 steps, whose objects stay in the processor's cache
 _LONGEST_LINE = 1 << 22
 
 
-class CacheError(ValueError):
-    """A cache that cannot be used, or a path that cannot be one; the message says what was expected and what to do."""
-
-
-# ------------------------------------------------------------------------------------------------------------- paths
-
-
-def cache_path(
-    cache_dir: str | Path, task_id: str, trial: int, seed: int | None = None, update: int | None = None
-) -> Path:
-    """Return `<cache_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json`.
-
-    Raises:
-        CacheError: If a part could lead out of `cache_dir` or would not be found again.
-    """
-    if not isinstance(task_id, str) or not _TASK.fullmatch(task_id):
-        raise CacheError(
-            f"task_id: expected letters, digits, `_`, `.` and `-`, at most 100, beginning with a letter or digit, "
-            f"found {str(task_id)[:120]!r}"
-        )
-    folder = Path(cache_dir) / task_id
-    for name, number in (("trial", trial), ("seed", seed), ("update", update)):
-        if number is None and name != "trial":
-            continue
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < 10**19:
-            raise CacheError(f"{name}: expected a whole number, 0 or more, found {str(number)[:40]!r}")
-        folder /= f"{name}_{int(number)}"
-    return folder / FILE_NAME
-
-
-@dataclass(frozen=True)
-class CacheLocation:
-    """A cache that `find_caches` found, and what its path says about it; None where the path has no such part.
-
-    It can be used wherever a path can.
-    """
-
-    path: Path
-    task_id: str
-    trial: int
-    seed: int | None
-    update: int | None
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
-def find_caches(cache_dir: str | Path) -> list[CacheLocation]:
-    """Return the caches under a folder by task, trial, seed and update, in the order of their numbers."""
-    root, found = Path(cache_dir), []
-    for path in root.glob(f"*/trial_*/**/{FILE_NAME}"):
-        match = _PLACE.fullmatch(path.relative_to(root).as_posix())
-        if match and _TASK.fullmatch(match[1]) and path.is_file():
-            numbers = [None if text is None else int(text) for text in match.groups()[1:]]
-            found.append(CacheLocation(path, match[1], *numbers))
-    unset = -1  # no seed comes before seed 0
-    return sorted(found, key=lambda c: (c.task_id, c.trial, *(unset if n is None else n for n in (c.seed, c.update))))
+class CacheError(UserError, ValueError):
+    """A cache that cannot be used; the message says what was expected and what to do."""
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
@@ -267,7 +206,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def _refuse_unreadable(path: Path, error: OSError) -> NoReturn:
-    raise CacheError(f"{path}: cannot be read ({error.strerror}); expected a {FILE_NAME}") from None
+    raise CacheError(f"{path}: cannot be read ({error.strerror}); expected a {CACHE_NAME}") from None
 
 
 def _refuse(path: Path, error: Exception) -> NoReturn:
@@ -277,7 +216,7 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
     elif isinstance(error, RecursionError):
         reason = "nested too deeply"
     raise CacheError(
-        f"{path}: {reason}. Expected a {FILE_NAME} of schema_version {SCHEMA_VERSION} or an older form "
+        f"{path}: {reason}. Expected a {CACHE_NAME} of schema_version {SCHEMA_VERSION} or an older form "
         "(docs/cache.md). Write it again with batch_eval.py --force"
     ) from None
 

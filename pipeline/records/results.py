@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 
 _FLOATS = frozenset(
@@ -54,7 +55,7 @@ _NEEDED = ("checkpoint_path", "task_id", "num_episodes")
 _LOCK_SECONDS = 120.0  # a row takes milliseconds; who waits as long waits for a process that hangs
 
 
-class ResultsError(ValueError):
+class ResultsError(UserError, ValueError):
     """A results file that cannot be used; the message names it, what was expected and what to do."""
 
 

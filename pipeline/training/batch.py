@@ -1,26 +1,40 @@
-"""R training runs as one tensor program: everything of them that is carried from update to update, and the update."""
+"""R training runs as one tensor program: what they carry from update to update, their metrics and checkpoints.
+
+Runs that differ in seed, trial and price of complexity alone are trained together; a single run is R = 1. A run's
+result depends on nothing else that is in the batch. What is done with a batch: `loop.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from babyai.facts import NUM_ACTIONS
 from babyai.level_seeds import SeedStreams
-from babyai.missions import MissionEncoder
+from babyai.levels import resolve_task_id
+from babyai.missions import MissionEncoder, build_mission_encoder, restore_mission_encoder
+from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
-from pipeline.checkpoints import build_policy, build_projection
-from pipeline.command.devices import derive_seed
-from pipeline.config import TrainConfig
+from pipeline.checkpoints import CheckpointError, save_checkpoint
+from pipeline.command.devices import derive_seed, resolve_device
+from pipeline.config import ConfigError, TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.missions import MissionVectors
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
+from pipeline.evaluation.play import Evaluation, PlaySettings, evaluate_task_many
+from pipeline.policies import build_policy, build_projection
 from pipeline.records.metrics import EpisodeWindow
-from pipeline.training.losses import LossTerms, compute_losses
-from pipeline.training.rollout import Acting, MissionVectors, Rollout
+from pipeline.training.losses import LossTerms, Price
+from pipeline.training.rollout import Acting, Rollout
+
+MAY_DIFFER = ("seed", "trial", "lpc_alpha")
+"""Fields in which runs that are trained together may differ."""
 
 SCALARS = (
     "train/task_loss",
@@ -34,44 +48,76 @@ SCALARS = (
 
 
 class ReplicaBatch:
-    """Runs that are stepped together: policies, optimiser, environments and what they carry from update to update.
+    """Runs that are trained together.
 
     Args:
-        configs: Settings as resolved, equal but for `seed`, `trial` and `lpc_alpha`.
-        encoder: Sentence encoder of all runs.
-        device: Where the policies run.
-        resume: Content of a checkpoint of each run to go on from, or None.
+        configs: Settings, equal but for `MAY_DIFFER`; `task_id` may be a short name.
+        resume: Content of a checkpoint of each run to go on from, all of the same update; or None.
+        announce: Called with each line worth telling (which sentence encoder is used).
         engine: What acts and computes gradients; None takes the compiled one on the CPU, torch elsewhere and for
             `compile_policy`.
-        threads: Threads of the compiled engine.
-        announce: Called with a line if `torch.compile` fails.
 
     Attributes:
-        configs: As given.
+        configs: Settings as resolved (full task id, the encoder really used).
+        config: Those of the first run, for what is alike.
+        device: Where the policies run.
+        encoder: Sentence encoder of all runs.
         policies: The policies; their parameters are views of common arrays and always up to date.
         projections: The mission projections.
+        weights: All trained weights, with their gradients and optimiser.
         envs: The environments.
         generators: The runs' generators of action noise and dropout.
+        rollout: Acts, and computes what the loss needs again.
+        price: Of complexity; its alpha is (R,).
+        expert_sizes: Per layer; empty for the baseline.
         windows: The runs' last episodes.
         episodes: Episodes ended, per run.
+        update: Weight updates done.
+        seconds: Seconds that updates have taken since each run began.
+
+    Raises:
+        ConfigError: If settings differ in other fields, or one cannot be used.
+        CheckpointError: If a checkpoint cannot be continued, or they are of different updates.
     """
 
     def __init__(
         self,
         configs: Sequence[TrainConfig],
-        encoder: MissionEncoder,
-        device: torch.device,
-        resume: Sequence[dict[str, Any]] | None = None,
         *,
-        engine: type[CompiledEngine | TorchEngine] | None = None,
-        threads: int = 1,
+        resume: Sequence[dict[str, Any]] | None = None,
         announce: Callable[[str], object] = print,
+        engine: type[CompiledEngine | TorchEngine] | None = None,
     ) -> None:
-        self.configs = list(configs)
-        first = self.configs[0]
-        trained = first.train_lang_proj
-        self.policies = [build_policy(config).to(device) for config in configs]
-        self.projections = [build_projection(config, encoder.width).to(device) for config in configs]
+        check_alike(configs)
+        first = configs[0]
+        if first.input_dim != OBSERVATION_DIM:
+            raise ConfigError(
+                f"input_dim: expected {OBSERVATION_DIM}, the width of the observation, found {first.input_dim}"
+            )
+        self.device = resolve_device(first.device)
+        self.update, self.seconds = _find_moment(resume, len(configs))
+        self.encoder = _build_encoder(first.lang_encoder, self.device, announce, resume)
+        known = {"task_id": resolve_task_id(first.task_id), "lang_encoder": self.encoder.name}
+        self.configs = [TrainConfig(**{**config.to_dict(), **known}) for config in configs]
+        self.config = self.configs[0]
+        # The compiled engine divides its work by itself, and does so better than torch divides these small operations.
+        compiled = self.device.type == "cpu" and not first.compile_policy
+        torch.set_num_threads(1 if compiled else first.torch_threads)
+        self._announce, self._engine = announce, engine or (CompiledEngine if compiled else TorchEngine)
+        try:
+            self._build(resume)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if resume is None:
+                raise
+            reason = " ".join(str(error).split())[:400]
+            raise CheckpointError(f"cannot be continued ({type(error).__name__}: {reason})") from None
+
+    def _build(self, resume: Sequence[dict[str, Any]] | None) -> None:
+        """Build policies, environments and what acts, at the beginning or as checkpoints left them."""
+        config, device = self.config, self.device
+        trained = config.train_lang_proj
+        self.policies = [build_policy(config).to(device) for config in self.configs]
+        self.projections = [build_projection(config, self.encoder.width).to(device) for config in self.configs]
         for projection in self.projections:
             projection.requires_grad_(trained)
         self.envs = [
@@ -82,115 +128,48 @@ class ReplicaBatch:
                 max_steps=config.max_steps,
                 plan_every=config.plan_every,
             )
-            for config in configs
+            for config in self.configs
         ]
-        self.generators = [torch.Generator().manual_seed(derive_seed(config.seed, 2)) for config in configs]
-        self.windows = [EpisodeWindow(config.window) for config in configs]
-        self.episodes = [0] * len(configs)
-        self._sizes = getattr(self.policies[0], "layer_expert_sizes", [])
-        self._alpha = torch.tensor([config.lpc_alpha for config in configs], device=device)
-        self._weights = ReplicaWeights(self.policies, self.projections if trained else [], first.lr)
-        if resume is not None:
-            for replica, content in enumerate(resume):
-                self.policies[replica].load_state_dict(content["policy_state_dict"])
-                self.projections[replica].load_state_dict(content["lang_proj_state_dict"])
-                self._weights.load_optimizer_state(replica, content["optimizer_state_dict"])
-        missions = [
-            MissionVectors(encoder, projection, trainable=trained) for projection in self.projections
-        ]  # after the weights are final: a frozen projection is applied once
-        compile_policy = first.compile_policy
-        engine = engine or (CompiledEngine if device.type == "cpu" and not compile_policy else TorchEngine)
-        self._rollout = Rollout(
-            self.policies[0],
-            self._weights,
-            self.envs,
-            missions,
-            self.generators,
-            first.unroll_len,
-            engine.count_groups(first.num_envs),
-            partial(CompiledEngine, threads=threads) if engine is CompiledEngine else engine,
-        )
-        if compile_policy and isinstance(self._rollout.engine, TorchEngine):
-            self._rollout.engine.compile(announce)
-        if resume is None:
-            self._rollout.load([env.reset() for env in self.envs], None)
-        else:
-            self._load([content["resume"] for content in resume], device)
-        self.sums = torch.zeros(len(configs), len(SCALARS) + 2 * len(self._sizes), device=device)
-
-    def run_update(self, expert_prob: float) -> list[str | None]:
-        """Act for an unroll and take one optimiser step; return why a run could not, or None, for each.
-
-        A run whose loss is no longer finite keeps its weights; the others go on.
-
-        Args:
-            expert_prob: Probability that a step executes the expert's action.
-        """
-        config, rollout, weights = self.configs[0], self._rollout, self._weights
-        rollout.collect(
-            Acting(
-                sample=config.action_selection == "sample",
-                expert_prob=expert_prob,
-                dropout=(config.expert_dropout_beta, config.expert_dropout_gamma) if config.expert_dropout else None,
-            )
-        )
-        logits, routing = rollout.replay()
-        terms = compute_losses(
-            logits,
-            rollout.expert_action,
-            rollout.expert_valid,
-            routing,
-            self._sizes,
-            alpha=self._alpha,
+        self.generators = [torch.Generator().manual_seed(derive_seed(config.seed, 2)) for config in self.configs]
+        self.windows = [EpisodeWindow(config.window) for config in self.configs]
+        self.episodes = [0] * len(self.configs)
+        self.expert_sizes: list[list[int]] = getattr(self.policies[0], "layer_expert_sizes", [])
+        self.price = Price(
+            alpha=torch.tensor([config.lpc_alpha for config in self.configs], device=device),
             normalize=config.normalize_lpc,
             denominator=config.lpc_denominator,
             eps=config.lpc_eps,
             exponent=config.lpc_exponent,
         )
-        rollout.engine.differentiate(terms.total.sum())
-        norms = weights.norms()
-        row = _summary(terms, norms, routing)
-        finite = norms.isfinite().tolist()  # the update's only wait for the device besides the actions
-        weights.step(norms, finite, config.grad_clip)
-        self.sums += row
-        for replica, ended in enumerate(rollout.ended):
-            for episode in ended:
-                self.windows[replica].add(episode.outcome, episode.steps, episode.expert_steps)
-            self.episodes[replica] += len(ended)
-        if all(finite):
-            return [None] * len(finite)
-        losses = zip(finite, terms.total.tolist(), norms.tolist(), strict=True)
-        return [None if fine else f"loss {loss:g}, gradient norm {norm:g}" for fine, loss, norm in losses]
+        self.weights = ReplicaWeights(self.policies, self.projections if trained else [], config.lr)
+        for replica, content in enumerate(resume or ()):
+            self.policies[replica].load_state_dict(content["policy_state_dict"])
+            self.projections[replica].load_state_dict(content["lang_proj_state_dict"])
+            self.weights.load_optimizer_state(replica, content["optimizer_state_dict"])
+        missions = [
+            MissionVectors(self.encoder, projection, trainable=trained) for projection in self.projections
+        ]  # after the weights are final: a frozen projection is applied once
+        engine = self._engine
+        self.rollout = Rollout(
+            self.policies[0],
+            self.weights,
+            self.envs,
+            missions,
+            self.generators,
+            config.unroll_len,
+            engine.count_groups(config.num_envs),
+            partial(CompiledEngine, threads=config.torch_threads) if engine is CompiledEngine else engine,
+        )
+        if config.compile_policy and isinstance(self.rollout.engine, TorchEngine):
+            self.rollout.engine.compile(self._announce)
+        if resume is None:
+            self.rollout.load([env.reset() for env in self.envs], None)
+        else:
+            self._load([content["resume"] for content in resume])
+        self._sums = torch.zeros(len(self.configs), len(SCALARS) + 2 * len(self.expert_sizes), device=device)
+        self._updates_summed, self._seconds_summed = 0, 0.0
 
-    def take_means(self, replica: int, updates: int) -> dict[str, float]:
-        """Return the metrics of a run's losses, averaged over the updates since this was called last."""
-        means = (self.sums[replica] / updates).tolist()
-        self.sums[replica] = 0.0
-        layers = len(self._sizes)
-        names = [*SCALARS, *(f"train/lpc/layer_{i}" for i in range(layers))]
-        return dict(zip([*names, *(f"train/router_entropy/layer_{i}" for i in range(layers))], means, strict=True))
-
-    def content(self, replica: int) -> dict[str, Any]:
-        """Return a run's share of a checkpoint, as copies: as if it had been trained by itself."""
-        return {
-            "policy_state_dict": _copies(self.policies[replica].state_dict()),
-            "optimizer_state_dict": self._weights.optimizer_state(replica),
-            "lang_proj_state_dict": _copies(self.projections[replica].state_dict()),
-            "resume": {
-                "env": self.envs[replica].state_dict(),
-                "hidden": [state[replica].clone() for state in self.hidden],
-                "generator": self.generators[replica].get_state(),
-                "window": self.windows[replica].state(),
-                "episodes": self.episodes[replica],
-            },
-        }
-
-    @property
-    def hidden(self) -> list[Tensor]:
-        """The policies' state between the last unroll and the next, one (R, N, H) tensor per layer."""
-        return self._rollout.engine.hidden
-
-    def _load(self, states: Sequence[dict[str, Any]], device: torch.device) -> None:
+    def _load(self, states: Sequence[dict[str, Any]]) -> None:
         current = []
         for replica, state in enumerate(states):
             current.append(self.envs[replica].load_state_dict(state["env"]))
@@ -198,7 +177,143 @@ class ReplicaBatch:
             self.windows[replica].load(state["window"])
             self.episodes[replica] = state["episodes"]
         layers = zip(*(state["hidden"] for state in states), strict=True)
-        self._rollout.load(current, [torch.stack([state.to(device) for state in layer]) for layer in layers])
+        self.rollout.load(current, [torch.stack([state.to(self.device) for state in layer]) for layer in layers])
+
+    # ------------------------------------------------------------------------------------------------------ an update
+
+    def acting(self) -> Acting:
+        """Return how the student acts in the coming unroll."""
+        config = self.config
+        return Acting(
+            sample=config.action_selection == "sample",
+            expert_prob=self.expert_action_prob(),
+            dropout=(config.expert_dropout_beta, config.expert_dropout_gamma) if config.expert_dropout else None,
+        )
+
+    def expert_action_prob(self) -> float:
+        """Return the probability that the coming update's steps execute the expert's action."""
+        config = self.config
+        if config.expert_action_decay == 0:
+            return config.expert_action_prob
+        return config.expert_action_prob * max(0.0, 1.0 - self.update / config.expert_action_decay)
+
+    @torch.no_grad()
+    def note_update(self, losses: LossTerms, norms: Tensor, routing: Sequence[Tensor], seconds: float) -> None:
+        """Count an update that some run at least has taken, and keep what is logged of it.
+
+        Args:
+            losses: Each term (R,).
+            norms: (R,) of the gradients, before clipping.
+            routing: Router probabilities per layer.
+            seconds: That it has taken.
+        """
+        terms = [losses.task, losses.lpc, losses.penalty, losses.total, losses.accuracy, losses.labelled, norms]
+        entropies = [torch.special.entr(weights).sum(dim=-1).flatten(1).mean(dim=1) for weights in routing]
+        self._sums += torch.cat(
+            [torch.stack(terms, 1), losses.lpc_per_layer, *(entropy.unsqueeze(1) for entropy in entropies)], dim=1
+        )
+        for replica, ended in enumerate(self.rollout.ended):
+            for episode in ended:
+                self.windows[replica].add(episode.outcome, episode.steps, episode.expert_steps)
+            self.episodes[replica] += len(ended)
+        self.update += 1
+        self.seconds = [total + seconds for total in self.seconds]
+        self._seconds_summed += seconds
+        self._updates_summed += 1
+
+    def without(self, replicas: Sequence[int]) -> ReplicaBatch:
+        """Return the other runs, renumbered in their order; they go on as if those had never been there."""
+        kept = [i for i in range(len(self.configs)) if i not in set(replicas)]
+        others = ReplicaBatch(
+            [self.configs[i] for i in kept],
+            resume=[self.content(i) for i in kept],
+            announce=lambda line: None,
+            engine=self._engine,
+        )
+        others._sums.copy_(self._sums[kept])
+        others._updates_summed, others._seconds_summed = self._updates_summed, self._seconds_summed
+        return others
+
+    # ------------------------------------------------------------------------------------------------ what comes of it
+
+    @property
+    def env_steps(self) -> int:
+        """Steps taken in all environments of one run since it began."""
+        return self.update * self.config.num_envs * self.config.unroll_len
+
+    def take_metrics(self) -> list[dict[str, float | int | None]]:
+        """Return all metrics of each run, losses averaged since the last call; see `pipeline.tracking.METRICS`."""
+        updates, self._updates_summed = self._updates_summed, 0
+        seconds, self._seconds_summed = self._seconds_summed, 0.0
+        means = (self._sums / max(updates, 1)).tolist()
+        self._sums.zero_()
+        layers = range(len(self.expert_sizes))
+        names = [
+            *SCALARS,
+            *(f"train/lpc/layer_{i}" for i in layers),
+            *(f"train/router_entropy/layer_{i}" for i in layers),
+        ]
+        rows = []
+        for replica, env in enumerate(self.envs):
+            metrics: dict[str, float | int | None] = {"env_steps": self.env_steps}
+            if updates:
+                metrics |= zip(names, means[replica], strict=True)
+                steps = updates * self.config.num_envs * self.config.unroll_len
+                metrics["time/env_steps_per_second"] = steps / seconds
+            metrics |= {
+                **self.windows[replica].summary(),
+                "rollout/episodes_total": self.episodes[replica],
+                "rollout/unsolvable_levels": env.counters["levels_unsolvable"],
+                "rollout/unlabelled_steps": env.counters["steps_unlabelled"],
+                "rollout/expert_action_prob": self.expert_action_prob(),
+                "time/seconds": self.seconds[replica],
+            }
+            rows.append(metrics)
+        return rows
+
+    def evaluate(self, num_episodes: int, progress: Callable[[int], object] | None = None) -> list[Evaluation]:
+        """Play the first `num_episodes` of the fixed evaluation levels; training is not touched by it.
+
+        Args:
+            num_episodes: Levels.
+            progress: Called with the number of episodes that have just ended.
+        """
+        return evaluate_task_many(
+            [(policy, self.encoder, p) for policy, p in zip(self.policies, self.projections, strict=True)],
+            self.config.task_id,
+            num_episodes,
+            PlaySettings(
+                num_envs=64,  # changes the speed alone
+                max_steps=self.config.max_steps,
+                record=False,
+                label=False,
+                lpc_exponent=self.config.lpc_exponent,
+            ),
+            progress=progress,
+        )
+
+    def save(self, replica: int, path: Path) -> None:
+        """Write a run's checkpoint of this moment, the one that it would have written by itself."""
+        save_checkpoint(path, self.content(replica))
+
+    def content(self, replica: int) -> dict[str, Any]:
+        """Return a run's checkpoint, as copies."""
+        return {
+            "policy_state_dict": _copies(self.policies[replica].state_dict()),
+            "optimizer_state_dict": self.weights.optimizer_state(replica),
+            "lang_proj_state_dict": _copies(self.projections[replica].state_dict()),
+            "config": {**self.configs[replica].to_dict(), "num_actions": NUM_ACTIONS, "update": self.update},
+            "update": self.update,
+            "lang_encoder": self.encoder.describe(),
+            "resume": {
+                "env": self.envs[replica].state_dict(),
+                "hidden": [state[replica].clone() for state in self.rollout.engine.hidden],
+                "generator": self.generators[replica].get_state(),
+                "window": self.windows[replica].state(),
+                "episodes": self.episodes[replica],
+                "seconds": self.seconds[replica],
+            },
+        }
 
 
 def _copies(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -206,9 +321,56 @@ def _copies(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
-@torch.no_grad()
-def _summary(terms: LossTerms, norms: Tensor, routing: list[Tensor]) -> Tensor:
-    """Return what is logged of an update, (R, SCALARS + layers + layers): LPC and entropy of each layer at the end."""
-    scalars = [terms.task, terms.lpc, terms.penalty, terms.total, terms.accuracy, terms.labelled, norms]
-    entropies = [torch.special.entr(weights).sum(dim=-1).flatten(1).mean(dim=1) for weights in routing]
-    return torch.cat([torch.stack(scalars, 1), terms.lpc_per_layer, *(e.unsqueeze(1) for e in entropies)], dim=1)
+def check_alike(configs: Sequence[TrainConfig]) -> None:
+    """Refuse to train runs together that differ in more than `MAY_DIFFER`.
+
+    Raises:
+        ConfigError: If they do, or if there are none.
+    """
+    if not configs:
+        raise ConfigError("expected at least one run, found none")
+    shared = {name: value for name, value in configs[0].to_dict().items() if name not in MAY_DIFFER}
+    for config in configs[1:]:
+        for name, value in shared.items():
+            if getattr(config, name) != value:
+                raise ConfigError(
+                    f"{name}: runs trained together may differ in {', '.join(MAY_DIFFER)} only, found {value!r} and "
+                    f"{getattr(config, name)!r}"
+                )
+
+
+def _build_encoder(
+    name: str, device: torch.device, announce: Callable[[str], object], resume: Sequence[dict[str, Any]] | None
+) -> MissionEncoder:
+    """Return the sentence encoder of all runs: that of their checkpoints, or the one that is named.
+
+    Raises:
+        CheckpointError: If the checkpoints were trained with several.
+        MissionEncoderError: If it cannot be had.
+    """
+    if resume is None:
+        return build_mission_encoder(name, device=device, announce=announce)
+    described = [content["lang_encoder"] for content in resume]
+    if any(found != described[0] for found in described):
+        raise CheckpointError(
+            "expected checkpoints of one sentence encoder, found several; resume the runs by themselves"
+        )
+    return restore_mission_encoder(described[0], device=device, announce=announce, override=name)
+
+
+def _find_moment(resume: Sequence[dict[str, Any]] | None, replicas: int) -> tuple[int, list[float]]:
+    """Return the update from which to go on, and the seconds that each run has taken.
+
+    Raises:
+        CheckpointError: If the checkpoints cannot be continued together.
+    """
+    if resume is None:
+        return 0, [0.0] * replicas
+    if len(resume) != replicas:
+        raise CheckpointError(f"expected {replicas} checkpoints, one for each run; found {len(resume)}")
+    if any(content.get("resume") is None for content in resume):
+        raise CheckpointError("this checkpoint has no `resume` part: it can be evaluated, not continued")
+    updates = sorted({int(content["update"]) for content in resume})
+    if len(updates) > 1:
+        raise CheckpointError(f"expected checkpoints of one update, found updates {updates}")
+    return updates[0], [content["resume"].get("seconds", 0.0) for content in resume]

@@ -9,14 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from pipeline.command.errors import MISTAKES
 from pipeline.command.interruption import deaf_to_ctrl_c
 from pipeline.config import ConfigError
-from pipeline.training.loop import USER_ERRORS, Listen, Report, train_batches
+from pipeline.training.outputs import Report
 from pipeline.training.plan import PlannedRun
+from pipeline.training.work import train_groups
 
 POLL_SECONDS = 0.2
 
@@ -28,7 +29,7 @@ def share_out(runs: Sequence[PlannedRun], jobs: int) -> list[list[PlannedRun]]:
 
 
 def train_in_processes(
-    shares: Sequence[Sequence[Sequence[PlannedRun]]], *, overwrite: bool, listen: Listen, report: Report
+    shares: Sequence[Sequence[Sequence[PlannedRun]]], *, overwrite: bool, stopping: Callable[[], bool], report: Report
 ) -> None:
     """Train each share of batches in a process of its own; see `train_batches`.
 
@@ -44,7 +45,7 @@ def train_in_processes(
     open_runs = [{run.key: run for batch in share for run in batch} for share in shares]
     refusals: list[str] = []
     begun = False
-    with listen() as wished:
+    if True:
         try:
             for number, share in enumerate(shares):
                 receiver, sender = context.Pipe(duplex=False)
@@ -55,7 +56,7 @@ def train_in_processes(
                 workers.append(worker)
                 pipes[receiver] = number
             while pipes:
-                if wished() and not stop.is_set():
+                if stopping() and not stop.is_set():
                     stop.set()
                     report(
                         "say", "stopping: every process finishes its update and saves; Ctrl-C again ends them at once"
@@ -114,13 +115,9 @@ def _work(batches: Sequence[Sequence[PlannedRun]], overwrite: bool, stop: Any, p
         except OSError:
             alone = True
 
-    @contextmanager
-    def listen() -> Iterator[Callable[[], bool]]:
-        yield lambda: alone or stop.is_set()
-
     signal.signal(signal.SIGTERM, note)
     try:
-        train_batches(batches, overwrite=overwrite, listen=listen, report=report)
-    except (*USER_ERRORS, OSError) as error:
+        train_groups(batches, overwrite=overwrite, stopping=lambda: alone or stop.is_set(), report=report)
+    except MISTAKES as error:
         report("refused", str(error))
     pipe.close()

@@ -1,248 +1,122 @@
-"""Batches of runs trained together, each with its own logs and checkpoints; what happens is reported as it happens.
+"""The training loop: collect, loss, gradient, step; then log, evaluate, save. Start reading here.
 
-Used by the process that was started and, with `--jobs`, by the processes it starts. A run whose loss is no longer
-finite is given up and reported; the others go on from where they are, as if it had never been there.
+On-policy imitation with truncated back-propagation: the student acts, the expert labels every state the student gets
+into (the setting of DAgger, https://arxiv.org/abs/1011.0686), and after `unroll_len` steps the weights take one step of
+Adam on the loss of those states. The policy's memory runs on across unrolls; gradients stop at their borders.
+
+A batch is R runs that differ in seed, trial and price of complexity alone, as one tensor program; one run is R = 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from babyai.errors import ExpertError, MissionEncoderError, UnknownTaskError
-from pipeline.checkpoints import CheckpointError, checkpoint_path, read_checkpoint
-from pipeline.command.files import replace_atomically
-from pipeline.command.folders import make_writable
-from pipeline.config import ConfigError, resolved_yaml
-from pipeline.tracking import Tracker, TrackingError
-from pipeline.training.folders import (
-    CONFIG_FILE,
-    RunFolderError,
-    clear_run,
-    describe_held,
-    hold_run,
-    is_held,
-    is_unchanged,
-)
-from pipeline.training.imitation import ReplicaTrainer, TrainingError, announce_compilation, evaluation_metrics
-from pipeline.training.plan import PlannedRun
+from pipeline.training.batch import ReplicaBatch
+from pipeline.training.losses import compute_losses
+from pipeline.training.outputs import Outputs
 from pipeline.training.schedule import Due
 
-USER_ERRORS = (
-    ConfigError,
-    UnknownTaskError,
-    MissionEncoderError,
-    CheckpointError,
-    ExpertError,
-    TrainingError,
-    TrackingError,
-)
-"""Errors of training that are told in one line."""
-
-Report = Callable[[str, Any], object]
-"""Called with what happened and its content.
-
-    say        a line of text
-    started    (number of runs, settings of one as resolved, weights of one policy, update): a batch is ready
-    steps      environment steps that all runs of the batch have just taken
-    figures    {run's key: (success rate or None, task loss)}
-    saved      (run's key, update): its checkpoint was written because the batch was stopped
-    failed     (keys of runs, why, update): they were given up; the others go on
-    evaluated  (run's key, metrics): the final evaluation
-    finished   run's key: all is done for it
-"""
-
-Listen = Callable[[], AbstractContextManager[Callable[[], bool]]]
-"""Opens a span in which a wish to stop is heard; gives the function that says whether there was one."""
+EVALUATION_METRICS = {
+    "eval/success_rate": "success_rate",
+    "eval/success_low": "success_low",
+    "eval/success_high": "success_high",
+    "eval/episodes": "num_episodes",
+    "eval/mean_lpc": "mean_lpc",
+    "eval/path_ratio": "path_ratio",
+    "eval/mean_steps": "mean_steps",
+}
+"""Logged metrics and the names under which an evaluation has them."""
 
 
-def train_batches(batches: Sequence[Sequence[PlannedRun]], *, overwrite: bool, listen: Listen, report: Report) -> None:
-    """Train batches one after another until the end, or until a stop is wished for: then all runs are saved.
+def train(batch: ReplicaBatch, outputs: Outputs, stopping: Callable[[], bool]) -> None:
+    """Train runs to their last update and evaluate them; or, once a stop is wished for, save them as they are.
 
     Args:
-        batches: Of `group_runs`.
-        overwrite: Delete what earlier runs left in the folders of all these runs, once the first batch is known to be
-            possible; nothing is deleted if another process trains one of them.
-        listen: See `Listen`.
-        report: See `Report`.
-
-    Raises:
-        Exception: One of `USER_ERRORS` if the first batch cannot even start; nothing has been written or deleted then.
+        batch: The runs.
+        outputs: Where their metrics and checkpoints go.
+        stopping: Says whether a stop is wished for.
     """
-    for number, runs in enumerate(batches):
-        with ExitStack() as stack:
-            try:
-                batch = Batch(runs, report)
-                for run in runs:
-                    _take(run, stack, cleared=overwrite and number == 0)
-                if overwrite and number == 0:
-                    _clear(batches)
-            except USER_ERRORS as error:
-                if number == 0:
-                    raise
-                report("failed", ([run.key for run in runs], str(error), runs[0].update))
-                continue
-            if batch.train(listen):
+    config, begun_at = batch.config, batch.update
+    while batch.update < config.num_updates and not stopping():
+        failures = run_update(batch)
+        outputs.count_steps()
+        if failures:
+            outputs.give_up(failures, batch.update)
+            if len(failures) == len(batch.configs):
                 return
-
-
-def _take(run: PlannedRun, stack: ExitStack, *, cleared: bool) -> None:
-    """Keep other processes from a run until the stack is closed.
-
-    Args:
-        run: To be trained.
-        stack: Closed when it is trained.
-        cleared: Whether all that is there is to be deleted, whatever it is.
-
-    Raises:
-        RunFolderError: If another process trains it or has done so since the plan was made, or a folder cannot be
-            written.
-    """
-    make_writable(run.folder)
-    stack.enter_context(hold_run(run.logs))
-    if not cleared and not is_unchanged(run.folder, None if run.checkpoint is None else run.update):
-        raise RunFolderError(f"{run.folder} has been changed by another process meanwhile; start the command again")
-
-
-def _clear(batches: Sequence[Sequence[PlannedRun]]) -> None:
-    """Delete what earlier runs left in the folders of all batches, of which the first is held."""
-    for run in (run for runs in batches[1:] for run in runs):
-        if is_held(run.logs):
-            raise RunFolderError(describe_held(run.logs))
-    for run in (run for runs in batches for run in runs):
-        clear_run(run.folder, run.logs)
-
-
-class Batch:
-    """Runs that are trained as one.
-
-    Args:
-        runs: All at the same update.
-        report: See `Report`.
-
-    Raises:
-        Exception: One of `USER_ERRORS` if they cannot be trained; nothing has been written then.
-    """
-
-    def __init__(self, runs: Sequence[PlannedRun], report: Report) -> None:
-        self._report = report
-        self._runs = list(runs)
-        self._trackers: dict[tuple[int, int], Tracker] = {}
-        fresh = runs[0].checkpoint is None
-        announce_compilation(self._say)
-        self._trainer = ReplicaTrainer(
-            [run.config for run in runs],
-            announce=self._say,
-            resume=None if fresh else [read_checkpoint(run.checkpoint) for run in runs],
-        )
-        self._config = self._trainer.configs[0]  # what is asked of it below is alike for all
-
-    def _say(self, line: str) -> None:
-        self._report("say", line)
-
-    def train(self, listen: Listen) -> bool:
-        """Train to the end and evaluate, or stop and save; return whether a stop was wished for.
-
-        What goes wrong for all runs alike is reported as the failure of each; their last checkpoints stay.
-        """
-        weights = sum(parameter.numel() for parameter in self._trainer.policies[0].parameters())
-        self._report("started", (len(self._runs), self._config, weights, self._trainer.update))
-        try:
-            with ExitStack() as stack:
-                self._open_logs(stack)
-                return self._train(listen)
-        except (*USER_ERRORS, OSError) as error:
-            self._report("failed", ([run.key for run in self._runs], str(error), self._trainer.update))
-            return False
-
-    def _open_logs(self, stack: ExitStack) -> None:
-        for run, config in zip(self._runs, self._trainer.configs, strict=True):
-            tracker = Tracker(
-                run.logs,
-                config=config.to_dict(),
-                tensorboard=config.tensorboard,
-                wandb_project=config.wandb_project,
-                resume_update=None if run.checkpoint is None else run.update,
-                announce=self._say,
-            )
-            self._trackers[run.key] = stack.enter_context(tracker)
-            with replace_atomically(run.logs / CONFIG_FILE) as temporary:
-                temporary.write_text(resolved_yaml(config), encoding="utf-8")
-
-    def _train(self, listen: Listen) -> bool:
-        target = self._config.num_updates
-        wished = False
-        if self._trainer.update < target:
-            with listen() as stop:
-                while self._runs and self._trainer.update < target and not stop():
-                    self._update()
-                if self._runs and self._trainer.update:  # at update 0 it is not begun
-                    self._save(stopped=self._trainer.update < target)
-                wished = stop()
-        if self._runs and self._trainer.update == target:
-            self._finish()
-        return wished
-
-    def _update(self) -> None:
-        """Do one update and what is due after it."""
-        steps = len(self._runs) * self._config.num_envs * self._config.unroll_len
-        try:
-            self._trainer.run_update()
-        except TrainingError as error:
-            if not error.replicas:
-                raise
-            self._give_up(error)
-        self._report("steps", steps)
-        if not self._runs:
-            return
-        due = Due(self._config, self._trainer.update)
+            batch = batch.without(list(failures))
+        due = Due(config, batch.update)
         if due.log:
-            self._log(evaluate=due.evaluation)
+            rows = batch.take_metrics()
+            if due.evaluation:
+                for row, evaluation in zip(rows, batch.evaluate(config.eval_episodes), strict=True):
+                    row |= evaluation_metrics(evaluation.metrics)
+            outputs.log(batch.update, rows)
         if due.checkpoint:
-            for replica, run in enumerate(self._runs):
-                self._trainer.save(replica, checkpoint_path(run.folder, self._trainer.update))
+            outputs.save(batch, batch.update)
+    if batch.update < config.num_updates:
+        outputs.save_stopped(batch)
+        return
+    if batch.update > begun_at:
+        outputs.save(batch, None)
+    if config.final_eval_episodes and not evaluate_finally(batch, outputs, stopping):
+        return
+    outputs.finish()
 
-    def _give_up(self, error: TrainingError) -> None:
-        """Go on without the runs that have diverged; the others have done their update."""
-        gone = [self._runs[replica] for replica in error.replicas]
-        self._runs = [run for run in self._runs if run not in gone]
-        if self._runs:
-            self._trainer.drop(error.replicas)
-        for run in gone:
-            self._trackers[run.key].close(failed=True)
-        self._report("failed", ([run.key for run in gone], str(error), self._trainer.update))
 
-    def _log(self, *, evaluate: bool) -> None:
-        """Log what has been measured since the last time, and an evaluation if it is due."""
-        metrics = self._trainer.take_metrics()
-        if evaluate:
-            for row, evaluation in zip(metrics, self._trainer.evaluate(self._config.eval_episodes), strict=True):
-                row.update(evaluation_metrics(evaluation))
-        for run, row in zip(self._runs, metrics, strict=True):
-            self._log_run(run, row)
-        names = ("rollout/success_rate", "train/task_loss")
-        figures = {run.key: tuple(row[name] for name in names) for run, row in zip(self._runs, metrics, strict=True)}
-        self._report("figures", figures)
+def run_update(batch: ReplicaBatch) -> dict[int, str]:
+    """Act for one unroll and take one optimiser step in every run; return why a run could not, by its number.
 
-    def _log_run(self, run: PlannedRun, metrics: dict[str, float | int | None]) -> None:
-        self._trackers[run.key].log(self._trainer.update, {"env_steps": self._trainer.env_steps, **metrics})
+    A run whose loss is no longer finite keeps its weights; the others have taken their step.
+    """
+    started = time.perf_counter()
+    config, rollout, weights = batch.config, batch.rollout, batch.weights
+    rollout.collect(batch.acting())
+    logits, routing = rollout.replay()
+    losses = compute_losses(
+        logits, rollout.expert_action, rollout.expert_valid, routing, batch.expert_sizes, batch.price
+    )
+    rollout.engine.differentiate(losses.total.sum())
+    norms = weights.norms()
+    finite = norms.isfinite().tolist()  # the update's only wait for the device besides the actions
+    weights.step(norms, finite, config.grad_clip)
+    if any(finite):
+        batch.note_update(losses, norms, routing, time.perf_counter() - started)
+    if all(finite):
+        return {}
+    update = batch.update + (not any(finite))
+    numbers = zip(finite, losses.total.tolist(), norms.tolist(), strict=True)
+    return {
+        replica: f"update {update}: loss {loss:g}, gradient norm {norm:g}. The weights are as before this update. "
+        "Lower lr, set grad_clip (e.g. 1.0), or raise lpc_eps if lpc_denominator is paper"
+        for replica, (fine, loss, norm) in enumerate(numbers)
+        if not fine
+    }
 
-    def _save(self, *, stopped: bool) -> None:
-        """Write all runs' final checkpoints, or those of an interruption."""
-        for replica, run in enumerate(self._runs):
-            self._trainer.save(replica, checkpoint_path(run.folder, self._trainer.update if stopped else None))
-            if stopped:
-                self._report("saved", (run.key, self._trainer.update))
 
-    def _finish(self) -> None:
-        """Evaluate all runs, if that is asked for."""
-        episodes = self._config.final_eval_episodes
-        if episodes:
-            self._say(f"trained; evaluating on {episodes} fixed levels")
-            for run, evaluation in zip(self._runs, self._trainer.evaluate(episodes), strict=True):
-                metrics = evaluation_metrics(evaluation)
-                self._log_run(run, metrics)
-                self._report("evaluated", (run.key, metrics))
-        for run in self._runs:
-            self._report("finished", run.key)
+def evaluate_finally(batch: ReplicaBatch, outputs: Outputs, stopping: Callable[[], bool]) -> bool:
+    """Evaluate trained runs on the fixed levels; return whether that was done, and not stopped."""
+
+    def heed(_: int) -> None:
+        if stopping():
+            raise _Stopped
+
+    outputs.say(f"trained; evaluating on {batch.config.final_eval_episodes} fixed levels")
+    try:
+        evaluations = batch.evaluate(batch.config.final_eval_episodes, progress=heed)
+    except _Stopped:
+        return False
+    rows = [{"env_steps": batch.env_steps, **evaluation_metrics(evaluation.metrics)} for evaluation in evaluations]
+    outputs.log_evaluation(batch.update, rows, [evaluation.metrics for evaluation in evaluations])
+    return True
+
+
+class _Stopped(Exception):
+    """A stop was wished for during an evaluation."""
+
+
+def evaluation_metrics(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """Return the `eval/...` metrics of an evaluation."""
+    return {key: metrics[name] for key, name in EVALUATION_METRICS.items()}

@@ -39,15 +39,26 @@ class LossTerms:
     labelled: Tensor
 
 
-def compute_penalty(
-    task: Tensor,
-    lpc: Tensor,
-    *,
-    alpha: float | Tensor,
-    normalize: bool,
-    denominator: str = "detached",
-    eps: float = 1e-2,
-) -> Tensor:
+@dataclass(frozen=True)
+class Price:
+    """What complexity costs.
+
+    Attributes:
+        alpha: Price of a unit of LPC; one, or (R,).
+        normalize: Equation 2 instead of 1, see `compute_penalty`.
+        denominator: detached or paper.
+        eps: Added to the denominator.
+        exponent: An expert costs size^exponent.
+    """
+
+    alpha: float | Tensor = 0.0
+    normalize: bool = False
+    denominator: str = "detached"
+    eps: float = 1e-2
+    exponent: float = 2.0
+
+
+def compute_penalty(task: Tensor, lpc: Tensor, price: Price) -> Tensor:
     """Return the price of complexity, a scalar or (R,).
 
     Equation 1: alpha * LPC. Equation 2 (`normalize`): alpha * LPC / (task + eps). With `denominator="paper"` the
@@ -58,14 +69,11 @@ def compute_penalty(
     Args:
         task: Task loss, scalar or (R,).
         lpc: LPC, likewise.
-        alpha: Price; may be (R,) too.
-        normalize: Equation 2 instead of 1.
-        denominator: "detached" or "paper".
-        eps: Added to the denominator.
+        price: Of complexity.
     """
-    if not normalize:
-        return alpha * lpc
-    return alpha * lpc / ((task.detach() if denominator == "detached" else task) + eps)
+    if not price.normalize:
+        return price.alpha * lpc
+    return price.alpha * lpc / ((task.detach() if price.denominator == "detached" else task) + price.eps)
 
 
 def compute_losses(
@@ -74,12 +82,7 @@ def compute_losses(
     expert_valid: Tensor,
     routing: Sequence[Tensor],
     expert_sizes: Sequence[Sequence[int]],
-    *,
-    alpha: float | Tensor = 0.0,
-    normalize: bool = False,
-    denominator: str = "detached",
-    eps: float = 1e-2,
-    exponent: float = 2.0,
+    price: Price,
 ) -> LossTerms:
     """Return the loss of an unroll of T steps of N environments.
 
@@ -92,11 +95,7 @@ def compute_losses(
         expert_valid: The same shape, bool.
         routing: Router probabilities per layer, each (T, N, experts) or (R, T, N, experts); empty for the baseline.
         expert_sizes: Expert sizes per layer.
-        alpha: Price of complexity, one or (R,); see `compute_penalty`.
-        normalize: As there.
-        denominator: As there.
-        eps: As there.
-        exponent: An expert costs size^exponent.
+        price: Of complexity.
     """
     labels, valid = expert_action.flatten(-2), expert_valid.flatten(-2)  # (..., T * N)
     count = valid.sum(dim=-1)
@@ -110,12 +109,12 @@ def compute_losses(
     task = torch.where(valid, per_step, 0.0).sum(dim=-1) / some
     correct = ((flat_logits.argmax(dim=-1) == labels) & valid).sum(dim=-1) / some
     per_layer = [
-        compute_layer_lpc(w, sizes, exponent).flatten(-2).mean(dim=-1)
+        compute_layer_lpc(w, sizes, price.exponent).flatten(-2).mean(dim=-1)
         for w, sizes in zip(routing, expert_sizes, strict=True)
     ]
     lpc_per_layer = torch.stack(per_layer, dim=-1) if per_layer else task.new_zeros(*task.shape, 0)
     lpc = lpc_per_layer.sum(dim=-1)
-    penalty = compute_penalty(task, lpc, alpha=alpha, normalize=normalize, denominator=denominator, eps=eps)
+    penalty = compute_penalty(task, lpc, price)
     penalty = torch.where(count > 0, penalty, 0.0)
     return LossTerms(
         task=task,

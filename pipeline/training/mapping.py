@@ -13,11 +13,11 @@ from typing import Any
 
 from filelock import Timeout
 
-from pipeline.checkpoints import list_checkpoints, run_folder
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import hold_lock
 from pipeline.config import TrainConfig
-from pipeline.training.folders import RunFolderError
+from pipeline.guard import RunFolderError
+from pipeline.places import list_checkpoints, run_folder
 from pipeline.training.plan import PlannedRun
 
 SCHEMA_VERSION = 1

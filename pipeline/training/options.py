@@ -18,11 +18,14 @@ from pipeline.config import ConfigError, TrainConfig
 MAX_RUNS = 10_000
 """Runs of one call; more are a slip of the keyboard."""
 
-MAX_REPLICAS = 256
-"""Most runs of one batch if --max_replicas does not say: each keeps its log files open."""
+CPU_REPLICAS = 4
+"""Runs of one group on the CPU: the weights of more, all used at every step, would not stay in its cache."""
 
-MAX_BATCH_STEPS = 2**17
-"""Most steps of all runs of one batch in one unroll, if --max_replicas does not say: bounds the memory."""
+GPU_REPLICAS = 256
+"""Most runs of one group on a GPU: each keeps its log files open."""
+
+MAX_GROUP_STEPS = 2**17
+"""Most steps of all runs of one group in one unroll: bounds the memory."""
 
 OPTIONS = {
     "seeds": "Train one run for each of these seeds, all of them at once: 0-9, or 0,3,7-9. In place of --seed. Each "
@@ -30,9 +33,9 @@ OPTIONS = {
     "skipped.",
     "lpc_alphas": "Train all seeds with each of these prices of complexity: 0,1e-5,1e-4. In place of --lpc_alpha. One "
     "price is one trial: the first has the number --trial, the next one more. Not for policy gru.",
-    "max_replicas": "Runs that are trained in one batch by one process; the others follow in batches of equal size. "
-    f"Default: as many as make {MAX_BATCH_STEPS} steps an update together (runs x num_envs x unroll_len), at most "
-    f"{MAX_REPLICAS}. Fewer need less memory; results do not depend on it.",
+    "max_replicas": "Runs that one process trains as one program; further ones follow, seed by seed. Default: "
+    f"{CPU_REPLICAS} on the CPU; on a GPU as many as make {MAX_GROUP_STEPS} steps an update together (runs x num_envs "
+    f"x unroll_len), at most {GPU_REPLICAS}. Results do not depend on it.",
     "jobs": "Processes that share the runs, each with its own memory. Default: one per core (per torch_threads cores) "
     "that this process may use, and one on a GPU. Results do not depend on it.",
 }
@@ -41,17 +44,19 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ in seed and price of complexity.
+    """The runs of a call, which differ in seed and price of complexity; a single run is a sweep of one.
 
     Attributes:
         configs: Settings of each run, by trial, then in the order of the seeds.
-        max_replicas: Most runs of one batch.
+        max_replicas: Most runs that one process trains as one program; None: `default_replicas`.
         jobs: Processes; None: as many as the machine has cores for.
+        single: Whether neither seeds nor prices were listed: no table of trials is printed or kept.
     """
 
     configs: tuple[TrainConfig, ...]
-    max_replicas: int
-    jobs: int | None
+    max_replicas: int | None = None
+    jobs: int | None = None
+    single: bool = False
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -114,18 +119,18 @@ def _check_count(flag: str, count: int) -> None:
 
 def parse_sweep(
     config: TrainConfig, *, seeds: str | None, lpc_alphas: str | None, max_replicas: str | None, jobs: str | None
-) -> Sweep | None:
-    """Return the runs that the flags of `OPTIONS` ask for, None if they ask for a single one.
+) -> Sweep:
+    """Return the runs that a configuration and the flags of `OPTIONS` ask for.
 
     Raises:
         ConfigError: If a value cannot be used.
         UnknownTaskError: If the task does not exist.
     """
-    if seeds is None and lpc_alphas is None:
+    single = seeds is None and lpc_alphas is None
+    if single:
         for flag, value in (("--max_replicas", max_replicas), ("--jobs", jobs)):
             if value is not None:
                 raise ConfigError(f"{flag}: expected --seeds or --lpc_alphas with it, found neither: this is one run")
-        return None
     if lpc_alphas is not None and config.policy == "gru":
         raise ConfigError("--lpc_alphas: policy gru has no experts to pay for; use --seeds alone, or policy moe or mop")
     all_seeds = [config.seed] if seeds is None else parse_seeds(seeds)
@@ -137,12 +142,18 @@ def parse_sweep(
         for i, alpha in enumerate(alphas)
         for seed in all_seeds
     )
-    limit = max(1, min(MAX_REPLICAS, MAX_BATCH_STEPS // (config.num_envs * config.unroll_len)))
     return Sweep(
         configs,
-        max_replicas=limit if max_replicas is None else _count("--max_replicas", max_replicas),
+        max_replicas=None if max_replicas is None else _count("--max_replicas", max_replicas),
         jobs=None if jobs is None else _count("--jobs", jobs),
+        single=single,
     )
+
+
+def default_replicas(config: TrainConfig, on_cpu: bool) -> int:
+    """Return how many runs are trained as one program if --max_replicas does not say."""
+    most = CPU_REPLICAS if on_cpu else GPU_REPLICAS
+    return max(1, min(most, MAX_GROUP_STEPS // (config.num_envs * config.unroll_len)))
 
 
 def _count(flag: str, text: str) -> int:

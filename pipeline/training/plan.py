@@ -1,25 +1,24 @@
-"""What is to be done for many runs, and the guard against mixing them with others; nothing is written or deleted."""
+"""What is to be done for the runs of a call, and the guard against mixing them with others; nothing is written."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from pipeline.checkpoints import CheckpointError, run_folder
+from pipeline.checkpoints import CheckpointError
 from pipeline.config import TrainConfig
+from pipeline.guard import RunFolderError, describe_held, differing_settings, find_conflict, is_held
+from pipeline.places import find_trials, run_folder
 from pipeline.training.folders import (
-    RunFolderError,
-    describe_held,
-    differing_settings,
-    has_log,
-    is_held,
-    is_log_of,
+    Stamp,
+    has_checkpoints,
     lacks_evaluation,
     newest_checkpoint,
+    stamp_checkpoints,
 )
 from pipeline.training.options import Sweep
 
@@ -36,6 +35,7 @@ class PlannedRun:
         checkpoint: To go on from, None if it starts afresh.
         encoder: Fingerprint of that checkpoint's sentence encoder, "" without one.
         complete: Whether nothing is left to do.
+        stamp: Of the folder when the plan was made.
     """
 
     config: TrainConfig
@@ -45,6 +45,7 @@ class PlannedRun:
     checkpoint: Path | None = None
     encoder: str = ""
     complete: bool = False
+    stamp: Stamp = ()
 
     @property
     def key(self) -> tuple[int, int]:
@@ -53,7 +54,7 @@ class PlannedRun:
 
 
 def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun]:
-    """Return the runs of a sweep with what is left to do for each; nothing is written or deleted.
+    """Return the runs of a sweep with what is left to do for each.
 
     A run is complete when it has all updates and, if one is asked for, its final evaluation. One that only lacks that
     (it was stopped in it) is taken up at its last update without --resume: nothing of it is replaced.
@@ -64,55 +65,60 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
         CheckpointError: If a checkpoint cannot be read.
     """
     runs: list[PlannedRun] = []
-    others: list[str] = []
-    begun: list[str] = []
-    held: list[str] = []
+    problems: dict[str, list[str]] = {"other": [], "begun": [], "held": []}
+    defaults = TrainConfig().to_dict()
     for config in sweep.configs:
         folder, logs = run_folder(config.checkpoint_dir, config), run_folder(config.log_dir, config)
-        run = PlannedRun(config, folder, logs)
-        found = None if overwrite else newest_checkpoint(folder)
-        if found is not None:
-            path, content = found
-            if differences := differing_settings(content, config):
-                others.append(f"{folder} holds another run ({differences})")
-                continue
-            update = content["update"]
-            trained = update >= config.num_updates
-            if not trained and not resume:
-                begun.append(f"{folder} holds this run, up to update {update}")
-            encoder = str(content["lang_encoder"].get("fingerprint", ""))
-            complete = trained and not (update == config.num_updates and lacks_evaluation(config, logs))
-            run = PlannedRun(config, folder, logs, update, path, encoder, complete)
-        elif not overwrite and has_log(logs):
-            if not is_log_of(logs, config):
-                others.append(f"{logs} holds the metrics of another run: {folder} has no checkpoint of theirs")
-                continue
-            if not resume:
-                begun.append(f"{logs} holds metrics of this run, which has no checkpoint yet")
+        run = PlannedRun(config, folder, logs, stamp=() if overwrite else stamp_checkpoints(folder))
+        if not overwrite:
+            found = newest_checkpoint(folder)
+            update = found[1].update if found else 0
+            trained = found is not None and update >= config.num_updates
+            conflict = find_conflict(
+                folder,
+                logs,
+                config.identity(),
+                found and found[1].config,
+                update=update,
+                go_on=resume or trained,
+                defaults=defaults,
+                is_elsewhere=partial(has_checkpoints, config=config),
+            )
+            if conflict is not None:
+                problems[conflict.kind].append(conflict.text)
+            if found is not None:
+                path, header = found
+                encoder = str(header.lang_encoder.get("fingerprint", ""))
+                complete = trained and not (update == config.num_updates and lacks_evaluation(config, logs))
+                run = PlannedRun(config, folder, logs, update, path, encoder, complete, run.stamp)
         if not run.complete and is_held(logs):
-            held.append(describe_held(logs))
+            problems["held"].append(describe_held(logs))
         runs.append(run)
+    _refuse(sweep, **problems)
+    return runs
+
+
+def _refuse(sweep: Sweep, other: list[str], begun: list[str], held: list[str]) -> None:
+    """Raise RunFolderError for the worst of what stands in the way, if anything does."""
     total = len(sweep.configs)
-    free = _first_free_trial(sweep.configs[0])
-    if others:
+    free = f"(--trial {_first_free_trial(sweep.configs[0])} and up are free)"
+    if other:
+        what = "it" if total == 1 else f"what the folders of these {total} runs hold"
         raise RunFolderError(
-            f"{_first_of(others, total)}. Choose other trials (--trial {free} and up are free), or pass --overwrite to "
-            f"delete what the folders of these {total} runs hold"
+            f"{_first_of(other, total)}. Choose another --trial {free}, or pass --overwrite to delete {what}"
         )
     if held:
         raise RunFolderError(_first_of(held, total))
     if begun:
         raise RunFolderError(
-            f"{_first_of(begun, total)}. Pass --resume to continue, --overwrite to delete, or choose other trials "
-            f"(--trial {free} and up are free)"
+            f"{_first_of(begun, total)}. Pass --resume to continue, --overwrite to delete, or choose another --trial "
+            f"{free}"
         )
     strangers = [text for config in _one_per_trial(sweep) for text in _find_strangers(config, sweep)]
     if strangers:
         raise RunFolderError(
-            f"{_first_of(strangers)}. One trial is one setting: choose other trials (--trial {free} and up are free), "
-            "or move that folder away"
+            f"{_first_of(strangers)}. One trial is one setting: choose another --trial {free}, or move that folder away"
         )
-    return runs
 
 
 def _first_of(problems: Sequence[str], total: int | None = None) -> str:
@@ -142,26 +148,25 @@ def _find_strangers(config: TrainConfig, sweep: Sweep) -> Iterator[str]:
         except CheckpointError:  # nobody's run
             continue
         if found is not None:
-            content = found[1]
-            differences = differing_settings(content, config, but={"seed", *content.get("unknown_fields", ())})
-            if differences:
+            header = found[1]
+            but = {"seed", *header.unknown_fields}
+            if differences := differing_settings(header.config, config.identity(), but):
                 yield f"{folder} holds a run of another setting ({differences})"
 
 
 def _first_free_trial(config: TrainConfig) -> int:
     """Return a number from which on no trial of the task has a folder."""
-    numbers = [0]
-    for root in (config.checkpoint_dir, config.log_dir):
-        for path in (Path(root) / config.task_id).glob("trial_*"):
-            if match := re.fullmatch(r"trial_(\d+)", path.name):
-                numbers.append(int(match[1]))
-    return max(numbers) + 1
+    roots = config.checkpoint_dir, config.log_dir
+    return 1 + max((trial for root in roots for trial in find_trials(root, config.task_id)), default=0)
 
 
 def group_runs(runs: Iterable[PlannedRun], max_replicas: int) -> list[list[PlannedRun]]:
-    """Return batches of runs that are at the same update, in their order, of almost equal size."""
+    """Return groups of runs that are at the same update, of almost equal size, each to be trained as one.
+
+    They come seed by seed, so that an unfinished sweep has the same seeds of all prices.
+    """
     by_state: dict[tuple[int, str], list[PlannedRun]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: (run.config.seed, run.config.trial)):
         by_state.setdefault((run.update, run.encoder), []).append(run)
     groups = []
     for together in by_state.values():

@@ -16,9 +16,10 @@ from more.checkpoints import CheckpointError, check_flags, list_numbered, load_m
 from more.config import ModelConfig
 from more.model import routing_losses
 from more.monitoring import RouterFigures, RouterSums
-from more.runs import RunFolderError, expand_switches, main, run_training
+from more.runs import RunFolderError, main, run_training
 from more.settings import TrainingConfig
 from more.training import METRICS, TrainingError, compute_lr
+from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
 from pipeline.command.folders import FolderError
 from pipeline.config import ConfigError
@@ -74,15 +75,8 @@ def test_sizes_that_do_not_fit_are_a_config_error():
 
 
 def test_a_field_may_be_a_switch():
-    names = ["sample_recurrences"]
-    assert expand_switches(["--sample_recurrences", "--lr", "1"], names) == [
-        "--sample_recurrences",
-        "true",
-        "--lr",
-        "1",
-    ]
-    assert expand_switches(["--sample-recurrences"], names) == ["--sample-recurrences", "true"]
-    assert expand_switches(["--sample_recurrences", "false"], names) == ["--sample_recurrences", "false"]
+    for flags, value in (["--sample-recurrences", "--lr", "1"], True), (["--sample_recurrences", "false"], False):
+        assert parse_command("", TrainingConfig, flags)[0].sample_recurrences is value
 
 
 def test_the_rate_rises_and_falls():

@@ -10,24 +10,20 @@ import torch
 from torch import nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy
+from pipeline.baseline import GRUPolicy
 from pipeline.checkpoints import (
     CheckpointError,
-    build_policy,
-    build_projection,
-    checkpoint_path,
-    find_checkpoints,
-    list_checkpoints,
     load_policy,
     read_checkpoint,
+    read_header,
     save_checkpoint,
-    seeded_init,
 )
 from pipeline.command.devices import derive_seed
 from pipeline.command.files import replace_atomically
 from pipeline.config import TrainConfig
-from pipeline.engine.packed import pack
+from pipeline.engine.packed import pack_replicas
+from pipeline.policies import build_policy, build_projection, seeded_init
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
-from train import GRUPolicy
 
 ENCODER = {"kind": "builtin", "name": "builtin", "fingerprint": "f" * 64, "width": 12}
 SMALL = {
@@ -56,10 +52,10 @@ def make_content(config: TrainConfig, **changes) -> dict:
 
 def logits_of(policy: nn.Module, obs_dim: int = 6, lang_dim: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    obs, lang = (torch.randn(4, 2, width, generator=generator) for width in (obs_dim, lang_dim))
+    obs, lang = (torch.randn(1, 4, 2, width, generator=generator) for width in (obs_dim, lang_dim))
     with torch.no_grad():
-        packed = pack(policy)
-        return packed.sequence(obs, lang, packed.init_hidden(2), torch.zeros(4, 2, dtype=torch.bool)).logits
+        packed = pack_replicas([policy])
+        return packed.sequence(obs, lang, packed.init_hidden(2), torch.zeros(1, 4, 2, dtype=torch.bool)).logits
 
 
 # ----------------------------------------------------------------------------------------------------- save and load
@@ -367,27 +363,6 @@ def test_digest_is_of_the_weights_not_of_the_file(tmp_path):
     assert first != retrained
 
 
-def test_checkpoints_are_found_in_numeric_order_and_others_passed_over(tmp_path):
-    names = [
-        "BabyAI-GoTo-v0/trial_10/checkpoint_final.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_1000.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_250.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_final.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_10/checkpoint_5.pt",
-        "BabyAI-GoTo-v0/trial_x/checkpoint_5.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/deeper/checkpoint_5.pt",
-        "..elsewhere/trial_1/checkpoint_5.pt",
-        "BabyAI-GoTo-v0/trial_9/seed_2/checkpoint_best.pt",
-    ]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = [(c.trial, c.seed, c.update) for c in find_checkpoints(tmp_path)]
-    assert found == [(9, 2, 250), (9, 2, 1000), (9, 2, None), (9, 10, 5), (10, None, None)]
-    with pytest.raises(CheckpointError, match="train"):
-        find_checkpoints(tmp_path / "absent")
-
-
 def truncate_router(weights: dict) -> dict:
     return {name: value for name, value in weights.items() if "router" not in name}
 
@@ -432,19 +407,7 @@ def test_loading_builds_no_path_from_a_checkpoint(tmp_path, foreign):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-# --------------------------------------------------------------------------------------------------- files and order
-
-
-def test_checkpoints_are_listed_by_number_and_the_final_one_last(tmp_path):
-    names = ["checkpoint_1000.pt", "checkpoint_final.pt", "checkpoint_250.pt", "checkpoint_9.pt"]
-    others = ["checkpoint_.pt", "checkpoint_5.pt.tmp", ".checkpoint_7.pt.x.tmp", "checkpoint_best.pt", "notes.txt"]
-    for name in (*names, *others):
-        (tmp_path / name).touch()
-    listed = [path.name for path in list_checkpoints(tmp_path)]
-    assert listed == ["checkpoint_9.pt", "checkpoint_250.pt", "checkpoint_1000.pt", "checkpoint_final.pt"]
-    assert list_checkpoints(tmp_path / "nowhere") == []
-    assert checkpoint_path(tmp_path, 250) in list_checkpoints(tmp_path)
-    assert checkpoint_path(tmp_path, None) == list_checkpoints(tmp_path)[-1]
+# ------------------------------------------------------------------------------------------------------------- files
 
 
 def test_replacing_a_file_makes_folders_and_leaves_nothing_else(tmp_path):
@@ -492,3 +455,54 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path):
         save_checkpoint(path, {"policy_state_dict": {}, "resume": lambda: None})
     assert load_policy(path).update == 12
     assert list(tmp_path.iterdir()) == [path]
+
+
+# ----------------------------------------------------------------------------------------------------------- headers
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_header_says_what_the_whole_checkpoint_says(tmp_path, foreign):
+    path = tmp_path / "model.pt"
+    if foreign:
+        save_foreign(path, make_foreign())
+    else:
+        save_checkpoint(path, make_content(TrainConfig(seed=3, **SMALL)))
+    header, content, loaded = read_header(path), read_checkpoint(path), load_policy(path)
+    assert (header.update, header.lang_encoder) == (loaded.update, loaded.lang_encoder)
+    assert header.config == content["config"] == {**loaded.config.to_dict(), "num_actions": 7, "update": loaded.update}
+    assert header.unknown_fields == loaded.unknown_fields
+
+
+@pytest.mark.parametrize("key", ["config", "update", "lang_encoder"])
+def test_header_that_says_too_little_is_refused_by_name(tmp_path, key):
+    content = make_content(TrainConfig(**SMALL))
+    del content[key]
+    save_checkpoint(tmp_path / "model.pt", content)
+    with pytest.raises(CheckpointError, match=rf"model\.pt: its parts do not fit together.*{key}"):
+        read_header(tmp_path / "model.pt")
+
+
+def test_checkpoint_in_the_format_of_old_torch_is_read(tmp_path):
+    """It is no zip file and cannot be mapped."""
+    torch.save(make_foreign(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert load_policy(tmp_path / "old.pt").update == read_header(tmp_path / "old.pt").update == 1000
+
+
+def test_what_is_read_stays_when_the_file_is_replaced_or_deleted(tmp_path):
+    """A mapped file that a new one takes the place of is still there for whoever has it open."""
+    path = tmp_path / "model.pt"
+    content = make_content(TrainConfig(**SMALL))
+    expected = {name: weight.clone() for name, weight in content["policy_state_dict"].items()}
+    save_checkpoint(path, content)
+    read = read_checkpoint(path)
+    save_checkpoint(path, make_content(TrainConfig(**{**SMALL, "seed": 1})))
+    path.unlink()
+    assert all(torch.equal(read["policy_state_dict"][name], weight) for name, weight in expected.items())
+
+
+def test_changing_what_was_read_changes_no_file(tmp_path):
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, make_content(TrainConfig(**SMALL)))
+    before = path.read_bytes()
+    read_checkpoint(path)["policy_state_dict"]["head.bias"].fill_(5.0)
+    assert path.read_bytes() == before

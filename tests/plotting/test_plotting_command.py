@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.records.cache import CacheLocation, cache_path, write_cache
+from pipeline.records.cache import cache_path, write_cache
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import append_result
-from plotting.command import locate_cache, main
+from plotting.command import main
 from tests.tables import random_tables
 
 ROOT = Path(__file__).parents[2]
@@ -123,13 +123,6 @@ def test_what_a_file_says_chooses_no_path(folder):
     path.write_text(path.read_text().replace(f'"task_id": "{TASK}"', '"task_id": "../../away"'))
     assert main(["--cache", str(path), "--view", "actions"]) == 0
     assert written(folder) == [f"plots/{TASK}/trial_1/seed_0/routing_actions.png"]
-
-
-def test_places_are_read_off_paths(folder):
-    path = write(folder, trial=3, seed=None, update=20)
-    assert locate_cache(path) == CacheLocation(path, TASK, 3, None, 20)
-    assert locate_cache("x/-a/trial_1/routing_data.json") == Path("x/-a/trial_1/routing_data.json")
-    assert locate_cache("x.json") == Path("x.json")
 
 
 @pytest.mark.parametrize(

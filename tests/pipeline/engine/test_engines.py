@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
+from pipeline.baseline import GRUPolicy
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.packed import pack_replicas
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
-from train import GRUPolicy
 
 OBS, LANG, SENTENCE, WIDTH, ROUTER, ACTIONS = 9, 4, 6, 10, 5, 7
 STEPS = 6

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
-from pipeline.engine.packed import pack, pack_replicas
-from pipeline.engine.packed_policy import PackedPolicy
+from pipeline.baseline import GRUPolicy
+from pipeline.engine.packed import pack_replicas
+from pipeline.engine.packed_policy import PackedOutput, PackedPolicy
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
-from train import GRUPolicy
 
 OBS, LANG, WIDTH, ROUTER, ACTIONS = 6, 3, 8, 5, 4
 STEPS, ENVS = 9, 4
@@ -103,10 +103,22 @@ def run_plain(policy, obs, lang, start, hidden, dropped=None):
     return torch.stack(logits), packed_of(policy, state)
 
 
+def init_packed(policy: nn.Module) -> list[torch.Tensor]:
+    """Return a zero state (N, H) per layer."""
+    return [state[0] for state in pack_replicas([policy]).init_hidden(ENVS)]
+
+
+def run_packed(policy, obs, lang, hidden, start, dropped=None) -> PackedOutput:
+    """Return what the packed form of one policy gives, all shapes without the axis of replicas."""
+    noise = dropped and [d._replace(noise=d.noise[None]) for d in dropped]
+    out = pack_replicas([policy]).sequence(obs[None], lang[None], [h[None] for h in hidden], start[None], noise)
+    return PackedOutput(out.logits[0], [state[0] for state in out.hidden], [probs[0] for probs in out.routing])
+
+
 def make_hidden(policy: nn.Module) -> list[torch.Tensor]:
     """Return a non-zero state that collects gradients."""
     generator = torch.Generator().manual_seed(2)
-    zeros = pack(policy).init_hidden(ENVS)
+    zeros = init_packed(policy)
     return [torch.randn(state.shape, generator=generator, dtype=state.dtype).tanh().requires_grad_() for state in zeros]
 
 
@@ -131,8 +143,7 @@ def assert_forms_agree(policy: nn.Module, dtype: torch.dtype, tolerance: float, 
     obs.requires_grad_()
     hidden = make_hidden(policy)
     close = {"rtol": tolerance, "atol": tolerance}
-    options = {} if dropped is None else {"dropped": dropped}
-    out = pack(policy).sequence(obs, lang, hidden, start, **options)
+    out = run_packed(policy, obs, lang, hidden, start, dropped)
     logits, last = run_plain(policy, obs, lang, start, hidden, dropped)
     torch.testing.assert_close(out.logits, logits, **close)
     torch.testing.assert_close(out.hidden, last, **close)
@@ -156,7 +167,7 @@ def test_single_precision_agrees_to_its_own_accuracy(kind):
     obs, lang, start = make_inputs(torch.float32)
     with torch.no_grad():
         hidden = make_hidden(policy)
-        out = pack(policy).sequence(obs, lang, hidden, start)
+        out = run_packed(policy, obs, lang, hidden, start)
         logits, last = run_plain(policy, obs, lang, start, hidden)
     torch.testing.assert_close(out.logits, logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(out.hidden, last, rtol=1e-5, atol=1e-5)
@@ -173,8 +184,8 @@ def test_expert_dropout_drops_the_same_experts_in_both_forms(kind):
     obs, lang, start = make_inputs()
     with torch.no_grad():
         hidden = make_hidden(policy)
-        free = pack(policy).sequence(obs, lang, hidden, start)
-        out = pack(policy).sequence(obs, lang, hidden, start, dropped)
+        free = run_packed(policy, obs, lang, hidden, start)
+        out = run_packed(policy, obs, lang, hidden, start, dropped)
     assert not torch.allclose(free.logits, out.logits)  # dropout is at work
     torch.testing.assert_close(out.routing[0], free.routing[0])  # what LPC is taken from has no dropout in it
     assert_forms_agree(policy, torch.float64, 1e-10, dropped)
@@ -186,7 +197,7 @@ def test_routing_is_that_of_the_plain_form(kind):
     obs, lang, _ = make_inputs()
     with torch.no_grad():
         hidden = make_hidden(policy)
-        out = pack(policy).sequence(obs[:1], lang[:1], hidden, torch.zeros(1, ENVS, dtype=torch.bool))
+        out = run_packed(policy, obs[:1], lang[:1], hidden, torch.zeros(1, ENVS, dtype=torch.bool))
         state = state_of(policy, hidden)
         if kind == "moe":
             info = policy(obs[0], lang[0], state, return_routing_info=True)[2]
@@ -201,11 +212,11 @@ def test_acting_step_by_step_equals_one_sequence(kind):
     policy = build(kind, LAYERS["different layers"])
     obs, lang, start = make_inputs()
     with torch.no_grad():
-        packed, hidden = pack(policy), make_hidden(policy)
-        whole = packed.sequence(obs, lang, hidden, start)
+        hidden = make_hidden(policy)
+        whole = run_packed(policy, obs, lang, hidden, start)
         steps = []
         for t in range(STEPS):
-            out = packed.sequence(obs[t : t + 1], lang[t : t + 1], hidden, start[t : t + 1])
+            out = run_packed(policy, obs[t : t + 1], lang[t : t + 1], hidden, start[t : t + 1])
             hidden = out.hidden
             steps.append(out)
     close = {"rtol": 1e-10, "atol": 1e-10}
@@ -220,16 +231,15 @@ def test_packed_environments_do_not_see_each_other(kind):
     policy = build(kind, LAYERS["different layers"], torch.float32)
     obs, lang, start = make_inputs(torch.float32)
     with torch.no_grad():
-        packed = pack(policy)
-        before = packed.sequence(obs, lang, packed.init_hidden(ENVS), start).logits
+        before = run_packed(policy, obs, lang, init_packed(policy), start).logits
         obs[:, 2] += 3.0
-        after = packed.sequence(obs, lang, packed.init_hidden(ENVS), start).logits
+        after = run_packed(policy, obs, lang, init_packed(policy), start).logits
     assert torch.equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]])
     assert not torch.allclose(before[:, 2], after[:, 2])
 
 
 def test_zero_state_has_the_width_of_all_units():
-    states = pack(build("moe", [[0, 3, 6], [2]])).init_hidden(ENVS)
+    states = init_packed(build("moe", [[0, 3, 6], [2]]))
     assert [tuple(state.shape) for state in states] == [(ENVS, ROUTER + 9), (ENVS, ROUTER + 2)]
     assert not any(state.any() for state in states)
 
@@ -239,20 +249,20 @@ def test_pack_sees_the_weights_of_the_moment():
     policy = build("moe", LAYERS["classic"])
     obs, lang, start = make_inputs()
     with torch.no_grad():
-        hidden = pack(policy).init_hidden(ENVS)
-        before = pack(policy).sequence(obs, lang, hidden, start).logits
+        hidden = init_packed(policy)
+        before = run_packed(policy, obs, lang, hidden, start).logits
         policy.moe_layers[0].experts[1].gru.weight_hh_l0 += 1.0
-        after = pack(policy).sequence(obs, lang, hidden, start).logits
+        after = run_packed(policy, obs, lang, hidden, start).logits
         assert not torch.allclose(before, after)
         torch.testing.assert_close(after, run_plain(policy, obs, lang, start, hidden)[0], rtol=1e-10, atol=1e-10)
 
 
 def test_pack_takes_the_three_policies_and_no_other():
-    assert isinstance(pack(build("moe", [[3]])), PackedPolicy)
-    assert isinstance(pack(build("mop", [[3]])), PackedPolicy)
-    assert isinstance(pack(build("gru", [[3]])), PackedPolicy)
+    assert isinstance(pack_replicas([build("moe", [[3]])]), PackedPolicy)
+    assert isinstance(pack_replicas([build("mop", [[3]])]), PackedPolicy)
+    assert isinstance(pack_replicas([build("gru", [[3]])]), PackedPolicy)
     with pytest.raises(TypeError, match="found Linear"):
-        pack(nn.Linear(2, 2))
+        pack_replicas([nn.Linear(2, 2)])
 
 
 # ------------------------------------------------------------------------------------------------------ many at once
@@ -283,7 +293,7 @@ def test_policies_packed_together_compute_what_each_computes_alone(kind):
     pulls = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in (together.logits, *together.hidden)]
     for r, policy in enumerate(policies):
         policy.zero_grad(set_to_none=True)
-        out = pack(policy).sequence(*(value[r] for value in inputs), hidden[r], starts[r])
+        out = run_packed(policy, *(value[r] for value in inputs), hidden[r], starts[r])
         close = {"rtol": 1e-10, "atol": 1e-10}
         torch.testing.assert_close(together.logits[r], out.logits, **close)
         torch.testing.assert_close([state[r] for state in together.hidden], out.hidden, **close)
@@ -330,13 +340,13 @@ def test_bad_state_does_not_survive_an_episode_start(kind, bad):
     obs, lang, start = make_inputs()
     start[0, 2] = True
     hidden = make_hidden(policy)
-    clean = pack(policy).sequence(obs, lang, hidden, start)
+    clean = run_packed(policy, obs, lang, hidden, start)
     grads = torch.autograd.grad(clean.logits.square().sum(), list(policy.parameters()))
     broken = [state.detach().clone() for state in hidden]
     for state in broken:
         state[2] = bad
         state.requires_grad_()
-    out = pack(policy).sequence(obs, lang, broken, start)
+    out = run_packed(policy, obs, lang, broken, start)
     assert torch.equal(out.logits, clean.logits)
     wanted = [*policy.parameters(), *broken]
     values = torch.autograd.grad(out.logits.square().sum(), wanted)
@@ -348,6 +358,5 @@ def test_packing_leaves_the_policy_as_it_was():
     policy = build("mop with LayerNorm", LAYERS["classic"])
     before = copy.deepcopy(policy.state_dict())
     obs, lang, start = make_inputs()
-    packed = pack(policy)
-    packed.sequence(obs, lang, packed.init_hidden(ENVS), start).logits.sum().backward()
+    run_packed(policy, obs, lang, init_packed(policy), start).logits.sum().backward()
     assert all(torch.equal(before[name], value) for name, value in policy.state_dict().items())

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoints import CheckpointError, build_policy, read_checkpoint
+from pipeline.checkpoints import CheckpointError, read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.engine.weights import ReplicaWeights
-from pipeline.training.imitation import ImitationTrainer, ReplicaTrainer, TrainingError
+from pipeline.policies import build_policy
+from pipeline.training.batch import ReplicaBatch
+from pipeline.training.loop import run_update
 from tests.pipeline.training.test_training import BASELINE, EVERYTHING_ON, PLAIN, assert_same
 
 ROOT = Path(__file__).parents[3]
@@ -24,23 +26,20 @@ def configs(*variants: dict, **changes) -> list[TrainConfig]:
     return [replace(base, **changes, **variant) for variant in variants or VARIANTS]
 
 
-def together(settings: list[TrainConfig], updates: int, resume: list[dict] | None = None) -> ReplicaTrainer:
-    trainer = ReplicaTrainer(settings, announce=lambda line: None, resume=resume)
-    while trainer.update < updates:
-        trainer.run_update()
-    return trainer
+def together(settings: list[TrainConfig], updates: int, resume: list[dict] | None = None) -> ReplicaBatch:
+    batch = ReplicaBatch(settings, announce=lambda line: None, resume=resume)
+    while batch.update < updates:
+        run_update(batch)
+    return batch
 
 
-def alone(config: TrainConfig, updates: int, resume: dict | None = None) -> ImitationTrainer:
-    trainer = ImitationTrainer(config, announce=lambda line: None, resume=resume)
-    while trainer.update < updates:
-        trainer.run_update()
-    return trainer
+def alone(config: TrainConfig, updates: int, resume: dict | None = None) -> ReplicaBatch:
+    return together([config], updates, None if resume is None else [resume])
 
 
-def saved(tmp_path: Path, trainer: ImitationTrainer | ReplicaTrainer, *replica: int) -> dict:
+def saved(tmp_path: Path, batch: ReplicaBatch, replica: int = 0) -> dict:
     """Return a run's checkpoint as it is read back, without how long the run took."""
-    trainer.save(*replica, tmp_path / "checkpoint.pt")
+    batch.save(replica, tmp_path / "checkpoint.pt")
     content = read_checkpoint(tmp_path / "checkpoint.pt")
     content["resume"].pop("seconds")
     return content
@@ -49,20 +48,20 @@ def saved(tmp_path: Path, trainer: ImitationTrainer | ReplicaTrainer, *replica: 
 @KINDS
 def test_each_run_ends_with_the_bits_it_has_alone(changes, tmp_path):
     settings = configs(**changes)
-    trainer = together(settings, 5)
+    batch = together(settings, 5)
     for replica, config in enumerate(settings):
-        assert_same(saved(tmp_path, trainer, replica), saved(tmp_path, alone(config, 5)))
+        assert_same(saved(tmp_path, batch, replica), saved(tmp_path, alone(config, 5)))
 
 
-def test_sixteen_environments_in_groups_and_several_batches_keep_the_bits(tmp_path):
-    """More runs than one batch takes, more environments than one group has, and two threads."""
+def test_sixteen_environments_in_groups_and_threads_keep_the_bits(tmp_path):
+    """More environments than one group has, and two threads."""
     settings = configs(*({"seed": seed} for seed in range(6)), num_envs=32, torch_threads=2)
-    trainer = together(settings, 2)
+    batch = together(settings, 2)
     for replica in (0, 5):
         single = alone(replace(settings[replica], torch_threads=1), 2)
         content = saved(tmp_path, single)
         content["config"]["torch_threads"] = 2
-        assert_same(saved(tmp_path, trainer, replica), content)
+        assert_same(saved(tmp_path, batch, replica), content)
 
 
 def test_order_does_not_matter(tmp_path):
@@ -76,7 +75,7 @@ def test_metrics_are_those_of_each_run(tmp_path):
     settings = configs(**PLAIN)
     rows = together(settings, 4).take_metrics()
     for row, config in zip(rows, settings, strict=True):
-        expected = alone(config, 4).take_metrics()
+        expected = alone(config, 4).take_metrics()[0]
         assert row.keys() == expected.keys()
         assert {k: v for k, v in row.items() if not k.startswith("time/")} == {
             k: v for k, v in expected.items() if not k.startswith("time/")
@@ -87,7 +86,7 @@ def test_metrics_are_those_of_each_run(tmp_path):
 def test_evaluations_are_those_of_each_run():
     settings = configs(**PLAIN)[:2]
     found = together(settings, 2).evaluate(6)
-    assert [evaluation.metrics for evaluation in found] == [alone(c, 2).evaluate(6).metrics for c in settings]
+    assert [evaluation.metrics for evaluation in found] == [alone(c, 2).evaluate(6)[0].metrics for c in settings]
 
 
 @KINDS
@@ -96,7 +95,7 @@ def test_runs_resume_from_single_checkpoints_and_single_runs_from_theirs(changes
     whole = together(settings, 5)
     singles = []
     for config in settings:
-        alone(config, 2).save(tmp_path / "single.pt")
+        alone(config, 2).save(0, tmp_path / "single.pt")
         singles.append(read_checkpoint(tmp_path / "single.pt"))
     resumed = together(settings, 5, resume=singles)
     half = together(settings, 2)
@@ -109,9 +108,9 @@ def test_runs_resume_from_single_checkpoints_and_single_runs_from_theirs(changes
 
 def test_a_checkpoint_holds_one_run_only(tmp_path):
     """Weights are views of a common array; saved as such, each file would hold all runs."""
-    trainer = together(configs(*({"seed": seed} for seed in range(4)), **PLAIN), 1)
-    trainer.save(0, tmp_path / "of_four.pt")
-    alone(configs({"seed": 0}, **PLAIN)[0], 1).save(tmp_path / "single.pt")
+    batch = together(configs(*({"seed": seed} for seed in range(4)), **PLAIN), 1)
+    batch.save(0, tmp_path / "of_four.pt")
+    alone(configs({"seed": 0}, **PLAIN)[0], 1).save(0, tmp_path / "single.pt")
     sizes = [(tmp_path / name).stat().st_size for name in ("of_four.pt", "single.pt")]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
 
@@ -123,7 +122,7 @@ def test_runs_that_differ_in_more_than_seed_trial_and_price_are_refused():
     with pytest.raises(ConfigError, match=r"lr: runs trained together may differ in seed, trial, lpc_alpha only"):
         together(configs({"seed": 0}, {"seed": 1, "lr": 1.0}), 0)
     with pytest.raises(ConfigError, match="at least one run"):
-        ReplicaTrainer([], announce=lambda line: None)
+        ReplicaBatch([], announce=lambda line: None)
 
 
 def test_checkpoints_that_do_not_fit_together_are_refused(tmp_path):
@@ -141,45 +140,37 @@ def test_checkpoints_that_do_not_fit_together_are_refused(tmp_path):
 # ------------------------------------------------------------------------------------------------- runs that diverge
 
 
-def poison(trainer: ReplicaTrainer, replica: int) -> None:
+def poison(batch: ReplicaBatch, replica: int) -> None:
     """Make a run's loss NaN from here on."""
     with torch.no_grad():
-        trainer.policies[replica].head.bias[0] = torch.nan
+        batch.policies[replica].head.bias[0] = torch.nan
 
 
 def test_a_run_that_diverges_is_named_and_the_others_go_on_as_if_alone(tmp_path):
     settings = configs(**PLAIN)
-    trainer = together(settings, 2)
-    poison(trainer, 1)
-    before = {name: value.clone() for name, value in trainer.policies[1].state_dict().items()}
-    with pytest.raises(TrainingError, match=r"update 3: trial 4, seed 0: loss nan") as caught:
-        trainer.run_update()
-    assert caught.value.replicas == [1]
-    assert trainer.update == 3
-    for name, value in trainer.policies[1].state_dict().items():
+    batch = together(settings, 2)
+    poison(batch, 1)
+    before = {name: value.clone() for name, value in batch.policies[1].state_dict().items()}
+    failures = run_update(batch)
+    assert list(failures) == [1]
+    assert failures[1].startswith("update 3: loss nan")
+    assert batch.update == 3
+    for name, value in batch.policies[1].state_dict().items():
         assert torch.equal(value.nan_to_num(7), before[name].nan_to_num(7))
-    trainer.drop(caught.value.replicas)
-    assert [config.seed for config in trainer.configs] == [3, 1]
-    metrics = trainer.take_metrics()  # of all three updates
-    assert metrics[0]["train/task_loss"] == alone(settings[0], 3).take_metrics()["train/task_loss"]
-    trainer.run_update()
+    batch = batch.without(list(failures))
+    assert [config.seed for config in batch.configs] == [3, 1]
+    metrics = batch.take_metrics()  # of all three updates
+    assert metrics[0]["train/task_loss"] == alone(settings[0], 3).take_metrics()[0]["train/task_loss"]
+    run_update(batch)
     for replica, config in enumerate((settings[0], settings[2])):
-        assert_same(saved(tmp_path, trainer, replica), saved(tmp_path, alone(config, 4)))
+        assert_same(saved(tmp_path, batch, replica), saved(tmp_path, alone(config, 4)))
 
 
 def test_a_single_run_that_diverges_stays_where_it_was():
-    trainer = together(configs(**PLAIN)[:1], 1)
-    poison(trainer, 0)
-    with pytest.raises(TrainingError, match=r"^update 2: loss nan"):
-        trainer.run_update()
-    assert trainer.update == 1
-
-
-def test_all_runs_cannot_be_dropped():
-    trainer = together(configs(**PLAIN), 0)
-    for gone in ([0, 1, 2], [3]):
-        with pytest.raises(ValueError, match="expected some of 3 runs"):
-            trainer.drop(gone)
+    batch = together(configs(**PLAIN)[:1], 1)
+    poison(batch, 0)
+    assert run_update(batch)[0].startswith("update 2: loss nan")
+    assert batch.update == 1
 
 
 # ----------------------------------------------------------------------------------------------------------- weights

@@ -21,12 +21,13 @@ import batch_eval
 import eval_mop
 import pipeline.evaluation.work
 from babyai import hub
-from pipeline.checkpoints import FoundCheckpoint
 from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.evaluation.work import choose_share, claim
+from pipeline.places import Place
 from pipeline.records.cache import find_caches, read_cache
 from pipeline.records.results import append_result, read_results
+from pipeline.training.loop import run_update
 from tests.babyai.test_missions import save_tiny_distilbert
 from tests.pipeline.test_checkpoints import Bomb, make_foreign, save_foreign
 from tests.pipeline.training.test_training import debug_config, train
@@ -51,12 +52,12 @@ def trained(tmp_path_factory) -> Path:
         (debug_config(num_updates=2, policy="gru", trial=2), BASELINE, ()),
     ):
         (root / folder).mkdir(parents=True)
-        trainer = train(config, 0)
+        batch = train(config, 0)
         for _ in range(config.num_updates):
-            trainer.run_update()
-            if trainer.update in intervals:
-                trainer.save(root / folder / f"checkpoint_{trainer.update}.pt")
-        trainer.save(root / folder / "checkpoint_final.pt")
+            run_update(batch)
+            if batch.update in intervals:
+                batch.save(0, root / folder / f"checkpoint_{batch.update}.pt")
+        batch.save(0, root / folder / "checkpoint_final.pt")
     return root
 
 
@@ -393,7 +394,7 @@ def test_each_process_gets_its_share(place, monkeypatch, flags, largest):
 
 @pytest.mark.parametrize(("count", "jobs"), [(1, 1), (4, 2), (7, 3), (3, 3)])
 def test_workers_go_through_all_and_with_force_nothing_twice(count, jobs):
-    todo = [FoundCheckpoint(Path(f"{k}.pt"), "BabyAI-GoToObj-v0", 1, k, None) for k in range(count)]
+    todo = [Place(Path(f"{k}.pt"), "BabyAI-GoToObj-v0", 1, k, None) for k in range(count)]
     for force in (False, True):
         plan = BatchPlan(EvaluationSettings(), RESULTS, CACHES, force=force)
         shares = [choose_share(plan, todo, job, jobs) for job in range(jobs)]

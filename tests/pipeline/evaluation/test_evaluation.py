@@ -16,33 +16,41 @@ from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
 from babyai.vector_env import EpisodeEnd, VectorEnv, VectorStep
-from pipeline.evaluation.play import Evaluation, _Team, evaluate, evaluate_many, evaluate_task, evaluate_task_many
+from pipeline.baseline import GRUPolicy
+from pipeline.evaluation.play import (
+    Evaluation,
+    PlaySettings,
+    PolicyBatch,
+    evaluate,
+    evaluate_many,
+    evaluate_task,
+    evaluate_task_many,
+)
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
-from pipeline.training.imitation import ImitationTrainer
+from pipeline.training.batch import ReplicaBatch
 from tests.pipeline.training.test_training import debug_config, train
-from train import GRUPolicy
 
 TASK = "BabyAI-GoToObjS6-v1"
 PICKUP, DROP, TOGGLE = 3, 4, 5
 
 
 @pytest.fixture(scope="module")
-def moe() -> ImitationTrainer:
+def moe() -> ReplicaBatch:
     """A policy that solves about half of the debug task's levels."""
     return train(debug_config(expert_hidden_sizes=[[0, 8, 16], [4, 0]]), 12)
 
 
 @pytest.fixture(scope="module")
-def gru() -> ImitationTrainer:
+def gru() -> ReplicaBatch:
     return train(debug_config(policy="gru"), 12)
 
 
-def play(trainer: ImitationTrainer, seeds: list[int], task_id: str = TASK, **options) -> Evaluation:
-    return evaluate(trainer.policy, trainer.encoder, trainer.projection, task_id, seeds, **options)
+def play(batch: ReplicaBatch, seeds: list[int], task_id: str = TASK, **options) -> Evaluation:
+    return evaluate(batch.policies[0], batch.encoder, batch.projections[0], task_id, seeds, **options)
 
 
-def play_task(trainer: ImitationTrainer, task_id: str, num_episodes: int, **options) -> Evaluation:
-    return evaluate_task(trainer.policy, trainer.encoder, trainer.projection, task_id, num_episodes, **options)
+def play_task(batch: ReplicaBatch, task_id: str, num_episodes: int, **options) -> Evaluation:
+    return evaluate_task(batch.policies[0], batch.encoder, batch.projections[0], task_id, num_episodes, **options)
 
 
 def columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
@@ -66,23 +74,23 @@ def assert_identical(first: Evaluation, second: Evaluation) -> None:
 
 
 def act_as_the_expert(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = _Team.act
+    plain = PolicyBatch.act
 
-    def act(self: _Team, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def act(self: PolicyBatch, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
         expert = torch.from_numpy(np.stack([step.expert_action for step in steps]))
         return F.one_hot(expert, 7).double(), plain(self, steps, missions)[1]
 
-    monkeypatch.setattr(_Team, "act", act)
+    monkeypatch.setattr(PolicyBatch, "act", act)
 
 
 def act_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, generator = _Team.act, torch.Generator().manual_seed(0)
+    plain, generator = PolicyBatch.act, torch.Generator().manual_seed(0)
 
-    def act(self: _Team, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def act(self: PolicyBatch, steps: list[VectorStep], missions: list) -> tuple[torch.Tensor, list[torch.Tensor]]:
         logits = torch.rand(len(steps), len(steps[0].active), 7, generator=generator)
         return logits, plain(self, steps, missions)[1]
 
-    monkeypatch.setattr(_Team, "act", act)
+    monkeypatch.setattr(PolicyBatch, "act", act)
 
 
 # --------------------------------------------------------------------------------------------------- nothing is biased
@@ -152,14 +160,14 @@ def test_short_successful_episodes_count_as_often_as_long_failed_ones(monkeypatc
 @pytest.mark.parametrize("name", ["moe", "gru"])
 @pytest.mark.parametrize("task_id", [TASK, "BabyAI-UnlockPickup-v0"])
 def test_results_depend_on_neither_the_number_of_environments_nor_order_nor_repetition(name, task_id, request):
-    trainer = request.getfixturevalue(name)
+    batch = request.getfixturevalue(name)
     seeds = evaluation_seeds(0, 20)
-    one = play(trainer, seeds, task_id, max_steps=40, num_envs=1)
+    one = play(batch, seeds, task_id, max_steps=40, num_envs=1)
     assert 0 < one.metrics["timeouts"]
     for num_envs in (1, 7, 16):
-        assert_identical(one, play(trainer, seeds, task_id, max_steps=40, num_envs=num_envs))
+        assert_identical(one, play(batch, seeds, task_id, max_steps=40, num_envs=num_envs))
     order = np.random.default_rng(0).permutation(len(seeds))
-    mixed = play(trainer, [seeds[k] for k in order], task_id, max_steps=40, num_envs=7)
+    mixed = play(batch, [seeds[k] for k in order], task_id, max_steps=40, num_envs=7)
     assert mixed.metrics == one.metrics
     assert mixed.episodes.level_seed.tolist() == [seeds[k] for k in order]
     for row, k in enumerate(order):
@@ -215,10 +223,10 @@ def test_evaluation_changes_nothing_of_the_policy_or_of_global_randomness(moe):
 
 @pytest.mark.parametrize("name", ["moe", "gru"])
 def test_evaluation_equals_stepping_the_plain_policy_by_hand(name, request):
-    trainer = request.getfixturevalue(name)
+    batch = request.getfixturevalue(name)
     seeds = [3, 4, 5]  # played one after the other, so that memory of the level before would show
-    result = play(trainer, seeds, max_steps=25, num_envs=2)
-    policy, projection = copy.deepcopy(trainer.policy).double(), copy.deepcopy(trainer.projection).double()
+    result = play(batch, seeds, max_steps=25, num_envs=2)
+    policy, projection = copy.deepcopy(batch.policies[0]).double(), copy.deepcopy(batch.projections[0]).double()
     env = VectorEnv(TASK, 1, SeedList(seeds), max_steps=25)
     step, logits, weights = env.reset(), [], []
     with torch.no_grad():
@@ -226,7 +234,7 @@ def test_evaluation_equals_stepping_the_plain_policy_by_hand(name, request):
             if step.episode_start[0]:
                 hidden = _zero_hidden(policy)
             obs = torch.from_numpy(encode_observations(step.view, step.direction, step.carrying)).double()
-            mission = projection(trainer.encoder.encode([env.missions[step.mission_id[0]]]).double())
+            mission = projection(batch.encoder.encode([env.missions[step.mission_id[0]]]).double())
             if name == "gru":
                 out, hidden = policy(obs, mission, hidden)
             else:
@@ -248,47 +256,47 @@ def _zero_hidden(policy: torch.nn.Module) -> torch.Tensor | list:
     return [(router.double(), [expert.double() for expert in experts]) for router, experts in hidden]
 
 
-def blur(trainer: ImitationTrainer, count: int) -> list[tuple]:
-    """Return players of one architecture: the trainer's own, and others of ever noisier weights."""
-    players = []
+def blur(batch: ReplicaBatch, count: int) -> list[tuple]:
+    """Return agents of one architecture: the batch's own, and others of ever noisier weights."""
+    agents = []
     for k in range(count):
-        policy, projection = copy.deepcopy(trainer.policy), copy.deepcopy(trainer.projection)
+        policy, projection = copy.deepcopy(batch.policies[0]), copy.deepcopy(batch.projections[0])
         generator = torch.Generator().manual_seed(k)
         with torch.no_grad():
             for weight in [*policy.parameters(), *projection.parameters()]:
                 weight += 0.1 * k * weight.std() * torch.randn(weight.shape, generator=generator)
-        players.append((policy, trainer.encoder, projection))
-    return players
+        agents.append((policy, batch.encoder, projection))
+    return agents
 
 
 @pytest.mark.parametrize("name", ["moe", "gru"])
 def test_many_at_once_find_what_each_finds_alone(name, request):
     """They end at different times, the first of them long before the last."""
-    players, seeds = blur(request.getfixturevalue(name), 5), evaluation_seeds(0, 9)
+    agents, seeds = blur(request.getfixturevalue(name), 5), evaluation_seeds(0, 9)
     told = []
-    together = evaluate_many(players, TASK, seeds, max_steps=60, num_envs=4, progress=told.append)
-    alone = [evaluate(*player, TASK, seeds, max_steps=60, num_envs=4) for player in players]
+    together = evaluate_many(agents, TASK, seeds, PlaySettings(max_steps=60, num_envs=4), told.append)
+    alone = [evaluate(*agent, TASK, seeds, max_steps=60, num_envs=4) for agent in agents]
     assert len({tuple(result.episodes.steps.tolist()) for result in alone}) > 2
     assert sum(told) == 5 * 9
     for one, other in zip(alone, together, strict=True):
         assert_identical(one, other)
-    backwards = evaluate_many(players[::-1], TASK, seeds, max_steps=60, num_envs=9)
+    backwards = evaluate_many(agents[::-1], TASK, seeds, PlaySettings(max_steps=60, num_envs=9))
     for one, other in zip(alone, backwards[::-1], strict=True):
         assert_identical(one, other)
 
 
 def test_many_at_once_replace_the_same_unsolvable_levels(moe):
-    players = blur(moe, 3)
-    together = evaluate_task_many(players, UNSOLVABLE, 6, max_steps=30, num_envs=5)
-    for player, result in zip(players, together, strict=True):
-        assert_identical(result, evaluate_task(*player, UNSOLVABLE, 6, max_steps=30, num_envs=5))
+    agents = blur(moe, 3)
+    together = evaluate_task_many(agents, UNSOLVABLE, 6, PlaySettings(max_steps=30, num_envs=5))
+    for agent, result in zip(agents, together, strict=True):
+        assert_identical(result, evaluate_task(*agent, UNSOLVABLE, 6, max_steps=30, num_envs=5))
 
 
 def test_many_at_once_without_routing(moe):
-    players = blur(moe, 2)
+    agents = blur(moe, 2)
     for result, alone in zip(
-        evaluate_many(players, TASK, [1, 2, 3], max_steps=20, record=False, label=False),
-        [evaluate(*player, TASK, [1, 2, 3], max_steps=20, record=False, label=False) for player in players],
+        evaluate_many(agents, TASK, [1, 2, 3], PlaySettings(max_steps=20, record=False, label=False)),
+        [evaluate(*agent, TASK, [1, 2, 3], max_steps=20, record=False, label=False) for agent in agents],
         strict=True,
     ):
         assert result.routing is None

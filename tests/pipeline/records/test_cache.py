@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from pipeline.records.cache import CacheError, cache_path, find_caches, read_cache, read_header, write_cache
+from pipeline.records.cache import CacheError, read_cache, read_header, write_cache
 from pipeline.records.columns import EPISODE_COLUMNS
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import COLUMNS
@@ -321,67 +321,6 @@ def test_flat_expert_sizes_are_one_layer(tmp_path):
     content["expert_hidden_sizes"] = [0, 16]
     (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
     assert read_cache(tmp_path / "a.json").routing.expert_hidden_sizes == [[0, 16]]
-
-
-# ------------------------------------------------------------------------------------------------------------- paths
-
-
-def test_paths(tmp_path):
-    assert cache_path("c", "BabyAI-GoToObj-v0", 1) == Path("c/BabyAI-GoToObj-v0/trial_1/routing_data.json")
-    assert cache_path("c", "T", 1, seed=0) == Path("c/T/trial_1/seed_0/routing_data.json")
-    assert cache_path("c", "T", 1, update=500) == Path("c/T/trial_1/update_500/routing_data.json")
-    expected = Path("c/T/trial_1/seed_2/update_500/routing_data.json")
-    assert cache_path("c", "T", np.int64(1), seed=2, update=500) == expected
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        ("../x", 1),
-        ("..", 1),
-        (".hidden", 1),
-        ("a/b", 1),
-        ("/etc", 1),
-        ("a\\b", 1),
-        ("", 1),
-        ("a\n", 1),
-        ("a\0", 1),
-        ("x" * 101, 1),
-        (None, 1),
-        ("T", "../1"),
-        ("T", -1),
-        ("T", True),
-        ("T", 1.5),
-        ("T", None),
-        ("T", 1, "0"),
-        ("T", 1, 0, "../../x"),
-        ("T", 10**30),
-    ],
-)
-def test_hostile_paths_are_refused(tmp_path, parts):
-    with pytest.raises(CacheError, match="expected"):
-        cache_path(tmp_path, *parts)
-
-
-def test_caches_are_found_in_order_of_their_numbers(tmp_path):
-    places = [
-        ("A", 2, None, None),
-        ("A", 2, None, 1000),
-        ("A", 2, 0, None),
-        ("A", 2, 3, 250),
-        ("A", 2, 3, 1000),
-        ("A", 2, 12, None),
-        ("A", 10, None, None),
-        ("B", 1, None, None),
-    ]
-    strays = ["A/trial_x/routing_data.json", "A/trial_01/routing_data.json", "A/trial_1/old/routing_data.json"]
-    for path in [cache_path(tmp_path, *place) for place in places[::-1]] + [tmp_path / stray for stray in strays]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}", encoding="utf-8")
-    found = find_caches(tmp_path)
-    assert [(c.task_id, c.trial, c.seed, c.update) for c in found] == places
-    assert [Path(c) for c in found] == [c.path for c in found] == [cache_path(tmp_path, *place) for place in places]
-    assert find_caches(tmp_path / "nothing") == []
 
 
 # ------------------------------------------------------------------------------------------------------ damaged files

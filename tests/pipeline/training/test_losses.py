@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.training.losses import LossTerms, compute_losses, compute_penalty
+from pipeline.training.losses import LossTerms, Price, compute_losses, compute_penalty
 
 SIZES = [[0, 16, 32]] * 2
 
@@ -32,7 +32,9 @@ def hand_made(labels_valid: list[bool], **options) -> LossTerms:
         torch.tensor([[0.5, 0.5]], dtype=torch.float64).expand(4, 1, 2),  # LPC 0.5 x 16 = 8
         torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(4, 1, 2),  # LPC 0.25 x 1 + 0.75 x 4 = 3.25
     ]
-    return compute_losses(logits, labels, torch.tensor(labels_valid).view(4, 1), routing, [[0, 4], [1, 2]], **options)
+    return compute_losses(
+        logits, labels, torch.tensor(labels_valid).view(4, 1), routing, [[0, 4], [1, 2]], Price(**options)
+    )
 
 
 def test_terms_by_hand():
@@ -61,7 +63,9 @@ def test_exponent_reaches_the_price():
 @pytest.mark.parametrize("normalize", [False, True])
 def test_alpha_zero_is_imitation_alone(normalize):
     logits, labels, valid, routing = unroll()
-    terms = compute_losses(logits, labels, valid, routing, SIZES, alpha=0.0, normalize=normalize, denominator="paper")
+    terms = compute_losses(
+        logits, labels, valid, routing, SIZES, Price(alpha=0.0, normalize=normalize, denominator="paper")
+    )
     assert float(terms.penalty.detach()) == 0.0
     assert torch.equal(terms.total, terms.task)
     gradients = torch.autograd.grad(terms.total, routing)
@@ -70,7 +74,7 @@ def test_alpha_zero_is_imitation_alone(normalize):
 
 def test_baseline_without_routers_has_no_price():
     logits, labels, valid, _ = unroll()
-    terms = compute_losses(logits, labels, valid, [], [], alpha=1.0, normalize=True)
+    terms = compute_losses(logits, labels, valid, [], [], Price(alpha=1.0, normalize=True))
     assert float(terms.lpc) == float(terms.penalty.detach()) == 0.0
     assert terms.lpc_per_layer.shape == (0,)
     assert torch.equal(terms.total, terms.task)
@@ -82,7 +86,7 @@ def test_masked_steps_have_no_part_in_the_loss(mask, seed):
     """Same loss as the labelled steps alone, whatever label a masked step carries; zero gradient at masked steps."""
     logits, labels, _, routing = unroll(seed=seed)
     valid = torch.tensor(mask).view(3, 2)
-    terms = compute_losses(logits, torch.where(valid, labels, -1), valid, routing, SIZES)
+    terms = compute_losses(logits, torch.where(valid, labels, -1), valid, routing, SIZES, Price())
     (gradient,) = torch.autograd.grad(terms.total, logits)
     assert not gradient[~valid].any()
     if any(mask):
@@ -96,13 +100,13 @@ def test_masked_steps_have_no_part_in_the_loss(mask, seed):
 def test_extreme_logits_of_a_masked_step_reach_neither_loss_nor_gradient(extreme, normalize):
     logits, labels, valid, routing = unroll()
     valid[1, 0] = False
-    clean = compute_losses(logits, labels, valid, routing, SIZES, alpha=1e-4, normalize=normalize)
+    clean = compute_losses(logits, labels, valid, routing, SIZES, Price(alpha=1e-4, normalize=normalize))
     (expected,) = torch.autograd.grad(clean.total, logits)
     broken = logits.detach().clone()
     broken[1, 0, labels[1, 0]] = extreme
     broken[1, 0, (labels[1, 0] + 1) % 7] = -extreme
     broken.requires_grad_()
-    terms = compute_losses(broken, labels, valid, routing, SIZES, alpha=1e-4, normalize=normalize)
+    terms = compute_losses(broken, labels, valid, routing, SIZES, Price(alpha=1e-4, normalize=normalize))
     assert torch.equal(terms.total, clean.total)
     (gradient,) = torch.autograd.grad(terms.total, broken)
     assert torch.equal(gradient, expected)
@@ -114,7 +118,7 @@ def test_unroll_without_labels_teaches_nothing(normalize, denominator):
     """Equation 2 would charge alpha x LPC / eps, a hundred times the usual price, for nothing learned."""
     logits, labels, valid, routing = unroll()
     options = {"alpha": 1.0, "normalize": normalize, "denominator": denominator}
-    terms = compute_losses(logits, labels, torch.zeros_like(valid), routing, SIZES, **options)
+    terms = compute_losses(logits, labels, torch.zeros_like(valid), routing, SIZES, Price(**options))
     assert [float(value.detach()) for value in (terms.task, terms.penalty, terms.total, terms.accuracy)] == [0.0] * 4
     assert float(terms.labelled) == 0.0
     assert float(terms.lpc.detach()) > 0  # still measured
@@ -128,8 +132,8 @@ def test_unroll_without_labels_teaches_nothing(normalize, denominator):
 def slope(task_loss: float, lpc: float, alpha: float, denominator: str, eps: float = 1e-2) -> float:
     """Return the derivative of task + penalty with respect to the task loss."""
     task = torch.tensor(task_loss, dtype=torch.float64, requires_grad=True)
-    price = torch.tensor(lpc, dtype=torch.float64)
-    total = task + compute_penalty(task, price, alpha=alpha, normalize=True, denominator=denominator, eps=eps)
+    price = Price(alpha=alpha, normalize=True, denominator=denominator, eps=eps)
+    total = task + compute_penalty(task, torch.tensor(lpc, dtype=torch.float64), price)
     return float(torch.autograd.grad(total, task)[0])
 
 
@@ -161,7 +165,7 @@ def test_sign_of_the_gradient_at_the_expert_s_logit(denominator, sign):
     """On easy steps the published form pushes the expert's own action down; the default goes on pushing it up."""
     logits, labels, valid, routing = easy_unroll()
     options = {"alpha": 1e-3, "normalize": True, "denominator": denominator}
-    terms = compute_losses(logits, labels, valid, routing, SIZES, **options)
+    terms = compute_losses(logits, labels, valid, routing, SIZES, Price(**options))
     assert float(terms.task.detach()) < math.sqrt(1e-3 * float(terms.lpc.detach())) - 1e-2
     (gradient,) = torch.autograd.grad(terms.total, logits)
     at_expert = gradient.gather(-1, labels.unsqueeze(-1))
@@ -170,7 +174,7 @@ def test_sign_of_the_gradient_at_the_expert_s_logit(denominator, sign):
 
 def test_detached_denominator_leaves_the_gradient_of_the_logits_alone():
     logits, labels, valid, routing = easy_unroll()
-    terms = compute_losses(logits, labels, valid, routing, SIZES, alpha=1e-3, normalize=True)
+    terms = compute_losses(logits, labels, valid, routing, SIZES, Price(alpha=1e-3, normalize=True))
     (alone,) = torch.autograd.grad(terms.task, logits, retain_graph=True)
     (both,) = torch.autograd.grad(terms.total, logits)
     assert torch.equal(alone, both)
@@ -179,7 +183,7 @@ def test_detached_denominator_leaves_the_gradient_of_the_logits_alone():
 @pytest.mark.parametrize("normalize", [False, True])
 def test_price_pulls_weight_from_large_experts_to_the_skip(normalize):
     logits, labels, valid, routing = unroll()
-    terms = compute_losses(logits, labels, valid, routing, SIZES, alpha=1e-3, normalize=normalize)
+    terms = compute_losses(logits, labels, valid, routing, SIZES, Price(alpha=1e-3, normalize=normalize))
     for gradient in torch.autograd.grad(terms.total, routing):
         assert not gradient[..., 0].any()
         assert (gradient[..., 1] > 0).all()

@@ -19,21 +19,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.checkpoints import find_checkpoints, read_checkpoint, run_folder
+from pipeline.checkpoints import read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.training import command as runs
+from pipeline.guard import hold_run
+from pipeline.places import find_checkpoints, run_folder
+from pipeline.training import driver, loop
 from pipeline.training import plan as sweep_plan
-from pipeline.training import sweep
+from pipeline.training.batch import ReplicaBatch
 from pipeline.training.command import main
-from pipeline.training.folders import hold_run
-from pipeline.training.imitation import ReplicaTrainer
-from pipeline.training.loop import train_batches
+from pipeline.training.driver import count_jobs
 from pipeline.training.mapping import format_alpha, format_seeds, write_mapping
-from pipeline.training.options import MAX_BATCH_STEPS, MAX_REPLICAS, Sweep, parse_alphas, parse_seeds, parse_sweep
+from pipeline.training.options import (
+    CPU_REPLICAS,
+    GPU_REPLICAS,
+    MAX_GROUP_STEPS,
+    Sweep,
+    default_replicas,
+    parse_alphas,
+    parse_seeds,
+)
 from pipeline.training.plan import PlannedRun, group_runs, plan_runs
 from pipeline.training.summary import alpha_lines, run_lines
-from pipeline.training.sweep import count_jobs
+from pipeline.training.work import train_groups
 
 ROOT = Path(__file__).parents[3]
 DEBUG = str(ROOT / "configs" / "debug.yaml")
@@ -47,7 +55,7 @@ RUN = Path("trial_1") / "seed_0"
 def call(tmp_path, monkeypatch, capsys):
     """Return a function that runs the command in an empty folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "count_jobs", lambda config: 1)  # on any machine; quicker for runs as short as these
+    monkeypatch.setattr(driver, "count_jobs", lambda config: 1)  # on any machine; quicker for runs as short as these
 
     def run(*args: str, **forced: str) -> tuple[int, str, str]:
         code = main("test", ["--config", DEBUG, *SMALL, *SHORT, *args], **forced)
@@ -265,11 +273,11 @@ def test_a_periodic_evaluation_is_not_taken_for_the_final_one(flags, call):
 
 
 def test_a_single_run_stopped_in_its_final_evaluation_is_evaluated_by_resume(call, monkeypatch):
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ReplicaTrainer, "evaluate", stopped)
+        patch.setattr(ReplicaBatch, "evaluate", stopped)
         assert call("--seed", "0")[0] == 130
     before = files()
     assert {Path(name).name for name in before} == {
@@ -328,8 +336,7 @@ def test_a_run_that_another_process_trains_is_refused(flags, call, monkeypatch):
             assert call(*longer, *more)[::2] == (2, words)
         assert (logs / ".lock").exists()
         # Begun between the plan and the training of this one.
-        for module in (runs, sweep_plan):
-            monkeypatch.setattr(module, "is_held", lambda logs: False)
+        monkeypatch.setattr(sweep_plan, "is_held", lambda logs: False)
         if "--jobs" not in flags:
             assert call(*longer, "--overwrite")[::2] == (2, words)
     assert files() == before
@@ -352,9 +359,9 @@ def test_overwrite_deletes_nothing_if_a_run_of_a_later_batch_is_held(call, monke
 def test_a_run_that_another_process_has_trained_meanwhile_is_refused(flags, call, monkeypatch):
     assert call("--seed", "0", "--num_updates", "4")[0] == 0
     before = files()
-    for module in (runs, sweep_plan):
-        monkeypatch.setattr(module, "newest_checkpoint", lambda folder: None)
-        monkeypatch.setattr(module, "has_log", lambda logs: False)
+    monkeypatch.setattr(sweep_plan, "newest_checkpoint", lambda folder: None)
+    monkeypatch.setattr(sweep_plan, "stamp_checkpoints", lambda folder: ())
+    monkeypatch.setattr(sweep_plan, "find_conflict", lambda *_, **__: None)
     code, _, err = call(*flags)
     assert (code, "changed by another process meanwhile" in err) == (2, True)
     assert files() == before
@@ -380,19 +387,19 @@ def test_damaged_metrics_are_named_in_one_line(flags, call):
     log.write_text("not json\n" + log.read_text())
     before = files()
     code, _, err = call(*flags, "--num_updates", "8", "--resume")
-    assert code == (2 if "--seed" in flags else 1)
+    assert code == 2
     assert f"{log}, line 1" in err and "Traceback" not in err
-    names = {name for name, content in files().items() if content != before.get(name)}
-    assert names <= {f"checkpoints/{TASK}/sweep_trial_1.json"}
+    assert files() == before
 
 
-def test_an_error_of_the_disk_is_told_in_one_line(call, monkeypatch):
+@pytest.mark.parametrize(("flags", "run"), [(("--seed", "0"), ""), (("--seeds", "0"), "trial 1, seed 0: ")])
+def test_an_error_of_the_disk_is_told_in_one_line(flags, run, call, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "checkpoint_4.pt")
 
-    monkeypatch.setattr(ReplicaTrainer, "save", full)
-    code, _, err = call("--seed", "0")
-    assert (code, err.splitlines()[-1]) == (2, "error: checkpoint_4.pt: No space left on device")
+    monkeypatch.setattr(ReplicaBatch, "save", full)
+    code, _, err = call(*flags)
+    assert (code, err.splitlines()[-1]) == (1, f"failed: {run}checkpoint_4.pt: No space left on device")
 
 
 def test_the_mapping_keeps_the_seeds_of_a_sweep_that_has_no_checkpoints_yet(tmp_path):
@@ -434,21 +441,43 @@ def test_only_a_mapping_that_exists_is_named(call):
 # ------------------------------------------------------------------------------------------------ interruption, failure
 
 
-def test_a_batch_that_a_stop_meets_before_its_first_update_is_not_begun(tmp_path, monkeypatch):
+@pytest.mark.parametrize("checks", [1, 2])
+def test_a_run_that_a_stop_meets_before_its_first_update_is_not_begun(checks, tmp_path, monkeypatch):
+    """Whether before it was built or just after it."""
     monkeypatch.chdir(tmp_path)
     config, _ = parse_command("", TrainConfig, ["--config", DEBUG, *SMALL, *SHORT])
-    (run,) = plan_runs(Sweep((config,), 1, 1), resume=False, overwrite=False)
+    sweep = Sweep((config,), single=True)
+    (run,) = plan_runs(sweep, resume=False, overwrite=False)
+    answers = iter([False] * (checks - 1))
     reports = []
-    train_batches(
+    train_groups(
         [[run], [run]],
         overwrite=False,
-        listen=lambda: contextlib.nullcontext(lambda: True),
+        stopping=lambda: next(answers, True),
         report=lambda kind, content: reports.append(kind),
     )
-    assert reports.count("started") == 1
-    assert "saved" not in reports
-    assert list(run.folder.iterdir()) == []
-    assert plan_runs(Sweep((config,), 1, 1), resume=False, overwrite=False) == [run]
+    assert reports.count("started") == checks - 1
+    assert "saved" not in reports and "failed" not in reports
+    assert list(Path().rglob("*.pt")) == []
+    assert plan_runs(sweep, resume=False, overwrite=False) == [run]  # nothing asks for --resume
+
+
+def test_a_stop_during_the_final_evaluation_leaves_it_for_later(call, monkeypatch):
+    config, _ = parse_command("", TrainConfig, ["--config", DEBUG, *SMALL, *SHORT])
+    sweep = Sweep((config,), single=True)
+    runs = plan_runs(sweep, resume=False, overwrite=False)
+    trained, reports = [], []
+
+    def report(kind: str, content: object) -> None:
+        reports.append(kind)
+        if kind == "say" and str(content).startswith("trained"):
+            trained.append(content)
+
+    train_groups([runs], overwrite=False, stopping=lambda: bool(trained), report=report)
+    assert "evaluated" not in reports and "finished" not in reports
+    assert final(RUN)["update"] == 6
+    code, out, _ = call()
+    assert (code, "final evaluation: 4 levels" in out) == (0, True)
 
 
 @pytest.fixture
@@ -532,7 +561,7 @@ def test_processes_are_as_many_as_cores_and_change_nothing(call, monkeypatch):
     assert "processes" not in out
     runs = [Path(f"trial_{trial}/seed_{seed}") for trial in (1, 2) for seed in range(3)]
     alone = {run: final(run) for run in runs}
-    monkeypatch.setattr(sweep, "count_jobs", lambda config: 2)
+    monkeypatch.setattr(driver, "count_jobs", lambda config: 2)
     code, out, _ = call(*flags, "--overwrite")
     assert code == 0 and "2 processes share the runs" in out
     for run in runs:
@@ -574,15 +603,15 @@ def test_a_process_saves_when_the_one_that_started_it_is_killed(tmp_path, monkey
 
 def test_a_run_that_diverges_is_given_up_and_the_others_go_on(call, monkeypatch):
     assert call("--seeds", "0-2")[0] == 0
-    update = ReplicaTrainer.run_update
+    update = loop.run_update
 
-    def poisoned(trainer):
-        if trainer.update == 3 and len(trainer.configs) == 3:
+    def poisoned(batch: ReplicaBatch) -> dict[int, str]:
+        if batch.update == 3 and len(batch.configs) == 3:
             with torch.no_grad():
-                trainer.policies[1].head.bias.fill_(math.nan)
-        update(trainer)
+                batch.policies[1].head.bias.fill_(math.nan)
+        return update(batch)
 
-    monkeypatch.setattr(ReplicaTrainer, "run_update", poisoned)
+    monkeypatch.setattr(loop, "run_update", poisoned)
     code, out, err = call("--seeds", "0-2", "--trial", "2")
     assert code == 1
     assert "failed: trial 2, seed 1: " in err
@@ -606,6 +635,8 @@ def test_prices_beyond_float32_fail_and_say_so(call):
     assert list((Path("checkpoints") / TASK / "trial_1").rglob("*.pt")) == []
     assert final(Path("trial_2/seed_0"))["update"] == 6
     assert call("--seeds", "0", "--lpc_alphas", "1e38", "--trial", "3")[0] == 1
+    code, _, err = call("--seed", "0", "--lpc_alpha", "1e38", "--trial", "4")  # the same alone
+    assert (code, err.splitlines()[-1].startswith("failed: update 1: loss inf")) == (1, True)
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
@@ -685,10 +716,10 @@ def test_prices_are_written_without_loss(alpha):
 
 
 def test_the_automatic_limit_bounds_steps_and_files():
-    flags = {"seeds": "0-1", "lpc_alphas": None, "max_replicas": None, "jobs": None}
-    assert parse_sweep(TrainConfig(num_envs=1, unroll_len=1), **flags).max_replicas == MAX_REPLICAS
-    assert parse_sweep(TrainConfig(num_envs=64, unroll_len=MAX_BATCH_STEPS // 256), **flags).max_replicas == 4
-    assert parse_sweep(TrainConfig(num_envs=MAX_BATCH_STEPS, unroll_len=9), **flags).max_replicas == 1
+    small, large = TrainConfig(num_envs=1, unroll_len=1), TrainConfig(num_envs=64, unroll_len=MAX_GROUP_STEPS // 256)
+    huge = TrainConfig(num_envs=MAX_GROUP_STEPS, unroll_len=9)
+    assert [default_replicas(c, on_cpu=False) for c in (small, large, huge)] == [GPU_REPLICAS, 4, 1]
+    assert [default_replicas(c, on_cpu=True) for c in (small, huge)] == [CPU_REPLICAS, 1]
 
 
 def test_by_default_every_core_has_a_process(monkeypatch):

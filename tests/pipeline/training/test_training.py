@@ -12,7 +12,8 @@ from pipeline.checkpoints import load_policy, read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import TrainConfig
 from pipeline.evaluation.play import evaluate
-from pipeline.training.imitation import ImitationTrainer, TrainingError
+from pipeline.training.batch import ReplicaBatch
+from pipeline.training.loop import run_update
 
 ROOT = Path(__file__).parents[3]
 DEBUG = str(ROOT / "configs" / "debug.yaml")
@@ -41,16 +42,16 @@ def debug_config(**changes) -> TrainConfig:
     return replace(config, **changes)
 
 
-def train(config: TrainConfig, updates: int, resume: dict | None = None) -> ImitationTrainer:
-    trainer = ImitationTrainer(config, announce=lambda line: None, resume=resume)
-    while trainer.update < updates:
-        trainer.run_update()
-    return trainer
+def train(config: TrainConfig, updates: int, resume: dict | None = None) -> ReplicaBatch:
+    batch = ReplicaBatch([config], announce=lambda line: None, resume=None if resume is None else [resume])
+    while batch.update < updates:
+        run_update(batch)
+    return batch
 
 
-def weights(trainer: ImitationTrainer) -> dict[str, torch.Tensor]:
-    projection = {f"lang_proj.{key}": value for key, value in trainer.projection.state_dict().items()}
-    return {**trainer.policy.state_dict(), **projection}
+def weights(batch: ReplicaBatch) -> dict[str, torch.Tensor]:
+    projection = {f"lang_proj.{key}": value for key, value in batch.projections[0].state_dict().items()}
+    return {**batch.policies[0].state_dict(), **projection}
 
 
 def assert_bit_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -85,21 +86,21 @@ def test_one_seed_fixes_every_bit_and_another_seed_differs(changes):
     assert_bit_equal(weights(first), weights(again))
     assert not torch.equal(weights(first)["head.weight"], weights(other)["head.weight"])
     # Another seed plays other levels, not only other weights on the same ones.
-    assert first.env.state_dict() == again.env.state_dict()
-    assert first.env.state_dict() != other.env.state_dict()
+    assert first.envs[0].state_dict() == again.envs[0].state_dict()
+    assert first.envs[0].state_dict() != other.envs[0].state_dict()
 
 
 @pytest.mark.parametrize("changes", [PLAIN, EVERYTHING_ON, BASELINE], ids=["moe", "mop", "gru"])
 def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(changes, tmp_path):
     config = debug_config(**changes)
     whole = train(config, 9)
-    train(config, 4).save(tmp_path / "half.pt")
+    train(config, 4).save(0, tmp_path / "half.pt")
     resumed = train(config, 9, resume=read_checkpoint(tmp_path / "half.pt"))
     assert_bit_equal(weights(whole), weights(resumed))
-    assert whole.env.state_dict() == resumed.env.state_dict()
+    assert whole.envs[0].state_dict() == resumed.envs[0].state_dict()
     ends = []
-    for name, trainer in {"whole": whole, "resumed": resumed}.items():
-        trainer.save(tmp_path / f"{name}.pt")
+    for name, batch in {"whole": whole, "resumed": resumed}.items():
+        batch.save(0, tmp_path / f"{name}.pt")
         ends.append(read_checkpoint(tmp_path / f"{name}.pt"))
         ends[-1]["resume"].pop("seconds")
     assert_same(*ends)
@@ -107,15 +108,15 @@ def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(changes, 
 
 def test_the_debug_task_is_learned():
     config = debug_config()
-    untrained = train(config, 0).evaluate(100).metrics
-    trained = train(config, config.num_updates).evaluate(100).metrics
+    untrained = train(config, 0).evaluate(100)[0].metrics
+    trained = train(config, config.num_updates).evaluate(100)[0].metrics
     assert untrained["success_rate"] < 0.2
     assert trained["success_rate"] > 0.9
 
 
 def test_a_price_on_complexity_lowers_it():
-    free = train(debug_config(lpc_alpha=0.0, expert_hidden_sizes=[[0, 16]]), 15).take_metrics()
-    dear = train(debug_config(lpc_alpha=1.0, expert_hidden_sizes=[[0, 16]]), 15).take_metrics()
+    free = train(debug_config(lpc_alpha=0.0, expert_hidden_sizes=[[0, 16]]), 15).take_metrics()[0]
+    dear = train(debug_config(lpc_alpha=1.0, expert_hidden_sizes=[[0, 16]]), 15).take_metrics()[0]
     assert dear["train/lpc"] < free["train/lpc"]
 
 
@@ -123,27 +124,30 @@ def test_evaluation_leaves_training_untouched():
     config = debug_config()
     plain, evaluated = train(config, 2), train(config, 2)
     evaluated.evaluate(5)
-    for trainer in (plain, evaluated):
-        trainer.run_update()
+    for batch in (plain, evaluated):
+        run_update(batch)
     assert_bit_equal(weights(plain), weights(evaluated))
 
 
 def test_unsolvable_levels_are_counted_and_replaced_in_training():
-    trainer = train(debug_config(**EVERYTHING_ON), 3)
-    assert trainer.env.counters["levels_unsolvable"] > 0
-    assert trainer.take_metrics()["rollout/unsolvable_levels"] == trainer.env.counters["levels_unsolvable"]
+    batch = train(debug_config(**EVERYTHING_ON), 3)
+    assert batch.envs[0].counters["levels_unsolvable"] > 0
+    assert batch.take_metrics()[0]["rollout/unsolvable_levels"] == batch.envs[0].counters["levels_unsolvable"]
 
 
 def test_a_diverging_run_stops_with_advice_and_keeps_its_weights():
-    trainer = ImitationTrainer(debug_config(lr=1e30), announce=lambda line: None)
-    with pytest.raises(TrainingError, match=r"Lower lr"):
-        for _ in range(20):
-            trainer.run_update()
+    batch = ReplicaBatch([debug_config(lr=1e30)], announce=lambda line: None)
+    for _ in range(20):
+        before = {name: value.clone() for name, value in weights(batch).items()}
+        if failures := run_update(batch):
+            break
+    assert "Lower lr" in failures[0]
+    assert_bit_equal(weights(batch), before)
 
 
 def test_success_rate_is_over_the_episodes_that_have_really_ended():
-    trainer = train(debug_config(task_id="BabyAI-GoToObj-v0", num_envs=2, window=100), 5)
-    metrics = trainer.take_metrics()
+    batch = train(debug_config(task_id="BabyAI-GoToObj-v0", num_envs=2, window=100), 5)
+    metrics = batch.take_metrics()[0]
     ended = metrics["rollout/window_episodes"]
     assert 0 < ended < 100
     rates = [metrics[f"rollout/{name}_rate"] for name in ("success", "failure", "timeout")]
@@ -152,23 +156,23 @@ def test_success_rate_is_over_the_episodes_that_have_really_ended():
 
 
 def test_losses_are_logged_apart_from_the_penalty():
-    trainer = train(debug_config(lpc_alpha=0.01), 3)
-    metrics = trainer.take_metrics()
+    batch = train(debug_config(lpc_alpha=0.01), 3)
+    metrics = batch.take_metrics()[0]
     assert metrics["train/penalty"] == pytest.approx(0.01 * metrics["train/lpc"], rel=1e-5)
     assert metrics["train/total_loss"] == pytest.approx(metrics["train/task_loss"] + metrics["train/penalty"], rel=1e-5)
     assert metrics["train/lpc"] == pytest.approx(metrics["train/lpc/layer_0"], rel=1e-5)
 
 
 def test_a_checkpoint_holds_what_it_takes_to_act_elsewhere(tmp_path):
-    trainer = train(debug_config(), 3)
-    trainer.save(tmp_path / "c.pt")
+    batch = train(debug_config(), 3)
+    batch.save(0, tmp_path / "c.pt")
     content = read_checkpoint(tmp_path / "c.pt")
     assert content["config"]["num_actions"] == 7
     assert content["config"]["update"] == content["update"] == 3
     assert content["lang_encoder"]["kind"] == "builtin"
     loaded = load_policy(tmp_path / "c.pt")
     seeds = evaluation_seeds(0, 6)
-    there = evaluate(loaded.policy, trainer.encoder, loaded.projection, loaded.config.task_id, seeds)
-    here = evaluate(trainer.policy, trainer.encoder, trainer.projection, trainer.config.task_id, seeds)
+    there = evaluate(loaded.policy, batch.encoder, loaded.projection, loaded.config.task_id, seeds)
+    here = evaluate(batch.policies[0], batch.encoder, batch.projections[0], batch.config.task_id, seeds)
     assert there.metrics == here.metrics
     json.dumps(content["config"])  # plain types only

@@ -1,0 +1,29 @@
+"""Mistakes that a person at the keyboard can mend: every command tells them in one line (`pipeline.command.shell`)."""
+
+from __future__ import annotations
+
+from babyai.errors import WorldError
+
+
+class UserError(Exception):
+    """Something that can be mended without changing the program; the message says what was expected and what to do."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be used; the message names key, expectation and what was found."""
+
+
+class FolderError(ConfigError):
+    """A folder that cannot be written to, or that another process is writing to."""
+
+
+MISTAKES = (UserError, WorldError, OSError)
+"""What is told in one line; anything else is a mistake of the program's and shows where it happened."""
+
+
+def explain(error: BaseException) -> str:
+    """Return an error in one line: path and reason of the system's errors, the message of others."""
+    if not isinstance(error, OSError):
+        return " ".join(str(error).splitlines()) or type(error).__name__
+    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    return reason if error.filename is None else f"{error.filename}: {reason}"

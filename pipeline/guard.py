@@ -1,0 +1,161 @@
+"""The guard of a run's folders, for policies and language models: which run is there, who is at work, what may go."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from filelock import Timeout
+
+from pipeline.command.errors import ConfigError
+from pipeline.command.files import replace_atomically
+from pipeline.command.folders import LOCK_NAME, hold_lock, make_writable
+from pipeline.tracking import METRICS_FILE
+
+CONFIG_FILE = "config.yaml"
+
+
+class RunFolderError(ConfigError):
+    """A run's folder holds something that must not be overwritten by accident."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Why a run may not begin in its folders.
+
+    Attributes:
+        kind: other: they hold another run. begun: they hold this one, and nothing says to go on with it.
+        text: What is there, in words; what to do is for the command to say.
+    """
+
+    kind: Literal["other", "begun"]
+    text: str
+
+
+def find_conflict(
+    folder: Path,
+    logs: Path,
+    wanted: Mapping[str, Any],
+    stored: Mapping[str, Any] | None,
+    *,
+    update: int = 0,
+    go_on: bool = False,
+    defaults: Mapping[str, Any] | None = None,
+    is_elsewhere: Callable[[Mapping[str, Any]], bool] = lambda logged: False,
+) -> Conflict | None:
+    """Return why a run may not begin, None if it may.
+
+    Args:
+        folder: Of its checkpoints.
+        logs: Of its metrics.
+        wanted: Its settings that decide what is learned.
+        stored: All settings of the newest checkpoint there; None without one.
+        update: Of that checkpoint.
+        go_on: Whether the run is to go on, or has nothing left to learn.
+        defaults: What the settings beside older metrics may lack.
+        is_elsewhere: Whether the run of the settings beside the metrics has checkpoints in another folder.
+    """
+    logged = read_settings(logs) if has_log(logs) else None
+    logged = logged and {**(defaults or {}), **logged}
+    if stored is not None:
+        if differences := differing_settings(stored, wanted):
+            return Conflict("other", f"{folder} holds another run ({differences})")
+        if logged is not None and (differences := differing_settings(logged, wanted)):
+            return Conflict("other", f"{logs} holds the metrics of another run ({differences})")
+        return None if go_on else Conflict("begun", f"{folder} holds this run, up to update {update}")
+    if not has_log(logs):
+        return None
+    differences = "its settings are unknown" if logged is None else differing_settings(logged, wanted)
+    if differences or is_elsewhere(logged):
+        why = f" ({differences})" if differences else f": {folder} has no checkpoint of theirs"
+        return Conflict("other", f"{logs} holds the metrics of another run{why}")
+    return None if go_on else Conflict("begun", f"{logs} holds metrics of this run, which has no checkpoint yet")
+
+
+def differing_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any], but: Collection[str] = ()) -> str:
+    """Return which of the wanted settings are stored differently, "" if none is.
+
+    Args:
+        stored: Of the run that is there.
+        wanted: Of the run that is to be.
+        but: Settings that may differ.
+    """
+    return "; ".join(
+        f"{name} is {stored.get(name)!r} there, {value!r} here"
+        for name, value in wanted.items()
+        if name not in but and stored.get(name) != value
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- logs
+
+
+def has_log(logs: Path) -> bool:
+    """Return whether a log folder holds metrics."""
+    path = logs / METRICS_FILE
+    return path.is_file() and path.stat().st_size > 0
+
+
+def read_settings(logs: Path) -> dict[str, Any] | None:
+    """Return the settings that a run has written beside its metrics, None if there are none that can be read."""
+    try:
+        stored = yaml.safe_load((logs / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return stored if isinstance(stored, dict) else None
+
+
+def write_settings(logs: Path, text: str) -> None:
+    """Write a run's settings, YAML that `--config` reads back, beside its metrics."""
+    with replace_atomically(logs / CONFIG_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def clear_run(checkpoints: Iterable[Path], logs: Path) -> None:
+    """Delete the files of an earlier run, and only those that a run writes."""
+    for path in [*checkpoints, logs / CONFIG_FILE, logs / METRICS_FILE]:
+        path.unlink(missing_ok=True)
+    for path in logs.glob("events.out.tfevents.*"):
+        path.unlink()
+    shutil.rmtree(logs / "wandb", ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------- one process at work
+
+
+@contextmanager
+def hold_run(logs: Path) -> Iterator[None]:
+    """Make a run's log folder and keep other processes from training the run meanwhile.
+
+    Raises:
+        RunFolderError: If another process trains it, or the folder cannot be written.
+    """
+    make_writable(logs)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(logs / LOCK_NAME, timeout=0))
+        except Timeout:
+            raise RunFolderError(describe_held(logs)) from None
+        yield
+
+
+def is_held(logs: Path) -> bool:
+    """Return whether a process trains the run; nothing is left behind."""
+    path = logs / LOCK_NAME
+    if not path.exists():
+        return False
+    try:
+        with hold_lock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def describe_held(logs: Path) -> str:
+    """Return what to say of a run that another process trains."""
+    return f"{logs} is being trained by another process"

@@ -1,0 +1,165 @@
+"""What is happening to the runs of a call, as one bar and the lines above it; and what became of each run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.config import TrainConfig
+from pipeline.records.metrics import describe_metrics
+from pipeline.training.mapping import format_seeds, write_mapping
+from pipeline.training.plan import PlannedRun
+
+Key = tuple[int, int]
+
+WATCHED = {
+    "success": ("rollout/success_rate", ".2f"),
+    "loss": ("train/task_loss", ".3f"),
+    "LPC": ("train/lpc", ".0f"),
+}
+"""The figures beside the bar, by their names there: metric and form."""
+
+
+class Progress:
+    """The bar, and what became of each run.
+
+    Args:
+        runs: All of the call.
+        single: Whether they are one run, told in its own words and without a table of trials.
+
+    Attributes:
+        evaluations: What final evaluations have found, by the run's key.
+        finished: Runs that are done.
+        saved: Update and checkpoint of the runs that were stopped.
+        failed: Why runs were given up.
+    """
+
+    def __init__(self, runs: Sequence[PlannedRun], single: bool) -> None:
+        self._runs, self._single = runs, single
+        self._pending = [run for run in runs if not run.complete]
+        config = runs[0].config
+        self._target = config.num_updates
+        self._steps = config.num_envs * config.unroll_len  # of an update of one run
+        self._figures: dict[Key, dict[str, Any]] = {}
+        self._bar: tqdm | None = None
+        self._said: set[str] = set()
+        self.evaluations: dict[Key, dict[str, Any]] = {}
+        self.finished: set[Key] = set()
+        self.saved: dict[Key, tuple[int, Path]] = {}
+        self.failed: dict[Key, str] = {}
+
+    def report(self, kind: str, content: Any) -> None:
+        """Take note of what has happened; see `pipeline.training.outputs.Report`."""
+        getattr(self, f"_on_{kind}")(content)
+
+    def close(self) -> None:
+        """Leave the bar as it is; what is printed from now on comes below it."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def is_cut_short(self) -> bool:
+        """Return whether some runs are neither done nor failed."""
+        return len(self.finished) + len(self.failed) < len(self._pending)
+
+    def describe_interruption(self) -> str:
+        """Return what was saved and how to go on."""
+        if self._single:
+            if self.saved:
+                ((update, path),) = self.saved.values()
+                return f"interrupted after update {update}; saved {path}; --resume continues from there"
+            return "interrupted; nothing was left to save: --resume begins where this began"
+        updates = sorted({update for update, _ in self.saved.values()})
+        at = f" at update {updates[0]}" + (f" to {updates[-1]}" if len(updates) > 1 else "") if updates else ""
+        rest = len(self._pending) - len(self.saved) - len(self.finished) - len(self.failed)
+        return (
+            f"interrupted: {len(self.finished)} runs done, {len(self.saved)} saved{at}, {rest} not begun; the same "
+            "command with --resume goes on from there"
+        )
+
+    def _on_say(self, line: str) -> None:
+        if line not in self._said:  # each group and process says which encoder it uses
+            self._said.add(line)
+            tqdm.write(line)
+
+    def _on_started(self, content: tuple[list[Key], TrainConfig, int, str, int]) -> None:
+        keys, config, weights, device, update = content
+        model = (
+            f"hidden size {config.hidden_size}" if config.policy == "gru" else f"experts {config.expert_hidden_sizes}"
+        )
+        tqdm.write(
+            f"{config.task_id}: {name_runs(keys)}: policy {config.policy}, {model}, {weights:,} weights, "
+            f"{config.num_updates} updates of {config.num_envs} environments x {config.unroll_len} steps on {device}"
+            + (f"; resumed at update {update}" if update else "")
+        )
+        if not self._single:  # with each group: others may have written before it had folders
+            path = write_mapping(self._runs, config)
+            self._on_say(f"mapping kept in {path}")
+        if self._bar is None:
+            self._bar = tqdm(
+                total=sum(self._remaining(run.update) for run in self._pending),
+                desc="training" if self._single else f"training {len(self._pending)} runs",
+                unit=" env-steps",
+                unit_scale=True,
+                dynamic_ncols=True,
+                mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a terminal
+            )
+
+    def _remaining(self, update: int) -> int:
+        return max(0, self._target - update) * self._steps
+
+    def _on_steps(self, steps: int) -> None:
+        self._bar.update(steps)
+
+    def _on_figures(self, figures: dict[Key, dict[str, Any]]) -> None:
+        self._figures.update(figures)
+        texts = []
+        for name, (metric, form) in WATCHED.items():
+            values = [row[metric] for row in self._figures.values() if row.get(metric) is not None]
+            texts.append(f"{name} {_spread(values, form)}")
+        self._bar.set_postfix_str(", ".join(texts), refresh=False)
+
+    def _on_saved(self, content: tuple[Key, int, Path]) -> None:
+        key, update, path = content
+        self.saved[key] = update, path
+        self._figures.pop(key, None)
+
+    def _on_failed(self, content: tuple[list[Key], str, int]) -> None:
+        keys, why, update = content
+        for key in keys:
+            self.failed[key] = why
+            self._figures.pop(key, None)
+        if self._bar is not None:
+            self._bar.total -= self._remaining(update) * len(keys)
+        if not self._single:
+            tqdm.write(f"given up: {name_runs(keys)}: {why}", file=sys.stderr)
+
+    def _on_evaluated(self, content: tuple[Key, dict[str, Any]]) -> None:
+        key, self.evaluations[key] = content
+        if self._single:
+            tqdm.write(f"final evaluation: {describe_metrics(self.evaluations[key])}")
+
+    def _on_finished(self, key: Key) -> None:
+        self.finished.add(key)
+        self._figures.pop(key, None)
+
+
+def name_runs(keys: Sequence[Key]) -> str:
+    """Return runs as "trial 1, seeds 0-2; trial 2, seed 5"."""
+    seeds: dict[int, list[int]] = {}
+    for trial, seed in keys:
+        seeds.setdefault(trial, []).append(seed)
+    return "; ".join(f"trial {trial}, seed{'s' * (len(s) > 1)} {format_seeds(s)}" for trial, s in seeds.items())
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """Return the median and the range of the runs."""
+    if not values:
+        return "-"
+    middle = format(median(values), form)
+    return middle if len(values) == 1 else f"{middle} ({format(min(values), form)} to {format(max(values), form)})"
