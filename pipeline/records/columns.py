@@ -3,9 +3,9 @@
     STEPS[4].name, STEPS[4].dtype, STEPS[4].meaning        # t_step, int32, steps since the episode began, from 0
 
 A new column is a line here and its value where it is observed, `pipeline.evaluation.tally`. All else follows from the
-declaration: the tables (`tables`), the lines of `routing_data.json` in both directions (`steps`, `episodes`), records,
-data frames, what figures know, and by `python -m pipeline.records.documents` the tables of docs/cache.md and the JSON
-schema.
+declaration: tables and their data frames (`tables`), the lines of `routing_data.json` in both directions and records
+(`steps`, `episodes`), what figures know, and by `python -m pipeline.records.documents` the tables of docs/cache.md and
+the JSON schema.
 """
 
 from __future__ import annotations

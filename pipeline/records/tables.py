@@ -95,9 +95,15 @@ class RoutingTable(_StepColumns):
         not known or does not exist is NA. `episode` numbers the rows of `EpisodeTable.to_frame()`:
         `steps.join(episodes, on="episode")`.
         """
-        from pipeline.records.frames import frame_steps
+        import pandas as pd  # takes a fifth of a second, which whoever needs no frame does not wait for
 
-        return frame_steps(self)
+        found = {}
+        for name, column in STEP_COLUMNS.items():
+            names = getattr(self, column.names) if column.names else ()
+            found |= _build_arrays(column, getattr(self, name), names, known=name not in self.unknown)
+        for layer, weights in enumerate(self.weights):
+            found |= {f"layer_{layer}/expert_{expert}": values for expert, values in enumerate(weights.T)}
+        return pd.DataFrame(found)
 
     def select(self, rows: np.ndarray | slice) -> RoutingTable:
         """Return the table of some steps; `episode` still numbers the rows of the same episode table.
@@ -190,9 +196,12 @@ class EpisodeTable(_EpisodeColumns):
         `outcome` is a category of success, failure and timeout, `mission` text, `mean_lpc` float64, all else whole
         numbers (Int32, Int64); what is not known, and the time of what never happened, is NA.
         """
-        from pipeline.records.frames import frame_episodes
+        import pandas as pd
 
-        return frame_episodes(self)
+        found = {}
+        for name, column in EPISODE_COLUMNS.items():
+            found |= _build_arrays(column, getattr(self, name))
+        return pd.DataFrame(found, index=pd.RangeIndex(len(self), name="episode"))
 
     def select(self, rows: np.ndarray | Sequence[int]) -> EpisodeTable:
         """Return the table of some episodes, by boolean mask (n,) or indices; renumbering steps is the caller's."""
@@ -226,3 +235,40 @@ def _check_column(name: str, values: np.ndarray, column: Column, shape: tuple[in
         wanted = ", ".join("any" if width is None else str(width) for width in shape)
         what = type(values).__name__ if found is None else f"{values.dtype} {found}"
         raise ValueError(f"{name}: expected {column.dtype} ({wanted}), found {what}")
+
+
+def _build_arrays(column: Column, values: Any, names: Sequence[str] = (), known: bool = True) -> dict[str, Any]:
+    """Return the columns of a data frame for one of a table, each with S entries in a type of pandas.
+
+    Args:
+        column: Its declaration.
+        values: (S, ...); text as a sequence of str.
+        names: What the codes stand for, of a column with `names`.
+        known: False if nothing of it was recorded: all entries are NA.
+    """
+    if not column.shape:
+        return {column.keys[0]: _build_array(column, values, names, known)}
+    parts = column.parts or [f"{column.keys[0]}/{part}" for part in range(values.shape[1])]
+    labels = column.keys if len(column.keys) > 1 else parts
+    return {label: _build_array(column, part, names, known) for label, part in zip(labels, values.T, strict=True)}
+
+
+def _build_array(column: Column, values: np.ndarray | Sequence[str], names: Sequence[str], known: bool) -> Any:
+    """Return values as an array in a type of pandas, NA where they are `fill`, or everywhere if not known."""
+    import pandas as pd
+
+    if column.dtype.kind == "U":
+        return pd.array([value or None for value in values], dtype="string")
+    missing = ~column.known(values) if known else np.ones(len(values), bool)
+    labels = column.labels or dict(enumerate(names))
+    if column.labels and set(labels.values()) <= {False, True}:
+        return pd.arrays.BooleanArray(np.isin(values, [code for code, label in labels.items() if label]), missing)
+    if column.names or column.labels:
+        place = np.full(max(labels, default=-1) + 2, -1)  # of each code among the labels; the last is that of code -1
+        place[list(labels)] = np.arange(len(labels))
+        return pd.Categorical.from_codes(place[values if known else [-1] * len(values)], list(labels.values()))
+    if column.dtype.kind == "b":
+        return pd.arrays.BooleanArray(values.copy(), missing)
+    if column.dtype.kind == "i":
+        return pd.arrays.IntegerArray(values.copy(), missing)
+    return np.where(missing, values.dtype.type(column.fill), values)
