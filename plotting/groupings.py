@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records.metrics import OUTCOME_NAMES
+from babyai.facts import OUTCOME_NAMES
 from plotting.data import RoutingData
 
 Codes = tuple[np.ndarray, list[Hashable]]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.records.metrics import OUTCOME_NAMES, PLACES
+from babyai.facts import OUTCOME_NAMES, PLACES
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.distributions import action_names
 from plotting.panels import (

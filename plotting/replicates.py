@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.places import Place
 from pipeline.records.cache import CacheError, read_header
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
 from plotting.data import RoutingData, as_routing_data
 from plotting.runs import SETTING_COLUMNS, collect_runs, count_of, group_settings, label_settings, short_task

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.records.metrics import OUTCOME_NAMES
+from babyai.facts import OUTCOME_NAMES
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.panels import (
     LPC_LABEL,

@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records.metrics import (
-    FAILURE,
-    SUCCESS,
-    TIMEOUT,
-    EpisodeTable,
-    EpisodeWindow,
-    RoutingTable,
-    choose_episode,
-    compute_metrics,
-    iter_records,
-    wilson_interval,
-)
+from babyai.facts import FAILURE, SUCCESS, TIMEOUT
+from pipeline.records.metrics import EpisodeWindow, choose_episode, compute_metrics, wilson_interval
+from pipeline.records.steps import iter_records
+from pipeline.records.tables import EpisodeTable, RoutingTable
 from pipeline.tracking import METRICS
 from tests.tables import assert_same_episodes, assert_same_steps, random_tables
 
