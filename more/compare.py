@@ -31,7 +31,7 @@ from pipeline.command.devices import resolve_device
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import check_file, check_folder, explain_os_error
 from pipeline.config import ConfigError
-from plotting.statistics import mean_interval
+from pipeline.records.intervals import mean_interval
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
 
+from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from plotting.panels import GREY, PAGE_WIDTH, finish, new_axes, series_style
 from plotting.runs import (
     METRIC_LABELS,
@@ -38,7 +39,6 @@ from plotting.runs import (
     short_task,
     success_interval,
 )
-from plotting.statistics import MIN_FOR_INTERVAL, mean_interval
 from plotting.style import figure_style
 
 COLLAPSED = "collapsed router (LPC about 0 or constant)"

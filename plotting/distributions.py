@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation, Transform
 
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, group_means, share_interval
 from plotting.data import RoutingData, as_routing_data
 from plotting.panels import (
     COLUMN_WIDTH,
@@ -31,7 +32,6 @@ from plotting.panels import (
     series_style,
     unit_word,
 )
-from plotting.statistics import MIN_FOR_INTERVAL, Estimates, group_means, share_interval
 from plotting.style import ACTION_NAMES, expert_color, figure_style, layer_title
 
 _THRESHOLDS = 100

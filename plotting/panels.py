@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates
 from plotting.data import RoutingData
-from plotting.statistics import MIN_FOR_INTERVAL, Estimates
 from plotting.style import CATEGORY_COLORS, expert_color, expert_labels
 
 # Sand is lost on white as a thin line and comes last; neighbours are far apart. A series has its marker too.

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, group_means
 from pipeline.records.metrics import OUTCOME_NAMES, PLACES
 from plotting.data import RoutingData, as_routing_data
 from plotting.distributions import action_names
@@ -37,7 +38,6 @@ from plotting.panels import (
     unit_word,
 )
 from plotting.runs import count_of
-from plotting.statistics import MIN_FOR_INTERVAL, Estimates, group_means
 from plotting.style import expert_cmap, expert_color, figure_style, layer_title
 
 _MOST_BINS = 16

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import NOT_IDENTITY, TrainConfig
-from pipeline.records.metrics import wilson_interval
+from pipeline.records.intervals import wilson_interval
 
 Row = Mapping[str, Any]
 

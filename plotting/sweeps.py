@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from plotting.across import COLLAPSED
 from plotting.panels import COLUMN_WIDTH, PAGE_WIDTH, finish, new_axes, series_style
 from plotting.runs import (
@@ -34,7 +35,6 @@ from plotting.runs import (
     number,
     short_task,
 )
-from plotting.statistics import MIN_FOR_INTERVAL, mean_interval
 from plotting.style import figure_style
 
 _ALPHA = SETTING_COLUMNS.index("lpc_alpha")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from pipeline.records.intervals import Estimates, group_means
 from pipeline.records.metrics import OUTCOME_NAMES
 from plotting.data import RoutingData, as_routing_data
 from plotting.panels import (
@@ -33,7 +34,6 @@ from plotting.panels import (
     new_axes,
     unit_word,
 )
-from plotting.statistics import Estimates, group_means
 from plotting.style import expert_color, figure_style, layer_title
 
 EVENT_TEXTS = {

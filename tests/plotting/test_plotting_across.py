@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pipeline.records.metrics import wilson_interval
+from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import COLUMNS, append_result, read_results
 from plotting.across import COLLAPSED, plot_success_against_lpc, plot_task_bars
 from plotting.runs import (
