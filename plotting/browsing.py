@@ -210,7 +210,8 @@ def results_table(results: pd.DataFrame) -> pd.DataFrame:
         evaluated_at=results["evaluated_at"].fillna("").str[:16].str.replace("T", " "),
         **{name: 100 * results[name] for name in rates},
     )
-    return shown.round({"mean_lpc": 1, "path_ratio": 3, **dict.fromkeys(rates, 1)}).rename(columns=_SHOWN)
+    shown = shown.round({"mean_lpc": 1, "path_ratio": 3, **dict.fromkeys(rates, 1)}).rename(columns=_SHOWN)
+    return shown.convert_dtypes(convert_integer=False)  # a notebook writes NaN where it leaves NA empty
 
 
 def _sizes(layers: list) -> str:

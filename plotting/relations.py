@@ -22,6 +22,7 @@ from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, group_means
 from pipeline.records.metrics import OUTCOME_NAMES, PLACES
 from plotting.data import RoutingData, as_routing_data
 from plotting.distributions import action_names
+from plotting.groupings import drop_unused
 from plotting.panels import (
     LPC_LABEL,
     PAGE_WIDTH,
@@ -207,14 +208,10 @@ def compute_specialisation(data: Any, by: str = "action") -> Specialisation:
     """
     data = as_routing_data(data)
     need_routing(data)
-    codes, names = _codes(data, by)
-    occurring = np.unique(codes[codes >= 0])
-    places = np.full(len(names) + 1, -1)  # the last is that of code -1
-    places[occurring] = np.arange(len(occurring))
-    group = places[codes]
-    units = {"units": data.routing.episode, "num_groups": len(occurring), "clusters": data.run_of_step}
+    group, names = drop_unused(*_codes(data, by))
+    units = {"units": data.routing.episode, "num_groups": len(names), "clusters": data.run_of_step}
     weights = tuple(group_means(w, group, **units) for w in data.routing.weights)
-    return Specialisation(by, [names[k] for k in occurring], weights, int((group < 0).sum()), data)
+    return Specialisation(by, names, weights, int((group < 0).sum()), data)
 
 
 def known_aspects(data: Any) -> list[str]:

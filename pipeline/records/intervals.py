@@ -12,7 +12,7 @@ of episodes that one has the two agree. Nothing here is random.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -114,32 +114,22 @@ def group_means(
         num_groups: G.
         clusters: int (S,), cluster of each row's unit, such as its run; None: units are not clustered.
     """
-    values, groups, units = np.asarray(values, np.float64), np.asarray(groups), np.asarray(units)
-    table = values.reshape(len(values), -1) if values.ndim > 1 else values[:, None]
-    used = (groups >= 0) & ~np.isnan(table).any(axis=1)
-    table, groups, units = table[used], groups[used].astype(np.int64), units[used].astype(np.int64)
-    width = int(units.max(initial=0)) + 1
-    pairs, first, place = np.unique(groups * width + units, return_index=True, return_inverse=True)
-    rows = np.bincount(place, minlength=len(pairs))
-    owner = pairs // width
+    import pandas as pd  # not for those who train
+
+    table = pd.DataFrame(np.asarray(values, np.float64))
+    keys = [np.asarray(key) for key in (groups, clusters, units) if key is not None]
+    used = (keys[0] >= 0) & table.notna().all(axis=1).to_numpy()
+    keys = [key[used] for key in keys]
+    means = table[used].groupby(keys, sort=False).mean()
     if clusters is not None:
-        inner = np.stack([np.bincount(place, column, len(pairs)) / rows for column in table.T], axis=1)
-        inner = inner if values.ndim > 1 else inner[:, 0]
-        outer = group_means(inner, owner, np.asarray(clusters)[used][first], num_groups)
-        return replace(outer, rows=np.bincount(groups, minlength=num_groups))
-    n = np.bincount(owner, minlength=num_groups)
-    means = []
-    for column in table.T:
-        unit_means = np.bincount(place, column, len(pairs)) / rows
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.bincount(owner, unit_means, num_groups) / n
-            squares = np.bincount(owner, np.square(unit_means - mean[owner]), num_groups)
-            half = t_quantile(n) * np.sqrt(squares / (n - 1) / n)
-        means.append((mean, half))
-    mean, half = (np.stack(parts, axis=1) for parts in zip(*means, strict=True))
-    if values.ndim == 1:
+        means = means.groupby(level=[0, 1]).mean()
+    of_group = means.groupby(level=0)
+    n = of_group.size().reindex(range(num_groups), fill_value=0).to_numpy()
+    mean, spread = (part.reindex(range(num_groups)).to_numpy() for part in (of_group.mean(), of_group.std()))
+    half = (t_quantile(n) / np.sqrt(np.maximum(n, 1)))[:, None] * spread
+    if np.ndim(values) == 1:
         mean, half = mean[:, 0], half[:, 0]
-    return Estimates(mean, mean - half, mean + half, n, np.bincount(groups, minlength=num_groups))
+    return Estimates(mean, mean - half, mean + half, n, np.bincount(keys[0], minlength=num_groups))
 
 
 def share_interval(parts: np.ndarray, totals: np.ndarray, clusters: np.ndarray | None = None) -> Estimates:

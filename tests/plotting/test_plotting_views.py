@@ -360,7 +360,7 @@ def test_a_view_that_data_does_not_support_is_refused():
 NO_PYPLOT = """
 import sys
 import plotting.command
-print([name for name in ("matplotlib.pyplot", "torch", "transformers", "minigrid", "pandas") if name in sys.modules])
+print([name for name in ("matplotlib.pyplot", "torch", "transformers", "minigrid", "scipy") if name in sys.modules])
 """
 
 
