@@ -27,6 +27,7 @@ from pipeline.records.metrics import (
     iter_records,
 )
 from pipeline.records.steps import StepReader
+from plotting.runs import count_of
 
 _EPISODE_KEYS = ("t_pick", "t_unlocked", "t_drop")
 _OUTCOME_CODES = {name: code for code, name in OUTCOME_NAMES.items()}
@@ -214,7 +215,7 @@ class RoutingData:
         """Return such as "300 episodes, 3,355 steps", "3 runs, 300 episodes, 3,355 steps"."""
         counts = [] if self.run is None else [("run", self.num_units)]
         counts += [("layout" if self.layouts_only else "episode", self.num_episodes), ("step", len(self))]
-        return ", ".join(f"{count:,} {word}{'s' * (count != 1)}" for word, count in counts)
+        return ", ".join(count_of(count, word) for word, count in counts)
 
     # --------------------------------------------------------------------------------------------------------- subsets
 

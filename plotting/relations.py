@@ -27,8 +27,7 @@ from plotting.panels import (
     LPC_LABEL,
     PAGE_WIDTH,
     describe_n,
-    draw_counts,
-    draw_estimates,
+    draw_curves,
     expert_handles,
     finish,
     layer_experts,
@@ -39,7 +38,7 @@ from plotting.panels import (
     unit_word,
 )
 from plotting.runs import count_of
-from plotting.style import expert_cmap, expert_color, figure_style, layer_title
+from plotting.style import expert_cmap, figure_style, layer_title
 
 _MOST_BINS = 16
 
@@ -135,12 +134,7 @@ def plot_distance_profiles(
     unit = unit_word(data)
     for profile, column in zip(profiles, axes.T, strict=True):
         x, width = (profile.edges[:-1] + profile.edges[1:] - 1) / 2, int(profile.edges[1] - profile.edges[0])
-        draw_estimates(column[0], x, profile.lpc, color="black")
-        for ax, weights in zip(column[1:-1], profile.weights, strict=True):
-            for expert, part in enumerate(weights.columns()):
-                draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)
-            ax.set_ylim(-0.04, 1.04)
-        draw_counts(column[-1], x, profile.lpc.n, label="", width=width)
+        draw_curves(column, x, profile.lpc, profile.weights, label="", width=width)
         bins = f", bins of {width}" if width > 1 else ""
         column[-1].set_xlabel(f"Moves to the {profile.place}{bins}")
         column[-1].xaxis.get_major_locator().set_params(integer=True)

@@ -200,6 +200,20 @@ def test_collapsed_routers_are_recognised(found, expected):
     assert describe_collapse(as_results([found])).tolist() == [expected]
 
 
+def test_experts_of_a_single_layer_may_be_a_flat_list():
+    """Older rows spell one layer `[16, 32]`, at which figures ended with "int object is not iterable"."""
+    rows = [row(0.9, lpc, seed=seed, expert_hidden_sizes=[16, 32]) for seed, lpc in enumerate((5.0, 500.0))]
+    assert collect_runs(rows)[0]["collapse"].tolist() == ["zero", ""]
+
+
+def test_results_of_two_files_can_be_drawn_together():
+    """Both number their rows from 0."""
+    one, other = as_results(SEEDS[:2]), as_results(SEEDS[2:])
+    runs, notes = collect_runs(pd.concat([one, other]))
+    assert len(runs) == 3 and notes == []
+    assert "3 runs" in texts(plot_success_against_lpc(pd.concat([one, other])))
+
+
 # --------------------------------------------------------------------------------------------------------- the front
 
 
