@@ -58,8 +58,8 @@ def plot_success_against_lpc(rows: Rows, ax: Axes | None = None) -> Axes:
     last = last_checkpoints(runs)
     ax = new_axes(size=(PAGE_WIDTH * 0.75, 4.0))[0, 0] if ax is None else ax
     shown = last[last["success_rate"].notna()]
-    has_lpc = shown["mean_lpc"].notna()
-    routed = group_settings(shown[has_lpc])
+    routed = group_settings(shown[shown["mean_lpc"].notna()])
+    baselines = shown[shown["mean_lpc"].isna()]
     names = routed["label"].unique().tolist()
     # Settings that differ in one ordered thing, such as alpha, read best from dark to light.
     shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, max(1, len(names))))
@@ -76,7 +76,7 @@ def plot_success_against_lpc(rows: Rows, ax: Axes | None = None) -> Axes:
             ax.plot(*front.T, drawstyle="steps-post", color=GREY, linewidth=0.9, linestyle=":", zorder=1)
         legend_color = GREY if len(names) > 1 else task_color
         handles.append(Line2D([], [], color=legend_color, marker=marker, linestyle="None", label=short_task(task)))
-        handles += _draw_baselines(ax, shown[(shown["task_id"] == task) & ~has_lpc], marker)
+        handles += _draw_baselines(ax, baselines[baselines["task_id"] == task], marker)
     if len(names) > 1:
         handles += [
             Line2D([], [], color=shade, linewidth=3, label=name) for name, shade in zip(names, shades, strict=True)
@@ -173,7 +173,9 @@ def _draw_setting(ax: Axes, members: pd.DataFrame, color: ColorType, marker: str
 
 def _draw_baselines(ax: Axes, members: pd.DataFrame, marker: str) -> list[Line2D]:
     """Draw the success of policies without routers as a line, one per setting of them; return the legend's entries."""
-    handles = []
+    handles: list[Line2D] = []
+    if members.empty:
+        return handles
     settings = group_settings(members).groupby(["setting", "task_id", "label"])
     for index, ((_, task, label), same) in enumerate(settings):
         spread = mean_interval(same["success_rate"])
