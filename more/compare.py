@@ -33,7 +33,7 @@ from pipeline.command.files import replace_atomically
 from pipeline.command.folders import check_file, check_folder
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
-from plotting.statistics import mean_interval
+from pipeline.records.intervals import mean_interval
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pipeline.records.metrics import choose_episode
 from pipeline.records.plain import from_plain
 from pipeline.records.steps import StepReader, iter_records
 from pipeline.records.tables import EpisodeTable, RoutingTable
+from plotting.runs import count_of
 
 
 class PlotError(UserError, ValueError):
@@ -203,7 +204,7 @@ class RoutingData:
         """Return such as "300 episodes, 3,355 steps", "3 runs, 300 episodes, 3,355 steps"."""
         counts = [] if self.run is None else [("run", self.num_units)]
         counts += [("layout" if self.layouts_only else "episode", self.num_episodes), ("step", len(self))]
-        return ", ".join(f"{count:,} {word}{'s' * (count != 1)}" for word, count in counts)
+        return ", ".join(count_of(count, word) for word, count in counts)
 
     # --------------------------------------------------------------------------------------------------------- subsets
 

@@ -9,42 +9,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from statistics import NormalDist, fmean, median
+from statistics import fmean, median
 
 import numpy as np
 
 from babyai.facts import FAILURE, OUTCOME_NAMES, SUCCESS, TIMEOUT
+from pipeline.records.intervals import wilson_interval
 from pipeline.records.tables import EpisodeTable
-
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval (low, high) of a success probability.
-
-    With p = successes / n and z the normal quantile of 1/2 + confidence/2, the interval is
-
-        (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
-
-    (Wilson 1927, J. Am. Stat. Assoc. 22:209; no continuity correction). Unlike p -+ z sqrt(p(1-p)/n) it stays
-    within [0, 1] and has a width at p = 0 and p = 1. With n = 0 nothing is known: (0, 1).
-
-    Raises:
-        ValueError: not 0 <= successes <= n, or `confidence` outside (0, 1).
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"expected 0 <= successes <= n, found successes {successes}, n {n}")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"expected a confidence between 0 and 1, found {confidence}")
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = successes / n
-    center = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # The ends are exact where they are known; rounding would leave 0.99... and 1e-17 there.
-    low = 0.0 if successes == 0 else (center - half) / scale
-    high = 1.0 if successes == n else (center + half) / scale
-    return low, high
 
 
 class EpisodeWindow:

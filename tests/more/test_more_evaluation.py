@@ -37,7 +37,7 @@ from more.question_table import COLUMNS, check_outputs, trace_routes, write_tabl
 from more.report import EvaluationSettings, evaluate_checkpoint, format_report, parse_numbers, reopen_source
 from more.tokens import train_tokenizer
 from pipeline.config import ConfigError
-from pipeline.records.metrics import wilson_interval
+from pipeline.records.intervals import wilson_interval
 from tests.more_settings import CACHE, SIZES, small_trainer
 
 SMALL = {"vocab_size": 300, "d_model": 16, "num_heads": 2, "num_layers": 1, "num_experts": 2, "max_length": 24}
