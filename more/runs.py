@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +16,17 @@ from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer
 from pipeline.command.cli import parse_command
-from pipeline.command.files import replace_atomically
-from pipeline.command.folders import check_folder, hold_folder
+from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
-from pipeline.tracking import METRICS_FILE, Tracker, import_wandb
+from pipeline.guard import RunFolderError, clear_run, find_conflict, hold_run, write_settings
+from pipeline.tracking import Tracker, import_wandb
 
 SWITCHES = {
     "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
     "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
 }
-
-
-class RunFolderError(ConfigError):
-    """A run's folder holds something that must not be overwritten by accident."""
 
 
 @as_command()
@@ -65,69 +59,84 @@ def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: boo
     folder, logs = (Path(root) / config.run_name() for root in (config.checkpoint_dir, config.log_dir))
     for name, place in (("checkpoint_dir", folder), ("log_dir", logs)):
         check_folder(name, place)
-    with ExitStack() as held:
-        for place in sorted({folder.resolve(), logs.resolve()}):
-            held.enter_context(hold_folder(place))
-        return _run_held(config, folder, logs, say, resume=resume, overwrite=overwrite, quiet=quiet)
-
-
-def _run_held(
-    config: TrainingConfig,
-    folder: Path,
-    logs: Path,
-    say: Callable[[str], object],
-    *,
-    resume: bool,
-    overwrite: bool,
-    quiet: bool,
-) -> int:
-    """Do the run in folders that no other process trains in."""
-    final = folder / FINAL_NAME
-    newest = None if overwrite else _newest(folder)
-    if newest is not None:
-        _check_same_run(folder, newest, config)
-        if final.is_file():
-            say(f"{final}: this run is complete ({newest['update']} updates); --overwrite starts it afresh")
+    with hold_run(folder, logs):
+        newest = None if overwrite else _newest(folder)
+        complete = newest is not None and (folder / FINAL_NAME).is_file()
+        if not overwrite:
+            _refuse_conflict(config, folder, logs, newest, go_on=resume or complete)
+        if complete:
+            done = f"this run is complete ({newest['update']} updates)"
+            say(f"{folder / FINAL_NAME}: {done}; --overwrite starts it afresh")
             return 0
-        if not resume:
-            raise RunFolderError(
-                f"{folder} holds this run, up to update {newest['update']}; pass --resume to continue it, or "
-                "--overwrite to delete it"
-            )
-    if not overwrite:
-        _check_same_log(logs, config, known=newest is not None, resume=resume)
-    if config.wandb_project is not None:
-        import_wandb()
-    trainer = Trainer(config, announce=say, resume=newest)
-    if overwrite:  # only now, when the new run is known to be possible
-        _clear(folder, logs)
-    with replace_atomically(logs / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), encoding="utf-8")
-    say(_opening_words(trainer))
-    try:
-        tracker = Tracker(
-            logs,
-            config=dataclasses.asdict(config),
-            tensorboard=config.tensorboard,
-            wandb_project=config.wandb_project,
-            resume_update=trainer.update if newest is not None else None,
-            announce=say,
-            table=METRICS,
-            counter="tokens",
+        if config.wandb_project is not None:
+            import_wandb()
+        trainer = Trainer(config, announce=say, resume=newest)
+        if overwrite:  # only now, when the new run is known to be possible
+            clear_run(_list_checkpoints(folder), logs)
+        return _train_to_the_end(trainer, folder, logs, say, resumed=newest is not None, quiet=quiet)
+
+
+def _refuse_conflict(
+    config: TrainingConfig, folder: Path, logs: Path, newest: dict[str, Any] | None, *, go_on: bool
+) -> None:
+    """Refuse to mix runs: to go on with another one, to begin one anew unasked, or to replace another one's metrics.
+
+    Raises:
+        RunFolderError: If that would happen.
+    """
+
+    def is_elsewhere(logged: Mapping[str, Any]) -> bool:
+        return bool(_list_checkpoints(Path(logged.get("checkpoint_dir", config.checkpoint_dir)) / config.run_name()))
+
+    conflict = find_conflict(
+        folder,
+        logs,
+        config.identity(),
+        newest and newest["training_config"],
+        update=newest["update"] if newest else 0,
+        go_on=go_on,
+        is_elsewhere=is_elsewhere,
+    )
+    if conflict is None:
+        return
+    if conflict.kind == "other":
+        raise RunFolderError(
+            f"{conflict.text}. Choose another --checkpoint_dir and --log_dir, or pass --overwrite to delete it"
         )
-    except ValueError as error:  # the metrics to go on from are damaged
-        raise RunFolderError(str(error)) from None
+    raise RunFolderError(f"{conflict.text}; pass --resume to continue it, or --overwrite to delete it")
+
+
+def _train_to_the_end(
+    trainer: Trainer, folder: Path, logs: Path, say: Callable[[str], object], *, resumed: bool, quiet: bool
+) -> int:
+    """Train and save, or what of that is left to do; return the exit code."""
+    config = trainer.config
+    tracker = Tracker(
+        logs,
+        config=dataclasses.asdict(config),
+        tensorboard=config.tensorboard,
+        wandb_project=config.wandb_project,
+        resume_update=trainer.update if resumed else None,
+        announce=say,
+        table=METRICS,
+        counter="tokens",
+    )
+    write_settings(logs, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    say(_opening_words(trainer))
     with tracker, Interruption() as interruption:
         _train(trainer, tracker, folder, interruption, quiet)
+        if trainer.update == 0:
+            say("interrupted; nothing was left to save: --resume begins where this began")
+            return 128 + interruption.signal_number
         if trainer.update < trainer.total:
             path = numbered_path(folder, trainer.update)
             trainer.save(path, resumable=True)
             say(f"interrupted after update {trainer.update}; saved {path}; --resume continues from there")
             return 128 + interruption.signal_number
-        trainer.save(final, resumable=False)
-    say(f"checkpoint  {final}")
+        trainer.save(folder / FINAL_NAME, resumable=False)
+    say(f"checkpoint  {folder / FINAL_NAME}")
     say(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
-    say(f"next        python more/evaluate.py --checkpoint_path {final}")
+    say(f"next        python more/evaluate.py --checkpoint_path {folder / FINAL_NAME}")
     return 0
 
 
@@ -171,78 +180,16 @@ def _progress(metrics: dict[str, float]) -> str:
     )
 
 
+def _list_checkpoints(folder: Path) -> list[Path]:
+    """Return the run's checkpoints, by their updates; the final one is the last."""
+    final = folder / FINAL_NAME
+    return [*list_numbered(folder), *([final] if final.is_file() else [])]
+
+
 def _newest(folder: Path) -> dict[str, Any] | None:
-    """Return the content of the run's final checkpoint, else of its newest one; None where there is none."""
-    paths = [folder / FINAL_NAME] if (folder / FINAL_NAME).is_file() else list_numbered(folder)
+    """Return the content of the run's last checkpoint; None where there is none."""
+    paths = _list_checkpoints(folder)
     return read_checkpoint(paths[-1]) if paths else None
-
-
-def _check_same_run(folder: Path, newest: dict[str, Any], config: TrainingConfig) -> None:
-    """Refuse to mix runs: compare the settings that decide what is learned.
-
-    Raises:
-        RunFolderError: If the folder's newest checkpoint was trained with other settings.
-    """
-    if differences := _differing_settings(newest["training_config"], config):
-        raise RunFolderError(
-            f"{folder} holds another run ({differences}). Choose another --checkpoint_dir and --log_dir, or pass "
-            "--overwrite to delete it"
-        )
-
-
-def _check_same_log(logs: Path, config: TrainingConfig, *, known: bool, resume: bool) -> None:
-    """Refuse to replace the metrics of another run.
-
-    Args:
-        logs: The run's folder of metrics.
-        config: Settings.
-        known: Whether the run has a checkpoint.
-        resume: Without a checkpoint, start afresh over this run's own metrics.
-
-    Raises:
-        RunFolderError: If there are metrics which are not this run's, or which nothing says are to be replaced.
-    """
-    path = logs / METRICS_FILE
-    if not (path.is_file() and path.stat().st_size):
-        return
-    stored = _read_settings(logs / "config.yaml")
-    differences = "its settings are unknown" if stored is None else _differing_settings(stored, config)
-    if differences and not (known and stored is None):
-        raise RunFolderError(
-            f"{path} is of another run ({differences}). Choose another --log_dir, or pass --overwrite to delete it"
-        )
-    if not known and not resume:
-        raise RunFolderError(
-            f"{path} is of a run with these settings that has no checkpoint in --checkpoint_dir; pass --resume or "
-            "--overwrite to start afresh and replace it, or choose another --log_dir"
-        )
-
-
-def _read_settings(path: Path) -> Mapping[str, Any] | None:
-    try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    return stored if isinstance(stored, dict) else None
-
-
-def _differing_settings(stored: Mapping[str, Any], config: TrainingConfig) -> str:
-    """Return which settings that decide what is learned differ, "" if none does."""
-    wanted = config.identity()
-    return "; ".join(
-        f"{name} is {stored.get(name)!r} there, {wanted[name]!r} here"
-        for name in wanted
-        if stored.get(name) != wanted[name]
-    )
-
-
-def _clear(folder: Path, logs: Path) -> None:
-    """Delete the files of an earlier run, and only those that a run writes."""
-    for path in [folder / FINAL_NAME, *list_numbered(folder), logs / "config.yaml", logs / METRICS_FILE]:
-        path.unlink(missing_ok=True)
-    for path in logs.glob("events.out.tfevents.*"):
-        path.unlink()
-    shutil.rmtree(logs / "wandb", ignore_errors=True)
 
 
 def _opening_words(trainer: Trainer) -> str:

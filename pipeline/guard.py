@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -129,24 +129,33 @@ def clear_run(checkpoints: Iterable[Path], logs: Path) -> None:
 
 
 @contextmanager
-def hold_run(logs: Path) -> Iterator[None]:
-    """Make a run's log folder and keep other processes from training the run meanwhile.
+def hold_run(*folders: Path) -> Iterator[None]:
+    """Make a run's folders and keep other processes from training it meanwhile; those left empty go in the end.
 
     Raises:
-        RunFolderError: If another process trains it, or the folder cannot be written.
+        RunFolderError: If another process trains it.
+        FolderError: If a folder cannot be written.
     """
-    make_writable(logs)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(hold_lock(logs / LOCK_NAME, timeout=0))
-        except Timeout:
-            raise RunFolderError(describe_held(logs)) from None
-        yield
+    places = {folder.resolve(): folder for folder in folders}
+    made = [place for folder in places for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        with ExitStack() as stack:
+            for folder in dict(sorted(places.items())).values():  # in one order, or two processes wait for each other
+                make_writable(folder)
+                try:
+                    stack.enter_context(hold_lock(folder / LOCK_NAME, timeout=0))
+                except Timeout:
+                    raise RunFolderError(describe_held(folder)) from None
+            yield
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
 
 
-def is_held(logs: Path) -> bool:
-    """Return whether a process trains the run; nothing is left behind."""
-    path = logs / LOCK_NAME
+def is_held(folder: Path) -> bool:
+    """Return whether a process trains the run of a folder; nothing is left behind."""
+    path = folder / LOCK_NAME
     if not path.exists():
         return False
     try:
@@ -156,6 +165,6 @@ def is_held(logs: Path) -> bool:
         return True
 
 
-def describe_held(logs: Path) -> str:
+def describe_held(folder: Path) -> str:
     """Return what to say of a run that another process trains."""
-    return f"{logs} is being trained by another process"
+    return f"{folder} is being trained by another process"

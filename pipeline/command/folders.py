@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from pipeline.command.errors import FolderError
 
@@ -74,28 +74,3 @@ def hold_lock(path: Path, timeout: float) -> Iterator[None]:
         finally:
             with suppress(OSError):  # another process that has it open finds it deleted and makes a new one
                 path.unlink()
-
-
-@contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes that do the same away from a folder; made here and still empty, it goes in the end.
-
-    Raises:
-        FolderError: If another process holds it.
-    """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(hold_lock(folder / LOCK_NAME, timeout=0))
-            except Timeout:
-                raise FolderError(
-                    f"{folder}: another process is training there; wait for its end, or choose another "
-                    "--checkpoint_dir and --log_dir"
-                ) from None
-            yield
-    finally:
-        with suppress(OSError):
-            for place in made:
-                place.rmdir()

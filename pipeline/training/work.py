@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from babyai.compiled.core import is_on_disk
 from pipeline.checkpoints import read_checkpoint
 from pipeline.command.errors import MISTAKES, explain
-from pipeline.command.folders import make_writable
 from pipeline.guard import RunFolderError, clear_run, describe_held, hold_run, is_held
 from pipeline.places import list_checkpoints
 from pipeline.training.batch import ReplicaBatch
@@ -83,8 +82,7 @@ def _take(run: PlannedRun, stack: ExitStack, *, cleared: bool) -> None:
         RunFolderError: If another process trains it or has done so since the plan was made, or a folder cannot be
             written.
     """
-    make_writable(run.folder)
-    stack.enter_context(hold_run(run.logs))
+    stack.enter_context(hold_run(run.folder, run.logs))
     if not cleared and stamp_checkpoints(run.folder) != run.stamp:
         raise RunFolderError(f"{run.folder} has been changed by another process meanwhile; start the command again")
 

@@ -16,13 +16,13 @@ from more.checkpoints import CheckpointError, check_flags, list_numbered, load_m
 from more.config import ModelConfig
 from more.model import routing_losses
 from more.monitoring import RouterFigures, RouterSums
-from more.runs import RunFolderError, main, run_training
+from more.runs import main, run_training
 from more.settings import TrainingConfig
 from more.training import METRICS, TrainingError, compute_lr
 from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
-from pipeline.command.folders import FolderError
 from pipeline.config import ConfigError
+from pipeline.guard import RunFolderError
 from pipeline.tracking import is_metric
 from tests.more_settings import small_config, small_trainer
 
@@ -237,13 +237,17 @@ def test_metrics_of_another_run_are_not_replaced(tmp_path):
     moved = dataclasses.replace(first, checkpoint_dir=str(tmp_path / "elsewhere"))
     other = dataclasses.replace(moved, lr=0.5)
     for resume in (False, True):
-        with pytest.raises(RunFolderError, match=r"metrics.jsonl is of another run \(lr is 0\.001 there, 0\.5 here\)"):
+        with pytest.raises(RunFolderError, match=r"holds the metrics of another run \(lr is 0\.001 there, 0\.5 here\)"):
             run_training(other, resume=resume, quiet=True)
-    with pytest.raises(RunFolderError, match="pass --resume or --overwrite to start afresh"):
-        run_training(moved, quiet=True)
+    for resume in (False, True):  # the same settings, but the metrics' own checkpoints are elsewhere
+        with pytest.raises(RunFolderError, match="has no checkpoint of theirs"):
+            run_training(moved, resume=resume, quiet=True)
     assert path.read_text() == kept
     assert not (tmp_path / "elsewhere").exists()
     # Its own log: killed before its first checkpoint, a run starts afresh.
+    (tmp_path / "checkpoint_dir" / "base_rec1" / "final_model.pth").unlink()
+    with pytest.raises(RunFolderError, match="has no checkpoint yet; pass --resume"):
+        run_training(moved, quiet=True)
     assert run_training(moved, resume=True, quiet=True) == 0
     (path.parent / "config.yaml").unlink()
     (tmp_path / "elsewhere" / "base_rec1" / "final_model.pth").unlink()
@@ -257,7 +261,7 @@ def test_resuming_over_metrics_of_another_run_is_refused(tmp_path):
     run_training(other, quiet=True)
     trainer = small_trainer(tmp_path)
     trainer.save(tmp_path / "checkpoint_dir" / "base_rec1" / "checkpoint_1.pth", resumable=True)
-    with pytest.raises(RunFolderError, match=r"of another run \(lr is 0\.5 there, 0\.001 here\)"):
+    with pytest.raises(RunFolderError, match=r"the metrics of another run \(lr is 0\.5 there, 0\.001 here\)"):
         run_training(small_config(tmp_path, log_dir=other.log_dir), resume=True, quiet=True)
     assert len(lines_of(other)) == 3
 
@@ -317,7 +321,7 @@ def test_two_processes_do_not_train_the_same_run(tmp_path, name):
     config = small_config(tmp_path)
     folder = Path(getattr(config, name)) / "base_rec1"
     folder.mkdir(parents=True)
-    with FileLock(folder / ".lock"), pytest.raises(FolderError, match="another process is training there"):
+    with FileLock(folder / ".lock"), pytest.raises(RunFolderError, match="is being trained by another process"):
         run_training(config, overwrite=True, quiet=True)
     (folder / ".lock").touch()  # a process that was killed leaves it, and nobody holds it
     assert run_training(config, quiet=True) == 0

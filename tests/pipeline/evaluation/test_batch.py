@@ -611,7 +611,7 @@ def test_bad_input_gets_one_clear_message(place, capsys, flags, words):
 
 def test_a_checkpoint_is_evaluated_with_the_encoder_it_was_trained_with_or_not_at_all(place, offline, capsys):
     save_tiny_distilbert(place / "encoder")
-    train(debug_config(lang_encoder=str(place / "encoder")), 1).save(Path("with_bert.pt"))
+    train(debug_config(lang_encoder=str(place / "encoder")), 1).save(0, Path("with_bert.pt"))
     flags = ["--checkpoint", "with_bert.pt", *FEW]
     assert eval_mop.main([*flags, "--json", "before.json"]) == 0
     (place / "encoder").rename(place / "moved")
