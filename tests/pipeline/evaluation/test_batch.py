@@ -386,7 +386,9 @@ def test_each_process_gets_its_share(place, monkeypatch, flags, largest):
     """A worker that claims all leaves nothing to the other."""
     plans = []
     monkeypatch.setattr(pipeline.evaluation.work, "work", lambda plan, *_: plans.append(plan))
-    monkeypatch.setattr(pipeline.evaluation.work, "_run_workers", lambda plan, *_: plans.append(plan))
+    monkeypatch.setattr(
+        pipeline.evaluation.work, "do_items", lambda items, **_: plans.extend(item.arguments[0] for item in items)
+    )
     add_runs(range(1, 2))
     batch_eval.main([*FEW, *flags])
     assert {plan.together for plan in plans} == {largest}
