@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import parse_expert_sizes
 from pipeline.records.columns import CODE_NAMES, STEP_COLUMNS
 from pipeline.records.episodes import parse_episodes, split_context
 from pipeline.records.steps import StepReader, dump
@@ -71,7 +72,8 @@ def parse(content: Any, blocks: Iterator[Any]) -> Parsed:
     entries = header.pop("episodes", None)
     if entries is not None and (not isinstance(entries, list) or not all(type(entry) is dict for entry in entries)):
         raise ValueError("episodes: expected a list of objects")
-    sizes = _parse_sizes(header.get("expert_hidden_sizes"))
+    stated = header.get("expert_hidden_sizes")
+    sizes = [] if stated in (None, []) else parse_expert_sizes(stated)  # not known, or no routers
     steps = StepReader({name: header[key] for name, key in CODE_NAMES.items() if key in header})
     layouts = _Layouts()
     for rows in blocks:
@@ -140,16 +142,6 @@ class _Layouts:
                     self.found.append(context)
             numbers.append(number)
         return numbers
-
-
-def _parse_sizes(sizes: Any) -> list[list[int]]:
-    """Return expert sizes as one list per layer; `[16, 32]` is one layer, null is not known."""
-    if not sizes and (sizes is None or isinstance(sizes, list)):
-        return []
-    layers = sizes if isinstance(sizes, list) and isinstance(sizes[0], list) else [sizes]
-    if not all(isinstance(layer, list) and all(type(s) is int and s >= 0 for s in layer) for layer in layers):
-        raise ValueError(f"expert_hidden_sizes: expected lists of whole numbers, found {str(sizes)[:80]}")
-    return layers
 
 
 def _unknown_episodes(layouts: Sequence[dict[str, Any]], rows: np.ndarray) -> EpisodeTable:
