@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from babyai.facts import SUCCESS
 from babyai.render import render_level, replay_frames
 from film.episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
 from film.files import check_format, write_film
@@ -26,7 +27,7 @@ from pipeline.command.cli import parse_command
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from pipeline.records.cache import Cache, read_cache
-from pipeline.records.metrics import SUCCESS, choose_episode
+from pipeline.records.metrics import choose_episode
 
 GRID_INCHES = 4.0
 MAX_AUTO_TILE = 48

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,18 +22,24 @@ from tqdm import tqdm
 
 from more.checkpoints import FINAL_NAME, load_model
 from more.config import MODEL_TYPES, Match
-from more.processes import Children, do_apart
 from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
 from more.runs import run_training
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
-from pipeline.command.errors import MISTAKES
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import check_file, check_folder
+from pipeline.command.interruption import Interruption, stop_at_once
 from pipeline.command.shell import as_command
+from pipeline.command.workers import Event, Link, WorkItem, do_items
 from pipeline.config import ConfigError
-from plotting.statistics import mean_interval
+from pipeline.records.intervals import mean_interval
+
+STOPPED = "stopped"
+
+
+class _Stopped(Exception):
+    """A stop is wished."""
 
 
 @dataclass(frozen=True)
@@ -121,50 +127,32 @@ def compare(settings: CompareSettings, output: Path) -> int:
     failures: list[str] = []
     missing = [run for run in runs if read_result(settings, *run) is None]
     write_tables(settings, output)
-    with tqdm(total=len(runs), initial=len(runs) - len(missing), unit="run", dynamic_ncols=True) as bar:
+    items = [WorkItem(f"{run[0]}_rec{run[1]} seed {run[2]}", run_item, (settings, *run)) for run in missing]
+    ended = 0
+    with (
+        Interruption() as interruption,
+        tqdm(total=len(runs), initial=len(runs) - len(missing), unit="run", dynamic_ncols=True) as bar,
+    ):
 
-        def finish(run: tuple[str, int, int], failure: str | None) -> None:
-            name = f"{run[0]}_rec{run[1]} seed {run[2]}"
-            if failure is not None:
-                failures.append(f"{name}: {failure}")
+        def note(event: Event) -> None:
+            nonlocal ended
+            if event.kind in ("started", "progress") or event.content == STOPPED:
+                return
+            ended += 1
+            if event.kind != "done":
+                why = event.content if event.kind == "failed" else f"its process died (exit code {event.content})"
+                failures.append(f"{event.item.name}: {why}")
             write_tables(settings, output)
-            bar.set_postfix_str(name, refresh=False)
+            bar.set_postfix_str(event.item.name, refresh=False)
             bar.update()
 
-        if settings.jobs == 1:
-            for run in missing:
-                finish(run, _try(settings, *run))
-        else:
-            do_apart(missing, settings.jobs, lambda children, run: _run_apart(children, settings, *run), finish)
+        do_items(items, jobs=settings.jobs, report=note, stopping=interruption.stopping)
+    if ended < len(items):
+        stop_at_once(interruption.signal_number)
     print(output.with_suffix(".md").read_text(encoding="utf-8"))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return int(bool(failures))
-
-
-def _try(settings: CompareSettings, variant: str, steps: int, seed: int) -> str | None:
-    """Do one run here; return None or why it failed."""
-    try:
-        code = run_one(settings, variant, steps, seed)
-    except MISTAKES as error:
-        return str(error)
-    if code >= 128:
-        raise KeyboardInterrupt
-    return None
-
-
-def _run_apart(children: Children, settings: CompareSettings, variant: str, steps: int, seed: int) -> str | None:
-    """Do one run in a process of its own; return None or why it failed."""
-    fields = {
-        **dataclasses.asdict(settings),
-        **{"variants": variant, "recurrences": str(steps), "seeds": str(seed), "jobs": 1},
-    }
-    flags = [part for name, value in fields.items() if value is not None for part in (f"--{name}", str(value))]
-    scratch = run_folder(settings, variant, steps, seed) / "tables.json"
-    code, err = children.run([sys.executable, "-m", "more.compare", *flags, "--output", str(scratch)])
-    for path in (scratch, scratch.with_suffix(".md")):
-        path.unlink(missing_ok=True)
-    return None if code == 0 else (err.strip().splitlines() or ["no message"])[-1]
 
 
 # ----------------------------------------------------------------------------------------------------------------- run
@@ -195,15 +183,37 @@ def run_config(settings: CompareSettings, variant: str, steps: int, seed: int) -
     )
 
 
-def run_one(settings: CompareSettings, variant: str, steps: int, seed: int) -> int:
+def run_item(link: Link, settings: CompareSettings, variant: str, steps: int, seed: int) -> str:
+    """Do `run_one` as an item of work; return "done", or "stopped" if a stop was wished before its end."""
+
+    def tick() -> None:
+        if link.stopping():
+            raise _Stopped
+
+    try:
+        code = run_one(settings, variant, steps, seed, stopping=link.stopping, tick=tick)
+    except _Stopped:
+        return STOPPED
+    return STOPPED if code else "done"
+
+
+def run_one(
+    settings: CompareSettings,
+    variant: str,
+    steps: int,
+    seed: int,
+    *,
+    stopping: Callable[[], bool] | None = None,
+    tick: Callable[[], object] = lambda: None,
+) -> int:
     """Train (or go on training) and evaluate one combination, and write its result; return training's exit code.
 
-    `seconds` of the result is the wall-clock time of this call's training: where a run was interrupted, that of its
-    last part alone.
+    `run_training` explains `stopping`, `evaluate_checkpoint` explains `tick`. `seconds` of the result is the wall-clock
+    time of this call's training: where a run was interrupted, that of its last part alone.
     """
     config = run_config(settings, variant, steps, seed)
     began = time.perf_counter()
-    code = run_training(config, resume=True, quiet=True)
+    code = run_training(config, resume=True, quiet=True, stopping=stopping)
     if code:
         return code
     seconds = time.perf_counter() - began
@@ -215,6 +225,7 @@ def run_one(settings: CompareSettings, variant: str, steps: int, seed: int) -> i
         ),
         name=str(path),
         quiet=True,
+        tick=tick,
     )
     lines = (Path(config.log_dir) / config.run_name() / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     speeds = sorted(json.loads(line)["Tokens_per_Second"] for line in lines)

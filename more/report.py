@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,9 +155,19 @@ def reopen_source(loaded: LoadedModel, data_dir: str | None, quiet: bool = False
 
 
 def evaluate_checkpoint(
-    loaded: LoadedModel, settings: EvaluationSettings, *, name: str, quiet: bool = False
+    loaded: LoadedModel,
+    settings: EvaluationSettings,
+    *,
+    name: str,
+    quiet: bool = False,
+    tick: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Return everything that is measured, in plain types."""
+    """Return everything that is measured, in plain types; `tick` is called now and then, and may raise."""
+
+    def advance(amount: int) -> None:
+        bar.update(amount)
+        tick()
+
     model, tokenizer = loaded.model, loaded.tokenizer
     source = reopen_source(loaded, settings.data_dir, quiet)
     steps = parse_numbers("recurrences", settings.recurrences) or [model.config.num_recurrences]
@@ -176,7 +186,7 @@ def evaluate_checkpoint(
                 stride=settings.stride,
                 num_recurrences=count,
                 max_documents=settings.max_documents,
-                progress=bar.update,
+                progress=advance,
             )
             texts[str(count)] = dataclasses.asdict(found)
     sets = build_question_sets(source.questions("test"), source.sums("test"))
@@ -188,7 +198,7 @@ def evaluate_checkpoint(
             sets,
             num_questions=settings.num_questions,
             recurrences=steps,
-            progress=bar.update,
+            progress=advance,
         )
     count = count_parameters(model)
     return {

@@ -39,7 +39,14 @@ def main(description: str, argv: Sequence[str] | None = None) -> int:
     return run_training(config, **switches)
 
 
-def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> int:
+def run_training(
+    config: TrainingConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    stopping: Callable[[], bool] | None = None,
+) -> int:
     """Train one run to its end, or to an interruption; return the exit code.
 
     Args:
@@ -47,6 +54,7 @@ def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: boo
         resume: Continue from the newest checkpoint, if there is one.
         overwrite: Delete what an earlier run left.
         quiet: Print nothing and show no bar.
+        stopping: Says whether a stop is wished; None: Ctrl-C and SIGTERM do.
 
     Raises:
         RunFolderError: If a folder holds another run, or this one and neither switch is given.
@@ -73,7 +81,8 @@ def run_training(config: TrainingConfig, *, resume: bool = False, overwrite: boo
         trainer = Trainer(config, announce=say, resume=newest)
         if overwrite:  # only now, when the new run is known to be possible
             clear_run(_list_checkpoints(folder), logs)
-        return _train_to_the_end(trainer, folder, logs, say, resumed=newest is not None, quiet=quiet)
+        interruption = Interruption(stopping)
+        return _train_to_the_end(trainer, folder, logs, say, interruption, resumed=newest is not None, quiet=quiet)
 
 
 def _refuse_conflict(
@@ -107,7 +116,14 @@ def _refuse_conflict(
 
 
 def _train_to_the_end(
-    trainer: Trainer, folder: Path, logs: Path, say: Callable[[str], object], *, resumed: bool, quiet: bool
+    trainer: Trainer,
+    folder: Path,
+    logs: Path,
+    say: Callable[[str], object],
+    interruption: Interruption,
+    *,
+    resumed: bool,
+    quiet: bool,
 ) -> int:
     """Train and save, or what of that is left to do; return the exit code."""
     config = trainer.config
@@ -123,16 +139,16 @@ def _train_to_the_end(
     )
     write_settings(logs, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
     say(_opening_words(trainer))
-    with tracker, Interruption() as interruption:
+    with tracker, interruption:
         _train(trainer, tracker, folder, interruption, quiet)
         if trainer.update == 0:
             say("interrupted; nothing was left to save: --resume begins where this began")
-            return 128 + interruption.signal_number
+            return interruption.exit_code
         if trainer.update < trainer.total:
             path = numbered_path(folder, trainer.update)
             trainer.save(path, resumable=True)
             say(f"interrupted after update {trainer.update}; saved {path}; --resume continues from there")
-            return 128 + interruption.signal_number
+            return interruption.exit_code
         trainer.save(folder / FINAL_NAME, resumable=False)
     say(f"checkpoint  {folder / FINAL_NAME}")
     say(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
@@ -152,7 +168,7 @@ def _train(trainer: Trainer, tracker: Tracker, folder: Path, interruption: Inter
         disable=quiet,
         mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a terminal
     ) as bar:
-        while trainer.update < trainer.total and interruption.signal_number is None:
+        while trainer.update < trainer.total and not interruption.stopping():
             trainer.run_update()
             bar.update()
             last = trainer.update == trainer.total

@@ -190,7 +190,7 @@ def _do_elsewhere(
                     if not worker.begun and code == 0:  # stopped by a signal of its own before it read the item
                         items = chain([item], items)
                     elif worker.begun or not stopping():
-                        report(Event(item, "died", f"its process died (exit code {code})"))
+                        report(Event(item, "died", code))
                     continue
                 worker.begun = True
                 if kind not in ("started", "progress"):
@@ -211,7 +211,7 @@ def _do_elsewhere(
 
 
 def _hand_out(items: Iterator[WorkItem], workers: list[_Worker], jobs: int) -> None:
-    """Give each idle worker an item, and start as many as there is work and room for."""
+    """Give each idle worker an item, start as many as there is work and room for, and let go those without any."""
     idle = [worker for worker in workers if worker.item is None]
     while (idle or len(workers) < jobs) and (item := next(items, None)) is not None:
         while idle:
@@ -222,6 +222,8 @@ def _hand_out(items: Iterator[WorkItem], workers: list[_Worker], jobs: int) -> N
         else:
             workers.append(_Worker())
             workers[-1].take(item)
+    for worker in idle:
+        worker.pipe.close()
 
 
 # ---------------------------------------------------------------------------------------------------------- the worker

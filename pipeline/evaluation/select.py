@@ -100,12 +100,12 @@ def _update_of(found: Place) -> int | None:
 
 def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) -> dict[str, Any] | None:
     """Return the row of a checkpoint whose results and cache already hold what is asked for, else None."""
-    if plan.force:
+    if plan.force or not plan.results_path.exists():
         return None
-    rows = read_results(plan.results_path) if plan.results_path.exists() else []
     settings = plan.settings
     asked = {"eval_seed": settings.eval_seed, "max_steps": max_steps, "num_episodes": settings.num_episodes}
-    row = find_done(rows, checkpoint_path=name_of(found.path), checkpoint_digest=digest, **asked)
+    asked |= {"checkpoint_path": name_of(found.path), "checkpoint_digest": digest}
+    row = find_done(read_results(plan.results_path), **asked)
     if row is None or plan.skip_routing:
         return row
     try:

@@ -8,9 +8,6 @@ those of each alone. A worker that dies loses the group it was at and nothing el
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
-import signal
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +20,7 @@ from tqdm import tqdm
 from babyai.levels import resolve_task_id
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import MISTAKES
-from pipeline.command.interruption import deaf_to_ctrl_c
+from pipeline.command.workers import Event, Link, WorkItem, do_items
 from pipeline.evaluation.checkpoint import (
     Checkpoint,
     build_header,
@@ -191,13 +188,15 @@ def _failure(found: Place, error: Exception) -> Report:
 # ---------------------------------------------------------------------------------------------------------- processes
 
 
-def _work_in_process(plan: BatchPlan, todo: Sequence[Place], pipe: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a file half written is removed
-    try:
-        work(plan, todo, pipe.send)
-        pipe.close()
-    except (KeyboardInterrupt, BrokenPipeError):  # whoever started this process ends it, or is gone
-        pass
+def work_share(link: Link, plan: BatchPlan, todo: Sequence[Place]) -> None:
+    """Do `work` as an item of work; if a stop is wished, it ends where it is: what is finished is kept."""
+
+    def report(content: Report) -> None:
+        link.report(content)
+        if link.stopping():
+            raise KeyboardInterrupt
+
+    work(plan, todo, report)
 
 
 def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[Path, Report]:
@@ -223,51 +222,24 @@ def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[
                 if kind != "already" or found.path not in outcome:
                     outcome[found.path] = report
 
-        died = False
-        if jobs == 1:
-            work(plan, todo, take)
-        else:
-            died = _run_workers(plan, todo, jobs, take)
+        lost = []  # why shares of the work were not done to their end
+
+        def note(event: Event) -> None:
+            if event.kind == "progress":
+                take(event.content)
+            elif event.kind == "died":
+                lost.append("the process that was at it died; the same call retries")
+            elif event.kind == "failed":
+                lost.append(event.content)
+
+        shares = [choose_share(plan, todo, job, jobs) for job in range(jobs)]
+        do_items([WorkItem("share", work_share, (plan, share)) for share in shares], jobs=jobs, report=note)
         missing = [found for found in todo if found.path not in outcome]
-        if missing and not died:  # claimed by another call, which may have finished or died since
+        if missing and not lost:  # claimed by another call, which may have finished or died since
             work(plan, missing, take)
     for found in missing:
-        if died:
-            outcome.setdefault(found.path, ("failed", found, "the process that was at it died; the same call retries"))
-        else:
-            outcome.setdefault(found.path, ("claimed", found, None))
+        outcome.setdefault(found.path, ("failed", found, lost[0]) if lost else ("claimed", found, None))
     return outcome
-
-
-def _run_workers(plan: BatchPlan, todo: Sequence[Place], jobs: int, take: Callable[[Report], object]) -> bool:
-    """Start workers, each with its share; pass on what they report; tell whether one died."""
-    context = multiprocessing.get_context("spawn")  # a forked torch can deadlock
-    pipes, workers = [], []
-    try:
-        for job in range(jobs):
-            receiver, sender = context.Pipe(duplex=False)
-            worker = context.Process(
-                target=_work_in_process, args=(plan, choose_share(plan, todo, job, jobs), sender), daemon=True
-            )
-            with deaf_to_ctrl_c():
-                worker.start()
-            sender.close()
-            pipes.append(receiver)
-            workers.append(worker)
-        while pipes:
-            for pipe in multiprocessing.connection.wait(pipes):
-                try:
-                    take(pipe.recv())
-                except (EOFError, OSError):  # the worker has finished, or died, perhaps within a message
-                    pipes.remove(pipe)
-    except BaseException:
-        for worker in workers:
-            worker.terminate()
-        raise
-    finally:
-        for worker in workers:
-            worker.join()
-    return any(worker.exitcode != 0 for worker in workers)
 
 
 def choose_share(plan: BatchPlan, todo: Sequence[Place], job: int, jobs: int) -> list[Place]:

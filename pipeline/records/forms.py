@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import parse_expert_sizes
-from pipeline.records.episodes import FIELDS, parse_episodes
-from pipeline.records.metrics import EPISODE_COLUMNS, STEP_COLUMNS, EpisodeTable, RoutingTable
-from pipeline.records.steps import CODE_NAMES, StepReader, dump
+from pipeline.records.columns import CODE_NAMES, STEP_COLUMNS
+from pipeline.records.episodes import parse_episodes, split_context
+from pipeline.records.steps import StepReader, dump
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 SCHEMA_VERSION = 1
 
@@ -150,15 +151,9 @@ def _unknown_episodes(layouts: Sequence[dict[str, Any]], rows: np.ndarray) -> Ep
         layouts: level descriptions, perhaps with a mission among them.
         rows: which of them each episode has, (n,).
     """
-    kept = [{key: value for key, value in layout.items() if key not in FIELDS} for layout in layouts]
-    missions = [layout.get("mission") for layout in layouts]
-    columns = {name: np.full(len(rows), -1, dtype) for name, dtype in EPISODE_COLUMNS.items()}
-    columns["mean_lpc"] = np.full(len(rows), np.nan)
-    return EpisodeTable(
-        **columns,
-        mission=tuple(missions[row] if isinstance(missions[row], str) else "" for row in rows.tolist()),
-        env_context=tuple(kept[row] for row in rows.tolist()),
-    )
+    contexts = [split_context(layout) for layout in layouts]
+    missions = [layout["mission"] if isinstance(layout.get("mission"), str) else "" for layout in layouts]
+    return EpisodeTable.unknown([missions[row] for row in rows.tolist()], [contexts[row] for row in rows.tolist()])
 
 
 def _find_borders(layout: np.ndarray, t_step: np.ndarray) -> np.ndarray | None:

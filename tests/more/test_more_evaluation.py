@@ -6,9 +6,9 @@ import json
 import math
 import os
 import signal
-import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import more.compare
 from more.babi import DataError, Question
-from more.checkpoints import build_model, load_model
+from more.checkpoints import FINAL_NAME, build_model, load_model
 from more.compare import CompareSettings, compare, format_table, read_result
 from more.config import MODEL_TYPES, ModelConfig
 from more.corpus import Corpus
@@ -36,8 +36,10 @@ from more.generation import sequence_log_likelihood
 from more.question_table import COLUMNS, check_outputs, trace_routes, write_table
 from more.report import EvaluationSettings, evaluate_checkpoint, format_report, parse_numbers, reopen_source
 from more.tokens import train_tokenizer
+from pipeline.command.interruption import Terminated
+from pipeline.command.workers import Link
 from pipeline.config import ConfigError
-from pipeline.records.metrics import wilson_interval
+from pipeline.records.intervals import wilson_interval
 from tests.more_settings import CACHE, SIZES, small_trainer
 
 SMALL = {"vocab_size": 300, "d_model": 16, "num_heads": 2, "num_layers": 1, "num_experts": 2, "max_length": 24}
@@ -377,26 +379,57 @@ def test_a_comparison_is_done_once_and_tabulated(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
 
 
-def test_ctrl_c_stops_a_comparison_of_several_jobs(tmp_path, monkeypatch):
+def wait_long(link, settings, *run):
+    path = Path(settings.folder) / "_".join(map(str, run))
+    path.touch()
+    while not link.stopping():
+        time.sleep(0.05)
+    path.with_suffix(".stopped").touch()
+    return more.compare.STOPPED
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_stops_a_comparison_of_several_jobs(number, error, tmp_path, monkeypatch):
     """Leaving the pool waited for its queue, so that every run that had not begun was still done."""
-    begun, ended = [], []
 
-    def wait_long(children, settings, *run):
-        begun.append(run)
-        if len(begun) == 2:
-            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        code, _ = children.run([sys.executable, "-c", "import time; time.sleep(60)"])
-        ended.append(code)
-        return "stopped"
+    def interrupt():
+        while len(list(runs.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(more.compare, "_run_apart", wait_long)
-    settings = CompareSettings(variants="base", seeds="0-5", jobs=2, folder=str(tmp_path / "runs"), cache_dir=CACHE)
-    since = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    monkeypatch.setattr(more.compare, "run_item", wait_long)
+    settings = CompareSettings(variants="base", seeds="0-5", jobs=2, folder=str(runs), cache_dir=CACHE)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt) as caught:
         compare(settings, tmp_path / "table.json")
-    assert time.monotonic() - since < 30
-    assert len(begun) == 2
-    assert ended == [-signal.SIGTERM] * 2
+    assert caught.type is error
+    begun = ["base_1_0", "base_1_1"]
+    assert sorted(path.name for path in runs.iterdir()) == sorted([*begun, *(f"{name}.stopped" for name in begun)])
+
+
+@pytest.mark.parametrize("when", ["training", "evaluation"])
+def test_a_wish_to_stop_ends_a_run_of_a_comparison_where_it_is(when, tmp_path, monkeypatch):
+    original = more.compare.run_config
+    monkeypatch.setattr(
+        more.compare, "run_config", lambda *run: dataclasses.replace(original(*run), **SIZES, match="none")
+    )
+    asked = 0
+
+    def stopping():
+        nonlocal asked
+        asked += 1
+        return asked == 3 if when == "training" else asked > 4  # asked before each of three updates, then at each tick
+
+    settings = CompareSettings(updates=3, match="none", folder=str(tmp_path), cache_dir=CACHE)
+    link = Link(lambda content: None, stopping)
+    assert more.compare.run_item(link, settings, "base", 1, 0) == more.compare.STOPPED
+    found = {path.name for path in tmp_path.rglob("*.pth")}
+    assert found == ({"checkpoint_2.pth"} if when == "training" else {FINAL_NAME})
+    assert not list(tmp_path.rglob("result.json"))
+    assert more.compare.run_item(Link(lambda content: None, lambda: False), settings, "base", 1, 0) == "done"
+    assert len(list(tmp_path.rglob("result.json"))) == 1
 
 
 def test_a_comparison_evaluates_on_the_device_asked_for(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import pipeline.evaluation.play
-from babyai.facts import EVENT_NAMES, OBJECT_NAMES, StepFacts
+from babyai.facts import EVENT_NAMES, FAILURE, OBJECT_NAMES, SUCCESS, TIMEOUT, StepFacts
 from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
@@ -26,7 +26,7 @@ from pipeline.evaluation.play import (
     evaluate_task,
     evaluate_task_many,
 )
-from pipeline.records.metrics import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
+from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.training.batch import ReplicaBatch
 from tests.pipeline.training.test_training import debug_config, train
 
