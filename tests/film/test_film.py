@@ -24,7 +24,6 @@ from pipeline.records.metrics import choose_episode
 from tests.short_episodes import TASK, play_short_episodes
 
 ROOT = Path(__file__).parents[2]
-TILE = 8
 DEBUG = ("--num_updates", "1", "--final_eval_episodes", "0")
 
 
