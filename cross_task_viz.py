@@ -79,13 +79,13 @@ def _(cache_dir, results_path):
 @app.cell(hide_code=True)
 def _(folder_field, reload_button, results_field):
     reload_button  # pressing it runs this cell
-    rows, results_problem = try_results(results_field.value)
+    results, results_problem = try_results(results_field.value)
     places = find_caches(folder_field.value)
-    return places, results_problem, rows
+    return places, results, results_problem
 
 
 @app.cell(hide_code=True)
-def _(results_field, results_problem, rows):
+def _(results, results_field, results_problem):
     first_steps = f"""
     **`{results_field.value}` holds no results yet.** Train, evaluate, then press *Read again*:
 
@@ -95,23 +95,23 @@ def _(results_field, results_problem, rows):
     python batch_eval.py
     ```
     """
-    mo.stop(bool(rows))
+    mo.stop(not results.empty)
     mo.callout(results_problem, kind="danger") if results_problem else mo.callout(mo.md(first_steps), kind="info")
     return
 
 
 @app.cell(hide_code=True)
-def _(rows):
-    mo.stop(not rows)
-    tasks_field = mo.ui.multiselect(task_names(rows), label="Tasks (none chosen: all)")
+def _(results):
+    mo.stop(results.empty)
+    tasks_field = mo.ui.multiselect(task_names(results), label="Tasks (none chosen: all)")
     last_field = mo.ui.checkbox(label="only the last checkpoint of each run")
     mo.hstack([tasks_field, last_field], justify="start", gap=2, align="center")
     return last_field, tasks_field
 
 
 @app.cell(hide_code=True)
-def _(last_field, rows, tasks_field):
-    listed = select_rows(rows, tasks=tasks_field.value, last_only=last_field.value)
+def _(last_field, results, tasks_field):
+    listed = select_rows(results, tasks=tasks_field.value, last_only=last_field.value)
     table = mo.ui.table(
         results_table(listed),
         page_size=8,
@@ -127,14 +127,13 @@ def _(last_field, rows, tasks_field):
 
 @app.cell(hide_code=True)
 def _(listed, table):
-    ticked = {line["checkpoint"] for line in table.value}
-    drawn = [row for row in listed if not ticked or row["checkpoint_path"] in ticked]
+    drawn = listed if table.value.empty else listed[listed["checkpoint_path"].isin(table.value["checkpoint"])]
     return (drawn,)
 
 
 @app.cell(hide_code=True)
-def _(rows):
-    mo.stop(not rows)
+def _(results):
+    mo.stop(results.empty)
     tabs = mo.ui.tabs(dict.fromkeys(TABS, ""))
     tabs
     return (tabs,)

@@ -18,6 +18,7 @@ NeurIPS 2025, https://arxiv.org/abs/2506.02813 ("the paper" below).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,28 +29,37 @@ from torch import Tensor, nn
 LayerHidden = tuple[Tensor, list[Tensor]]  # (router state, one state per expert), each (1, batch, size)
 
 
-def normalize_expert_sizes(expert_hidden_sizes: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return expert sizes as one list per layer; a flat list means a single layer.
+def normalize_expert_sizes(expert_hidden_sizes: str | Sequence[int | str | Sequence[int]]) -> list[list[int]]:
+    """Return expert sizes as one list per layer, from any accepted spelling.
+
+    Whoever does without torch calls `pipeline.config.parse_expert_sizes`, which reads the same spellings: this module
+    imports nothing of the project. A test holds the two equal.
 
     Args:
-        expert_hidden_sizes: `[16, 32]` (one layer) or `[[0, 16, 32], [0, 16, 32]]`. Size 0 is a skip expert.
+        expert_hidden_sizes: `[[0, 16, 32], [0, 16, 32]]`, `[16, 32]` (one layer), `["32,64,128", "64,128,256"]` or
+            `"16,32;32,64"`. Size 0 is a skip expert. numpy's integers will do, which outside code reads from its
+            checkpoints.
 
     Raises:
-        ValueError: If there is no layer, an empty layer, a mixture of both forms, or a size that is no integer >= 0.
+        ValueError: If there is no layer, an empty layer, a mixture of layers and sizes, or a size that is no
+            integer >= 0.
     """
-    sizes = list(expert_hidden_sizes)
-    nested = [isinstance(entry, list | tuple) for entry in sizes]
-    if any(nested) and not all(nested):
-        raise ValueError(f"expert_hidden_sizes mixes layers and sizes: {sizes!r}; write [[0, 16, 32], [0, 16, 32]]")
-    layers = [list(layer) for layer in sizes] if any(nested) else [sizes]
-    for index, layer in enumerate(layers):
-        if not layer:
-            raise ValueError(f"expert_hidden_sizes: layer {index} has no experts; write e.g. [[0, 16, 32]]")
-        for size in layer:
-            # __index__: numpy's integers too, which outside code reads from its checkpoints.
-            if isinstance(size, bool) or not hasattr(size, "__index__") or size < 0:
-                raise ValueError(f"expert_hidden_sizes: expected integers >= 0, found {size!r} in layer {index}")
-    return [[int(size) for size in layer] for layer in layers]
+    try:
+        layers = expert_hidden_sizes.split(";") if isinstance(expert_hidden_sizes, str) else list(expert_hidden_sizes)
+        if not any(isinstance(layer, str | list | tuple) for layer in layers):
+            layers = [layers]
+        sizes = [layer.split(",") if isinstance(layer, str) else list(layer) for layer in layers]
+        parsed = [[operator.index(int(s) if isinstance(s, str) else s) for s in row] for row in sizes]
+        usable = all(row and min(row) >= 0 for row in parsed)
+        usable = usable and not any(isinstance(s, bool) for row in sizes for s in row)
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise ValueError(
+            'expert_hidden_sizes: expected sizes such as [[0, 16, 32], [0, 16, 32]], [16, 32] or "16,32;32,64", found '
+            f"{expert_hidden_sizes!r}"
+        )
+    return parsed
 
 
 # ----------------------------------------------------------------------------------------------------------- router

@@ -14,6 +14,7 @@ It re-exports from the package `plotting`: `plotting.data` is what all functions
 `plotting.views` every view by its name, `plotting.command` the command line.
 """
 
+from pipeline.records.intervals import group_means, mean_interval, share_interval
 from plotting.across import plot_success_against_lpc, plot_task_bars
 from plotting.aggregate import (
     PositionAverages,
@@ -49,8 +50,7 @@ from plotting.relations import (
     plot_specialisation,
 )
 from plotting.replicates import join_runs
-from plotting.runs import collect_runs, group_settings, pareto_front
-from plotting.statistics import group_means, mean_interval, share_interval
+from plotting.runs import collect_runs, group_settings, last_checkpoints, pareto_front
 from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, expert_labels, figure_style, save_figure
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
@@ -86,6 +86,7 @@ __all__ = [
     "group_routing_data",
     "group_settings",
     "join_runs",
+    "last_checkpoints",
     "list_views",
     "mean_interval",
     "pareto_front",

@@ -196,7 +196,16 @@ def _(get_fresh, place_field, source_field):
 def _(cache):
     mo.stop(cache is None)
     data = as_routing_data(cache)
-    mo.md(f"{describe_cache(cache)}\n\n{metrics_table(cache.metrics)}")
+    _metrics = mo.ui.table(
+        metrics_table(cache.metrics),
+        selection=None,
+        show_column_summaries=False,
+        show_data_types=False,
+        show_download=False,
+        show_search=False,
+        wrapped_columns=["over"],
+    )
+    mo.vstack([mo.md(describe_cache(cache)), _metrics])
     return (data,)
 
 

@@ -61,26 +61,6 @@ class MoPConfig:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
 
 
-def parse_layers(layers: str | Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return expert sizes per block from `["32,64,128", "64,128,256"]`, `"16,32;32,64"` or lists, flat for one block.
-
-    Raises:
-        ValueError: If an entry is no list of integers >= 0.
-    """
-    if isinstance(layers, str):
-        layers = layers.split(";")
-    parsed: list[int | list[int]] = []
-    for layer in layers:
-        if isinstance(layer, str):
-            try:
-                parsed.append([int(size) for size in layer.split(",")])
-            except ValueError:
-                raise ValueError(f'layers: expected sizes such as "32,64,128", found {layer!r}') from None
-        else:
-            parsed.append(layer)  # a list of sizes, or a size where the list is flat
-    return normalize_expert_sizes(parsed)
-
-
 def create_babyai_mop_config(
     input_dim: int = 280,
     num_actions: int = 7,
@@ -104,7 +84,7 @@ def create_babyai_mop_config(
     Raises:
         ValueError: If a size is impossible or `expert_norm` unknown.
     """
-    sizes = parse_layers(["32,64,128", "64,128,256"] if layers is None else layers)
+    sizes = normalize_expert_sizes(["32,64,128", "64,128,256"] if layers is None else layers)
     return MoPConfig(input_dim, num_actions, intermediate_dim, router_dim, sizes, expert_norm, device)
 
 
@@ -118,7 +98,7 @@ class StatefulMoPPolicy(nn.Module):
     def __init__(self, config: MoPConfig) -> None:
         super().__init__()
         self.config = config
-        self.layer_expert_sizes = parse_layers(config.layers)
+        self.layer_expert_sizes = normalize_expert_sizes(config.layers)
         self.input_projection = nn.Linear(config.input_dim, config.intermediate_dim)
         norm = config.expert_norm == "layer"
         self.moe_layers = nn.ModuleList(

@@ -1,4 +1,4 @@
-"""N levels played by minigrid's own objects: the yardstick of the compiled core, and its fall-back.
+"""N levels played by minigrid itself: the yardstick of the compiled core, and its fallback.
 
 Both cores offer `VectorEnv` the same methods; here each slot has a `Simulator`, an `Expert` and, where facts are
 recorded, a `Recorder`.
@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from babyai.errors import LevelError
-from babyai.expert import Expert, plan_length
 from babyai.facts import RUNNING
-from babyai.recorder import Recorder
-from babyai.simulator import Simulator
+from babyai.plain_facts import Recorder
+from babyai.plain_world import Expert, Simulator, plan_length
 from babyai.steps import NO_LABEL, VectorStep
 
 
@@ -99,7 +98,7 @@ class PlainCore:
         return self._simulators[slot].steps
 
     def env_context(self, slot: int) -> dict[str, Any]:
-        """Return the slot's level at its start, see `babyai.context`; only where facts are recorded."""
+        """Return the slot's level at its start, see `babyai.compiled.context`; only where facts are recorded."""
         return self._recorders[slot].env_context
 
     def _load(self, slot: int, seed: int) -> bool:

@@ -23,7 +23,7 @@ class EpisodeEnd:
         reward: the last step's reward, which is the episode's return.
         expert_steps: the expert's number of steps on the same level; None when it was not asked.
         mission: the instruction.
-        env_context: the level at its start in plain types, see `babyai.context`; None unless facts are recorded.
+        env_context: the level at its start, see `babyai.compiled.context`; None unless facts are recorded.
     """
 
     slot: int

@@ -11,8 +11,8 @@ Auto-reset is gymnasium's `AutoresetMode.SAME_STEP`: when an action ends an epis
 action are already those of the slot's next level, while `reward` and `outcome` belong to the episode that ended;
 `ended` describes it. Nothing outside `babyai/` sees a per-environment object: only arrays, ints and strings.
 
-Levels are played by the compiled core (`babyai.compiled`) or, where that does not know the task's levels, by minigrid's
-own objects (`babyai.plain_core`). Results are the same; `VectorEnv.core` says which it was.
+Levels are played by the compiled core (`babyai.compiled`) or, where that does not know the task's levels, by minigrid
+itself (`babyai.plain_core`), a hundred times slower. Results are the same; `VectorEnv.core` says which it was.
 """
 
 from collections.abc import Sequence

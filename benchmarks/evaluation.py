@@ -57,7 +57,7 @@ from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, PlaySettings, PolicyBatch, evaluate_task, evaluate_task_many
 from pipeline.policies import build_policy, build_projection
 from pipeline.records.cache import read_cache, write_cache
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 EPISODES = 1000
 ROOT = Path(__file__).parents[1]

@@ -29,8 +29,7 @@ from benchmarks.common import (
 )
 from pipeline.command.shell import as_command
 from pipeline.records.cache import Cache, cache_path, read_cache, write_cache
-from pipeline.records.copy import COPY_NAME
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.aggregate import aggregate_routing_by_position, get_available_analyses, group_routing_data
 from plotting.browsing import find_examples
 from plotting.data import as_routing_data
@@ -48,20 +47,10 @@ def repeat_episodes(cache: Cache, steps: int) -> tuple[RoutingTable, EpisodeTabl
     return routing, episodes
 
 
-def measure(
-    work: Callable[[], object], repeats: int, prepare: Callable[[], object] | None = None
-) -> tuple[float, float]:
-    """Return the median wall-clock and CPU seconds of some calls, those of the processes that they start included.
-
-    Args:
-        work: What is measured.
-        repeats: How often.
-        prepare: Called before each, not measured.
-    """
+def measure(work: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Return the median wall-clock and CPU seconds of some calls, those of the processes that they start included."""
     wall, cpu = [], []
     for _ in range(repeats):
-        if prepare is not None:
-            prepare()
         started = time.perf_counter(), _cpu_seconds()
         work()
         wall.append(time.perf_counter() - started[0])
@@ -105,20 +94,16 @@ def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
     header.setdefault("task_id", "BabyAI-GoToObj-v0")
     rows: list[dict[str, float | str]] = []
 
-    def add(what: str, work: Callable[[], object], prepare: Callable[[], object] | None = None) -> None:
-        seconds, cpu = measure(work, repeats, prepare)
+    def add(what: str, work: Callable[[], object]) -> None:
+        seconds, cpu = measure(work, repeats)
         rows.append({"what": what, "seconds": seconds, "cpu_seconds": cpu})
 
     with tempfile.TemporaryDirectory() as folder:
         path = cache_path(folder, header["task_id"], 1)
         add("write the cache", lambda: write_cache(path, header=header, metrics={}, episodes=episodes, routing=routing))
-        copy = path.with_name(COPY_NAME)
-        remove = lambda: copy.unlink(missing_ok=True)  # noqa: E731
-        add("read the JSON, leave the binary copy", lambda: read_cache(path), remove)
-        add("read the binary copy", lambda: read_cache(path))
+        add("read the cache", lambda: read_cache(path))
         read = read_cache(path)
-        add("open routing_viz.py, the JSON alone", lambda: open_notebook(Path(folder)), remove)
-        add("open routing_viz.py, with the copy", lambda: open_notebook(Path(folder)))
+        add("open routing_viz.py", lambda: open_notebook(Path(folder)))
         add("open routing_viz.py, no cache", lambda: open_notebook(Path(folder) / "none"))
     data = as_routing_data(read)
     groupings = [name for name in get_available_analyses(data) if name != "overall"]

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from babyai.levels import LevelMaker, resolve_task_id
+from babyai.levels import build_env, resolve_task_id
 from benchmarks.common import (
     build_empty_parser,
     collect_machine_facts,
@@ -128,7 +128,9 @@ def measure_task(
     """Return the throughput of one task with one policy; see `build_batch` for the arguments."""
     batch = build_batch(args, task_id, policy, checkpoint)
     # Untrained, all environments run into their step limit together: only whole limits hold their share of resets.
-    limit = batch.config.max_steps or LevelMaker(task_id).make(seed=0).max_steps
+    level = build_env(task_id, batch.config.max_steps)
+    level.reset(seed=0)
+    limit = level.max_steps
     period = -(-limit // args.unroll_len) if policy == UNTRAINED else 1
     run_updates(batch, max(period, args.warmup))
     probe = run_updates(batch, period)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from babyai.facts import SUCCESS
 from film.episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
 from film.files import check_format
 from film.make import make_film
@@ -21,7 +22,7 @@ from pipeline.command.cli import parse_command
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from pipeline.records.cache import Cache, read_cache
-from pipeline.records.metrics import SUCCESS, choose_episode
+from pipeline.records.metrics import choose_episode
 
 
 @dataclass(frozen=True)

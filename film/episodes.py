@@ -19,7 +19,7 @@ from babyai.levels import resolve_task_id
 from babyai.render import replay
 from pipeline.command.errors import MISTAKES, UserError
 from pipeline.records.cache import Cache
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 
 class FilmError(UserError, ValueError):

@@ -33,7 +33,7 @@ from pipeline.command.interruption import Interruption, stop_at_once
 from pipeline.command.shell import as_command
 from pipeline.command.workers import Event, Link, WorkItem, do_items
 from pipeline.config import ConfigError
-from plotting.statistics import mean_interval
+from pipeline.records.intervals import mean_interval
 
 STOPPED = "stopped"
 

@@ -24,7 +24,7 @@ from more.corpus import Corpus
 from more.generation import batch_log_likelihood, generate
 from more.model import MoreModel
 from more.tokens import Tokenizer
-from pipeline.records.metrics import wilson_interval
+from pipeline.records.intervals import wilson_interval
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,29 +37,28 @@ verified when it is loaded, not by its name or folder. Device and compilation ch
 
 
 def parse_expert_sizes(value: Any) -> list[list[int]]:
-    """Return expert sizes per layer from any accepted spelling.
+    """Return expert sizes per layer from any accepted spelling, as `mixture_of_experts.normalize_expert_sizes` does.
+
+    It is here for whoever does without torch; the model imports nothing of the project. A test holds the two equal.
 
     Accepted: `[[0, 16, 32], [0, 16, 32]]`, `[16, 32]` (one layer), `["32,64,128", "64,128,256"]`, `"16,32;32,64"`.
 
     Raises:
         ConfigError: If it is none of these.
     """
-    expected = 'expected sizes such as [[0, 16, 32], [0, 16, 32]], [16, 32] or "16,32;32,64"'
-    layers = value.split(";") if isinstance(value, str) else value
-    if not isinstance(layers, list | tuple) or not layers:
+    try:
+        layers = value.split(";") if isinstance(value, str) else list(value if isinstance(value, list | tuple) else ())
+        if not any(isinstance(layer, str | list | tuple) for layer in layers):
+            layers = [layers]
+        sizes = [layer.split(",") if isinstance(layer, str) else list(layer) for layer in layers]
+        parsed = [[operator.index(int(s) if isinstance(s, str) else s) for s in row] for row in sizes]
+        usable = all(row and min(row) >= 0 for row in parsed)
+        usable = usable and not any(isinstance(s, bool) for row in sizes for s in row)
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        expected = 'expected sizes such as [[0, 16, 32], [0, 16, 32]], [16, 32] or "16,32;32,64"'
         raise ConfigError(f"expert_hidden_sizes: {expected}, found {value!r}")
-    if all(isinstance(entry, int) for entry in layers):
-        layers = [layers]
-    parsed = []
-    for layer in layers:
-        sizes = layer.split(",") if isinstance(layer, str) else layer
-        try:
-            whole = [int(size) for size in sizes if isinstance(size, int | str) and not isinstance(size, bool)]
-        except (TypeError, ValueError):
-            whole = []
-        if not whole or len(whole) != len(sizes) or min(whole) < 0:
-            raise ConfigError(f"expert_hidden_sizes: {expected}, found {value!r}")
-        parsed.append(whole)
     return parsed
 
 

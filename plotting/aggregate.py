@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records.metrics import RoutingTable
+from pipeline.records.tables import RoutingTable
 from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.layouts import describe_levels, layouts_of

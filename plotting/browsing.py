@@ -1,4 +1,4 @@
-"""What the notebooks show besides figures: tables as lists of dicts, labels of caches, an example of each group.
+"""What the notebooks show besides figures: tables as DataFrames, labels of caches, an example of each group.
 
 cache = load_cache(find_caches("evaluation_cache")[0].path)    # read once, until the file changes
 metrics_table(cache.metrics, len(cache.episodes))
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pipeline.places import Place
 from pipeline.records.cache import Cache, CacheError, read_cache
-from pipeline.records.results import ResultsError, read_results
+from pipeline.records.results import ResultsError, as_results, read_results
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import (
     compute_lpc_scale,
@@ -30,7 +31,7 @@ from plotting.cells import (
     render_routing_heatmap,
 )
 from plotting.data import as_routing_data
-from plotting.runs import collect_runs, short_task
+from plotting.runs import collect_runs, last_checkpoints, short_task
 from plotting.style import expert_color, figure_style, layer_title
 
 _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
@@ -80,12 +81,12 @@ def try_caches(places: Iterable[Place]) -> tuple[dict[str, Cache], list[str]]:
     return caches, problems
 
 
-def try_results(path: str | Path) -> tuple[list[dict[str, Any]], str]:
+def try_results(path: str | Path) -> tuple[pd.DataFrame, str]:
     """Return the rows of a results file, and why there are none, to be shown; a missing or empty file has no rows."""
     try:
-        return (read_results(path) if Path(path).is_file() else []), ""
+        return (read_results(path) if Path(path).is_file() else as_results([])), ""
     except (ResultsError, OSError) as error:
-        return [], str(error)
+        return as_results([]), str(error)
 
 
 # -------------------------------------------------------------------------------------------------------------- places
@@ -130,8 +131,8 @@ def describe_cache(cache: Cache) -> str:
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> str:
-    """Return the metrics of an evaluation as a table in Markdown: what, value, over what."""
+def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the metrics of an evaluation, a row for each: its name, its value as text, over what it was taken."""
 
     def value(name: str, form: str, unit: str = "") -> str:
         found = metrics.get(name)
@@ -170,41 +171,29 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
             f"of {'the' if labelled is None else f'{labelled:,}'} steps for which the expert had an answer",
         ),
     ]
-    return "\n".join(
-        ["| | | |", "|:---|---:|:---|", *(f"| **{name}** | {number} | {what} |" for name, number, what in lines)]
-    )
+    return pd.DataFrame(lines, columns=["metric", "value", "over"])
 
 
-def results_table(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+_SHOWN = {
+    **{"task_id": "task", "trial": "trial", "seed": "seed", "update": "update", "policy": "policy"},
+    **{"success_rate": "success %", "success_low": "low", "success_high": "high", "mean_lpc": "LPC"},
+    **{"path_ratio": "path ratio", "agreement": "agreement %", "lpc_alpha": "LPC weight"},
+    **{"expert_hidden_sizes": "experts", "num_episodes": "levels", "evaluated_at": "evaluated"},
+    "checkpoint_path": "checkpoint",
+}
+
+
+def results_table(results: pd.DataFrame) -> pd.DataFrame:
     """Return rows of `evaluation_results.csv` with the columns that one compares runs by; numbers stay numbers."""
-
-    def percent(row: Mapping[str, Any], name: str) -> float | None:
-        return None if row.get(name) is None else round(100 * row[name], 1)
-
-    def rounded(row: Mapping[str, Any], name: str, digits: int) -> float | None:
-        return None if row.get(name) is None else round(row[name], digits)
-
-    return [
-        {
-            "task": short_task(row["task_id"]),
-            "trial": row.get("trial"),
-            "seed": row.get("seed"),
-            "update": row.get("update"),
-            "policy": row.get("policy"),
-            "success %": percent(row, "success_rate"),
-            "low": percent(row, "success_low"),
-            "high": percent(row, "success_high"),
-            "LPC": rounded(row, "mean_lpc", 1),
-            "path ratio": rounded(row, "path_ratio", 3),
-            "agreement %": percent(row, "agreement"),
-            "LPC weight": row.get("lpc_alpha"),
-            "experts": "" if not row.get("expert_hidden_sizes") else _sizes(row["expert_hidden_sizes"]),
-            "levels": row.get("num_episodes"),
-            "evaluated": str(row.get("evaluated_at") or "")[:16].replace("T", " "),
-            "checkpoint": row["checkpoint_path"],
-        }
-        for row in rows
-    ]
+    rates = ["success_rate", "success_low", "success_high", "agreement"]
+    shown = results[list(_SHOWN)].assign(
+        task_id=results["task_id"].map(short_task),
+        expert_hidden_sizes=[_sizes(sizes) if sizes else "" for sizes in results["expert_hidden_sizes"]],
+        evaluated_at=results["evaluated_at"].fillna("").str[:16].str.replace("T", " "),
+        **{name: 100 * results[name] for name in rates},
+    )
+    shown = shown.round({"mean_lpc": 1, "path_ratio": 3, **dict.fromkeys(rates, 1)}).rename(columns=_SHOWN)
+    return shown.convert_dtypes(convert_integer=False)  # a notebook writes NaN where it leaves NA empty
 
 
 def _sizes(layers: list) -> str:
@@ -213,20 +202,15 @@ def _sizes(layers: list) -> str:
     return f"{texts[0]} x {len(texts)}" if len(texts) > 1 and len(set(texts)) == 1 else "; ".join(texts)
 
 
-def task_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def task_names(results: pd.DataFrame) -> dict[str, str]:
     """Return the tasks of rows, short name to id."""
-    return {short_task(task): task for task in sorted({row["task_id"] for row in rows})}
+    return {short_task(task): task for task in sorted(results["task_id"].unique())}
 
 
-def select_rows(
-    rows: Sequence[Mapping[str, Any]], *, tasks: Sequence[str] = (), last_only: bool = False
-) -> list[Mapping[str, Any]]:
+def select_rows(results: pd.DataFrame, *, tasks: Sequence[str] = (), last_only: bool = False) -> pd.DataFrame:
     """Return the rows of some tasks (ids; none: all), or of these each run's last checkpoint."""
-    chosen = [row for row in rows if not tasks or row["task_id"] in tasks]
-    if not last_only:
-        return chosen
-    last = [id(run.final) for run in collect_runs(chosen)[0]]
-    return [row for row in chosen if id(row) in last]
+    chosen = results[results["task_id"].isin(tasks)] if tasks else results
+    return chosen.loc[last_checkpoints(collect_runs(chosen)[0]).index.sort_values()] if last_only else chosen
 
 
 # ------------------------------------------------------------------------------------------------------------- figures

@@ -121,12 +121,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_results(settings: PlotSettings, *, listing: bool) -> int:
-    rows = read_results(settings.results)
+    results = read_results(settings.results)
     if listing:
-        print(f"{settings.results}: {len(rows)} checkpoints; views {', '.join(RESULT_VIEWS)}")
+        print(f"{settings.results}: {len(results)} checkpoints; views {', '.join(RESULT_VIEWS)}")
         return 0
     for view in RESULT_VIEWS if "all" in settings.views else settings.views:
-        for name, figure in draw_results_view(rows, view).items():
+        for name, figure in draw_results_view(results, view).items():
             _save(figure, Path(settings.output_dir) / f"{name}.png", settings)
     return 0
 

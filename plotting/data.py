@@ -18,19 +18,12 @@ import numpy as np
 
 from pipeline.command.errors import UserError
 from pipeline.records.cache import Cache
-from pipeline.records.metrics import (
-    EPISODE_COLUMNS,
-    OUTCOME_NAMES,
-    STEP_COLUMNS,
-    EpisodeTable,
-    RoutingTable,
-    choose_episode,
-    iter_records,
-)
-from pipeline.records.steps import StepReader
-
-_EPISODE_KEYS = ("t_pick", "t_unlocked", "t_drop")
-_OUTCOME_CODES = {name: code for code, name in OUTCOME_NAMES.items()}
+from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
+from pipeline.records.metrics import choose_episode
+from pipeline.records.plain import from_plain
+from pipeline.records.steps import StepReader, iter_records
+from pipeline.records.tables import EpisodeTable, RoutingTable
+from plotting.runs import count_of
 
 
 class PlotError(UserError, ValueError):
@@ -97,18 +90,10 @@ class RoutingData:
     def knows(self, column: str) -> bool:
         """Return whether a column of the step or episode table holds something that was recorded, at least once."""
         if column in STEP_COLUMNS:
-            values = getattr(self.routing, column)
-            if column in self.routing.unknown or not len(self):
-                return False
-            if column in ("walking", "straight", "lpc", "entropy"):
-                return bool(np.isfinite(values).any())
-            if column == "event":
-                return bool((values > 0).any())
-            return values.dtype.kind != "i" or bool((values >= 0).any())
-        if column == "mission":
-            return any(self.episodes.mission[episode] for episode in self.episodes_present.tolist())
-        values = getattr(self.episodes, column)[self.episodes_present]
-        return bool(np.isfinite(values).any()) if values.dtype.kind == "f" else bool((values >= 0).any())
+            known = STEP_COLUMNS[column].known(getattr(self.routing, column))
+            return column not in self.routing.unknown and bool(known.any())
+        values = np.asarray(getattr(self.episodes, column))[self.episodes_present]
+        return bool(EPISODE_COLUMNS[column].known(values).any())
 
     # ---------------------------------------------------------------------------------------------------------- columns
 
@@ -219,7 +204,7 @@ class RoutingData:
         """Return such as "300 episodes, 3,355 steps", "3 runs, 300 episodes, 3,355 steps"."""
         counts = [] if self.run is None else [("run", self.num_units)]
         counts += [("layout" if self.layouts_only else "episode", self.num_episodes), ("step", len(self))]
-        return ", ".join(f"{count:,} {word}{'s' * (count != 1)}" for word, count in counts)
+        return ", ".join(count_of(count, word) for word, count in counts)
 
     # --------------------------------------------------------------------------------------------------------- subsets
 
@@ -243,7 +228,7 @@ class RoutingData:
         return self.filter(filter_fn)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield each step as a dict, see `pipeline.records.metrics.iter_records`."""
+        """Yield each step as a dict, see `pipeline.records.steps.iter_records`."""
         return iter_records(self.routing, self.episodes)
 
     def _layer(self, name: str) -> int:
@@ -296,19 +281,12 @@ def _from_records(records: list[Mapping[str, Any]], expert_sizes: list[list[int]
     reader = StepReader({})
     reader.add([{key: _plain(value) for key, value in r.items() if key != "env_context"} for r in records], numbers)
     routing = reader.table(expert_sizes)
-    n = len(first)
-    columns = {name: np.full(n, -1, dtype) for name, dtype in EPISODE_COLUMNS.items()}
-    columns["mean_lpc"] = np.full(n, np.nan)
-    for name in _EPISODE_KEYS:
-        columns[name][:] = [-1 if record.get(name) is None else int(record[name]) for record in first]
-    columns["outcome"][:] = [_OUTCOME_CODES.get(record.get("outcome"), -1) for record in first]
     contexts = tuple(dict(record.get("env_context") or {}) for record in first)
-    missions = tuple(
-        str(record.get("mission") or context.get("mission") or "")
-        for record, context in zip(first, contexts, strict=True)
-    )
-    episodes = EpisodeTable(**columns, mission=missions, env_context=contexts)
-    return RoutingData(routing, episodes, layouts_only=not own)
+    facts = [{**r, "mission": r.get("mission") or c.get("mission")} for r, c in zip(first, contexts, strict=True)]
+    columns = {
+        name: from_plain(column, [_plain(fact.get(name)) for fact in facts]) for name, column in EPISODE_COLUMNS.items()
+    }
+    return RoutingData(routing, EpisodeTable(**columns, env_context=contexts), layouts_only=not own)
 
 
 def _number_episodes(records: list[Mapping[str, Any]], own: bool) -> tuple[list[int], list[Mapping[str, Any]]]:

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from babyai.facts import ACTION_NAMES
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, group_means, share_interval
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.panels import (
     COLUMN_WIDTH,
@@ -32,7 +33,6 @@ from plotting.panels import (
     series_style,
     unit_word,
 )
-from plotting.statistics import MIN_FOR_INTERVAL, Estimates, group_means, share_interval
 from plotting.style import expert_color, figure_style, layer_title
 
 _THRESHOLDS = 100

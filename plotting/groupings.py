@@ -29,8 +29,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from pipeline.records.metrics import OUTCOME_NAMES
+from babyai.facts import OUTCOME_NAMES
 from plotting.data import RoutingData
 
 Codes = tuple[np.ndarray, list[Hashable]]
@@ -77,14 +78,10 @@ def _spread(data: RoutingData, present: np.ndarray, keys: Sequence[Hashable | No
     return data.of_episode(of_episode), distinct
 
 
-def _by_name(codes: np.ndarray, names: Sequence[Hashable]) -> Codes:
-    """Return the codes without those that do not occur."""
-    used = (
-        np.flatnonzero(np.bincount(codes[codes >= 0], minlength=len(names))) if (codes >= 0).any() else np.zeros(0, int)
-    )
-    numbers = np.full(len(names) + 1, -1, np.intp)  # the last place is for code -1
-    numbers[used] = np.arange(len(used))
-    return numbers[codes], [names[code] for code in used.tolist()]
+def drop_unused(codes: np.ndarray, names: Sequence[Hashable]) -> Codes:
+    """Return codes and what they stand for without the names that do not occur."""
+    used = pd.Categorical.from_codes(codes, names).remove_unused_categories()
+    return used.codes, used.categories.tolist()
 
 
 # ------------------------------------------------------------------------------------------------- facts of the level
@@ -135,7 +132,7 @@ def _overall(data: RoutingData) -> Codes:
 def _carrying(data: RoutingData) -> Codes:
     if "carrying" in data.routing.unknown:
         return np.full(len(data), -1), []
-    return _by_name(data.routing.carrying.astype(np.intp), [False, True])
+    return drop_unused(data.routing.carrying.astype(np.int8), [False, True])
 
 
 def _key_phase(data: RoutingData) -> Codes:
@@ -150,7 +147,7 @@ def _key_phase(data: RoutingData) -> Codes:
             has_key |= (data.held == code) & data.of_episode(fits)
     phase = np.where(routing.door_unlocked == 1, np.where(has_key, 2, 3), np.where(has_key, 1, 0))
     phase[(routing.door_unlocked < 0) | (data.held == -2)] = -1
-    return _by_name(phase, _PHASES)
+    return drop_unused(phase, _PHASES)
 
 
 def _fits_a_lock(context: dict[str, Any], color: str) -> bool:
@@ -159,17 +156,15 @@ def _fits_a_lock(context: dict[str, Any], color: str) -> bool:
 
 
 def _subgoal(data: RoutingData) -> Codes:
-    codes, names = _by_name(data.routing.subgoal.astype(np.intp), data.routing.subgoal_names)
-    counts = np.bincount(codes[codes >= 0], minlength=len(names))
-    order = sorted(range(len(names)), key=lambda code: (-counts[code], names[code]))
-    place = np.full(len(names) + 1, -1, np.intp)
-    place[order] = np.arange(len(names))
-    return place[codes], [names[code] for code in order]
+    subgoals = pd.Series(pd.Categorical.from_codes(data.routing.subgoal, data.routing.subgoal_names))
+    counts = subgoals.value_counts()
+    names = sorted(counts.index[counts > 0], key=lambda name: (-counts[name], name))
+    return subgoals.cat.set_categories(names).cat.codes.to_numpy(), names
 
 
 def _outcome(data: RoutingData) -> Codes:
     outcome = data.of_episode("outcome").astype(np.intp)
-    return _by_name(np.where(outcome > 0, outcome - 1, -1), [OUTCOME_NAMES[code] for code in (1, 2, 3)])
+    return drop_unused(np.where(outcome > 0, outcome - 1, -1), [OUTCOME_NAMES[code] for code in (1, 2, 3)])
 
 
 def _mission_verb(data: RoutingData) -> Codes:

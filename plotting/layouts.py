@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from pipeline.records.metrics import EpisodeTable
+from pipeline.records.tables import EpisodeTable
 from plotting.data import RoutingData
 
 _LAYOUTS: WeakKeyDictionary[EpisodeTable, Layouts] = WeakKeyDictionary()

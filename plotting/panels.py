@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates
 from plotting.data import PlotError, RoutingData
-from plotting.statistics import MIN_FOR_INTERVAL, Estimates
 from plotting.style import CATEGORY_COLORS, expert_color, expert_labels
 
 # Sand is lost on white as a thin line and comes last; neighbours are far apart. A series has its marker too.
@@ -147,47 +147,36 @@ def _legend_width(labels: list[str], columns: int) -> float:
     return sum(0.5 + 0.054 * int(part.max()) for part in parts)
 
 
-def draw_estimates(
-    ax: Axes,
-    x: np.ndarray,
-    estimates: Estimates,
-    *,
-    color: str,
-    marker: str = "o",
-    line: str = "-",
-    top: float = np.inf,
+def draw_curves(
+    axes: Sequence[Axes], x: np.ndarray, lpc: Estimates, weights: Sequence[Estimates], *, label: str, width: float = 1.0
 ) -> None:
-    """Draw means with their intervals; where n is too small for an interval, the marker is hollow.
+    """Draw LPC, the experts' weights of each layer, and n as bars below.
 
     Args:
-        ax: To draw on.
+        axes: One for LPC, one per layer, one for n.
         x: (G,).
-        estimates: Of shape (G,), of something that cannot be negative.
-        color: Of line and markers.
-        marker: Of the means.
-        line: Style of the line between the means; "" for none.
-        top: The most that it can be; intervals end there.
+        lpc: Of shape (G,).
+        weights: Per layer, of shape (G, experts).
+        label: What n counts.
+        width: Of a bar, in units of x.
     """
+    _draw_estimates(axes[0], x, lpc, color="black")
+    for ax, estimates in zip(axes[1:-1], weights, strict=True):
+        for expert, part in enumerate(estimates.columns()):
+            _draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)
+        ax.set_ylim(-0.04, 1.04)
+    axes[-1].bar(x, lpc.n, width=width * 0.85, color="0.75", linewidth=0)
+    axes[-1].set_ylabel(label)
+    axes[-1].set_ylim(0, max(1, float(np.max(lpc.n, initial=0))) * 1.15)
+    axes[-1].yaxis.get_major_locator().set_params(nbins=2, integer=True)
+
+
+def _draw_estimates(ax: Axes, x: np.ndarray, estimates: Estimates, *, color: str, top: float = np.inf) -> None:
+    """Draw means (G,) with their intervals, which end at 0 and top; hollow where n is too small for an interval."""
     known = estimates.n > 0
     x, mean, firm = np.asarray(x)[known], estimates.mean[known], estimates.n[known] >= MIN_FOR_INTERVAL
     low, high = (np.clip(end[known][firm], 0.0, top) for end in (estimates.low, estimates.high))
-    ax.plot(x, mean, line or "None", color=color, linewidth=1.2, zorder=3)
+    ax.plot(x, mean, color=color, linewidth=1.2, zorder=3)
     ax.vlines(x[firm], low, high, color=color, linewidth=1.2, zorder=3)
     for rows, face in ((firm, color), (~firm, "white")):
-        ax.plot(x[rows], mean[rows], marker, markersize=3.5, color=color, markerfacecolor=face, zorder=4)
-
-
-def draw_counts(ax: Axes, x: np.ndarray, n: np.ndarray, *, label: str, width: float = 1.0) -> None:
-    """Draw how many units each place has, as bars below a figure's curves.
-
-    Args:
-        ax: A strip of its own.
-        x: (G,).
-        n: (G,).
-        label: What is counted.
-        width: Of a bar, in units of x.
-    """
-    ax.bar(x, n, width=width * 0.85, color="0.75", linewidth=0)
-    ax.set_ylabel(label)
-    ax.set_ylim(0, max(1, float(np.max(n, initial=0))) * 1.15)
-    ax.yaxis.get_major_locator().set_params(nbins=2, integer=True)
+        ax.plot(x[rows], mean[rows], "o", markersize=3.5, color=color, markerfacecolor=face, zorder=4)

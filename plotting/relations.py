@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.records.metrics import OUTCOME_NAMES, PLACES
+from babyai.facts import OUTCOME_NAMES, PLACES
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, group_means
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.distributions import action_names
+from plotting.groupings import drop_unused
 from plotting.panels import (
     LPC_LABEL,
     PAGE_WIDTH,
     describe_n,
-    draw_counts,
-    draw_estimates,
+    draw_curves,
     expert_handles,
     finish,
     layer_experts,
@@ -37,8 +38,7 @@ from plotting.panels import (
     unit_word,
 )
 from plotting.runs import count_of
-from plotting.statistics import MIN_FOR_INTERVAL, Estimates, group_means
-from plotting.style import expert_cmap, expert_color, figure_style, layer_title
+from plotting.style import expert_cmap, figure_style, layer_title
 
 _MOST_BINS = 16
 
@@ -134,12 +134,7 @@ def plot_distance_profiles(
     unit = unit_word(data)
     for profile, column in zip(profiles, axes.T, strict=True):
         x, width = (profile.edges[:-1] + profile.edges[1:] - 1) / 2, int(profile.edges[1] - profile.edges[0])
-        draw_estimates(column[0], x, profile.lpc, color="black")
-        for ax, weights in zip(column[1:-1], profile.weights, strict=True):
-            for expert, part in enumerate(weights.columns()):
-                draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)
-            ax.set_ylim(-0.04, 1.04)
-        draw_counts(column[-1], x, profile.lpc.n, label="", width=width)
+        draw_curves(column, x, profile.lpc, profile.weights, label="", width=width)
         bins = f", bins of {width}" if width > 1 else ""
         column[-1].set_xlabel(f"Moves to the {profile.place}{bins}")
         column[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -207,14 +202,10 @@ def compute_specialisation(data: Any, by: str = "action") -> Specialisation:
     """
     data = as_routing_data(data)
     need_routing(data)
-    codes, names = _codes(data, by)
-    occurring = np.unique(codes[codes >= 0])
-    places = np.full(len(names) + 1, -1)  # the last is that of code -1
-    places[occurring] = np.arange(len(occurring))
-    group = places[codes]
-    units = {"units": data.routing.episode, "num_groups": len(occurring), "clusters": data.run_of_step}
+    group, names = drop_unused(*_codes(data, by))
+    units = {"units": data.routing.episode, "num_groups": len(names), "clusters": data.run_of_step}
     weights = tuple(group_means(w, group, **units) for w in data.routing.weights)
-    return Specialisation(by, [names[k] for k in occurring], weights, int((group < 0).sum()), data)
+    return Specialisation(by, names, weights, int((group < 0).sum()), data)
 
 
 def known_aspects(data: Any) -> list[str]:

@@ -21,10 +21,10 @@ import numpy as np
 
 from pipeline.places import Place
 from pipeline.records.cache import CacheError, read_header
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
 from plotting.data import RoutingData, as_routing_data
-from plotting.runs import SETTING_COLUMNS, collect_runs, count_of, group_settings, label_settings, short_task
+from plotting.runs import SETTING_COLUMNS, collect_runs, count_of, group_settings, last_checkpoints, short_task
 
 
 def join_runs(runs: Sequence[RoutingData]) -> RoutingData:
@@ -94,16 +94,14 @@ def find_settings(places: Iterable[Place], least: int = 2) -> tuple[list[Setting
             rows.append(_row(place, header))
             by_path[str(place)] = place
     runs, more = collect_runs(rows)
-    groups = group_settings(runs)
-    names = label_settings(list(groups))
     settings = []
-    for key, members in groups.items():
+    for (_, task_id, label), members in group_settings(last_checkpoints(runs)).groupby(["setting", "task_id", "label"]):
         if len(members) < least:
             continue
-        found = tuple(by_path[run.final["place"]] for run in members)
-        words = ", ".join(filter(None, [short_task(key[0]), names[key]]))
+        found = tuple(by_path[path] for path in members["place"])
+        words = ", ".join(filter(None, [short_task(task_id), label]))
         label = f"{words} · {count_of(len(found))} ({_describe(found)})"
-        settings.append(Setting(key[0], label, _describe(found, words=False), found))
+        settings.append(Setting(task_id, label, _describe(found, words=False), found))
     return settings, [*notes, *more]
 
 

@@ -1,5 +1,9 @@
 """From rows of `evaluation_results.csv` to runs and settings, the units that cross-run figures are about.
 
+    runs, notes = collect_runs(read_results("evaluation_results.csv"))      # checkpoints, by run
+    last = group_settings(last_checkpoints(runs))                           # a row per run, with `setting` and `label`
+    last.groupby("label")["success_rate"].mean()
+
 A run is a (task, trial, seed) in one folder of checkpoints; its checkpoints are one run seen several times. A setting
 is what the run was trained with and how it was evaluated, task included, seed and trial aside: runs of one setting are
 replicates. Of the training a CSV tells the columns of `SETTING_COLUMNS` only: runs that differ in nothing but another
@@ -10,19 +14,16 @@ Caches hold the whole configuration, by which `plotting.replicates` tells such r
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.config import NOT_IDENTITY, TrainConfig
-from pipeline.records.metrics import wilson_interval
-
-Row = Mapping[str, Any]
+from pipeline.records.intervals import wilson_interval
+from pipeline.records.results import Rows, as_results
 
 SETTING_COLUMNS = (
     *("task_id", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
@@ -55,128 +56,88 @@ _PHRASES = {
     "lpc_denominator": "denominator {}",
     "expert_hidden_sizes": "experts {}",
     "num_updates": "{} updates",
+    "config.task_id": "trained on {}",
+    "config.max_steps": "max_steps {} in training",
 }
-_FURTHER_PHRASES = {"task_id": "trained on {}", "max_steps": "max_steps {} in training"}
 _ROUTERS = frozenset(
     "lpc_alpha normalize_lpc lpc_denominator lpc_eps lpc_exponent expert_hidden_sizes intermediate_dim "
     "router_hidden_size expert_norm expert_dropout expert_dropout_beta expert_dropout_gamma".split()
 )
+_OUTCOME_LPC = ["mean_lpc_success", "mean_lpc_failure", "mean_lpc_timeout"]
 _NEAR_ZERO = 0.01
 _CONSTANT = 1e-5  # float32 routing weights leave a constant LPC about 1e-7 apart
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One trained policy.
-
-    Attributes:
-        task_id: Its task.
-        trial: Its trial, None if unknown.
-        seed: Its seed, None if unknown.
-        setting: Values of `SETTING_COLUMNS`, lists as text; last a tuple of (name, value), of those `FURTHER_FIELDS`
-            that are known. What only routers have is None, or left out, for a policy without.
-        rows: Its evaluated checkpoints by update, the final one last.
-    """
-
-    task_id: str
-    trial: int | None
-    seed: int | None
-    setting: tuple
-    rows: tuple[Row, ...]
-
-    @property
-    def final(self) -> Row:
-        """Its last checkpoint."""
-        return self.rows[-1]
-
-    def value(self, column: str) -> float:
-        """Return a number of the last checkpoint, NaN where there is none."""
-        return number(self.final, column)
-
-
-def number(row: Row, column: str) -> float:
-    """Return a cell as a float, NaN for one that is empty."""
-    value = row.get(column)
-    return math.nan if value is None else float(value)
-
-
-def collect_runs(rows: Iterable[Row]) -> tuple[list[Run], list[str]]:
-    """Return the runs by task, trial, seed and folder, and notes on what does not count and on what is doubtful.
+def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
+    """Return the checkpoints that count, and notes on what does not count and on what is doubtful.
 
     Rows of the same update of a run count once (a run's final checkpoint is often its last numbered one), and so do
     runs of one task whose final weights are the same: evaluating a copy replicates nothing. Checkpoints that were
     evaluated with another `max_steps` or `eval_seed` than the last one of their run do not count.
 
     Args:
-        rows: From `read_results`; one may hold a `config`, a mapping of the run's settings as in a cache's header.
+        rows: From `read_results`; a column `config` may hold mappings of the runs' settings, as in a cache's header.
+
+    Returns:
+        Rows by task, trial, seed and folder, of each run by update, the final one last; with the columns `run`, a
+        number, and `collapse`, see `describe_collapse`. `success_low` and `success_high` are filled in where missing.
     """
-    checkpoints: dict[tuple, list[Row]] = {}
-    for row in rows:
-        folder = PurePosixPath(str(row.get("checkpoint_path") or "")).parent.as_posix()
-        checkpoints.setdefault((row["task_id"], row.get("trial"), row.get("seed"), folder), []).append(row)
-    runs, seen = [], set()
-    copies = otherwise = replaced = 0
-    for key in sorted(checkpoints, key=lambda key: tuple(_sortable(part) for part in key)):
-        members = sorted(checkpoints[key], key=_order)
-        alike = [row for row in members if _evaluated(row) == _evaluated(members[-1])]
-        by_update = {_update(row): row for row in alike}
-        otherwise += len(members) - len(alike)
-        replaced += sum(_other_weights(row, by_update[_update(row)]) for row in alike)
-        run = Run(*key[:3], _setting(members[-1]), tuple(sorted(by_update.values(), key=_order)))
-        weights = (key[0], run.final.get("checkpoint_digest"))
-        if weights[1] is not None and weights in seen:
-            copies += 1
-            continue
-        seen.add(weights)
-        runs.append(run)
-    same = Counter((run.task_id, run.trial, run.seed) for run in runs)
-    repeated = sum(n - 1 for (_, trial, seed), n in same.items() if (trial, seed) != (None, None))
-    notes = [
-        f"{count_of(copies)} with the weights of another left out" if copies else "",
-        f"{count_of(repeated)} with the task, trial and seed of another in another folder" if repeated else "",
+    results = as_results(rows)
+    paths = results["checkpoint_path"].fillna("").astype(str)
+    results = results.assign(
+        folder=[PurePosixPath(path).parent.as_posix() for path in paths],
+        is_final=paths.str.endswith("checkpoint_final.pt"),
+        at=results["update"].fillna(-1),
+    )
+    identity = ["task_id", "trial", "seed", "folder"]
+    results = results.sort_values([*identity, "is_final", "at"], na_position="first")
+    results["run"] = results.groupby(identity, dropna=False, sort=False).ngroup()
+    evaluated = results.groupby(["run", "max_steps", "eval_seed"], dropna=False, sort=False).ngroup()
+    alike = results[evaluated == evaluated.groupby(results["run"]).transform("last")]
+    runs = alike.drop_duplicates(["run", "at"], keep="last")
+    pairs = alike.merge(runs, on=["run", "at"], suffixes=("", "_kept"))
+    replaced = (pairs["checkpoint_digest"] != pairs["checkpoint_digest_kept"]).fillna(False).sum()
+    last = last_checkpoints(runs)
+    copied = last["checkpoint_digest"].notna() & last.duplicated(["task_id", "checkpoint_digest"])
+    runs, last = runs[~runs["run"].isin(last["run"][copied])], last[~copied]
+    named = last[["trial", "seed"]].notna().any(axis=1)
+    repeated = (named & last.duplicated(["task_id", "trial", "seed"])).sum()
+    low, high = success_intervals(runs)
+    runs = runs.assign(success_low=low, success_high=high, collapse=describe_collapse(runs))
+    otherwise = len(results) - len(alike)
+    notes = {
+        f"{count_of(copied.sum())} with the weights of another left out": copied.sum(),
+        f"{count_of(repeated)} with the task, trial and seed of another in another folder": repeated,
         f"{count_of(otherwise, 'checkpoint')} left out, evaluated with another max_steps or eval_seed than the last of "
-        "the run"
-        if otherwise
-        else "",
-        f"{count_of(replaced, 'checkpoint')} left out, of the same run and update as another" if replaced else "",
-    ]
-    return runs, [note for note in notes if note]
+        "the run": otherwise,
+        f"{count_of(replaced, 'checkpoint')} left out, of the same run and update as another": replaced,
+    }
+    return runs.drop(columns=["folder", "is_final", "at"]), [note for note, count in notes.items() if count]
 
 
-def group_settings(runs: Iterable[Run]) -> dict[tuple, list[Run]]:
-    """Return the runs of each setting, settings in order of task, then of their other values."""
-    groups: dict[tuple, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.setting, []).append(run)
-    return {key: groups[key] for key in sorted(groups, key=_setting_order)}
+def last_checkpoints(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the last checkpoint of each run of `collect_runs`."""
+    return runs.drop_duplicates("run", keep="last")
 
 
-def label_settings(settings: Sequence[tuple]) -> dict[tuple, str]:
-    """Return for each setting, in words, its values in the columns in which settings of a task differ; "" if in none.
+def group_settings(last: pd.DataFrame, ignore: str | None = None) -> pd.DataFrame:
+    """Return runs by setting, with the columns `setting`, a number, and `label`.
 
-    So settings of different tasks can have one label, as in a legend. Policies with routers are compared with each
-    other, those without too; the two are told apart by the policy alone.
+    Settings are in order of task, then of their other values. The label tells in words the values in which settings of
+    a task differ; "" if in none. So settings of different tasks can have one label, as in a legend. Policies with
+    routers are compared with each other, those without too; the two are told apart by the policy alone.
+
+    Args:
+        last: From `last_checkpoints`, some or all.
+        ignore: One of `SETTING_COLUMNS` by which settings are not to differ.
     """
-    differing = {routed: _find_differing([s for s in settings if _routed(s) == routed]) for routed in (True, False)}
-    policy = SETTING_COLUMNS.index("policy")
-    mixed = any(len({s[policy] for s in settings if s[0] == task}) > 1 for task in {s[0] for s in settings})
-    labels = {}
-    for setting in settings:
-        names, further, unsure = differing[_routed(setting)]
-        columns, told = dict(zip(SETTING_COLUMNS, setting, strict=False)), dict(setting[-1])
-        parts = [
-            _PHRASES.get(name, f"{name} {{}}").format(_text(columns[name]))
-            for name in SETTING_COLUMNS
-            if (mixed if name == "policy" else name in names) and columns[name] is not None
-        ]
-        parts += [
-            _FURTHER_PHRASES.get(name, f"{name} {{}}").format(_text(told[name])) for name in further if name in told
-        ]
-        unknown = [name for name in unsure if name not in told]
-        if unknown:
-            parts.append(f"unknown: {', '.join(unknown)}" if told else "configuration unknown")
-        labels[setting] = ", ".join(parts)
-    return labels
+    values = _setting_values(last).drop(columns=ignore or [])
+    keys = list(values.itertuples(index=False, name=None))
+    order = {key: k for k, key in enumerate(sorted(set(keys), key=lambda key: tuple(map(_sortable, key))))}
+    numbers = [order[key] for key in keys]
+    settings = values.assign(setting=numbers).drop_duplicates("setting").set_index("setting")
+    labels = _label_settings(settings)
+    return last.assign(setting=numbers, label=[labels[k] for k in numbers]).sort_values("setting", kind="stable")
 
 
 def count_of(n: int, word: str = "run") -> str:
@@ -189,13 +150,14 @@ def short_task(task_id: str) -> str:
     return task_id.removeprefix("BabyAI-").removesuffix("-v0")
 
 
-def success_interval(row: Row) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a checkpoint's success over levels; NaN if its rate is not known."""
-    if row.get("success_low") is not None and row.get("success_high") is not None:
-        return float(row["success_low"]), float(row["success_high"])
-    if row.get("success_rate") is None or not row.get("num_episodes"):
-        return math.nan, math.nan
-    return wilson_interval(round(row["success_rate"] * row["num_episodes"]), row["num_episodes"])
+def success_intervals(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return the ends of the 95 % Wilson intervals of success over levels; NaN if the rate is not known."""
+    low, high = rows["success_low"].copy(), rows["success_high"].copy()
+    missing = (low.isna() | high.isna()) & rows["success_rate"].notna() & (rows["num_episodes"].fillna(0) > 0)
+    for place in np.flatnonzero(missing):  # files of other code
+        rate, n = rows["success_rate"].iloc[place], int(rows["num_episodes"].iloc[place])
+        low.iloc[place], high.iloc[place] = wilson_interval(round(rate * n), n)
+    return low, high
 
 
 def check_metric(metric: str) -> None:
@@ -210,30 +172,22 @@ def clip_to_range(metric: str, low: float | np.ndarray, high: float | np.ndarray
     return np.clip(low, 0.0, highest), np.clip(high, 0.0, highest)
 
 
-def has_lpc(row: Row) -> bool:
-    """Return whether the policy has routers, as far as the row tells."""
-    return row.get("mean_lpc") is not None
-
-
-def describe_collapse(row: Row) -> str:
-    """Return "zero", "constant" or "": whether a checkpoint's router has collapsed, as far as its means tell.
+def describe_collapse(rows: pd.DataFrame) -> np.ndarray:
+    """Return "zero", "constant" or "": whether each checkpoint's router has collapsed, as far as its means tell.
 
     zero: the mean LPC is below 1 % of the largest that its experts allow. constant: the mean over steps, that over
     episodes and those of each outcome are the same number, although the episodes are not equally long (they ended in
     more than one way, or as successes, on levels of different lengths).
     """
-    if not has_lpc(row):
-        return ""
-    largest = sum(max(layer, default=0) ** 2 for layer in row.get("expert_hidden_sizes") or [])
-    if row["mean_lpc"] <= _NEAR_ZERO * largest:
-        return "zero"
-    outcomes = [row.get(f"mean_lpc_{name}") for name in ("success", "failure", "timeout")]
-    known = [value for value in outcomes if value is not None]
-    means = [row["mean_lpc"], row.get("mean_lpc_per_episode"), *known]
-    varied = len(known) > 1 or outcomes[0] is not None
-    if not varied or means[1] is None or (row.get("num_episodes") or 0) < 2:
-        return ""
-    return "constant" if max(means) - min(means) <= _CONSTANT * max(means) else ""
+    largest = rows["expert_hidden_sizes"].map(_largest_lpc).astype(float)
+    outcomes = rows[_OUTCOME_LPC]
+    varied = (outcomes.notna().sum(axis=1) > 1) | outcomes["mean_lpc_success"].notna()
+    varied &= rows[["mean_lpc", "mean_lpc_per_episode"]].notna().all(axis=1)
+    varied &= rows["num_episodes"].fillna(0) >= 2
+    means = rows[["mean_lpc", "mean_lpc_per_episode", *_OUTCOME_LPC]]
+    highest = means.max(axis=1)
+    constant = varied & (highest - means.min(axis=1) <= _CONSTANT * highest)
+    return np.where(rows["mean_lpc"] <= _NEAR_ZERO * largest, "zero", np.where(constant, "constant", ""))
 
 
 def pareto_front(success: Sequence[float], lpc: Sequence[float]) -> np.ndarray:
@@ -252,70 +206,64 @@ def pareto_front(success: Sequence[float], lpc: Sequence[float]) -> np.ndarray:
     return front[np.lexsort((s[front], c[front]))]
 
 
-def _update(row: Row) -> int:
-    update = row.get("update")
-    return -1 if update is None else int(update)
+def _largest_lpc(sizes: list | None) -> int:
+    """Return the LPC of a network that always takes its largest experts; 0 if sizes are not known."""
+    layers = sizes if sizes and isinstance(sizes[0], list) else [sizes or []]
+    return sum(max(layer, default=0) ** 2 for layer in layers)
 
 
-def _order(row: Row) -> tuple[bool, int]:
-    """Sort checkpoints: a final one comes last, also where its update is not known."""
-    return str(row.get("checkpoint_path") or "").endswith("checkpoint_final.pt"), _update(row)
+def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
+    """Return what runs were trained and evaluated with, as values that can be compared; None is not known.
+
+    Columns are `SETTING_COLUMNS`, and `config.` with those `FURTHER_FIELDS` that a run's `config` tells.
+    """
+    values = last[list(SETTING_COLUMNS)].astype(object)
+    configs = [config if isinstance(config, Mapping) else {} for config in last.get("config", [None] * len(last))]
+    for name in FURTHER_FIELDS:
+        told = [_told(name, config[name]) if name in config else None for config in configs]
+        if any(value is not None for value in told):
+            values[f"config.{name}"] = np.array(told, object)
+    values = values.map(lambda value: _text(value) if isinstance(value, list) else value).astype(object)
+    values = values.where(values.notna(), None)
+    routers = [name for name in values if name.removeprefix("config.") in _ROUTERS]
+    values.loc[(last["policy"] == "gru").fillna(False).to_numpy(bool), routers] = None
+    return values
 
 
-def _evaluated(row: Row) -> tuple:
-    return row.get("max_steps"), row.get("eval_seed")
+def _told(name: str, value: Any) -> Any:
+    """Return a value of a configuration; None, which is a value too, as text."""
+    if name == "task_id":
+        return short_task(str(value))
+    return value if isinstance(value, str | int | float) else _text(value)
 
 
-def _other_weights(row: Row, kept: Row) -> bool:
-    """Return whether two rows of an update are known to be of different weights."""
-    digests = {row.get("checkpoint_digest"), kept.get("checkpoint_digest")}
-    return len(digests) > 1 and None not in digests
+def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
+    """Return a label per setting, see `group_settings`.
 
-
-def _setting(row: Row) -> tuple:
-    routed = row.get("policy") != "gru"
-    values = [_cell(row.get(name)) if routed or name not in _ROUTERS else None for name in SETTING_COLUMNS]
-    config = row.get("config")
-    told = config if isinstance(config, Mapping) else {}
-    further = [
-        (name, short_task(str(told[name])) if name == "task_id" else _cell(told[name]))
-        for name in FURTHER_FIELDS
-        if name in told and (routed or name not in _ROUTERS)
-    ]
-    return (*values, tuple(further))
-
-
-def _cell(value: Any) -> Any:
-    """Return a value that can be compared and hashed, lists as text."""
-    if isinstance(value, list):
-        return _text(value)
-    return value if value is None or isinstance(value, str | int | float) else str(value)
-
-
-def _routed(setting: tuple) -> bool:
-    return setting[SETTING_COLUMNS.index("policy")] != "gru"
-
-
-def _find_differing(settings: Sequence[tuple]) -> tuple[list[str], list[str], list[str]]:
-    """Return the columns in which settings of a task differ, the further fields, and those that not all of it tell."""
-    columns, further, unsure = set(), set(), set()
-    for task in {setting[0] for setting in settings}:
-        members = [setting for setting in settings if setting[0] == task]
-        columns |= {name for k, name in enumerate(SETTING_COLUMNS) if len({setting[k] for setting in members}) > 1}
-        for name in FURTHER_FIELDS:
-            told = [dict(setting[-1])[name] for setting in members if name in dict(setting[-1])]
-            further |= {name} if len(set(told)) > 1 else set()
-            unsure |= {name} if 0 < len(told) < len(members) else set()
-    return (
-        [name for name in SETTING_COLUMNS if name in columns],
-        [name for name in FURTHER_FIELDS if name in further],
-        [name for name in FURTHER_FIELDS if name in unsure],
-    )
-
-
-def _setting_order(setting: tuple) -> tuple:
-    further = tuple((name, _sortable(value)) for name, value in setting[-1])
-    return (*(_sortable(value) for value in setting[:-1]), further)
+    Args:
+        settings: From `_setting_values`, a row per setting.
+    """
+    further = [name for name in settings if name.startswith("config.")]
+    by_task = settings.groupby("task_id")
+    mixed = (by_task["policy"].nunique(dropna=False) > 1).any() if "policy" in settings else False
+    labels = {}
+    for _, alike in settings.groupby((settings["policy"] == "gru").to_numpy(bool)):
+        by_task = alike.groupby("task_id")
+        differing = (by_task.nunique(dropna=False) > 1).any()
+        differing[further] = (by_task[further].nunique() > 1).any()
+        differing["policy"] = mixed
+        counts = by_task[further].count()
+        unsure = ((counts > 0) & counts.lt(by_task.size(), axis=0)).any()
+        for setting, values in alike.iterrows():
+            known = values[values.notna()]
+            parts = [_PHRASES.get(name, f"{name.removeprefix('config.')} {{}}").format(_text(value))
+                     for name, value in known.items() if differing.get(name, False)]  # fmt: skip
+            unknown = [name.removeprefix("config.") for name in further if unsure[name] and name not in known]
+            if unknown:
+                told = any(name in known for name in further)
+                parts.append(f"unknown: {', '.join(unknown)}" if told else "configuration unknown")
+            labels[setting] = ", ".join(parts)
+    return labels
 
 
 def _sortable(value: Any) -> tuple:

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.records.metrics import OUTCOME_NAMES
+from babyai.facts import OUTCOME_NAMES
+from pipeline.records.intervals import Estimates, group_means
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.panels import (
     LPC_LABEL,
     PAGE_WIDTH,
     describe_n,
-    draw_counts,
-    draw_estimates,
+    draw_curves,
     episode_word,
     expert_handles,
     finish,
@@ -33,7 +33,6 @@ from plotting.panels import (
     new_axes,
     unit_word,
 )
-from plotting.statistics import Estimates, group_means
 from plotting.style import expert_color, figure_style, layer_title
 
 EVENT_TEXTS = {
@@ -256,16 +255,12 @@ def plot_event_aligned(aligned: EventAligned, axes: Sequence[Axes] | None = None
         axes = new_axes(layers + 2, 1, size=size, sharex=True, height_ratios=heights)[:, 0]
     axes = list(axes)
     x = aligned.offsets
-    draw_estimates(axes[0], x, aligned.lpc, color="black")
+    unit, episode = unit_word(data), episode_word(data)
+    draw_curves(axes, x, aligned.lpc, aligned.weights, label=f"n {unit}s")
     axes[0].set_ylabel(LPC_LABEL)
     limit_lpc(axes[0], [aligned.lpc])
-    for ax, name, estimates in zip(axes[1:-1], data.layer_names, aligned.weights, strict=True):
-        for expert, part in enumerate(estimates.columns()):
-            draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)
+    for ax, name in zip(axes[1:-1], data.layer_names, strict=True):
         ax.set_ylabel(f"{layer_title(name)}\nweight")
-        ax.set_ylim(-0.04, 1.04)
-    unit, episode = unit_word(data), episode_word(data)
-    draw_counts(axes[-1], x, aligned.lpc.n, label=f"n {unit}s")
     for ax in axes:
         ax.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=1)
     verb = EVENT_TEXTS.get(aligned.event, aligned.event)

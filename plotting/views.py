@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from pipeline.records.results import Rows, as_results
 from plotting.across import plot_success_against_lpc, plot_task_bars
 from plotting.aggregate import get_available_analyses
 from plotting.cells import MIN_VISITS
@@ -27,7 +27,6 @@ from plotting.distributions import (
 from plotting.groupings import GROUPINGS
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
-from plotting.runs import Row
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
 
@@ -115,7 +114,7 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
     return {f"routing_{view}": draw[view]().figure}
 
 
-def draw_results_view(rows: Sequence[Row], view: str) -> dict[str, Figure]:
+def draw_results_view(rows: Rows, view: str) -> dict[str, Figure]:
     """Return the figures of a view of results by the name of their file, without its ending.
 
     Args:
@@ -127,12 +126,13 @@ def draw_results_view(rows: Sequence[Row], view: str) -> dict[str, Figure]:
     """
     if view not in RESULT_VIEWS:
         raise PlotError(f"view: expected one of {', '.join(RESULT_VIEWS)}, found {view!r}")
-    if not rows:
+    results = as_results(rows)
+    if results.empty:
         raise PlotError("expected evaluated checkpoints, found none; `python batch_eval.py` evaluates them")
     if view == "success_lpc":
-        return {view: plot_success_against_lpc(rows).figure}
+        return {view: plot_success_against_lpc(results).figure}
     if view == "tasks":
-        return {view: plot_task_bars(rows)[0].figure}
+        return {view: plot_task_bars(results)[0].figure}
     if view == "learning":
-        return {view: plot_learning_over_updates(rows)[0, 0].figure}
-    return {f"alpha_{name}": plot_alpha_sweep(rows, name).figure for name in ("success_rate", "mean_lpc")}
+        return {view: plot_learning_over_updates(results)[0, 0].figure}
+    return {f"alpha_{name}": plot_alpha_sweep(results, name).figure for name in ("success_rate", "mean_lpc")}

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records.metrics import STEP_COLUMNS, EpisodeTable, RoutingTable
+from pipeline.records.columns import CODE_NAMES, EPISODE_COLUMNS, STEP_COLUMNS, Column
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 SIZES = [[0, 16, 32], [0, 8]]
 NAMES = {
@@ -12,6 +13,7 @@ NAMES = {
     "event_names": ("none", "picked", "dropped", "unlocked"),
     "object_names": ("red ball", "grey key", "blue door"),
 }
+NAMES |= {names: ("none", "some") for names in CODE_NAMES.values() if names not in NAMES}
 
 
 def build_context(k: int) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def random_tables(
     walking[rng.random((steps, 3)) < 0.3] = np.nan
     lpc = sum((w @ np.square(layer) for w, layer in zip(weights, sizes, strict=True)), np.zeros(steps))
     episode = np.repeat(np.arange(n), lengths).astype(np.int32)
-    routing = RoutingTable(
+    columns = dict(
         episode=episode,
         t_step=np.concatenate([np.arange(length) for length in lengths] or [np.zeros(0)]).astype(np.int32),
         position=rng.integers(0, 22, (steps, 2)).astype(np.int16),
@@ -77,9 +79,11 @@ def random_tables(
         expert_hidden_sizes=sizes,
         **NAMES,
     )
+    columns |= {name: _draw(rng, column, steps) for name, column in STEP_COLUMNS.items() if name not in columns}
+    routing = RoutingTable(**columns)
     mean_lpc = [routing.lpc[episode == k].mean(dtype=np.float64) if lengths[k] else np.nan for k in range(n)]
     labelled = np.array([(routing.expert_action[episode == k] >= 0).sum() for k in range(n)], np.int32)
-    episodes = EpisodeTable(
+    columns = dict(
         level_seed=rng.integers(0, 2**62, n),
         mission=tuple(f"go to the red ball {k}" for k in range(n)),
         outcome=rng.integers(1, 4, n).astype(np.int8),
@@ -93,7 +97,15 @@ def random_tables(
         t_drop=rng.integers(-1, 9, n).astype(np.int32),
         env_context=tuple(build_context(k) for k in range(n)),
     )
-    return routing, episodes
+    columns |= {name: _draw(rng, column, n) for name, column in EPISODE_COLUMNS.items() if name not in columns}
+    return routing, EpisodeTable(**columns)
+
+
+def _draw(rng: np.random.Generator, column: Column, n: int) -> np.ndarray:
+    """Return values of a column that is declared but has no line here, not known ones among them."""
+    values = rng.integers(0, 2, (n, *column.shape)).astype(column.dtype)
+    values[rng.random(values.shape) < 0.3] = column.fill
+    return values
 
 
 def assert_same_steps(found: RoutingTable, expected: RoutingTable, rtol: float = 0.0) -> None:

@@ -1,6 +1,7 @@
 """The models in their plain form: names, sizes, states, routing, the price of complexity, isolation."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from mixture_of_experts import (
     normalize_expert_sizes,
     reset_hidden_on_done,
 )
-from stateful_mop import MoPConfig, StatefulMoPPolicy, create_babyai_mop_config, parse_layers
-from train import GRUPolicy
+from pipeline.baseline import GRUPolicy
+from pipeline.config import parse_expert_sizes
+from stateful_mop import MoPConfig, StatefulMoPPolicy, create_babyai_mop_config
 
 OBS, LANG, WIDTH, ROUTER, ACTIONS = 6, 3, 8, 5, 4
 CLASSIC = [[0, 16, 32]] * 3
@@ -561,16 +563,39 @@ def test_lpc_is_taken_before_dropout():
 
 
 @pytest.mark.parametrize(
-    "sizes", [[], [[]], [[16], []], [16, [32]], [-1], [[16, -32]], [1.5], [[True]], [["16"]], [None], ["16,32"]]
+    "sizes",
+    [
+        *([], [[]], [[16], []], [16, [32]], [-1], [[16, -32]], [1.5], [[True]], [True], [None]),
+        *("", "16;", "a,b", ["16,x"], ["16", 3], "16,-1", [np.float64(2)], 16, {"a": 1}),
+    ],
 )
 def test_impossible_expert_sizes_are_refused(sizes):
-    with pytest.raises(ValueError, match="expert_hidden_sizes"):
+    with pytest.raises(ValueError, match="expert_hidden_sizes: expected sizes such as"):
         normalize_expert_sizes(sizes)
+    with pytest.raises(ValueError, match="expert_hidden_sizes: expected sizes such as"):
+        parse_expert_sizes(sizes)
+
+
+TEXT_OF_SIZES = st.text("0123456789,; -x", max_size=8)
+NUMBERS = st.integers(-1, 300) | st.booleans() | st.integers(0, 9).map(np.int64) | TEXT_OF_SIZES
+
+
+@given(st.lists(NUMBERS | st.lists(NUMBERS, max_size=3) | st.lists(NUMBERS).map(tuple), max_size=3) | TEXT_OF_SIZES)
+def test_expert_sizes_are_read_alike_with_and_without_torch(spelled):
+    """The model imports nothing of the project, and what reads records imports no torch."""
+
+    def read(function: Callable) -> list[list[int]] | None:
+        try:
+            return function(spelled)
+        except ValueError:
+            return None
+
+    assert read(normalize_expert_sizes) == read(parse_expert_sizes)
 
 
 def test_numpy_sizes_become_plain_integers():
     sizes = normalize_expert_sizes([[np.int64(0), np.int32(16)]])
-    assert sizes == [[0, 16]]
+    assert sizes == parse_expert_sizes([[np.int64(0), np.int32(16)]]) == [[0, 16]]
     assert {type(size) for size in sizes[0]} == {int}
 
 
@@ -604,14 +629,9 @@ def test_layer_refuses_a_hidden_state_of_other_experts():
         ([16, 32], [[16, 32]]),
     ],
 )
-def test_layers_may_be_spelled_in_several_ways(layers, expected):
-    assert parse_layers(layers) == expected
-
-
-@pytest.mark.parametrize("layers", ["", "16;", "a,b", ["16,x"], [], [[]], ["16", 3], "16,-1", [1.5]])
-def test_impossible_layers_are_refused(layers):
-    with pytest.raises(ValueError, match=r"layers|sizes"):
-        parse_layers(layers)
+def test_sizes_may_be_spelled_in_several_ways(layers, expected):
+    assert normalize_expert_sizes(layers) == parse_expert_sizes(layers) == expected
+    assert create_babyai_mop_config(layers=layers).layers == expected
 
 
 def test_mop_config_has_the_paper_s_layers_by_default():

@@ -102,7 +102,7 @@ def test_routing_is_shown_without_a_click(example):
 def test_runs_are_compared_without_a_click(example):
     _, found = run_app("cross_task_viz", example)
     assert list(found["figures"]) == ["success_lpc"]
-    assert len(found["drawn"]) == len(found["rows"]) == 6
+    assert len(found["drawn"]) == len(found["results"]) == 6
     assert [label for label in found["caches_field"].value] == choose_places(found["places"])
 
 
@@ -157,7 +157,8 @@ def test_what_cannot_be_read_is_told(tmp_path):
     cache, problem = try_cache(tmp_path / "routing_data.json")
     assert cache is None
     assert "cannot be read" in problem
-    assert try_results(tmp_path / "missing.csv") == ([], "")
+    results, problem = try_results(tmp_path / "missing.csv")
+    assert results.empty and problem == ""
     assert try_caches([]) == ({}, [])
 
 
@@ -171,17 +172,18 @@ def test_the_final_checkpoint_of_a_run_stands_for_its_task(example):
 
 
 def test_rows_are_selected_by_task_and_by_run(example):
-    rows, problem = try_results(example["results_path"])
+    results, problem = try_results(example["results_path"])
     assert problem == ""
-    assert {row["task_id"] for row in select_rows(rows, tasks=[TASKS[1]])} == {TASKS[1]}
-    assert sorted(row["update"] for row in select_rows(rows, last_only=True)) == [200] * 4
-    line = results_table(rows)[0]
-    assert line["success %"] == round(100 * rows[0]["success_rate"], 1)
+    assert set(select_rows(results, tasks=[TASKS[1]])["task_id"]) == {TASKS[1]}
+    assert select_rows(results, last_only=True)["update"].tolist() == [200] * 4
+    assert select_rows(results)["checkpoint_path"].tolist() == results["checkpoint_path"].tolist()
+    line = results_table(results).iloc[0]
+    assert line["success %"] == round(100 * results["success_rate"][0], 1)
     assert line["experts"] == "0,16,32 x 2"
 
 
 def test_metrics_that_are_not_known_are_not_numbers():
-    text = metrics_table({})
+    text = metrics_table({}).to_string()
     assert text.count("not known") >= 4
     assert "nan" not in text.lower()
 

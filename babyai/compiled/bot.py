@@ -9,8 +9,8 @@
 
 The bot keeps a stack of subgoals (layout.S_*). To decide, it first takes in what the agent did, which may have to be
 undone; then the top of the stack yields an action or changes the stack, until there is an action. Its errors are kept:
-where minigrid's bot raises, or replans in circles, this one gives up, as `babyai.expert.Expert` does.
-tests/babyai/test_compiled_bot.py holds it against both.
+where minigrid's bot raises, or replans in circles, this one gives up, as `babyai.plain_world.Expert` does;
+tests/babyai/test_compiled_bot.py compares the two.
 """
 
 import numpy as np

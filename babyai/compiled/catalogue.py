@@ -6,12 +6,9 @@
     python -m babyai.compiled.catalogue     # which registered tasks fall back, and why
 
 A task is compiled only if its class is one of minigrid's own, minigrid's version is the one whose generators were
-compiled, and every attribute of the environment is known; anything else falls back to `babyai.levels`.
+compiled, and every attribute of the environment is known; anything else is played by minigrid (`babyai.plain_core`).
 """
 
-import babyai.minigrid_import  # noqa: F401
-
-# isort: split
 import argparse
 import functools
 import math
@@ -20,6 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import babyai.minigrid_import  # noqa: F401
+
+# isort: split
 import minigrid
 import minigrid.envs.babyai as envs
 import numpy as np
@@ -34,7 +34,7 @@ from babyai.compiled import kinds
 from babyai.compiled import layout as at
 from babyai.compiled.draft import MAX_ROOMS
 from babyai.compiled.draws import NUM_DRAWS, draw, draw_fraction, start
-from babyai.levels import MAX_DRAWS, LevelMaker, list_tasks, resolve_task_id
+from babyai.levels import MAX_DRAWS, build_env, list_tasks, resolve_task_id
 
 MINIGRID_VERSIONS = ("3.2.",)
 """Beginnings of the versions whose generators were compiled."""
@@ -190,15 +190,15 @@ def level_program(task_id: str, max_steps: int | None = None) -> LevelProgram | 
     """Return the program of a task, or why it has none.
 
     Args:
-        task_id: Id or short name, as `babyai.levels.LevelMaker` takes it.
+        task_id: Id or short name, as `babyai.levels.build_env` takes it.
         max_steps: Step limit for every level; None keeps each level's own.
 
     Raises:
         UnknownTaskError: No such task.
         ValueError: `max_steps` is not a positive int.
     """
-    env, level_class = _build_env(task_id, max_steps)
-    task_id = resolve_task_id(task_id)
+    env, task_id = build_env(task_id, max_steps), resolve_task_id(task_id)
+    level_class = type(env).__bases__[-1]  # the registered one, which `build_env` mixed a bound into
     reason = _general_reason()
     if reason:
         return Fallback(task_id, reason)
@@ -213,12 +213,6 @@ def level_program(task_id: str, max_steps: int | None = None) -> LevelProgram | 
     except _UnknownError as error:
         return Fallback(task_id, f"{level_class.__qualname__}: {error}")
     return LevelProgram(task_id, geometry, params)
-
-
-def _build_env(task_id: str, max_steps: int | None) -> tuple[RoomGridLevel, type[RoomGridLevel]]:
-    """The environment as `LevelMaker` builds it, and the registered class that it mixed its own into."""
-    env = LevelMaker(task_id, max_steps)._env
-    return env, type(env).__bases__[-1]
 
 
 def _general_reason() -> str | None:

@@ -1,4 +1,11 @@
-"""A row's level at its start as plain ints, strings and lists: what `babyai.context` describes, from arrays."""
+"""A level at its start as plain ints, strings and lists: enough to draw it and to tell its rooms, without minigrid.
+
+    context = describe_level(world, row, memory)                # after find_nearest()
+    json.dumps(context)
+    context["walls"]                                            # a picture, one string per row
+
+Positions are [x, y] with [0, 0] the top left corner; lists of objects go row by row.
+"""
 
 from typing import Any
 
@@ -13,12 +20,28 @@ _LISTS = {at.KEY: "keys", at.BALL: "balls", at.BOX: "boxes", at.DOOR: "doors"}
 
 
 def describe_level(world: World, row: int, memory: Memory) -> dict[str, Any]:
-    """Return what `babyai.context.build_env_context` says of the level just loaded into `row`.
+    """Describe the level just loaded into `row`.
+
+    Rooms are those of the grid in which the level was laid out. Where walls between rooms were removed they still count
+    as separate rooms.
 
     Args:
         world: No step has been taken in `row` yet.
         row: Which level.
         memory: After `find_nearest` for this row: its nearest target is the context's `target_pos`.
+
+    Returns:
+        a dict with
+            grid_size: [width, height] in cells, outer walls included.
+            agent_start_pos, agent_start_dir: [x, y]; 0..3: right, down, left, up.
+            agent_start_room: top left [x, y] of the room in which the agent starts, a cell of its wall.
+            room_grid_shape: [columns, rows].
+            room_bounds: [x, y, width, height] of each room, row by row, walls included: neighbours share a wall.
+            target_pos: [x, y] of the instruction's first target, None if there is none.
+            goals, keys, balls, boxes: [x, y, color] of each; without what a box contains and the agent carries.
+            doors: [x, y, color, is_open, is_locked] of each.
+            carrying_at_start: what the agent carries already, such as "red ball", else None.
+            walls: one string per row, "#" for a wall, "." for any other cell.
     """
     width, height, stride, room_size, cols, rows, _ = world.geometry.tolist()
     pitch = room_size - 1

@@ -301,7 +301,7 @@ class CompiledCore:
         return int(self.world.scalars[slot, STEPS])
 
     def env_context(self, slot: int) -> dict[str, Any]:
-        """Return the slot's level at its start, see `babyai.context`; only where facts are recorded."""
+        """Return the slot's level at its start, see `babyai.compiled.context`; only where facts are recorded."""
         return self._contexts[slot]
 
     def _spread(self, kernel: Callable[..., None], *rest: Any) -> None:

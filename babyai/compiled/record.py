@@ -6,7 +6,8 @@
     event, thing_code = find_event(world, row, *before)
     find_nearest(world, row, memory)                           # memory.moves, memory.cells
 
-The results are those of `babyai.recorder`, which says it in Python; tests/babyai/test_compiled_core.py compares them.
+The results are those of `babyai.plain_facts`, which reads minigrid's own objects; tests/babyai/test_compiled_core.py
+compares them.
 """
 
 from typing import NamedTuple

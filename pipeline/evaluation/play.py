@@ -26,7 +26,8 @@ from mixture_of_experts import compute_layer_lpc
 from pipeline.engine.missions import MissionVectors
 from pipeline.engine.packed import pack_replicas
 from pipeline.evaluation.tally import Decision, Tally, build_routing_table, build_row
-from pipeline.records.metrics import EpisodeTable, RoutingTable, compute_metrics
+from pipeline.records.metrics import compute_metrics
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 MAX_UNSOLVABLE = 1000
 """Levels that may be skipped, and 20 for each one played, before a task is given up as unsolvable for the expert."""

@@ -65,33 +65,29 @@ def select_checkpoints(
 
     Raises:
         UnknownTaskError: If a task of the filter does not exist.
-        CheckpointError: If `root` is no folder.
+        PlaceError: If `root` is no folder.
     """
     wanted = {resolve_task_id(task) for task in tasks}
     found = [
-        c
-        for c in find_checkpoints(root)
-        if (not wanted or c.task_id in wanted)
-        and (trial is None or c.trial == trial)
-        and (seed is None or c.seed == seed)
+        place
+        for place in find_checkpoints(root)
+        if (not wanted or place.task_id in wanted)
+        and (trial is None or place.trial == trial)
+        and (seed is None or place.seed == seed)
+        and not (final_only and place.update is not None)
     ]
-    finals = {(c.task_id, c.trial, c.seed): c for c in found if c.update is None}
-    twins = {}
-    for run, final in finals.items():
-        if any((c.task_id, c.trial, c.seed) == run and c.update is not None for c in found):
-            twins[run] = _update_of(final)
-    chosen = []
-    for c in found:
-        run = (c.task_id, c.trial, c.seed)
-        reached = _update_of(c) if c.update is None and update is not None else c.update
-        if final_only and c.update is not None:
-            continue
-        if c.update is not None and twins.get(run) == c.update:
-            continue
-        if update is not None and reached != update:
-            continue
-        chosen.append(c)
-    return chosen
+    numbered = {place.run for place in found if place.update is not None}
+    updates = {place: place.update for place in found}
+    for place in found:  # which update a final checkpoint is of, it says itself; it is read where that counts
+        if place.update is None and (update is not None or place.run in numbered):
+            updates[place] = _update_of(place)
+    finals = {place.run: updates[place] for place in found if place.update is None}
+    return [
+        place
+        for place in found
+        if (update is None or updates[place] == update)
+        and (place.update is None or place.update != finals.get(place.run))
+    ]
 
 
 def _update_of(found: Place) -> int | None:
@@ -104,12 +100,12 @@ def _update_of(found: Place) -> int | None:
 
 def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) -> dict[str, Any] | None:
     """Return the row of a checkpoint whose results and cache already hold what is asked for, else None."""
-    if plan.force:
+    if plan.force or not plan.results_path.exists():
         return None
-    rows = read_results(plan.results_path) if plan.results_path.exists() else []
     settings = plan.settings
     asked = {"eval_seed": settings.eval_seed, "max_steps": max_steps, "num_episodes": settings.num_episodes}
-    row = find_done(rows, checkpoint_path=name_of(found.path), checkpoint_digest=digest, **asked)
+    asked |= {"checkpoint_path": name_of(found.path), "checkpoint_digest": digest}
+    row = find_done(read_results(plan.results_path), **asked)
     if row is None or plan.skip_routing:
         return row
     try:

@@ -9,7 +9,8 @@ import numpy as np
 
 from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
 from babyai.vector_env import EpisodeEnd, VectorStep
-from pipeline.records.metrics import EpisodeTable, RoutingTable
+from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 
 class Decision(NamedTuple):
@@ -67,18 +68,19 @@ class Tally:
         """Return the ended episodes as a table, rows in the given order."""
         ended = [self.ended[i] for i in order]
         facts = [self._facts[i] for i in order]
-        return EpisodeTable(
-            level_seed=np.array([e.level_seed for e in ended], np.int64),
-            mission=tuple(e.mission for e in ended),
-            outcome=np.array([int(e.outcome) for e in ended], np.int8),
-            steps=np.array([e.steps for e in ended], np.int32),
-            expert_steps=np.array([-1 if e.expert_steps is None else e.expert_steps for e in ended], np.int32),
-            mean_lpc=np.array([fact[0] for fact in facts], np.float64),
-            labelled=np.array([fact[1] for fact in facts], np.int32),
-            agreed=np.array([fact[2] for fact in facts], np.int32),
+        observed = {
+            "level_seed": [e.level_seed for e in ended],
+            "mission": [e.mission for e in ended],
+            "outcome": [int(e.outcome) for e in ended],
+            "steps": [e.steps for e in ended],
+            "expert_steps": [-1 if e.expert_steps is None else e.expert_steps for e in ended],
+            "mean_lpc": [fact[0] for fact in facts],
+            "labelled": [fact[1] for fact in facts],
+            "agreed": [fact[2] for fact in facts],
             **{name: _first(routing, event, len(ended)) for name, event in _FIRST_EVENTS.items()},
-            env_context=tuple(e.env_context or {} for e in ended),
-        )
+        }
+        columns = {name: EPISODE_COLUMNS[name].build(values) for name, values in observed.items()}
+        return EpisodeTable(**columns, env_context=tuple(e.env_context or {} for e in ended))
 
 
 _FIRST_EVENTS = {"t_pick": "picked", "t_unlocked": "unlocked", "t_drop": "dropped"}
@@ -94,7 +96,10 @@ def _first(routing: RoutingTable | None, event: str, episodes: int) -> np.ndarra
 
 
 def build_row(step: VectorStep, following: VectorStep, tally: Tally, decision: Decision) -> dict[str, Any]:
-    """Return the columns of one vector step, each (N, ...); events come from the step that the action led to."""
+    """Return the columns of one vector step, each (N, ...); events come from the step that the action led to.
+
+    Beside `active` and `number`, which say where they belong, these are `STEP_COLUMNS` but `episode`.
+    """
     facts, led_to = step.facts, following.facts
     nothing = np.full(len(decision.action), np.nan, np.float32)
     return {
@@ -119,25 +124,6 @@ def build_row(step: VectorStep, following: VectorStep, tally: Tally, decision: D
     }
 
 
-_DTYPES = {
-    "t_step": np.int32,
-    "position": np.int16,
-    "direction": np.int8,
-    "carrying": bool,
-    "door_unlocked": np.int8,
-    "action": np.int8,
-    "action_logits": np.float32,
-    "expert_action": np.int8,
-    "subgoal": np.int8,
-    "event": np.int8,
-    "event_object": np.int16,
-    "lpc": np.float32,
-    "entropy": np.float32,
-    "walking": np.float32,
-    "straight": np.float32,
-}
-
-
 def build_routing_table(
     rows: list[dict[str, Any]], tally: Tally, order: list[int], sizes: list[list[int]]
 ) -> RoutingTable:
@@ -149,13 +135,12 @@ def build_routing_table(
     t_step = np.concatenate([row["t_step"] for row in rows])[active]
     sort = np.flatnonzero(active)[np.lexsort((t_step, episode))]
 
-    def column(name: str) -> np.ndarray:
-        return np.concatenate([row[name] for row in rows])[sort].astype(_DTYPES[name])
-
+    names = STEP_COLUMNS.keys() - {"episode"}
+    values = {name: np.concatenate([row[name] for row in rows])[sort] for name in names}
     layers = range(len(sizes))
     return RoutingTable(
         episode=np.sort(episode).astype(np.int32),
-        **{name: column(name) for name in _DTYPES},
+        **{name: values[name].astype(STEP_COLUMNS[name].dtype) for name in names},
         weights=tuple(
             np.concatenate([row["weights"][layer] for row in rows])[sort].astype(np.float32) for layer in layers
         ),

@@ -23,11 +23,11 @@ import orjson
 from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 from pipeline.places import CACHE_NAME, cache_path, find_caches
-from pipeline.records.copy import MIN_BYTES, read_copy, write_copy
+from pipeline.records.columns import CODE_NAMES
 from pipeline.records.episodes import format_episodes
 from pipeline.records.forms import SCHEMA_VERSION, Parsed, check_header, parse
-from pipeline.records.metrics import EpisodeTable, RoutingTable, iter_records
-from pipeline.records.steps import CODE_NAMES, dump, format_steps
+from pipeline.records.steps import dump, format_steps, iter_records
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 __all__ = ["Cache", "CacheError", "cache_path", "find_caches", "read_cache", "read_header", "write_cache"]
 
@@ -102,8 +102,6 @@ def write_cache(
         if routing is not None:
             file.writelines(format_steps(routing, episodes, inline_context=inline_context))
         file.write(_END)
-    if Path(path).stat().st_size >= MIN_BYTES:
-        read_cache(path)  # leaves the binary copy, so that nobody has to wait for it
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -142,16 +140,15 @@ def read_cache(path: str | Path) -> Cache:
         CacheError: If the file cannot be read or is not what it should be.
     """
     path = Path(path)
-    content = _read_bytes(path)
-    with _no_garbage_collection():
-        parsed = read_copy(path, content)
-        if parsed is None:
-            try:
-                parsed = _parse_text(content.decode("utf-8"))
-            except (ValueError, RecursionError, OverflowError) as error:
-                _refuse(path, error)
-            write_copy(path, content, parsed)
-    return Cache(path, *parsed)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        _refuse_unreadable(path, error)
+    try:
+        with _no_garbage_collection():
+            return Cache(path, *_parse_text(content.decode("utf-8")))
+    except (ValueError, RecursionError, OverflowError) as error:
+        _refuse(path, error)
 
 
 def _parse_text(text: str) -> Parsed:
@@ -199,7 +196,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
                     break
                 lines.append(line.decode())
     except OSError as error:
-        raise CacheError(f"{path}: cannot be read ({error.strerror}); expected a {CACHE_NAME}") from None
+        _refuse_unreadable(path, error)
     except json.JSONDecodeError:
         pass  # laid out by another writer
     except (ValueError, RecursionError) as error:
@@ -208,11 +205,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return {**cache.header, "metrics": cache.metrics}
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CacheError(f"{path}: cannot be read ({error.strerror}); expected a {CACHE_NAME}") from None
+def _refuse_unreadable(path: Path, error: OSError) -> NoReturn:
+    raise CacheError(f"{path}: cannot be read ({error.strerror}); expected a {CACHE_NAME}") from None
 
 
 def _refuse(path: Path, error: Exception) -> NoReturn:

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.records.episodes import FIELDS, parse_episodes
-from pipeline.records.metrics import EPISODE_COLUMNS, STEP_COLUMNS, EpisodeTable, RoutingTable
-from pipeline.records.steps import CODE_NAMES, StepReader, dump
+from pipeline.config import parse_expert_sizes
+from pipeline.records.columns import CODE_NAMES, STEP_COLUMNS
+from pipeline.records.episodes import parse_episodes, split_context
+from pipeline.records.steps import StepReader, dump
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 SCHEMA_VERSION = 1
 
@@ -70,7 +72,8 @@ def parse(content: Any, blocks: Iterator[Any]) -> Parsed:
     entries = header.pop("episodes", None)
     if entries is not None and (not isinstance(entries, list) or not all(type(entry) is dict for entry in entries)):
         raise ValueError("episodes: expected a list of objects")
-    sizes = _parse_sizes(header.get("expert_hidden_sizes"))
+    stated = header.get("expert_hidden_sizes")
+    sizes = [] if stated in (None, []) else parse_expert_sizes(stated)  # not known, or no routers
     steps = StepReader({name: header[key] for name, key in CODE_NAMES.items() if key in header})
     layouts = _Layouts()
     for rows in blocks:
@@ -141,16 +144,6 @@ class _Layouts:
         return numbers
 
 
-def _parse_sizes(sizes: Any) -> list[list[int]]:
-    """Return expert sizes as one list per layer; `[16, 32]` is one layer, null is not known."""
-    if not sizes and (sizes is None or isinstance(sizes, list)):
-        return []
-    layers = sizes if isinstance(sizes, list) and isinstance(sizes[0], list) else [sizes]
-    if not all(isinstance(layer, list) and all(type(s) is int and s >= 0 for s in layer) for layer in layers):
-        raise ValueError(f"expert_hidden_sizes: expected lists of whole numbers, found {str(sizes)[:80]}")
-    return layers
-
-
 def _unknown_episodes(layouts: Sequence[dict[str, Any]], rows: np.ndarray) -> EpisodeTable:
     """Return a table of episodes of which only the level is known.
 
@@ -158,15 +151,9 @@ def _unknown_episodes(layouts: Sequence[dict[str, Any]], rows: np.ndarray) -> Ep
         layouts: level descriptions, perhaps with a mission among them.
         rows: which of them each episode has, (n,).
     """
-    kept = [{key: value for key, value in layout.items() if key not in FIELDS} for layout in layouts]
-    missions = [layout.get("mission") for layout in layouts]
-    columns = {name: np.full(len(rows), -1, dtype) for name, dtype in EPISODE_COLUMNS.items()}
-    columns["mean_lpc"] = np.full(len(rows), np.nan)
-    return EpisodeTable(
-        **columns,
-        mission=tuple(missions[row] if isinstance(missions[row], str) else "" for row in rows.tolist()),
-        env_context=tuple(kept[row] for row in rows.tolist()),
-    )
+    contexts = [split_context(layout) for layout in layouts]
+    missions = [layout["mission"] if isinstance(layout.get("mission"), str) else "" for layout in layouts]
+    return EpisodeTable.unknown([missions[row] for row in rows.tolist()], [contexts[row] for row in rows.tolist()])
 
 
 def _find_borders(layout: np.ndarray, t_step: np.ndarray) -> np.ndarray | None:

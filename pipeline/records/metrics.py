@@ -1,72 +1,21 @@
-"""What is known about played episodes, as numpy columns and plain numbers. Needs no torch, minigrid or files.
+"""Metrics of played episodes, in plain numbers. Needs no torch, minigrid or files.
 
-routing, episodes = evaluation.routing, evaluation.episodes   # or those of read_cache(path)
-routing.weights[0][routing.direction == 3]                    # layer 0 while facing up, (steps, experts)
-episodes.outcome[routing.episode] == SUCCESS                  # a mask over steps
-for record in iter_records(routing, episodes): ...            # the same as dicts
+compute_metrics(episodes, bot_plan_failures=0)["success_rate"]     # of an `EpisodeTable`
+window = EpisodeWindow(100)                                        # or of the last episodes while training
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
-from statistics import NormalDist, fmean, median
-from typing import Any
+from collections.abc import Sequence
+from statistics import fmean, median
 
 import numpy as np
 
-from babyai.facts import FAILURE, OUTCOME_NAMES, PLACES, SUCCESS, TIMEOUT
-from pipeline.records.tables import EPISODE_COLUMNS, STEP_COLUMNS, EpisodeTable, RoutingTable
-
-__all__ = [
-    "EPISODE_COLUMNS",
-    "FAILURE",
-    "OUTCOME_NAMES",
-    "PLACES",
-    "STEP_COLUMNS",
-    "SUCCESS",
-    "TIMEOUT",
-    "EpisodeTable",
-    "EpisodeWindow",
-    "RoutingTable",
-    "choose_episode",
-    "compute_metrics",
-    "describe_metrics",
-    "iter_records",
-    "step_columns",
-    "wilson_interval",
-]
-
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval (low, high) of a success probability.
-
-    With p = successes / n and z the normal quantile of 1/2 + confidence/2, the interval is
-
-        (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
-
-    (Wilson 1927, J. Am. Stat. Assoc. 22:209; no continuity correction). Unlike p -+ z sqrt(p(1-p)/n) it stays
-    within [0, 1] and has a width at p = 0 and p = 1. With n = 0 nothing is known: (0, 1).
-
-    Raises:
-        ValueError: not 0 <= successes <= n, or `confidence` outside (0, 1).
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"expected 0 <= successes <= n, found successes {successes}, n {n}")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"expected a confidence between 0 and 1, found {confidence}")
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = successes / n
-    center = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # The ends are exact where they are known; rounding would leave 0.99... and 1e-17 there.
-    low = 0.0 if successes == 0 else (center - half) / scale
-    high = 1.0 if successes == n else (center + half) / scale
-    return low, high
+from babyai.facts import FAILURE, OUTCOME_NAMES, SUCCESS, TIMEOUT
+from pipeline.records.intervals import wilson_interval
+from pipeline.records.tables import EpisodeTable
 
 
 class EpisodeWindow:
@@ -248,63 +197,3 @@ def choose_episode(episodes: EpisodeTable, steps: np.ndarray | None = None) -> i
     rows = successes if len(successes) else rows
     by_length = rows[np.argsort(lengths[rows], kind="stable")]
     return int(by_length[(len(by_length) - 1) // 2])
-
-
-# ----------------------------------------------------------------------------------------------------------- records
-
-
-def iter_records(routing: RoutingTable, episodes: EpisodeTable) -> Iterator[dict[str, Any]]:
-    """Yield one dict per time step, in the form of a cache's `routing_data` (see docs/cache.md).
-
-    What is not known or does not exist (no door, no routers, no event) is None. `env_context` is one dict that
-    all steps of an episode share: read it, do not change it.
-
-    Raises:
-        ValueError: If a step belongs to an episode that is not in the table.
-    """
-    highest = int(routing.episode.max(initial=-1))
-    if highest >= len(episodes):
-        raise ValueError(f"episode: expected rows of a table of {len(episodes)} episodes, found {highest}")
-    columns = step_columns(routing, episodes)
-    layers = [column.tolist() for column in routing.weights]
-    names = [f"layer_{layer}" for layer in range(len(layers))]
-    routed = zip(*layers, strict=True) if layers else [()] * len(routing)
-    steps = zip(*columns.values(), strict=True)
-    for step, weights in zip(steps, routed, strict=True):
-        record = dict(zip(columns, step, strict=True))
-        record["layer_routing"] = dict(zip(names, weights, strict=True))
-        record["env_context"] = episodes.env_context[record["episode"]]
-        yield record
-
-
-def step_columns(routing: RoutingTable, episodes: EpisodeTable) -> dict[str, list]:
-    """Return the keys of a step's record but `layer_routing` and `env_context`, each with S values in plain types."""
-    columns: dict[str, list] = {}
-    for name in ("episode", "position", "lpc", "t_step", "direction", "carrying", "door_unlocked", "action"):
-        columns[name] = _plain(getattr(routing, name))
-    columns["door_unlocked"] = [None if value is None else bool(value) for value in columns["door_unlocked"]]
-    for name in ("action_logits", "expert_action", "entropy"):
-        columns[name] = _plain(getattr(routing, name))
-    for name in ("t_pick", "t_unlocked", "t_drop"):
-        columns[name] = _plain(getattr(episodes, name)[routing.episode])
-    for table, prefix in (("walking", "dist_to"), ("straight", "straight_to")):
-        for column, place in enumerate(PLACES):
-            columns[f"{prefix}_{place}"] = _plain(getattr(routing, table)[:, column])
-    for name, names in (("subgoal", "subgoal_names"), ("event", "event_names"), ("event_object", "object_names")):
-        labels = dict(enumerate(getattr(routing, names)))
-        if name == "event":
-            labels[0] = None
-        columns[name] = [labels.get(code) for code in getattr(routing, name).tolist()]
-    for name in routing.unknown & columns.keys():
-        columns[name] = [None] * len(routing)
-    return columns
-
-
-def _plain(column: np.ndarray) -> list:
-    """Return a column as a list, None for -1 in integers and NaN in floats of one dimension."""
-    values = column.tolist()
-    if column.ndim == 1 and column.dtype.kind == "i":
-        return [None if value == -1 else value for value in values]
-    if column.ndim == 1 and column.dtype.kind == "f" and not np.isfinite(column).all():
-        return [value if math.isfinite(value) else None for value in values]
-    return values

@@ -1,7 +1,8 @@
 """`evaluation_results.csv`: one row per evaluated checkpoint, added one by one, shared by any number of processes.
 
     append_result("evaluation_results.csv", {"checkpoint_path": "checkpoints/...", "success_rate": 0.93, ...})
-    rows = read_results("evaluation_results.csv")                 # dicts of ints, floats, bools, lists, None
+    results = read_results("evaluation_results.csv")              # a DataFrame: Int64, float64, boolean, string
+    results.groupby(["task_id", "lpc_alpha"])["success_rate"].describe()
 
 Adding a row rewrites the file under a lock, to a temporary name that then takes its place: whoever is killed, the file
 is whole and holds every row added before. docs/cache.md says what the columns mean.
@@ -15,15 +16,18 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
+
+Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
+"""Rows of results: a DataFrame, or dicts with None for what is empty."""
 
 _FLOATS = frozenset(
     "success_rate path_ratio mean_lpc lr lpc_alpha lpc_eps lpc_exponent success_low success_high path_ratio_median "
@@ -51,6 +55,7 @@ COLUMNS = (
 )
 """The columns of a new file; one with other columns keeps them at its end."""
 
+_TEXT = pd.StringDtype("python")  # pyarrow's cannot hold file names that are no Unicode
 _NEEDED = ("checkpoint_path", "task_id", "num_episodes")
 _LOCK_SECONDS = 120.0  # a row takes milliseconds; who waits as long waits for a process that hangs
 
@@ -80,20 +85,17 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS):
-            columns, rows = _read(path)
-            columns = [*COLUMNS, *(name for name in columns if name not in COLUMNS)]
-            cells = {name: _to_cell(name, row[name]) for name in columns if name in row}
-            places = [k for k, other in enumerate(rows) if other["checkpoint_path"] == identity]
-            kept = [other for k, other in enumerate(rows) if k not in places[1:]]
-            if places:
-                kept[places[0]] = cells
-            else:
-                kept.append(cells)
+            texts = _read_texts(path)
+            columns = [*COLUMNS, *(name for name in texts if name not in COLUMNS)]
+            texts = texts.reindex(columns=columns, fill_value="")
+            places = texts.index[texts["checkpoint_path"] == identity]
+            texts = texts.drop(index=places[1:])
+            place = places[0] if len(places) else len(texts)
+            texts.loc[place] = [_to_cell(name, row[name]) if name in row else "" for name in columns]
             for stray in glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent, include_hidden=True):
                 (path.parent / stray).unlink(missing_ok=True)  # of a process that was killed; we hold the lock
-            with replace_atomically(path) as temporary, temporary.open("wb") as file:
-                lines = [columns, *([other.get(name, "") for name in columns] for other in kept)]
-                file.write("".join(_to_line(line) for line in lines).encode("utf-8", "surrogateescape"))
+            with replace_atomically(path) as temporary:
+                _write_texts(texts, temporary)
     except Timeout:
         raise ResultsError(
             f"{path}: another process has kept it locked for {_LOCK_SECONDS:.0f} s; end that process, or choose "
@@ -101,10 +103,11 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
         ) from None
 
 
-def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """Return the rows with typed values, None for an empty cell; every column of `COLUMNS` is there.
+def read_results(path: str | Path) -> pd.DataFrame:
+    """Return the rows; every column of `COLUMNS` is there, what is empty is NA.
 
-    Columns that are not of `COLUMNS` stay texts.
+    Whole numbers are Int64, others float64, yes and no boolean, texts (`evaluated_at`, in ISO form, too) string;
+    `expert_hidden_sizes` holds lists. Columns that are not of `COLUMNS` are texts as they stand.
 
     Raises:
         ResultsError: If there is no such file, it is something else, or a cell is not what its column holds.
@@ -112,23 +115,43 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.exists():
         raise ResultsError(f"{path}: no such file; `python batch_eval.py` writes it")
-    typed = []
-    for number, cells in enumerate(_read(path)[1], start=1):
-        row: dict[str, Any] = dict.fromkeys(COLUMNS)
-        for name, cell in cells.items():
+    texts = _read_texts(path)
+    columns = {}
+    for name in dict.fromkeys((*COLUMNS, *texts)):
+        values: list[Any] = [None] * len(texts)
+        for place, cell in enumerate(texts[name] if name in texts else ()):
             try:
-                row[name] = _from_cell(name, cell)
+                values[place] = _from_cell(name, cell)
             except (ValueError, OverflowError, RecursionError):
                 raise ResultsError(
-                    f"{path}: row {number}: {name}: expected {_kind(name)}, found {cell[:60]!r}; correct it, or remove "
-                    "the row and evaluate that checkpoint again"
+                    f"{path}: row {place + 1}: {name}: expected {_kind(name)}, found {cell[:60]!r}; correct it, or "
+                    "remove the row and evaluate that checkpoint again"
                 ) from None
-        typed.append(row)
-    return typed
+        columns[name] = pd.Series(values, dtype=_dtype(name) if name in COLUMNS else _TEXT)
+    return pd.DataFrame(columns)
+
+
+def as_results(rows: Rows) -> pd.DataFrame:
+    """Return rows as `read_results` does; of a DataFrame or dicts that lack columns these are NA.
+
+    A column that holds anything else than it should, as in rows made from other code's files, stays as it is.
+    """
+    if isinstance(rows, pd.DataFrame):
+        if set(COLUMNS) <= set(rows):
+            return rows if rows.index.is_unique else rows.reset_index(drop=True)
+        rows = plain_rows(rows)
+    rows = list(rows)
+    names = dict.fromkeys((*COLUMNS, *(name for row in rows for name in row)))
+    return pd.DataFrame({name: _build_column(name, [row.get(name) for row in rows]) for name in names})
+
+
+def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as dicts of plain types, None for NA, each as `append_result` takes it."""
+    return results.astype(object).where(results.notna(), None).to_dict("records")
 
 
 def find_done(
-    rows: Iterable[Mapping[str, Any]],
+    results: pd.DataFrame,
     *,
     checkpoint_digest: str,
     num_episodes: int,
@@ -136,70 +159,69 @@ def find_done(
     max_steps: int | None = None,
     checkpoint_path: str | None = None,
 ) -> dict[str, Any] | None:
-    """Return the row that already answers an evaluation, the one of most episodes; None if there is none.
+    """Return the row, in plain types, that already answers an evaluation, the one of most episodes; None for none.
 
     Args:
-        rows: From `read_results`.
+        results: From `read_results`.
         checkpoint_digest: Of the weights: a file that was trained again is another checkpoint, whatever its path.
         num_episodes: At least so many.
         eval_seed: Of the levels.
         max_steps: Step limit as in the column, None for each level's own.
         checkpoint_path: If given, only a row of this path will do.
     """
-    wanted = {"checkpoint_digest": checkpoint_digest, "eval_seed": eval_seed, "max_steps": max_steps}
+    fits = (results["checkpoint_digest"] == checkpoint_digest) & (results["eval_seed"] == eval_seed)
+    fits &= results["max_steps"].isna() if max_steps is None else results["max_steps"] == max_steps
     if checkpoint_path is not None:
-        wanted["checkpoint_path"] = checkpoint_path
-    done = [
-        row
-        for row in rows
-        if all(row.get(key) == value for key, value in wanted.items())
-        and (row.get("num_episodes") or 0) >= num_episodes
-    ]
-    return dict(max(done, key=lambda row: row["num_episodes"])) if done else None
+        fits &= results["checkpoint_path"] == checkpoint_path
+    done = results[(fits & (results["num_episodes"] >= num_episodes)).fillna(False)]
+    return plain_rows(done.loc[[done["num_episodes"].idxmax()]])[0] if len(done) else None
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the columns and the rows as texts; nothing for a file that is missing or empty.
+def _read_texts(path: Path) -> pd.DataFrame:
+    """Return the cells as they stand, with nothing read into them; no rows and columns for no file or an empty one.
 
     Raises:
         ResultsError: If it is another kind of file.
     """
-    try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    except FileNotFoundError:
-        return [], []
     advice = "move it away, or choose another --results_path"
     try:
-        lines = [line for line in csv.reader(StringIO(text, newline=""), strict=True) if line]
-    except csv.Error as error:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            # This engine alone tells a cell that is missing, which is None, from one that is empty.
+            lines = pd.read_csv(file, header=None, dtype=object, na_filter=False, engine="python")
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        if path.exists() and path.read_bytes().strip(b"\r\n\xef\xbb\xbf"):
+            raise ResultsError(f"{path}: expected a CSV of evaluation results; {advice}") from None
+        return pd.DataFrame()
+    except pd.errors.ParserError as error:
         raise ResultsError(f"{path}: expected a CSV of evaluation results ({error}); {advice}") from None
-    if not lines:
-        if text.strip():
-            raise ResultsError(f"{path}: expected a CSV of evaluation results; {advice}")
-        return [], []
-    columns = lines[0]
-    missing = [name for name in _NEEDED if name not in columns]
-    if missing or len(set(columns)) < len(columns):
+    columns = lines.iloc[0].tolist()
+    if not set(_NEEDED) <= set(columns) or len(set(columns)) < len(columns):
         found = ", ".join(columns)[:120]
         raise ResultsError(f"{path}: expected the columns {', '.join(_NEEDED)}, ..., found {found!r}; {advice}")
-    for number, line in enumerate(lines[1:], start=1):
-        if len(line) != len(columns):
-            raise ResultsError(
-                f"{path}: row {number}: expected {len(columns)} cells as in the first line, found {len(line)}; correct "
-                f"it, or {advice}"
-            )
-    return columns, [dict(zip(columns, line, strict=True)) for line in lines[1:]]
+    counts = lines.notna().sum(axis=1)
+    for number in counts.index[counts < len(columns)]:
+        raise ResultsError(
+            f"{path}: row {number}: expected {len(columns)} cells as in the first line, found {counts[number]}; "
+            f"correct it, or {advice}"
+        )
+    return lines.iloc[1:].set_axis(columns, axis=1).reset_index(drop=True)
 
 
-def _to_line(cells: Iterable[str]) -> str:
-    """Return a line of CSV. The csv module of Python 3.11 leaves a lone carriage return without quotes."""
-    return ",".join(f'"{c.replace(chr(34), chr(34) * 2)}"' if set(c) & set(',"\r\n') else c for c in cells) + "\n"
+def _write_texts(texts: pd.DataFrame, path: Path) -> None:
+    """Write cells as they stand, with quotes where needed: round all of them if one holds a carriage return.
+
+    The csv module of Python 3.11, which pandas uses, leaves a lone carriage return without quotes.
+    """
+    returns = any("\r" in cell for cells in (texts.columns, *texts.to_numpy()) for cell in cells)
+    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        texts.to_csv(file, index=False, lineterminator="\n", quoting=quoting)
 
 
 def _to_cell(name: str, value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None:
+    if value is None or value is pd.NA:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -232,6 +254,19 @@ def _from_cell(name: str, cell: str) -> Any:
         if number.is_integer():  # pandas writes whole numbers as 100.0 where others are missing
             return int(number) if "." in cell or "e" in cell.lower() else int(cell)
     raise ValueError
+
+
+def _build_column(name: str, values: list[Any]) -> pd.Series:
+    try:
+        return pd.Series(values, dtype=_dtype(name))
+    except (TypeError, ValueError):
+        return pd.Series(values, dtype=object)
+
+
+def _dtype(name: str) -> Any:
+    if name in _LISTS or name not in COLUMNS:
+        return object
+    return "float64" if name in _FLOATS else "boolean" if name in _BOOLS else _TEXT if name in _TEXTS else "Int64"
 
 
 def _kind(name: str) -> str:

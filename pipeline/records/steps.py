@@ -1,33 +1,64 @@
-"""Time steps as lines of JSON, and back: the `routing_data` of a cache. `pipeline.records.cache` is what others use.
+"""Time steps as dicts and as lines of JSON, and back: the `routing_data` of a cache. See `pipeline.records.cache`.
 
-Both directions go column by column and in blocks of rows: 100,000 steps as Python dicts would take 300 MB.
+    for record in iter_records(routing, episodes): record["layer_routing"]["layer_0"]
+
+Lines are written and read column by column and in blocks of rows: 100,000 steps as Python dicts would take 300 MB.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from pipeline.records.metrics import PLACES, STEP_COLUMNS, EpisodeTable, RoutingTable, step_columns
+from pipeline.records.columns import CODE_NAMES, FIRST_EVENTS, STEP_COLUMNS, STEPS, WEIGHTS, Column
+from pipeline.records.plain import build_codes, from_plain, to_plain
+from pipeline.records.tables import EpisodeTable, RoutingTable
 
 DIGITS = 6
-"""Significant digits of weights, logits, LPC, entropy and straight distances in the file."""
+"""Significant digits of weights, logits, LPC, entropy and distances in the file."""
 
 _BLOCK = 8192
-_ARRAYS = {"action_logits": (np.float32, (None,)), "position": (np.int16, (2,))}
-_INTS = {"t_step": np.int32, "direction": np.int8, "action": np.int8, "expert_action": np.int8}
-_FLOATS = {"lpc": np.float32, "entropy": np.float32}
-_BOOLS = {"carrying": {None: 0, False: 0, True: 1}, "door_unlocked": {None: -1, False: 0, True: 1}}
-_NAMED = {"subgoal": np.int8, "event": np.int8, "event_object": np.int16}
-_DISTANCES = {"walking": "dist_to", "straight": "straight_to"}
-CODE_NAMES = {"subgoal": "subgoal_names", "event": "event_names", "event_object": "object_names"}
-"""Columns of codes, and the fields of a file's header that say what the codes stand for."""
 
-FIRST_EVENTS = ("t_pick", "t_unlocked", "t_drop")
+
+# ----------------------------------------------------------------------------------------------------------- records
+
+
+def iter_records(routing: RoutingTable, episodes: EpisodeTable) -> Iterator[dict[str, Any]]:
+    """Yield one dict per time step, in the form of a cache's `routing_data` (see docs/cache.md).
+
+    What is not known or does not exist (no door, no routers, no event) is None. `env_context` is one dict that
+    all steps of an episode share: read it, do not change it.
+
+    Raises:
+        ValueError: If a step belongs to an episode that is not in the table.
+    """
+    highest = int(routing.episode.max(initial=-1))
+    if highest >= len(episodes):
+        raise ValueError(f"episode: expected rows of a table of {len(episodes)} episodes, found {highest}")
+    columns = {key: v for column in STEPS if column is not WEIGHTS for key, v in _plain(column, routing, episodes)}
+    layers = [weights.tolist() for weights in routing.weights]
+    names = [f"layer_{layer}" for layer in range(len(layers))]
+    routed = zip(*layers, strict=True) if layers else [()] * len(routing)
+    steps = zip(*columns.values(), strict=True)
+    for step, weights in zip(steps, routed, strict=True):
+        record = dict(zip(columns, step, strict=True))
+        record["layer_routing"] = dict(zip(names, weights, strict=True))
+        record["env_context"] = episodes.env_context[record["episode"]]
+        yield record
+
+
+def _plain(column: Column, routing: RoutingTable, episodes: EpisodeTable) -> Iterator[tuple[str, list]]:
+    """Yield the keys of a column in a step's record, each with S plain values."""
+    values = (
+        getattr(episodes, column.name)[routing.episode] if column in FIRST_EVENTS else getattr(routing, column.name)
+    )
+    names = getattr(routing, column.names) if column.names else ()
+    unknown = column.name in routing.unknown and not column.required
+    for key, part in zip(column.keys, values.T if len(column.keys) > 1 else [values], strict=True):
+        yield key, [None] * len(routing) if unknown else to_plain(column, part, names)
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
@@ -48,52 +79,36 @@ def format_steps(routing: RoutingTable, episodes: EpisodeTable, *, inline_contex
 
 
 def _format_block(routing: RoutingTable, episodes: EpisodeTable, contexts: list[str] | None) -> Iterator[str]:
-    plain = step_columns(routing, episodes)
-    template: list[str] = []
-    columns: list[Sequence] = []
-
-    def add(key: str, form: str, *values: Sequence) -> None:
-        template.append(f'"{key}":{form}')
-        columns.extend(values)
-
-    def add_plain(*keys: str) -> None:
-        for key in keys:
-            add(key, "%s", _texts(plain[key]))
-
-    add("episode", "%d", plain["episode"])
-    add("position", "[%d,%d]", *routing.position.T.tolist())
-    layers = [_array_form(weights) for weights in routing.weights]
-    forms = ",".join(f'"layer_{layer}":{form}' for layer, (form, _) in enumerate(layers))
-    add("layer_routing", f"{{{forms}}}", *(column for _, values in layers for column in values))
-    add("lpc", "%s", _numbers(plain["lpc"]))
-    add_plain("t_step", "direction", "carrying", "door_unlocked", "action")
-    if "action_logits" in routing.unknown:
-        add("action_logits", "null")
-    else:
-        form, values = _array_form(routing.action_logits)
-        add("action_logits", form, *values)
-    add_plain("expert_action")
-    add("entropy", "%s", _numbers(plain["entropy"]))
-    add_plain(*FIRST_EVENTS)
-    for prefix in _DISTANCES.values():
-        add_plain(*(f"{prefix}_{place}" for place in PLACES))
-    add_plain("subgoal", "event", "event_object")
+    parts = [part for column in STEPS for part in _forms(column, routing, episodes)]
     if contexts is not None:
-        add("env_context", "%s", [contexts[episode] for episode in plain["episode"]])
-    line = "{" + ",".join(template) + "}"
-    return (line % row for row in zip(*columns, strict=True))
+        parts.append(("env_context", "%s", [[contexts[episode] for episode in routing.episode.tolist()]]))
+    line = "{" + ",".join(f'"{key}":{form}' for key, form, _ in parts) + "}"
+    return (line % row for row in zip(*(values for _, _, filling in parts for values in filling), strict=True))
 
 
-def _array_form(values: np.ndarray) -> tuple[str, list[list]]:
-    """Return the template of an array of numbers and what goes into it, column by column."""
+def _forms(
+    column: Column, routing: RoutingTable, episodes: EpisodeTable
+) -> Iterator[tuple[str, str, Sequence[Sequence]]]:
+    """Yield each key of a column in the file, the template of its entry, and the columns of what goes into that."""
+    if column is WEIGHTS:
+        layers = [_list_form(weights) for weights in routing.weights]
+        entry = ",".join(f'"layer_{layer}":{form}' for layer, (form, _) in enumerate(layers))
+        yield column.keys[0], f"{{{entry}}}", [values for _, filling in layers for values in filling]
+    elif column.shape and len(column.keys) == 1 and column.name not in routing.unknown:
+        yield column.keys[0], *_list_form(getattr(routing, column.name))
+    else:
+        for key, values in _plain(column, routing, episodes):
+            numbers = column.dtype.kind == "f" and None not in values
+            yield key, *((f"%.{DIGITS}g", [values]) if numbers else ("%s", [_texts(values)]))
+
+
+def _list_form(values: np.ndarray) -> tuple[str, list[list]]:
+    """Return the template of a list of numbers and what goes into it, column by column."""
     if np.isfinite(values).all():
-        return "[" + ",".join([f"%.{DIGITS}g"] * values.shape[1]) + "]", values.T.tolist()
-    columns = [_numbers([v if np.isfinite(v) else None for v in column]) for column in values.T.tolist()]
+        form = "%d" if values.dtype.kind == "i" else f"%.{DIGITS}g"
+        return "[" + ",".join([form] * values.shape[1]) + "]", values.T.tolist()
+    columns = [_texts([v if np.isfinite(v) else None for v in column]) for column in values.T.tolist()]
     return "[" + ",".join(["%s"] * values.shape[1]) + "]", columns
-
-
-def _numbers(values: list[float | None]) -> list[str]:
-    return ["null" if value is None else f"{value:.{DIGITS}g}" for value in values]
 
 
 def _texts(values: list) -> list[str]:
@@ -116,11 +131,7 @@ def dump(value: Any) -> str:
 
 
 class StepReader:
-    """Collects the rows of `routing_data`, block by block, into the columns of a `RoutingTable`.
-
-    Attributes:
-        first_events: `t_pick`, `t_unlocked` and `t_drop` of each step, int32 (S,), -1 none.
-    """
+    """Collects the rows of `routing_data`, block by block, into the columns of a `RoutingTable`."""
 
     def __init__(self, names: dict[str, Sequence[str]]) -> None:
         """Start empty.
@@ -129,12 +140,12 @@ class StepReader:
             names: of the columns subgoal, event and event_object, what their codes number. Those that are missing here
                 are collected from the rows.
         """
-        self._open = {name for name in _NAMED if name not in names}
-        self._codes: dict[str, dict[str | None, int]] = {}
-        for name in _NAMED:
-            labels = names.get(name, ["none"] if name == "event" else [])
-            self._codes[name] = {label: code for code, label in enumerate(labels)}
-            self._codes[name][None] = 0 if name == "event" else -1
+        self._open = CODE_NAMES.keys() - names.keys()
+        self._codes = {
+            # Where 0 is what null stands for, it has a name of its own.
+            name: build_codes(STEP_COLUMNS[name], names.get(name, ["none"] * (STEP_COLUMNS[name].fill == 0)))
+            for name in CODE_NAMES
+        }
         self._parts: dict[str, list[np.ndarray]] = {}
         self._layers: list[str] | None = None
         self._seen: set[str] = set()
@@ -155,52 +166,42 @@ class StepReader:
             return
         if not all(type(row) is dict for row in rows):
             raise ValueError("routing_data: expected an object for each step")
-
-        def take(key: str) -> list:
-            values = [row.get(key) for row in rows]
-            if key not in self._seen and any(value is not None for value in values):
-                self._seen.add(key)
-            return values
-
-        self._put("episode", _ints("episode", take("episode") if episode is None else episode, np.int32, fill=None))
-        for name, (dtype, shape) in _ARRAYS.items():
-            values = take(name)
-            if name == "action_logits" and None in values:
-                if any(value is not None for value in values):
-                    raise ValueError(f"{name}: expected in all steps or in none")
-                values = [[]] * len(rows)
-            self._put(name, _numbers_array(name, values, dtype, shape))
-        for name, dtype in _INTS.items():
-            self._put(name, _ints(name, take(name), dtype))
-        for name, dtype in _FLOATS.items():
-            self._put(name, _numbers_array(name, take(name), dtype, ()))
-        for name, codes in _BOOLS.items():
-            values = take(name)
-            self._put(name, _codes(name, values, codes, bool if name == "carrying" else np.int8))
-            if name == "carrying" and None in values:
-                self._unsure.add(name)
-        for name, dtype in _NAMED.items():
-            values = take(name)
-            if name in self._open:
-                for label in values:
-                    if isinstance(label, str) and label not in self._codes[name]:
-                        self._codes[name][label] = len(self._codes[name]) - 1
-            self._put(name, _codes(name, values, self._codes[name], dtype))
-        for name, prefix in _DISTANCES.items():
-            keys = [f"{prefix}_{place}" for place in PLACES]
-            self._put(name, np.stack([_numbers_array(key, take(key), np.float32, ()) for key in keys], axis=1))
-            if any(key in row for row in rows for key in keys):
-                self._seen.add(name)
-        for name in FIRST_EVENTS:
-            self._put(name, _ints(name, take(name), np.int32))
-        for name in ("door_unlocked", "expert_action", "subgoal", "event", "event_object"):
-            if name not in self._seen and any(name in row for row in rows):
-                self._seen.add(name)
-        self._add_layers(rows)
+        for column in STEPS:
+            if column is WEIGHTS:
+                self._add_layers(rows)
+            elif column.name == "episode" and episode is not None:
+                self._put("episode", from_plain(column, episode))
+            else:
+                parts = [self._parse(column, key, rows) for key in column.keys]
+                self._put(column.name, parts[0] if len(parts) == 1 else np.stack(parts, axis=1))
         self.rows += len(rows)
 
+    def _parse(self, column: Column, key: str, rows: list[dict[str, Any]]) -> np.ndarray:
+        """Return the values under one key of a column."""
+        name, values = column.name, [row.get(key) for row in rows]
+        if name not in self._seen and (
+            any(key in row for row in rows) if column.null else any(value is not None for value in values)
+        ):
+            self._seen.add(name)
+        if column.required or column.shape == (None,) or column.dtype.kind == "b":
+            if None in values:
+                if column.required:
+                    raise ValueError(f"{key}: expected in every step, found null or nothing")
+                if column.dtype.kind == "b":
+                    self._unsure.add(name)
+                elif any(value is not None for value in values):
+                    raise ValueError(f"{key}: expected in all steps or in none")
+                else:
+                    values = [[]] * len(rows)
+        if name in self._open:
+            codes = self._codes[name]
+            for label in values:
+                if isinstance(label, str) and label not in codes:
+                    codes[label] = len(codes) - 1
+        return from_plain(column, values, self._codes.get(name), key)
+
     def _add_layers(self, rows: list[dict[str, Any]]) -> None:
-        layers = [row.get("layer_routing") or {} for row in rows]
+        layers = [row.get(WEIGHTS.keys[0]) or {} for row in rows]
         if not all(type(layer) is dict for layer in layers):
             raise ValueError("layer_routing: expected an object with layer_0, layer_1, ...")
         if self._layers is None:
@@ -213,7 +214,7 @@ class StepReader:
         for name in self._layers:
             if any(name not in layer for layer in layers):
                 raise ValueError(f"layer_routing: expected {', '.join(self._layers)} in every step, {name} is missing")
-            self._put(name, _numbers_array(name, [layer[name] for layer in layers], np.float32, (None,)))
+            self._put(name, from_plain(WEIGHTS, [layer[name] for layer in layers], key=name))
 
     def _put(self, name: str, column: np.ndarray) -> None:
         parts = self._parts.setdefault(name, [])
@@ -225,8 +226,8 @@ class StepReader:
 
     @property
     def first_events(self) -> dict[str, np.ndarray]:
-        """Return those of the columns of the episode table that the steps had."""
-        return {name: self._column(name) for name in FIRST_EVENTS if name in self._seen}
+        """Those of `t_pick`, `t_unlocked` and `t_drop` that the steps had, int32 (S,), -1 never."""
+        return {column.name: self._column(column.name) for column in FIRST_EVENTS if column.name in self._seen}
 
     def table(
         self, expert_hidden_sizes: list[list[int]], unknown: Iterable[str] = (), num_actions: int | None = None
@@ -246,75 +247,23 @@ class StepReader:
             self._seen.update(STEP_COLUMNS)
             self._add_nothing(expert_hidden_sizes, num_actions or 0)
         # Without routers there are no LPC and entropy to be known.
-        never = STEP_COLUMNS.keys() - self._seen - (set() if self._layers else _FLOATS.keys()) - {"episode"}
-        names = {name: tuple(label for label in codes if label is not None) for name, codes in self._codes.items()}
+        asked = {name for name, column in STEP_COLUMNS.items() if self._layers or column.source != "routers"}
+        names = {CODE_NAMES[name]: tuple(label for label in codes if label is not None)
+                 for name, codes in self._codes.items()}  # fmt: skip
         return RoutingTable(
             **{name: self._column(name) for name in STEP_COLUMNS},
+            **names,
             weights=tuple(self._column(name) for name in self._layers),
             expert_hidden_sizes=expert_hidden_sizes if self._layers else [],
-            subgoal_names=names["subgoal"],
-            event_names=names["event"],
-            object_names=names["event_object"],
-            unknown=frozenset({*unknown, *never, *self._unsure}),
+            unknown=frozenset({*unknown, *self._unsure, *(asked - self._seen - {"episode"})}),
         )
 
     def _add_nothing(self, expert_hidden_sizes: list[list[int]], num_actions: int) -> None:
-        for name, (dtype, shape) in STEP_COLUMNS.items():
-            self._put(name, np.zeros((0, *(num_actions if width is None else width for width in shape)), dtype))
+        for name, column in STEP_COLUMNS.items():
+            shape = (num_actions if width is None else width for width in column.shape)
+            self._put(name, np.zeros((0, *shape), column.dtype))
         for name, sizes in zip(self._layers, expert_hidden_sizes, strict=True):
             self._put(name, np.zeros((0, len(sizes)), np.float32))
 
     def _column(self, name: str) -> np.ndarray:
         return np.concatenate(self._parts[name])
-
-
-def _ints(name: str, values: Sequence[int | None], dtype: type, fill: int | None = -1) -> np.ndarray:
-    if fill is None and None in values:
-        raise ValueError(f"{name}: expected a whole number in every step, found null or nothing")
-    if not set(map(type, values)) <= {int, type(None)}:
-        raise ValueError(f"{name}: expected whole numbers, found {_sample(values)}")
-    return _fit(name, np.array([fill if value is None else value for value in values]), dtype)
-
-
-def _fit(name: str, column: np.ndarray, dtype: type) -> np.ndarray:
-    limits = np.iinfo(dtype)
-    if column.size and (column.min() < limits.min or column.max() > limits.max):
-        raise ValueError(f"{name}: expected numbers between {limits.min} and {limits.max}, found {column.max()}")
-    return column.astype(dtype)
-
-
-def _numbers_array(name: str, values: Sequence, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Return numbers as an array (rows, *shape), null as NaN; `shape` has at most one dimension."""
-    wanted = {int} if np.dtype(dtype).kind == "i" else {int, float, type(None)}
-    numbers = values
-    if shape:
-        if set(map(type, values)) - {list}:
-            raise ValueError(f"{name}: expected a list of numbers in every step, found {_sample(values)}")
-        lengths = set(map(len, values))
-        if len(lengths) > 1 or shape[0] not in (None, *lengths):
-            expected = "as many numbers in every step" if shape[0] is None else f"{shape[0]} numbers"
-            raise ValueError(f"{name}: expected {expected}, found lists of {sorted(lengths)[:4]}")
-        numbers = list(chain.from_iterable(values))
-    if not set(map(type, numbers)) <= wanted:
-        raise ValueError(f"{name}: expected {'whole ' if len(wanted) == 1 else ''}numbers, found {_sample(values)}")
-    if len(wanted) == 1:
-        return _fit(name, np.array(numbers), dtype).reshape(len(values), -1)
-    with np.errstate(over="ignore"):
-        column = np.array(numbers, dtype=np.float64).astype(dtype)  # None becomes NaN
-    if np.isinf(column).any():
-        raise ValueError(f"{name}: expected finite numbers, found one beyond {np.dtype(dtype)}")
-    return column.reshape(len(values), max(lengths)) if shape else column
-
-
-def _codes(name: str, values: list, codes: dict[Any, int], dtype: type) -> np.ndarray:
-    try:
-        return np.array([codes[value] for value in values], dtype=dtype)
-    except KeyError as error:
-        expected = ", ".join("null" if label is None else str(label) for label in codes)
-        raise ValueError(f"{name}: expected one of {expected}, found {error}") from None
-    except (TypeError, OverflowError):
-        raise ValueError(f"{name}: expected plain values, found {_sample(values)}") from None
-
-
-def _sample(values: Sequence) -> str:
-    return repr(list(values[:2]))[:120]

@@ -1,106 +1,60 @@
 """The two tables that evaluation hands on: one row per time step, one row per episode. Numpy columns, checked.
 
-Whoever uses them imports them from `pipeline.records.metrics`.
+    routing, episodes = evaluation.routing, evaluation.episodes   # or those of read_cache(path)
+    routing.weights[0][routing.direction == 3]                    # layer 0 while facing up, (steps, experts)
+    episodes.outcome[routing.episode] == SUCCESS                  # a mask over steps
+    routing.to_frame().groupby("subgoal")["lpc"].mean()           # the same in pandas
+
+Their columns are declared in `pipeline.records.columns`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from babyai.facts import OUTCOME_NAMES
+from pipeline.records.columns import CODE_NAMES, EPISODE_COLUMNS, STEP_COLUMNS, WEIGHTS, Column
 
-STEP_COLUMNS = {
-    "episode": (np.dtype(np.int32), ()),
-    "t_step": (np.dtype(np.int32), ()),
-    "position": (np.dtype(np.int16), (2,)),
-    "direction": (np.dtype(np.int8), ()),
-    "carrying": (np.dtype(bool), ()),
-    "door_unlocked": (np.dtype(np.int8), ()),
-    "action": (np.dtype(np.int8), ()),
-    "action_logits": (np.dtype(np.float32), (None,)),
-    "expert_action": (np.dtype(np.int8), ()),
-    "subgoal": (np.dtype(np.int8), ()),
-    "event": (np.dtype(np.int8), ()),
-    "event_object": (np.dtype(np.int16), ()),
-    "lpc": (np.dtype(np.float32), ()),
-    "entropy": (np.dtype(np.float32), ()),
-    "walking": (np.dtype(np.float32), (3,)),
-    "straight": (np.dtype(np.float32), (3,)),
-}
-"""Type and shape of one step of each column of `RoutingTable` but `weights`; None is any width."""
+if TYPE_CHECKING:
+    import pandas as pd
 
-EPISODE_COLUMNS = {
-    "level_seed": np.dtype(np.int64),
-    "outcome": np.dtype(np.int8),
-    "steps": np.dtype(np.int32),
-    "expert_steps": np.dtype(np.int32),
-    "mean_lpc": np.dtype(np.float64),
-    "labelled": np.dtype(np.int32),
-    "agreed": np.dtype(np.int32),
-    "t_pick": np.dtype(np.int32),
-    "t_unlocked": np.dtype(np.int32),
-    "t_drop": np.dtype(np.int32),
-}
-"""Types of the array columns of `EpisodeTable`."""
+_TEXTS = tuple(name for name, column in EPISODE_COLUMNS.items() if column.dtype.kind == "U")
+_TUPLES = (*_TEXTS, "env_context")
+
+_StepColumns = make_dataclass(
+    "_StepColumns",
+    [*((name, np.ndarray) for name in STEP_COLUMNS), *((names, tuple[str, ...]) for names in CODE_NAMES.values())],
+    frozen=True,
+    eq=False,
+)
+_EpisodeColumns = make_dataclass(
+    "_EpisodeColumns",
+    [(name, tuple[str, ...] if name in _TEXTS else np.ndarray) for name in EPISODE_COLUMNS],
+    frozen=True,
+    eq=False,
+)
 
 
 @dataclass(frozen=True, eq=False)
-class RoutingTable:
+class RoutingTable(_StepColumns):
     """What the policy did at each of S time steps, and what its routers did, in order of episode, then time.
 
-    Everything but the event describes the state in which the policy acted; the event is what the action brought about.
+    Every column of `STEP_COLUMNS` is an array (S, ...) of the type declared there, with `Column.fill` where it is not
+    known, and `subgoal_names`, `event_names`, `object_names` say what codes number. All but the event describes the
+    state in which the policy acted; the event is what the action brought about.
 
     Attributes:
-        episode: int32 (S,), row of the `EpisodeTable`.
-        t_step: int32 (S,), steps since the episode began, from 0; -1 not known.
-        position: int16 (S, 2), the agent's [x, y] in cells from the top left.
-        direction: int8 (S,), 0..3 right, down, left, up; -1 not known.
-        carrying: bool (S,), whether the agent carries anything.
-        door_unlocked: int8 (S,), -1 no door was locked at the start (or not known), 0 none unlocked, 1 at least one.
-        action: int8 (S,), taken; -1 not known.
-        action_logits: float32 (S, A).
-        expert_action: int8 (S,), what the expert would do here; -1 it had no answer.
-        subgoal: int8 (S,), the expert's current subgoal, index into `subgoal_names`; -1 none.
-        event: int8 (S,), index into `event_names`; 0 nothing happened.
-        event_object: int16 (S,), what it happened to, index into `object_names`; -1 nothing.
         weights: per layer float32 (S, E_l), the routing weights; empty for a policy without routers.
-        lpc: float32 (S,), Learned Pathway Complexity; NaN without routers.
-        entropy: float32 (S,), nats, mean over layers of the entropy of the routing weights; NaN without routers.
-        walking: float32 (S, 3), moves to the nearest door, key and target; NaN where there is none.
-        straight: float32 (S, 3), Euclidean distances in cells to the same objects.
         expert_hidden_sizes: hidden size of each expert, per layer; empty without routers (or not known).
-        subgoal_names: what `subgoal` numbers.
-        event_names: what `event` numbers; the first stands for nothing.
-        object_names: what `event_object` numbers.
         unknown: names of columns that hold nothing but filling, because the source never recorded them.
     """
 
-    episode: np.ndarray
-    t_step: np.ndarray
-    position: np.ndarray
-    direction: np.ndarray
-    carrying: np.ndarray
-    door_unlocked: np.ndarray
-    action: np.ndarray
-    action_logits: np.ndarray
-    expert_action: np.ndarray
-    subgoal: np.ndarray
-    event: np.ndarray
-    event_object: np.ndarray
     weights: tuple[np.ndarray, ...]
-    lpc: np.ndarray
-    entropy: np.ndarray
-    walking: np.ndarray
-    straight: np.ndarray
     expert_hidden_sizes: list[list[int]]
-    subgoal_names: tuple[str, ...]
-    event_names: tuple[str, ...]
-    object_names: tuple[str, ...]
     unknown: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -110,20 +64,18 @@ class RoutingTable:
             ValueError: If a column does not fit; the message names it.
         """
         steps = len(self.episode)
-        for name, (dtype, shape) in STEP_COLUMNS.items():
-            _check_column(name, getattr(self, name), dtype, (steps, *shape))
+        for name, column in STEP_COLUMNS.items():
+            _check_column(name, getattr(self, name), column, (steps, *column.shape))
         widths = [len(layer) for layer in self.expert_hidden_sizes]
         if widths and len(widths) != len(self.weights):
             raise ValueError(
                 f"weights: expected {len(widths)} layers as expert_hidden_sizes, found {len(self.weights)}"
             )
-        for layer, column in enumerate(self.weights):
-            width = widths[layer] if widths else None
-            _check_column(f"weights[{layer}]", column, np.dtype(np.float32), (steps, width))
-        for name, names in (("subgoal", "subgoal_names"), ("event", "event_names"), ("event_object", "object_names")):
-            highest = int(getattr(self, name).max(initial=-1))
-            known = len(getattr(self, names))
-            if highest >= max(known, name == "event"):  # event 0, nothing, needs no name
+        for layer, weights in enumerate(self.weights):
+            _check_column(f"weights[{layer}]", weights, WEIGHTS, (steps, widths[layer] if widths else None))
+        for name, names in CODE_NAMES.items():
+            highest, known = int(getattr(self, name).max(initial=-1)), len(getattr(self, names))
+            if highest >= max(known, STEP_COLUMNS[name].fill + 1):  # event 0, nothing, needs no name
                 raise ValueError(f"{name}: expected codes below {known}, as many as {names}, found {highest}")
         if steps and self.episode.min() < 0:
             raise ValueError(f"episode: expected rows of the episode table, 0 or more, found {self.episode.min()}")
@@ -133,6 +85,25 @@ class RoutingTable:
     def __len__(self) -> int:
         """Return the number of steps, S."""
         return len(self.episode)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the steps as a data frame, a row each, with the keys of `routing_data` as columns and typed.
+
+        Lists are spread: `x` and `y` for the position, `layer_0/expert_1` for the routing weights, `action_logits/0`.
+        Codes are categories of their names (event "none" where nothing happened), whole numbers and truth values those
+        types of pandas that can be missing (Int8, boolean, ...), distances, LPC, entropy and weights float32. What is
+        not known or does not exist is NA. `episode` numbers the rows of `EpisodeTable.to_frame()`:
+        `steps.join(episodes, on="episode")`.
+        """
+        import pandas as pd  # takes a fifth of a second, which whoever needs no frame does not wait for
+
+        found = {}
+        for name, column in STEP_COLUMNS.items():
+            names = getattr(self, column.names) if column.names else ()
+            found |= _build_arrays(column, getattr(self, name), names, known=name not in self.unknown)
+        for layer, weights in enumerate(self.weights):
+            found |= {f"layer_{layer}/expert_{expert}": values for expert, values in enumerate(weights.T)}
+        return pd.DataFrame(found)
 
     def select(self, rows: np.ndarray | slice) -> RoutingTable:
         """Return the table of some steps; `episode` still numbers the rows of the same episode table.
@@ -163,7 +134,7 @@ class RoutingTable:
         if not tables:
             raise ValueError("tables: expected at least one, found none")
         first = tables[0]
-        for name in ("expert_hidden_sizes", "subgoal_names", "event_names", "object_names"):
+        for name in ("expert_hidden_sizes", *CODE_NAMES.values()):
             for table in tables:
                 if getattr(table, name) != getattr(first, name):
                     raise ValueError(f"{name}: expected the same in all tables, found {getattr(table, name)!r}")
@@ -184,34 +155,15 @@ class RoutingTable:
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodeTable:
-    """The n episodes played; -1, NaN and "" stand for what is not known.
+class EpisodeTable(_EpisodeColumns):
+    """The n episodes played. Every column of `EPISODE_COLUMNS` is an array (n,), or for text a tuple of n.
+
+    -1, NaN and "" stand for what is not known.
 
     Attributes:
-        level_seed: int64 (n,).
-        mission: n instructions.
-        outcome: int8 (n,), `SUCCESS`, `FAILURE`, `TIMEOUT` or -1.
-        steps: int32 (n,).
-        expert_steps: int32 (n,), length of the expert's plan that solves the level.
-        mean_lpc: float64 (n,), mean over the episode's steps; NaN without routers.
-        labelled: int32 (n,), steps for which the expert had an answer.
-        agreed: int32 (n,), those of them at which the policy did the same.
-        t_pick, t_unlocked, t_drop: int32 (n,), t_step at which anything was first picked up, a door first unlocked,
-            anything first dropped; -1 never.
         env_context: n descriptions of the level at its start, in plain types; read-only, records share them.
     """
 
-    level_seed: np.ndarray
-    mission: tuple[str, ...]
-    outcome: np.ndarray
-    steps: np.ndarray
-    expert_steps: np.ndarray
-    mean_lpc: np.ndarray
-    labelled: np.ndarray
-    agreed: np.ndarray
-    t_pick: np.ndarray
-    t_unlocked: np.ndarray
-    t_drop: np.ndarray
     env_context: tuple[dict[str, Any], ...]
 
     def __post_init__(self) -> None:
@@ -221,43 +173,102 @@ class EpisodeTable:
             ValueError: If a column does not fit; the message names it.
         """
         n = len(self.outcome)
-        for name, dtype in EPISODE_COLUMNS.items():
-            _check_column(name, getattr(self, name), dtype, (n,))
-        for name in ("mission", "env_context"):
+        for name in _TUPLES:
             column = getattr(self, name)
             if not isinstance(column, tuple) or len(column) != n:
                 raise ValueError(f"{name}: expected a tuple of {n}, found {type(column).__name__} of {len(column)}")
-        found = set(np.unique(self.outcome).tolist()) - {-1, *OUTCOME_NAMES}
-        if found:
-            raise ValueError(f"outcome: expected 1 success, 2 failure, 3 timeout, -1 not known, found {sorted(found)}")
+        for name, column in EPISODE_COLUMNS.items():
+            if name not in _TEXTS:
+                _check_column(name, getattr(self, name), column, (n,))
+            if column.labels:
+                found = set(np.unique(getattr(self, name)).tolist()) - {column.fill, *column.labels}
+                if found:
+                    expected = ", ".join(f"{code} {label}" for code, label in column.labels.items())
+                    raise ValueError(f"{name}: expected {expected}, {column.fill} not known, found {sorted(found)}")
 
     def __len__(self) -> int:
         """Return the number of episodes, n."""
         return len(self.outcome)
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return the episodes as a data frame, a row each, indexed by `episode`, its number; without `env_context`.
+
+        `outcome` is a category of success, failure and timeout, `mission` text, `mean_lpc` float64, all else whole
+        numbers (Int32, Int64); what is not known, and the time of what never happened, is NA.
+        """
+        import pandas as pd
+
+        found = {}
+        for name, column in EPISODE_COLUMNS.items():
+            found |= _build_arrays(column, getattr(self, name))
+        return pd.DataFrame(found, index=pd.RangeIndex(len(self), name="episode"))
+
     def select(self, rows: np.ndarray | Sequence[int]) -> EpisodeTable:
         """Return the table of some episodes, by boolean mask (n,) or indices; renumbering steps is the caller's."""
         index = np.arange(len(self))[np.asarray(rows, dtype=None if len(rows) else np.intp)]
-        columns = {name: getattr(self, name)[index] for name in EPISODE_COLUMNS}
-        columns |= {name: tuple(getattr(self, name)[i] for i in index) for name in ("mission", "env_context")}
-        return EpisodeTable(**columns)
+        columns = {name: getattr(self, name)[index] for name in EPISODE_COLUMNS if name not in _TEXTS}
+        return EpisodeTable(**columns, **{name: tuple(getattr(self, name)[i] for i in index) for name in _TUPLES})
 
     @staticmethod
     def concatenate(tables: Sequence[EpisodeTable]) -> EpisodeTable:
         """Return the episodes of at least one table, one after the other."""
         if not tables:
             raise ValueError("tables: expected at least one, found none")
-        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in EPISODE_COLUMNS}
-        for name in ("mission", "env_context"):
-            columns[name] = tuple(chain.from_iterable(getattr(table, name) for table in tables))
-        return EpisodeTable(**columns)
+        joined = {name: [getattr(table, name) for table in tables] for name in (*EPISODE_COLUMNS, "env_context")}
+        return EpisodeTable(
+            **{n: tuple(chain.from_iterable(c)) if n in _TUPLES else np.concatenate(c) for n, c in joined.items()}
+        )
+
+    @staticmethod
+    def unknown(missions: Sequence[str], contexts: Sequence[dict[str, Any]]) -> EpisodeTable:
+        """Return episodes of which only the instruction, or "", and the level are known."""
+        n = len(contexts)
+        columns = {name: np.full(n, c.fill, c.dtype) for name, c in EPISODE_COLUMNS.items() if name not in _TEXTS}
+        return EpisodeTable(**{**columns, "mission": tuple(missions)}, env_context=tuple(contexts))
 
 
-def _check_column(name: str, column: np.ndarray, dtype: np.dtype, shape: tuple[int | None, ...]) -> None:
-    """Raise ValueError unless a column is an array of this type and shape; None is any width."""
-    found = getattr(column, "shape", None)
+def _check_column(name: str, values: np.ndarray, column: Column, shape: tuple[int | None, ...]) -> None:
+    """Raise ValueError unless values are an array of the column's type and of this shape; None is any width."""
+    found = getattr(values, "shape", None)
     fits = found is not None and len(found) == len(shape)
-    if not fits or column.dtype != dtype or any(w not in (None, f) for w, f in zip(shape, found, strict=True)):
+    if not fits or values.dtype != column.dtype or any(w not in (None, f) for w, f in zip(shape, found, strict=True)):
         wanted = ", ".join("any" if width is None else str(width) for width in shape)
-        what = type(column).__name__ if found is None else f"{column.dtype} {found}"
-        raise ValueError(f"{name}: expected {dtype} ({wanted}), found {what}")
+        what = type(values).__name__ if found is None else f"{values.dtype} {found}"
+        raise ValueError(f"{name}: expected {column.dtype} ({wanted}), found {what}")
+
+
+def _build_arrays(column: Column, values: Any, names: Sequence[str] = (), known: bool = True) -> dict[str, Any]:
+    """Return the columns of a data frame for one of a table, each with S entries in a type of pandas.
+
+    Args:
+        column: Its declaration.
+        values: (S, ...); text as a sequence of str.
+        names: What the codes stand for, of a column with `names`.
+        known: False if nothing of it was recorded: all entries are NA.
+    """
+    if not column.shape:
+        return {column.keys[0]: _build_array(column, values, names, known)}
+    parts = column.parts or [f"{column.keys[0]}/{part}" for part in range(values.shape[1])]
+    labels = column.keys if len(column.keys) > 1 else parts
+    return {label: _build_array(column, part, names, known) for label, part in zip(labels, values.T, strict=True)}
+
+
+def _build_array(column: Column, values: np.ndarray | Sequence[str], names: Sequence[str], known: bool) -> Any:
+    """Return values as an array in a type of pandas, NA where they are `fill`, or everywhere if not known."""
+    import pandas as pd
+
+    if column.dtype.kind == "U":
+        return pd.array([value or None for value in values], dtype="string")
+    missing = ~column.known(values) if known else np.ones(len(values), bool)
+    labels = column.labels or dict(enumerate(names))
+    if column.labels and set(labels.values()) <= {False, True}:
+        return pd.arrays.BooleanArray(np.isin(values, [code for code, label in labels.items() if label]), missing)
+    if column.names or column.labels:
+        place = np.full(max(labels, default=-1) + 2, -1)  # of each code among the labels; the last is that of code -1
+        place[list(labels)] = np.arange(len(labels))
+        return pd.Categorical.from_codes(place[values if known else [-1] * len(values)], list(labels.values()))
+    if column.dtype.kind == "b":
+        return pd.arrays.BooleanArray(values.copy(), missing)
+    if column.dtype.kind == "i":
+        return pd.arrays.IntegerArray(values.copy(), missing)
+    return np.where(missing, values.dtype.type(column.fill), values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -9,18 +10,18 @@ from typing import Any
 
 from pipeline.command.devices import resolve_device
 from pipeline.command.interruption import Interruption
+from pipeline.command.workers import Event, WorkItem, do_items
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.places import checkpoint_path
 from pipeline.tracking import import_wandb
 from pipeline.training.folders import read_final_evaluation
-from pipeline.training.jobs import share_out, train_in_processes
 from pipeline.training.loop import evaluation_metrics
 from pipeline.training.mapping import mapping_lines, sweep_path
 from pipeline.training.options import Sweep, default_replicas
 from pipeline.training.plan import PlannedRun, group_runs, plan_runs
 from pipeline.training.progress import Key, Progress, name_runs
 from pipeline.training.summary import alpha_lines, run_lines
-from pipeline.training.work import train_groups
+from pipeline.training.work import clear_runs, train_group
 
 
 def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -> int:
@@ -39,15 +40,18 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -
     """
     runs = plan_runs(sweep, resume=resume, overwrite=overwrite)
     pending = [run for run in runs if not run.complete]
-    jobs = count_jobs(sweep.configs[0]) if sweep.jobs is None else sweep.jobs
-    shares = [group_runs(share, choose_replicas(sweep)) for share in share_out(pending, jobs)]
+    most_jobs = count_jobs(sweep.configs[0]) if sweep.jobs is None else sweep.jobs
+    jobs = max(1, min(most_jobs, len(pending)))
+    groups = group_runs(pending, min(choose_replicas(sweep), math.ceil(len(pending) / jobs)))
     if not sweep.single:
         print("\n".join(mapping_lines(runs)))
-        if sweep.jobs is None and len(shares) > 1:
-            print(f"{len(shares)} processes share the runs; --jobs changes that")
+        if sweep.jobs is None and jobs > 1:
+            print(f"{jobs} processes share the runs; --jobs changes that")
     progress = Progress(runs, sweep.single)
     try:
-        signal_number = _train_shares(shares, overwrite, progress)
+        if overwrite:
+            clear_runs(groups, progress.report)
+        signal_number = _train_groups(groups, jobs, progress)
     finally:
         progress.close()
     if not sweep.single:
@@ -68,19 +72,38 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -
     return 0
 
 
-def _train_shares(shares: Sequence[Sequence[Sequence[PlannedRun]]], overwrite: bool, progress: Progress) -> int | None:
-    """Train here, or in a process for each share; return the signal that has asked for a stop, if one has."""
-    if not shares:
-        return None
+def _train_groups(groups: Sequence[Sequence[PlannedRun]], jobs: int, progress: Progress) -> int | None:
+    """Train groups of runs, here or in several processes; return the signal that has asked for a stop, if one has.
+
+    Raises:
+        ConfigError: If no group could begin; with the reasons of all that tried.
+    """
+    refused: list[tuple[Sequence[PlannedRun], str]] = []
+    items = {name_runs([run.key for run in runs]): runs for runs in groups}
+
+    def report(event: Event) -> None:
+        if event.kind == "progress":
+            progress.report(*event.content)
+        elif event.kind in ("failed", "died"):
+            why = f"{event.content}; its last checkpoint stays" if event.kind == "died" else event.content
+            if progress.begun:
+                progress.fail(items[event.item.name], why)
+            else:
+                refused.append((items[event.item.name], why))
+
     with Interruption() as interruption:
 
         def stopping() -> bool:
-            return interruption.signal_number is not None
+            if interruption.signal_number is not None and jobs > 1:
+                progress.report("say", "stopping: every process finishes its update and saves; Ctrl-C again ends them")
+            return interruption.signal_number is not None or (bool(refused) and not progress.begun)
 
-        if len(shares) > 1:
-            train_in_processes(shares, overwrite=overwrite, stopping=stopping, report=progress.report)
-        else:
-            train_groups(shares[0], overwrite=overwrite, stopping=stopping, report=progress.report)
+        work = (WorkItem(name, train_group, (runs,)) for name, runs in items.items())
+        do_items(work, jobs=jobs, report=report, stopping=stopping)
+    if refused and not progress.begun:
+        raise ConfigError("; ".join(dict.fromkeys(why for _, why in refused)))
+    for runs, why in refused:
+        progress.fail(runs, why)
     return interruption.signal_number
 
 

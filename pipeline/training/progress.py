@@ -33,6 +33,7 @@ class Progress:
         single: Whether they are one run, told in its own words and without a table of trials.
 
     Attributes:
+        begun: Whether a group of runs has begun to train.
         evaluations: What final evaluations have found, by the run's key.
         finished: Runs that are done.
         saved: Update and checkpoint of the runs that were stopped.
@@ -48,6 +49,7 @@ class Progress:
         self._figures: dict[Key, dict[str, Any]] = {}
         self._bar: tqdm | None = None
         self._said: set[str] = set()
+        self.begun = False
         self.evaluations: dict[Key, dict[str, Any]] = {}
         self.finished: set[Key] = set()
         self.saved: dict[Key, tuple[int, Path]] = {}
@@ -56,6 +58,14 @@ class Progress:
     def report(self, kind: str, content: Any) -> None:
         """Take note of what has happened; see `pipeline.training.outputs.Report`."""
         getattr(self, f"_on_{kind}")(content)
+
+    def fail(self, runs: Sequence[PlannedRun], why: str) -> None:
+        """Note that work on a group has failed, but for the runs of which the end is known already."""
+        ended = {*self.finished, *self.saved, *self.failed}
+        left = [run for run in runs if run.key not in ended]
+        if left:
+            self.report("failed", ([run.key for run in left], why, left[0].update))
+        return True
 
     def close(self) -> None:
         """Leave the bar as it is; what is printed from now on comes below it."""
@@ -92,6 +102,7 @@ class Progress:
         model = (
             f"hidden size {config.hidden_size}" if config.policy == "gru" else f"experts {config.expert_hidden_sizes}"
         )
+        self.begun = True
         tqdm.write(
             f"{config.task_id}: {name_runs(keys)}: policy {config.policy}, {model}, {weights:,} weights, "
             f"{config.num_updates} updates of {config.num_envs} environments x {config.unroll_len} steps on {device}"

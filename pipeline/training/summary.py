@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from pipeline.training.mapping import format_alpha
 from pipeline.training.plan import PlannedRun
-from plotting.statistics import MIN_FOR_INTERVAL, mean_interval
 
 Metrics = Mapping[str, float | int | None]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
-from minigrid.core.world_object import Ball, Box, Door, Key, WorldObj
+from minigrid.core.world_object import Ball, Box, Door, Key, Wall, WorldObj
 from minigrid.envs.babyai.core.verifier import (
     AfterInstr,
     AndInstr,
@@ -28,30 +28,35 @@ from minigrid.envs.babyai.core.verifier import (
 )
 
 from babyai.compiled import layout
-from babyai.expert import Expert
 from babyai.facts import (
     ACTION_NAMES,
     COLORS,
+    DONE,
     DOOR,
+    DROP,
     EVENT_NAMES,
     FACT_FIELDS,
+    FORWARD,
     KEY,
     KINDS,
+    LEFT,
     OBJECT_NAMES,
+    PICKUP,
+    RIGHT,
     RUNNING,
     SUBGOAL_NAMES,
     SUCCESS,
     TARGET,
+    TOGGLE,
     StepFacts,
 )
 from babyai.level_seeds import SeedList, SeedStreams
-from babyai.levels import WALL, list_tasks
-from babyai.recorder import Recorder
-from babyai.simulator import Simulator
+from babyai.levels import list_tasks
+from babyai.plain_facts import Recorder
+from babyai.plain_world import Expert, Simulator
 from babyai.steps import VectorStep
 from babyai.vector_env import VectorEnv
 
-LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
 FIELDS = [name for name, *_ in FACT_FIELDS]
 EAST, SOUTH, WEST, NORTH = range(4)
 
@@ -71,9 +76,9 @@ class HandMade:
         for y, row in enumerate(rows):
             assert len(row) == 8
             for x, letter in enumerate(row):
-                thing = WALL if letter == "#" else things.get(letter)
+                thing = Wall() if letter == "#" else things.get(letter)
                 env.grid.set(x, y, thing)
-                if thing is not None and thing is not WALL:
+                if thing is not None and letter != "#":
                     thing.cur_pos = thing.init_pos = (x, y)
                 if letter == "A":
                     env.agent_pos, env.agent_dir = (x, y), facing

@@ -5,10 +5,9 @@ import pytest
 
 import babyai.vector_env
 from babyai.errors import ExpertError, LevelError
-from babyai.expert import Expert, plan_length
 from babyai.facts import FAILURE, RUNNING, SUCCESS
 from babyai.level_seeds import SeedList, SeedStreams, evaluation_seeds
-from babyai.simulator import Simulator
+from babyai.plain_world import Expert, Simulator, plan_length
 from babyai.steps import STEP_FIELDS
 from babyai.vector_env import VectorEnv, VectorStep
 

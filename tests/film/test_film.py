@@ -119,7 +119,7 @@ def test_film_of_the_bot(tmp_path, monkeypatch, capsys):
     assert film_bot("UnlockPickup", 3, max_steps=4).outcome == "timeout"
     assert film_bot("KeyInBox", 0).outcome == "the bot gave up"
     monkeypatch.setenv("BABYAI_DONE_ACTIONS", "1")  # played by minigrid's objects, into which one can reach
-    monkeypatch.setattr("babyai.expert.Expert.suggest", lambda self, action: None)
+    monkeypatch.setattr("babyai.plain_world.Expert.suggest", lambda self, action: None)
     with pytest.raises(FilmError, match="level seed 3: expected a level that the bot can play"):
         film_bot("UnlockPickup", 3)
 

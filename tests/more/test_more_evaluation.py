@@ -39,7 +39,7 @@ from more.tokens import train_tokenizer
 from pipeline.command.interruption import Terminated
 from pipeline.command.workers import Link
 from pipeline.config import ConfigError
-from pipeline.records.metrics import wilson_interval
+from pipeline.records.intervals import wilson_interval
 from tests.more_settings import CACHE, SIZES, small_trainer
 
 SMALL = {"vocab_size": 300, "d_model": 16, "num_heads": 2, "num_layers": 1, "num_experts": 2, "max_length": 24}

@@ -5,22 +5,23 @@ import math
 
 import hypothesis.strategies as st
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pipeline.records.metrics import wilson_interval
-from pipeline.records.results import COLUMNS, append_result, read_results
+from pipeline.records.intervals import wilson_interval
+from pipeline.records.results import COLUMNS, append_result, as_results, read_results
 from plotting.across import COLLAPSED, plot_success_against_lpc, plot_task_bars
 from plotting.runs import (
     collect_runs,
     describe_collapse,
     group_settings,
-    label_settings,
+    last_checkpoints,
     pareto_front,
     short_task,
-    success_interval,
+    success_intervals,
 )
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.views import RESULT_VIEWS, draw_results_view
@@ -57,6 +58,12 @@ def constant(lpc):
     return {"mean_lpc_per_episode": lpc, "mean_lpc_success": lpc, "mean_lpc_timeout": lpc * (1 + 1e-7)}
 
 
+def settings_of(rows):
+    """Return the number of runs of each setting, and the labels."""
+    found = group_settings(last_checkpoints(collect_runs(rows)[0])).groupby(["setting", "label"]).size()
+    return found.tolist(), found.index.get_level_values("label").tolist()
+
+
 def texts(ax) -> str:
     return "\n".join(" ".join(text.get_text().split()) for text in ax.figure.findobj(Text) if text.get_visible())
 
@@ -72,32 +79,32 @@ def test_checkpoints_of_a_run_are_one_run():
         row(0.2, 1.0, update=250, final=False),
         row(0.95, 8.0, update=1200),
     ]
-    (run,), notes = collect_runs(rows)
-    assert [checkpoint["update"] for checkpoint in run.rows] == [250, 1000, 1200] and notes == []  # not sorted as text
-    assert run.value("success_rate") == 0.95 and math.isnan(run.value("path_ratio"))
+    runs, notes = collect_runs(rows)
+    assert runs["run"].nunique() == 1 and notes == []
+    assert runs["update"].tolist() == [250, 1000, 1200]  # not sorted as text
+    last = last_checkpoints(runs)
+    assert last["success_rate"].tolist() == [0.95] and last["path_ratio"].isna().all()
 
 
 def test_a_final_checkpoint_is_its_last_numbered_one():
-    (run,), _ = collect_runs([row(0.9, 9.0, update=600), row(0.9, 9.0, update=600, final=False)])
-    assert len(run.rows) == 1 and run.final["checkpoint_path"].endswith("final.pt")
+    runs, _ = collect_runs([row(0.9, 9.0, update=600), row(0.9, 9.0, update=600, final=False)])
+    assert len(runs) == 1 and runs["checkpoint_path"].iloc[0].endswith("final.pt")
 
 
 def test_a_final_checkpoint_of_unknown_update_comes_last():
-    (run,), _ = collect_runs([row(0.9, 9.0, update=None), row(0.3, 9.0, update=600, final=False)])
-    assert run.value("success_rate") == 0.9
+    runs, _ = collect_runs([row(0.9, 9.0, update=None), row(0.3, 9.0, update=600, final=False)])
+    assert last_checkpoints(runs)["success_rate"].tolist() == [0.9]
 
 
 def test_a_final_checkpoint_comes_last_although_a_numbered_one_is_of_a_later_update():
     later = [row(0.1, 9.0, update=update, final=False) for update in (600, 700)]
-    (run,), _ = collect_runs([*later, row(0.9, 9.0, update=600)])
-    assert [checkpoint["success_rate"] for checkpoint in run.rows] == [0.1, 0.9]
+    runs, _ = collect_runs([*later, row(0.9, 9.0, update=600)])
+    assert runs["success_rate"].tolist() == [0.1, 0.9] and runs["run"].nunique() == 1
 
 
 def test_seeds_replicate_and_settings_do_not():
-    runs, _ = collect_runs([*SEEDS, row(0.5, 9.0, seed=3, lpc_alpha=1e-4), row(0.5, 9.0, seed=4, lpc_alpha=None)])
-    groups = group_settings(runs)
-    assert [len(members) for members in groups.values()] == [1, 3, 1]
-    labels = list(label_settings(list(groups)).values())
+    counts, labels = settings_of([*SEEDS, row(0.5, 9.0, seed=3, lpc_alpha=1e-4), row(0.5, 9.0, seed=4, lpc_alpha=None)])
+    assert counts == [1, 3, 1]
     assert labels == ["", "\N{GREEK SMALL LETTER ALPHA} = 1e-05", "\N{GREEK SMALL LETTER ALPHA} = 0.0001"]
 
 
@@ -111,14 +118,8 @@ def test_a_copied_run_replicates_nothing():
 
 
 def test_labels_name_what_differs_within_a_task():
-    runs, _ = collect_runs([row(1.0, 9.0), row(1.0, 9.0, task="BabyAI-GoToLocal-v0", num_updates=5)])
-    assert set(label_settings(list(group_settings(runs))).values()) == {""}
-    runs, _ = collect_runs([row(1.0, 9.0), row(1.0, None, trial=2, lpc_alpha=7.0)])
-    assert set(label_settings(list(group_settings(runs))).values()) == {"moe", "gru"}
-
-
-def label_all(rows):
-    return list(label_settings(list(group_settings(collect_runs(rows)[0]))).values())
+    assert settings_of([row(1.0, 9.0), row(1.0, 9.0, task="BabyAI-GoToLocal-v0", num_updates=5)])[1] == ["", ""]
+    assert settings_of([row(1.0, 9.0), row(1.0, None, trial=2, lpc_alpha=7.0)])[1] == ["gru", "moe"]
 
 
 @pytest.mark.parametrize(("column", "value"), [("max_steps", 64), ("eval_seed", 7)])
@@ -126,9 +127,7 @@ def label_all(rows):
 def test_runs_evaluated_differently_replicate_nothing(column, value, lpc):
     """Success within 64 steps was averaged with that within the level's limit."""
     rows = [row(0.9, lpc, seed=0), row(0.9, lpc, seed=1), row(0.2, lpc, seed=2, **{column: value})]
-    groups = group_settings(collect_runs(rows)[0])
-    assert [len(members) for members in groups.values()] == [2, 1]
-    assert label_all(rows) == ["", f"{column} {value}"]
+    assert settings_of(rows) == ([2, 1], ["", f"{column} {value}"])
     written = texts(plot_success_against_lpc(rows))
     assert f"{column} {value}" in written and (lpc is not None or f"gru, {column} {value}, no LPC (n = 1)" in written)
 
@@ -139,15 +138,15 @@ def test_checkpoints_evaluated_otherwise_than_the_last_are_told():
         row(0.2, 9.0, update=200, final=False, eval_seed=0),
         row(0.9, 9.0, update=300, eval_seed=0),
     ]
-    (run,), notes = collect_runs(rows)
-    assert [checkpoint["update"] for checkpoint in run.rows] == [200, 300]
+    runs, notes = collect_runs(rows)
+    assert runs["update"].tolist() == [200, 300]
     assert notes == ["1 checkpoint left out, evaluated with another max_steps or eval_seed than the last of the run"]
 
 
 def test_what_only_routers_have_does_not_part_baselines():
     rows = [row(0.5, None, seed=0, lpc_alpha=0.0), row(0.5, None, seed=1, lpc_alpha=1e-5)]
-    assert [len(members) for members in group_settings(collect_runs(rows)[0]).values()] == [2]
-    assert label_all([*rows, row(0.5, None, seed=2, hidden_size=64)]) == ["", "hidden_size 64"]
+    assert settings_of(rows)[0] == [2]
+    assert settings_of([*rows, row(0.5, None, seed=2, hidden_size=64)])[1] == ["", "hidden_size 64"]
 
 
 def test_runs_of_two_folders_are_two_runs():
@@ -156,10 +155,10 @@ def test_runs_of_two_folders_are_two_runs():
     rows[1]["checkpoint_path"] = "other/" + rows[1]["checkpoint_path"].removeprefix("c/")
     for order in (rows, rows[::-1]):
         runs, notes = collect_runs(order)
-        assert [run.value("success_rate") for run in runs] == [0.9, 0.1]
+        assert runs["success_rate"].tolist() == [0.9, 0.1] and runs["run"].is_unique
         assert notes == ["1 run with the task, trial and seed of another in another folder"]
     numbered = row(0.4, 9.0, update=50, final=False)
-    assert [len(run.rows) for run in collect_runs([*rows, numbered])[0]] == [2, 1]
+    assert collect_runs([*rows, numbered])[0].groupby("run").size().tolist() == [2, 1]
     copied = [rows[0], rows[1] | {"checkpoint_digest": "a"}]
     assert collect_runs(copied)[1] == ["1 run with the weights of another left out"]
 
@@ -176,9 +175,11 @@ def test_names_of_tasks_are_shortened():
 
 
 def test_the_interval_of_a_success_rate_is_wilsons():
-    assert success_interval(row(0.9, 1.0)) == wilson_interval(90, 100)
-    assert success_interval(row(0.9, 1.0, success_low=0.1, success_high=0.95)) == (0.1, 0.95)
-    assert np.isnan(success_interval(row(None, 1.0))).all()
+    rows = [row(0.9, 1.0), row(0.9, 1.0, success_low=0.1, success_high=0.95), row(None, 1.0)]
+    low, high = success_intervals(as_results(rows))
+    assert (low[0], high[0]) == wilson_interval(90, 100)
+    assert (low[1], high[1]) == (0.1, 0.95)
+    assert np.isnan(low[2]) and np.isnan(high[2])
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,21 @@ def test_the_interval_of_a_success_rate_is_wilsons():
     ],
 )
 def test_collapsed_routers_are_recognised(found, expected):
-    assert describe_collapse(found) == expected
+    assert describe_collapse(as_results([found])).tolist() == [expected]
+
+
+def test_experts_of_a_single_layer_may_be_a_flat_list():
+    """Older rows spell one layer `[16, 32]`, at which figures ended with "int object is not iterable"."""
+    rows = [row(0.9, lpc, seed=seed, expert_hidden_sizes=[16, 32]) for seed, lpc in enumerate((5.0, 500.0))]
+    assert collect_runs(rows)[0]["collapse"].tolist() == ["zero", ""]
+
+
+def test_results_of_two_files_can_be_drawn_together():
+    """Both number their rows from 0."""
+    one, other = as_results(SEEDS[:2]), as_results(SEEDS[2:])
+    runs, notes = collect_runs(pd.concat([one, other]))
+    assert len(runs) == 3 and notes == []
+    assert "3 runs" in texts(plot_success_against_lpc(pd.concat([one, other])))
 
 
 # --------------------------------------------------------------------------------------------------------- the front
@@ -363,6 +378,10 @@ def test_given_axes_come_back_and_rows_stay_as_they_are(name):
     before = copy.deepcopy(rows)
     found = draw(rows, axes[0] if count == 1 else axes)
     assert list(np.ravel(found)) == axes and rows == before
+    results = as_results(rows)
+    before = results.copy(deep=True)
+    draw(results, axes[0] if count == 1 else axes)
+    pd.testing.assert_frame_equal(results, before)
     assert all(ax.figure.get_axes() == [ax] for ax in axes)
 
 

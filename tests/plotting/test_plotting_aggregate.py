@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from pipeline.records.cache import Cache, read_cache, write_cache
-from pipeline.records.metrics import iter_records
+from pipeline.records.steps import iter_records
 from plotting.aggregate import (
     aggregate_routing_by_position,
     compute_grid_bounds,

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from pipeline.config import TrainConfig
 from pipeline.records.cache import cache_path, find_caches, read_header, write_cache
+from pipeline.records.intervals import group_means, share_interval
 from pipeline.records.metrics import compute_metrics
 from plotting.command import main
 from plotting.data import as_routing_data
@@ -28,7 +29,6 @@ from plotting.relations import (
     plot_specialisation,
 )
 from plotting.replicates import find_settings, join_runs, try_join
-from plotting.statistics import group_means, share_interval
 from plotting.temporal import compute_event_aligned, plot_event_aligned
 from plotting.views import ViewOptions, draw_view, list_views
 from tests.plotting.test_plotting_views import T2, ten_steps, texts

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +31,6 @@ from plotting.relations import (
     plot_distance_profiles,
     plot_specialisation,
 )
-from plotting.statistics import group_means, mean_interval, share_interval, t_quantile
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
 from plotting.views import CACHE_VIEWS, OTHER_VIEWS, ViewOptions, draw_view, list_views
 from tests.tables import NAMES, random_tables
@@ -65,91 +63,6 @@ def ten_steps(**changes):
 def texts(figure: Figure) -> str:
     """Return all that is written in a figure, a line of text each."""
     return "\n".join(" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_visible())
-
-
-# --------------------------------------------------------------------------------------------------------- statistics
-
-
-@pytest.mark.parametrize(
-    ("df", "expected"),
-    [(1, 12.706205), (2, 4.302653), (3, 3.182446), (4, 2.776445), (9, 2.262157), (30, 2.042272), (120, 1.979930)],
-)
-def test_quantiles_of_t_are_those_of_the_tables(df, expected):
-    assert t_quantile(df) == pytest.approx(expected, abs=1e-6)
-
-
-def test_quantiles_of_t_join_where_the_expansion_takes_over():
-    assert t_quantile(200) - t_quantile(201) == pytest.approx(t_quantile(199) - t_quantile(200), rel=0.02)
-    assert t_quantile(10**6) == pytest.approx(1.959966, abs=1e-6)
-    assert t_quantile(1, 0.5) == pytest.approx(1.0)
-    assert t_quantile(2, 0.8) == pytest.approx(1.885618, abs=1e-6)
-
-
-@pytest.mark.parametrize(("df", "confidence"), [(0, 0.95), (3, 0.0), (3, 1.0)])
-def test_a_quantile_has_to_exist(df, confidence):
-    with pytest.raises(ValueError, match="expected df"):
-        t_quantile(df, confidence)
-
-
-def test_mean_and_interval_of_three_by_hand():
-    found = mean_interval([1.0, 2.0, 6.0])
-    assert found.mean == 3.0 and found.n == 3
-    half = T2 * math.sqrt((4 + 1 + 9) / 2 / 3)
-    assert (found.low, found.high) == (pytest.approx(3 - half), pytest.approx(3 + half))
-
-
-def test_two_units_have_no_interval_and_none_no_mean():
-    found = mean_interval([1.0, 3.0])
-    assert found.mean == 2.0 and found.n == 2 and np.isnan(found.low) and np.isnan(found.high)
-    assert np.isnan(mean_interval([]).mean) and mean_interval([]).n == 0
-    assert mean_interval([1.0, np.nan, 2.0, 3.0]).n == 3
-
-
-def test_rows_of_a_unit_count_once():
-    """The mistake: a thousand steps of one episode as a thousand observations."""
-    values = np.array([0.0, 1.0, 2.0] + [5.0] * 1000)
-    units = np.array([0, 1, 2] + [3] * 1000)
-    found = group_means(values, np.zeros(1003, int), units, 2)
-    assert found.mean[0] == 2.0 and found.n.tolist() == [4, 0] and found.rows.tolist() == [1003, 0]
-    expected = mean_interval([0.0, 1.0, 2.0, 5.0])
-    assert found.low[0] == pytest.approx(float(expected.low)) and np.isnan(found.mean[1])
-
-
-def test_group_means_leave_out_what_is_not_known():
-    found = group_means(np.array([1.0, np.nan, 3.0, 5.0]), np.array([0, 0, 0, -1]), np.array([0, 1, 2, 3]), 1)
-    assert found.mean[0] == 2.0 and found.n[0] == 2 and found.rows[0] == 2
-
-
-def test_shares_by_hand():
-    found = share_interval(np.array([[2, 2], [1, 3], [2, 2]]), np.array([4, 4, 4]))
-    half = T2 * math.sqrt(3 / 2 * (1 / 9 + 4 / 9 + 1 / 9)) / 12
-    np.testing.assert_allclose(found.mean, [5 / 12, 7 / 12])
-    np.testing.assert_allclose(found.low, [5 / 12 - half, 7 / 12 - half])
-    np.testing.assert_allclose(found.high, [5 / 12 + half, 7 / 12 + half])
-    assert found.rows.tolist() == [5, 7] and found.n.tolist() == [3, 3]
-    assert share_interval(np.array([[4, 0], [0, 4], [4, 0]]), np.full(3, 4)).high[0] == 1.0  # cut to what can be
-
-
-def test_an_interval_covers_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    values = rng.standard_normal((3, 20_000))
-    found = mean_interval(values)
-    assert 0.945 < np.mean((found.low <= 0) & (found.high >= 0)) < 0.955
-
-
-@given(seed=st.integers(0, 1000), n=st.integers(3, 30))
-@settings(max_examples=30, deadline=None)
-def test_grouped_means_equal_those_of_each_group(seed, n):
-    rng = np.random.default_rng(seed)
-    groups, units, values = rng.integers(-1, 4, n), rng.integers(0, 5, n), rng.standard_normal((n, 2))
-    found = group_means(values, groups, units, 4)
-    for group in range(4):
-        means = [values[(groups == group) & (units == unit)].mean(axis=0) for unit in np.unique(units[groups == group])]
-        assert found.n[group] == len(means)
-        if means:
-            one = mean_interval(np.array(means))
-            np.testing.assert_allclose(found.mean[group], one.mean)
-            np.testing.assert_allclose(found.low[group], one.low)
 
 
 # ----------------------------------------------------------------------------------------------------------- in time
@@ -447,7 +360,7 @@ def test_a_view_that_data_does_not_support_is_refused():
 NO_PYPLOT = """
 import sys
 import plotting.command
-print([name for name in ("matplotlib.pyplot", "torch", "transformers", "minigrid", "pandas") if name in sys.modules])
+print([name for name in ("matplotlib.pyplot", "torch", "transformers", "minigrid", "scipy") if name in sys.modules])
 """
 
 

@@ -99,7 +99,8 @@ def main_of(module: str):
 def test_every_command_tells_what_is_wrong_and_stops_like_the_others(module, monkeypatch, capsys):
     """`film` and `contact_sheet` showed a traceback on Ctrl-C."""
     main = main_of(module)
-    assert main(["--no_such_flag", "1"]) == 2
+    beside = ["--cache", "a.json"] if module == "benchmarks.figures" else []  # argparse misses what is required first
+    assert main([*beside, "--no_such_flag", "1"]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and "no_such_flag" in printed.err
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1

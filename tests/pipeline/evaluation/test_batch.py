@@ -26,7 +26,7 @@ from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.evaluation.work import choose_share, claim
 from pipeline.places import Place
 from pipeline.records.cache import find_caches, read_cache
-from pipeline.records.results import append_result, read_results
+from pipeline.records.results import append_result, plain_rows, read_results
 from pipeline.training.loop import run_update
 from tests.babyai.test_missions import save_tiny_distilbert
 from tests.pipeline.test_checkpoints import Bomb, make_foreign, save_foreign
@@ -97,7 +97,7 @@ def files() -> dict[str, tuple[bytes, int]]:
 
 def by_path() -> dict[str, dict[str, Any]]:
     """Return the rows by checkpoint; there is one for each."""
-    rows = read_results(RESULTS)
+    rows = plain_rows(read_results(RESULTS))
     assert len({row["checkpoint_path"] for row in rows}) == len(rows)
     return {row["checkpoint_path"]: row for row in rows}
 
@@ -163,7 +163,7 @@ def test_the_classic_path_holds_for_runs_without_a_seed(place):
     shutil.copy(path_of(MOE), folder)  # the folder's task counts, not the one that the file names
     assert batch_eval.main(["--task", "GoToObj", *FEW]) == 0
     assert (CACHES / "BabyAI-GoToObj-v0" / "trial_7" / "routing_data.json").is_file()
-    (row,) = read_results(RESULTS)
+    (row,) = plain_rows(read_results(RESULTS))
     assert (row["task_id"], row["trial"], row["seed"]) == ("BabyAI-GoToObj-v0", 7, None)
 
 
@@ -174,7 +174,7 @@ def test_more_episodes_or_other_settings_evaluate_again(place, played):
     batch_eval.main([*only, "4", "--eval_seed", "1"])
     batch_eval.main([*only, "4", "--eval_seed", "1", "--max_steps", "11"])
     assert [count for _, count in played] == [2, 4, 4, 4]
-    (row,) = read_results(RESULTS)
+    (row,) = plain_rows(read_results(RESULTS))
     assert (row["num_episodes"], row["eval_seed"], row["max_steps"]) == (4, 1, 11)
     assert read_cache(CACHES / BASELINE / "routing_data.json").header["eval_seed"] == 1
 
@@ -454,7 +454,7 @@ def test_bad_checkpoints_are_named_and_the_good_ones_evaluated(place, played, ca
 
     assert batch_eval.main([*FEW]) == 1
     good = [*ALL[:2], bad[7].with_name("checkpoint_2.pt").as_posix(), ALL[2]]
-    assert [row["checkpoint_path"] for row in read_results(RESULTS)] == good
+    assert read_results(RESULTS)["checkpoint_path"].tolist() == good
     assert not crater.exists()
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
@@ -478,7 +478,7 @@ def test_a_checkpoint_s_own_words_choose_no_path(place, capsys):
     shutil.copy(path_of(MOE), folder)  # no task's folder: passed over
     outside = {path for path in place.parent.rglob("*") if place not in path.parents}
     assert batch_eval.main(["--final-only", "--trial", "1", *FEW]) == 0
-    (row,) = read_results(RESULTS)
+    (row,) = plain_rows(read_results(RESULTS))
     assert (row["task_id"], row["trial"]) == (TASK, 1)
     assert [cache.path for cache in find_caches(CACHES)] == [CACHES / MOE / "routing_data.json"]
     assert {path for path in place.parent.rglob("*") if place not in path.parents} == outside
@@ -580,7 +580,7 @@ def test_one_checkpoint_to_json_and_routing(place, capsys):
         assert f"  {name} " in printed
     # What batch_eval.py writes of it says the same.
     batch_eval.main(["--final-only", "--trial", "1", *FEW])
-    (row,) = read_results(RESULTS)
+    (row,) = plain_rows(read_results(RESULTS))
     assert {name: row[name] for name in metrics} == metrics
 
 
@@ -724,7 +724,7 @@ def test_several_processes_give_the_same_numbers(place):
     alone = {path: without_time(row) for path, row in by_path().items()}
     flags = [*FEW, "--jobs", "2", "--results_path", "two.csv", "--cache_dir", "two"]
     assert batch_eval.main(flags) == 0
-    assert {row["checkpoint_path"]: without_time(row) for row in read_results("two.csv")} == alone
+    assert {row["checkpoint_path"]: without_time(row) for row in plain_rows(read_results("two.csv"))} == alone
     for cache in find_caches(CACHES):
         other = read_cache(Path("two") / cache.path.relative_to(CACHES))
         assert other.routing.action_logits.tolist() == read_cache(cache.path).routing.action_logits.tolist()
@@ -778,7 +778,7 @@ def test_a_worker_that_dies_takes_only_its_checkpoint_with_it(place, capsys):
     """The other worker has passed by that checkpoint, so that nobody takes it up."""
     flags = ["--trial", "1", "--final-only", "--skip_routing", "--max_steps", "12", "--num_episodes"]
     batch_eval.main(["--trial", "2", *flags[2:], "1"])
-    (row,) = read_results(RESULTS)
+    (row,) = plain_rows(read_results(RESULTS))
     append_result(RESULTS, {**row, "num_episodes": 10**6})
     process = start(*flags[2:], "1000000", "--jobs", "2")
     wait_until(lambda: len(workers_of(process)) == 2, process)

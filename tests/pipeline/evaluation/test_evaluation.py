@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import pipeline.evaluation.play
-from babyai.facts import EVENT_NAMES, OBJECT_NAMES, StepFacts
+from babyai.facts import EVENT_NAMES, FAILURE, OBJECT_NAMES, SUCCESS, TIMEOUT, StepFacts
 from babyai.level_seeds import SeedList, evaluation_seeds
 from babyai.missions import build_mission_encoder
 from babyai.observations import encode_observations
@@ -26,7 +26,7 @@ from pipeline.evaluation.play import (
     evaluate_task,
     evaluate_task_many,
 )
-from pipeline.records.metrics import EPISODE_COLUMNS, FAILURE, STEP_COLUMNS, SUCCESS, TIMEOUT
+from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.training.batch import ReplicaBatch
 from tests.pipeline.training.test_training import debug_config, train
 
@@ -202,9 +202,9 @@ def test_metrics_are_the_same_whether_routing_is_kept_or_not(moe):
 
 
 def test_evaluation_changes_nothing_of_the_policy_or_of_global_randomness(moe):
-    policy = copy.deepcopy(moe.policy).train()
+    policy = copy.deepcopy(moe.policies[0]).train()
     before = {name: value.clone() for name, value in policy.state_dict().items()}
-    projection = copy.deepcopy(moe.projection)
+    projection = copy.deepcopy(moe.projections[0])
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002 (the global generator is the point)
     expected = torch.rand(2), np.random.random(2)  # noqa: NPY002
@@ -305,7 +305,7 @@ def test_many_at_once_without_routing(moe):
 
 def test_other_architectures_cannot_play_together(moe, gru):
     with pytest.raises(ValueError, match="one architecture"):
-        evaluate_many([(t.policy, t.encoder, t.projection) for t in (moe, gru)], TASK, [1])
+        evaluate_many([(t.policies[0], t.encoder, t.projections[0]) for t in (moe, gru)], TASK, [1])
 
 
 def test_seeds_that_repeat_are_refused(moe):

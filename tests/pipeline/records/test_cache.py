@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipeline.records.cache import CacheError, read_cache, read_header, write_cache
-from pipeline.records.metrics import EPISODE_COLUMNS, compute_metrics, iter_records
+from pipeline.records.columns import EPISODE_COLUMNS
+from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import COLUMNS
-from pipeline.records.steps import DIGITS
+from pipeline.records.steps import DIGITS, iter_records
 from tests.tables import SIZES, assert_same_episodes, assert_same_steps, build_context, random_tables
 
 ROOT = Path(__file__).parents[3]
@@ -270,7 +271,8 @@ def test_older_forms_without_time(tmp_path, inline):
         assert record["layer_routing"] == {"layer_0": [0.25, 0.75]}
         known = {key for key, value in record.items() if value is not None}
         assert known == {"episode", "position", "layer_routing", "lpc", "env_context"}
-    assert all((getattr(cache.episodes, name) == -1).all() for name in EPISODE_COLUMNS if name != "mean_lpc")
+    for name, column in EPISODE_COLUMNS.items():
+        assert not column.known(np.asarray(getattr(cache.episodes, name))).any(), name
     metrics = compute_metrics(cache.episodes, bot_plan_failures=None)
     assert metrics["success_rate"] is metrics["mean_lpc"] is None
 

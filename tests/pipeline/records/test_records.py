@@ -1,4 +1,4 @@
-"""Intervals and rates against values worked out by hand."""
+"""Rates and records against values worked out by hand."""
 
 import dataclasses
 import json
@@ -8,63 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records.metrics import (
-    FAILURE,
-    SUCCESS,
-    TIMEOUT,
-    EpisodeTable,
-    EpisodeWindow,
-    RoutingTable,
-    choose_episode,
-    compute_metrics,
-    iter_records,
-    wilson_interval,
-)
+from babyai.facts import FAILURE, SUCCESS, TIMEOUT
+from pipeline.records.intervals import wilson_interval
+from pipeline.records.metrics import EpisodeWindow, choose_episode, compute_metrics
+from pipeline.records.steps import iter_records
+from pipeline.records.tables import EpisodeTable, RoutingTable
 from pipeline.tracking import METRICS
 from tests.tables import assert_same_episodes, assert_same_steps, random_tables
-
-
-def test_wilson_by_hand():
-    # z = 1.96: centre (0.8 + 0.19207) / 1.38415 = 0.71674, half 1.95996 * sqrt(0.016 + 0.0096036) / 1.38415.
-    low, high = wilson_interval(8, 10)
-    assert low == pytest.approx(0.490162, abs=1e-6)
-    assert high == pytest.approx(0.943318, abs=1e-6)
-
-
-def test_wilson_with_z_of_one():
-    """At z = 1 and n = 1: p = 1 gives (1/2, 1), p = 0 gives (0, 1/2)."""
-    one_sigma = 0.6826894921370859
-    assert wilson_interval(1, 1, one_sigma) == pytest.approx((0.5, 1.0), abs=1e-9)
-    assert wilson_interval(0, 1, one_sigma) == pytest.approx((0.0, 0.5), abs=1e-9)
-    # n = 4, p = 1/2: (0.5 + 0.125 -+ sqrt(0.0625 + 0.015625)) / 1.25.
-    expected = ((0.625 - 0.078125**0.5) / 1.25, (0.625 + 0.078125**0.5) / 1.25)
-    assert wilson_interval(2, 4, one_sigma) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("n", [1, 3, 100, 12345])
-def test_wilson_ends_are_exact(n):
-    assert wilson_interval(n, n)[1] == 1.0
-    assert wilson_interval(0, n)[0] == 0.0
-    assert 0.0 < wilson_interval(n, n)[0] < 1.0
-
-
-def test_wilson_without_data():
-    assert wilson_interval(0, 0) == (0.0, 1.0)
-
-
-@given(n=st.integers(1, 2000), data=st.data())
-def test_wilson_holds_the_rate_and_is_symmetric(n, data):
-    successes = data.draw(st.integers(0, n))
-    low, high = wilson_interval(successes, n)
-    assert 0.0 <= low <= successes / n <= high <= 1.0
-    mirrored = wilson_interval(n - successes, n)
-    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high), abs=1e-12)
-
-
-@pytest.mark.parametrize(("successes", "n", "confidence"), [(2, 1, 0.95), (-1, 3, 0.95), (1, 2, 1.0), (1, 2, 95)])
-def test_wilson_refuses(successes, n, confidence):
-    with pytest.raises(ValueError, match="expected"):
-        wilson_interval(successes, n, confidence)
 
 
 def test_window_by_hand():

@@ -8,13 +8,23 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.command.files import replace_atomically
 from pipeline.records.metrics import compute_metrics
-from pipeline.records.results import COLUMNS, FIRST_COLUMNS, ResultsError, append_result, find_done, read_results
+from pipeline.records.results import (
+    COLUMNS,
+    FIRST_COLUMNS,
+    ResultsError,
+    append_result,
+    as_results,
+    find_done,
+    plain_rows,
+    read_results,
+)
 from tests.tables import random_tables
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -60,11 +70,50 @@ def test_round_trip(tmp_path):
     metrics = compute_metrics(random_tables(0, [2, 3])[1], bot_plan_failures=0)
     written = row(**metrics, window=100)  # a key that is no column is left out
     append_result(tmp_path / "new" / "r.csv", written)
-    (read,) = read_results(tmp_path / "new" / "r.csv")
+    results = read_results(tmp_path / "new" / "r.csv")
+    (read,) = plain_rows(results)
     assert tuple(read) == COLUMNS
     assert read == {name: written.get(name) for name in COLUMNS}
     for name, value in read.items():
         assert value is None or type(value) is type(written[name]), name
+    pd.testing.assert_frame_equal(as_results([read]), results)
+
+
+def test_columns_have_types(tmp_path):
+    append_result(tmp_path / "r.csv", row(0, trial=None, evaluated_at="2026-03-01T12:00:00+00:00"))
+    append_result(tmp_path / "r.csv", row(1, trial=2**53 + 1, lr=None, has_routing=None, expert_hidden_sizes=None))
+    results = read_results(tmp_path / "r.csv")
+    names = ["trial", "lr", "has_routing", "policy", "evaluated_at", "expert_hidden_sizes"]
+    assert [str(results[name].dtype) for name in names] == "Int64 float64 boolean string string object".split()
+    assert results["trial"].tolist() == [pd.NA, 2**53 + 1] and results["expert_hidden_sizes"][0] == [
+        [0, 16, 32],
+        [0, 16],
+    ]
+    assert results.isna().sum()[names].tolist() == [1, 1, 1, 2, 1, 1]
+    empty = as_results([])
+    assert len(empty) == 0 and empty.dtypes.equals(results.dtypes)
+
+
+def test_frames_without_some_columns_get_them():
+    frame = pd.DataFrame({"checkpoint_path": ["a.pt"], "task_id": ["T"], "seed": [3], "lr": [np.nan], "note": ["x"]})
+    found = as_results(frame)
+    assert found["seed"].tolist() == [3] and found["update"].isna().all() and found["note"].tolist() == ["x"]
+    assert as_results(found) is found
+
+
+def test_rows_of_other_code_keep_what_their_columns_should_not_hold():
+    found = as_results([{"checkpoint_path": "a.pt", "lr": "fast", "trial": "first", "seed": 1}])
+    assert (found["lr"][0], found["trial"][0], found["seed"][0]) == ("fast", "first", 1)
+
+
+def test_a_row_that_was_read_can_be_written_again(tmp_path):
+    path = tmp_path / "r.csv"
+    append_result(path, row(0, seed=0))
+    append_result(path, row(1, mean_lpc=0.1 + 0.2, update=5))
+    before = path.read_bytes()
+    for read in plain_rows(read_results(path)):
+        append_result(path, read)
+    assert path.read_bytes() == before
 
 
 def test_cells_as_text(tmp_path):
@@ -80,10 +129,10 @@ def test_same_checkpoint_takes_its_own_place(tmp_path):
     for k in range(3):
         append_result(tmp_path / "r.csv", row(k))
     append_result(tmp_path / "r.csv", row(1, num_episodes=1000, success_rate=None))
-    rows = read_results(tmp_path / "r.csv")
-    assert [r["checkpoint_path"] for r in rows] == [f"checkpoints/{k}.pt" for k in range(3)]
-    assert [r["num_episodes"] for r in rows] == [100, 1000, 100]
-    assert rows[1]["success_rate"] is None
+    results = read_results(tmp_path / "r.csv")
+    assert results["checkpoint_path"].tolist() == [f"checkpoints/{k}.pt" for k in range(3)]
+    assert results["num_episodes"].tolist() == [100, 1000, 100]
+    assert results["success_rate"].isna().tolist() == [False, True, False]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -95,7 +144,7 @@ def test_any_text_in_a_path(tmp_path_factory, paths):
     path = tmp_path_factory.mktemp("results") / "r.csv"
     for name in paths:
         append_result(path, row(checkpoint_path=name))
-    assert [r["checkpoint_path"] for r in read_results(path)] == list(dict.fromkeys(paths))
+    assert read_results(path)["checkpoint_path"].tolist() == list(dict.fromkeys(paths))
     with path.open(newline="", encoding="utf-8") as file:
         assert len(list(csv.reader(file))) == 1 + len(set(paths))
 
@@ -104,7 +153,7 @@ def test_file_names_that_are_no_unicode(tmp_path):
     name = os.fsdecode(b"runs/\xff.pt")
     for _ in range(2):
         append_result(tmp_path / "r.csv", row(checkpoint_path=name))
-    assert [r["checkpoint_path"] for r in read_results(tmp_path / "r.csv")] == [name]
+    assert read_results(tmp_path / "r.csv")["checkpoint_path"].tolist() == [name]
 
 
 # ------------------------------------------------------------------------------------------------------- other files
@@ -114,10 +163,10 @@ def test_older_file_is_kept_and_completed(tmp_path):
     path = tmp_path / "r.csv"
     cells = ["old.pt", "GoToObj", "1", "100.0", "0.5", "1.25", "900", "2", *[""] * 4, '"[16, 32]"', *[""] * 4, "2024"]
     path.write_text(f"{','.join(FIRST_COLUMNS)}\r\n{','.join(cells)}\r\n", encoding="utf-8")
-    (old,) = read_results(path)
+    (old,) = plain_rows(read_results(path))
     assert (old["num_episodes"], old["expert_hidden_sizes"], old["agreement"]) == (100, [16, 32], None)
     append_result(path, row())
-    assert read_results(path) == [old, read_results(path)[1]]
+    assert plain_rows(read_results(path))[0] == old and len(read_results(path)) == 2
     assert path.read_text(encoding="utf-8").splitlines()[1].startswith("old.pt,GoToObj,1,100.0,0.5,")  # not rewritten
 
 
@@ -127,9 +176,21 @@ def test_unknown_columns_are_kept_at_the_end(tmp_path):
     append_result(path, row())
     append_result(path, row(2, note="mine"))
     assert path.read_text(encoding="utf-8").splitlines()[0] == ",".join([*COLUMNS, "note"])
-    rows = read_results(path)
-    assert [r["note"] for r in rows] == ["good", None, "mine"]
-    assert (rows[0]["num_episodes"], rows[0]["trial"]) == (7, None)
+    results = read_results(path)
+    assert [row["note"] for row in plain_rows(results)] == ["good", None, "mine"]
+    assert results["num_episodes"].tolist() == [7, 100, 100] and pd.isna(results["trial"][0])
+
+
+@pytest.mark.parametrize("cell", ["007", "1.50", " NA ", "nan", "NULL", "1e5", "True", "#N/A", " ", "1,5", "-", "inf"])
+def test_cells_of_unknown_columns_stay_as_they_are(tmp_path, cell):
+    """Read as numbers, 007 would come back as 7 and NA as nothing."""
+    path = tmp_path / "r.csv"
+    path.write_text(f'checkpoint_path,task_id,num_episodes,my note\nold.pt,T,7,"{cell}"\n', encoding="utf-8")
+    append_result(path, row())
+    append_result(path, row(2))
+    assert read_results(path)["my note"].tolist() == [cell, pd.NA, pd.NA]
+    with path.open(newline="", encoding="utf-8") as file:
+        assert [line["my note"] for line in csv.DictReader(file)] == [cell, "", ""]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +226,7 @@ def test_empty_and_missing_files(tmp_path):
     with pytest.raises(ResultsError, match="no such file"):
         read_results(tmp_path / "r.csv")
     (tmp_path / "r.csv").touch()
-    assert read_results(tmp_path / "r.csv") == []
+    assert read_results(tmp_path / "r.csv").empty
     append_result(tmp_path / "r.csv", row())
     assert len(read_results(tmp_path / "r.csv")) == 1
 
@@ -194,14 +255,22 @@ def test_link_and_target_are_one_file(tmp_path):
 def test_done_is_a_matter_of_weights_and_settings():
     asked = {"checkpoint_digest": "d", "num_episodes": 100, "eval_seed": 0, "max_steps": None}
     done = {"checkpoint_path": "a.pt", **asked}
-    assert find_done([done], **asked) == done
+
+    def find(*rows, **wanted):
+        found = find_done(as_results(rows), **wanted)
+        return found if found is None else {name: value for name, value in found.items() if value is not None}
+
+    expected = {name: value for name, value in done.items() if value is not None}
+    assert find(done, **asked) == expected
     for change in ({"checkpoint_digest": "e"}, {"eval_seed": 1}, {"max_steps": 50}, {"num_episodes": 1000}):
-        assert find_done([done], **{**asked, **change}) is None
-    assert find_done([done], **{**asked, "num_episodes": 50}) == done
-    assert find_done([done], **asked, checkpoint_path="b.pt") is None
+        assert find(done, **{**asked, **change}) is None
+    assert find({**done, "max_steps": 50}, **{**asked, "max_steps": 50}) == {**expected, "max_steps": 50}
+    assert find({**done, "max_steps": 50}, **asked) is None
+    assert find(done, **{**asked, "num_episodes": 50}) == expected
+    assert find(done, **asked, checkpoint_path="b.pt") is None
     more = {**done, "num_episodes": 1000}
-    assert find_done([done, more, dict.fromkeys(COLUMNS)], **asked) == more
-    assert find_done([], **asked) is None
+    assert find(done, more, dict.fromkeys(COLUMNS), **asked) == {**expected, "num_episodes": 1000}
+    assert find(**asked) is None
 
 
 # --------------------------------------------------------------------------------------------------- many processes
@@ -221,7 +290,7 @@ def test_four_processes_lose_nothing(tmp_path):
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    names = [Path(r["checkpoint_path"]).stem for r in read_results(path)]
+    names = [Path(name).stem for name in read_results(path)["checkpoint_path"]]
     assert sorted(names) == sorted(f"{worker}_{k}" for worker in range(4) for k in range(25))
 
 
@@ -249,7 +318,7 @@ def test_killed_writers_lose_at_most_the_row_in_hand(tmp_path):
                 kept.add(ours.recv())
         except (EOFError, OSError):
             pass
-        names = {Path(r["checkpoint_path"]).stem for r in read_results(path)}
+        names = {Path(name).stem for name in read_results(path)["checkpoint_path"]}
         assert kept <= names
         assert len(names) <= len(kept) + worker + 1
     append_result(path, row("after"))  # the locks of the dead do not hold

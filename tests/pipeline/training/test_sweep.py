@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoints import read_checkpoint
 from pipeline.command.cli import parse_command
+from pipeline.command.workers import Link, WorkItem, do_items
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.guard import hold_run
 from pipeline.places import find_checkpoints, run_folder
@@ -41,7 +42,7 @@ from pipeline.training.options import (
 )
 from pipeline.training.plan import PlannedRun, group_runs, plan_runs
 from pipeline.training.summary import alpha_lines, run_lines
-from pipeline.training.work import train_groups
+from pipeline.training.work import train_group
 
 ROOT = Path(__file__).parents[3]
 DEBUG = str(ROOT / "configs" / "debug.yaml")
@@ -416,6 +417,7 @@ def test_the_mapping_keeps_the_seeds_of_a_sweep_that_has_no_checkpoints_yet(tmp_
     with contextlib.ExitStack() as stack:
         for run in first:
             stack.enter_context(hold_run(run.logs))
+            (run.logs / "config.yaml").touch()
         assert write(first)["seeds"] == [0, 1]
         assert write(second)["seeds"] == [0, 1, 2, 3]
     assert write(sweep_of(4))["seeds"] == [0, 1, 4]  # of 2 and 3 nothing was ever there
@@ -450,13 +452,13 @@ def test_a_run_that_a_stop_meets_before_its_first_update_is_not_begun(checks, tm
     (run,) = plan_runs(sweep, resume=False, overwrite=False)
     answers = iter([False] * (checks - 1))
     reports = []
-    train_groups(
-        [[run], [run]],
-        overwrite=False,
+    do_items(
+        [WorkItem("run", train_group, ([run],))],
+        jobs=1,
+        report=lambda event: reports.append(event.content[0] if event.kind == "progress" else event.kind),
         stopping=lambda: next(answers, True),
-        report=lambda kind, content: reports.append(kind),
     )
-    assert reports.count("started") == checks - 1
+    assert reports.count("started") == 2 * (checks - 1)  # the item, and the runs
     assert "saved" not in reports and "failed" not in reports
     assert list(Path().rglob("*.pt")) == []
     assert plan_runs(sweep, resume=False, overwrite=False) == [run]  # nothing asks for --resume
@@ -468,12 +470,12 @@ def test_a_stop_during_the_final_evaluation_leaves_it_for_later(call, monkeypatc
     runs = plan_runs(sweep, resume=False, overwrite=False)
     trained, reports = [], []
 
-    def report(kind: str, content: object) -> None:
-        reports.append(kind)
-        if kind == "say" and str(content).startswith("trained"):
+    def report(content: tuple[str, object]) -> None:
+        reports.append(content[0])
+        if content[0] == "say" and str(content[1]).startswith("trained"):
             trained.append(content)
 
-    train_groups([runs], overwrite=False, stopping=lambda: bool(trained), report=report)
+    train_group(Link(report, stopping=lambda: bool(trained)), runs)
     assert "evaluated" not in reports and "finished" not in reports
     assert final(RUN)["update"] == 6
     code, out, _ = call()
@@ -579,7 +581,7 @@ def test_a_process_that_dies_fails_its_runs_only(call):
     code, _, err = call("--seeds", "0-1", "--jobs", "2", "--num_updates", "300", "--log_interval", "1")
     killer.join()
     assert code == 1
-    assert "failed: trial 1, seed 0: the process that trained it died (exit code -9)" in err
+    assert "failed: trial 1, seed 0: its process died (exit code -9); its last checkpoint stays" in err
     assert final(Path("trial_1/seed_1"))["update"] == 300
     assert metrics(Path("trial_1/seed_1"))[-1]["eval/episodes"] == 4
     assert not (Path("checkpoints") / TASK / "trial_1/seed_0/checkpoint_final.pt").exists()

@@ -1,0 +1,43 @@
+"""Files are replaced as a whole or not at all."""
+
+import pytest
+
+from pipeline.command.files import replace_atomically
+
+
+def test_replacing_a_file_makes_folders_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    for text in ("first", "second"):
+        with replace_atomically(path) as temporary:
+            temporary.write_text(text)
+            assert temporary.parent == path.parent  # another file system would not rename atomically
+        assert path.read_text() == text
+        assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_error_while_writing_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(error), replace_atomically(path) as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_old_file_is_whole_until_the_new_one_is(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with replace_atomically(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_replaced_file_has_the_mode_that_open_gives(tmp_path):
+    """Temporary files are private; a checkpoint for a colleague should not be."""
+    (tmp_path / "plain").touch()
+    with replace_atomically(tmp_path / "replaced") as temporary:
+        temporary.touch()
+    assert (tmp_path / "replaced").stat().st_mode == (tmp_path / "plain").stat().st_mode
