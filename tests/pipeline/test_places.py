@@ -201,7 +201,7 @@ def test_trials_are_found_by_number(tmp_path):
     assert find_trials(tmp_path, "another") == []
 
 
-def test_places_need_no_torch():
-    program = "import sys, pipeline.places; print({'torch'} & set(sys.modules) or 'none')"
+def test_places_need_neither_numpy_nor_torch():
+    program = "import sys, pipeline.places; print({'numpy', 'torch', 'minigrid'} & set(sys.modules) or 'none')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "none"

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import train
+from pipeline.baseline import GRUPolicy
 from pipeline.command.devices import derive_seed
 from pipeline.config import TrainConfig
 from pipeline.policies import build_policy, seeded_init
@@ -38,3 +40,8 @@ def test_derived_seeds_differ_between_runs_and_streams():
     assert len(seeds) == 200
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(7, 2) == derive_seed(7, 2)
+
+
+def test_baseline_is_found_in_its_script_too():
+    """Outside code imports it from there."""
+    assert train.GRUPolicy is GRUPolicy

@@ -19,10 +19,10 @@ from pipeline.engine.compiled.kernels import (
     copy,
     dot,
     fill,
+    multiply_add,
     multiply_add_rows,
     total,
 )
-from pipeline.engine.compiled.tiles import multiply_add
 
 
 @compiled

@@ -4,8 +4,8 @@ At the sizes of training (16 environments, layers of about 100 units) a tensor o
 it. Here a step of all layers is one call, and so is the backward pass through an unroll. Each row is computed by itself
 in a fixed order: its result depends neither on the rows beside it nor on the number of threads.
 
-Products with a transposed matrix are here, others in `pipeline/engine/compiled/tiles.py`. sigmoid and tanh are within
-2e-7 of the exact value.
+sigmoid and tanh are within 2e-7 of the exact value. Products go four rows and four columns of `a` at a time. Tiles kept
+in registers, written in LLVM's language, gave the same bits and made training 5 % faster: too little to be worth them.
 """
 
 from __future__ import annotations
@@ -97,6 +97,63 @@ def add_scaled(out: np.ndarray, scale: float, a: np.ndarray) -> None:
 def as_matrix(row: np.ndarray, at: int, rows: int, columns: int) -> np.ndarray:
     """Return the numbers from `at` on as a matrix."""
     return row[at : at + rows * columns].reshape(rows, columns)
+
+
+@compiled
+def multiply_add(
+    a: np.ndarray, a_at: int, depth: int, b: np.ndarray, b_at: int, width: int, out: np.ndarray, out_at: int
+) -> None:
+    """Add a product of matrices: out[:, out_at :][:, :width] += a[:, a_at :][:, :depth] @ b[:, b_at :][:, :width].
+
+    Args:
+        a: (rows, at least a_at + depth).
+        a_at: Its first column.
+        depth: Its columns, the rows of b.
+        b: (depth, at least b_at + width).
+        b_at: Its first column.
+        width: Its columns.
+        out: (rows, at least out_at + width).
+        out_at: Its first column.
+    """
+    rows = len(a)
+    unread = np.empty((3, width), np.float32)  # where rows go that fill up the last group of four
+    for i in range(0, rows, 4):
+        row0, out0 = a[i], out[i][out_at : out_at + width]
+        row1, out1 = row0, unread[0]
+        row2, out2 = row0, unread[1]
+        row3, out3 = row0, unread[2]
+        if i + 1 < rows:
+            row1, out1 = a[i + 1], out[i + 1][out_at : out_at + width]
+        if i + 2 < rows:
+            row2, out2 = a[i + 2], out[i + 2][out_at : out_at + width]
+        if i + 3 < rows:
+            row3, out3 = a[i + 3], out[i + 3][out_at : out_at + width]
+        p = 0
+        while p + 3 < depth:
+            k = a_at + p
+            w0, w1, w2, w3 = row0[k], row0[k + 1], row0[k + 2], row0[k + 3]
+            x0, x1, x2, x3 = row1[k], row1[k + 1], row1[k + 2], row1[k + 3]
+            y0, y1, y2, y3 = row2[k], row2[k + 1], row2[k + 2], row2[k + 3]
+            z0, z1, z2, z3 = row3[k], row3[k + 1], row3[k + 2], row3[k + 3]
+            b0, b1 = b[p][b_at : b_at + width], b[p + 1][b_at : b_at + width]
+            b2, b3 = b[p + 2][b_at : b_at + width], b[p + 3][b_at : b_at + width]
+            for j in range(width):
+                c0, c1, c2, c3 = b0[j], b1[j], b2[j], b3[j]
+                out0[j] = out0[j] + w0 * c0 + w1 * c1 + w2 * c2 + w3 * c3
+                out1[j] = out1[j] + x0 * c0 + x1 * c1 + x2 * c2 + x3 * c3
+                out2[j] = out2[j] + y0 * c0 + y1 * c1 + y2 * c2 + y3 * c3
+                out3[j] = out3[j] + z0 * c0 + z1 * c1 + z2 * c2 + z3 * c3
+            p += 4
+        while p < depth:
+            k = a_at + p
+            w0, x0, y0, z0 = row0[k], row1[k], row2[k], row3[k]
+            b0 = b[p][b_at : b_at + width]
+            for j in range(width):
+                out0[j] += w0 * b0[j]
+                out1[j] += x0 * b0[j]
+                out2[j] += y0 * b0[j]
+                out3[j] += z0 * b0[j]
+            p += 1
 
 
 @compiled_sum

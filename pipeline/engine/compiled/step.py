@@ -21,12 +21,12 @@ from pipeline.engine.compiled.kernels import (
     dot,
     exp,
     fill,
+    multiply_add,
     multiply_add_rows,
     sigmoid,
     tanh,
     total,
 )
-from pipeline.engine.compiled.tiles import multiply_add
 
 EPS = np.float32(1e-5)  # of torch's LayerNorm
 

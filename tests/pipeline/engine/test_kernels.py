@@ -10,13 +10,13 @@ from pipeline.engine.compiled.kernels import (
     dot,
     exp,
     gather,
+    multiply_add,
     multiply_add_rows,
     sigmoid,
     tanh,
     total,
     write_observations,
 )
-from pipeline.engine.compiled.tiles import multiply_add
 
 F32 = np.float32
 
