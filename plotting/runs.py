@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import NOT_IDENTITY, TrainConfig
+from pipeline.config import NOT_IDENTITY, TrainConfig, parse_expert_sizes
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import Rows, as_results
 
@@ -208,8 +208,7 @@ def pareto_front(success: Sequence[float], lpc: Sequence[float]) -> np.ndarray:
 
 def _largest_lpc(sizes: list | None) -> int:
     """Return the LPC of a network that always takes its largest experts; 0 if sizes are not known."""
-    layers = sizes if sizes and isinstance(sizes[0], list) else [sizes or []]
-    return sum(max(layer, default=0) ** 2 for layer in layers)
+    return sum(max(layer, default=0) ** 2 for layer in parse_expert_sizes(sizes)) if sizes else 0
 
 
 def _setting_values(last: pd.DataFrame) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
+from pipeline.config import parse_expert_sizes
 
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
 """Rows of results: a DataFrame, or dicts with None for what is empty."""
@@ -244,7 +245,7 @@ def _from_cell(name: str, cell: str) -> Any:
     if name in _LISTS:
         value = json.loads(cell)
         if isinstance(value, list):
-            return value
+            return parse_expert_sizes(value) if value else value
     elif name in _FLOATS:
         number = float(cell)
         if math.isfinite(number):

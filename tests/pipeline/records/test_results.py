@@ -164,7 +164,7 @@ def test_older_file_is_kept_and_completed(tmp_path):
     cells = ["old.pt", "GoToObj", "1", "100.0", "0.5", "1.25", "900", "2", *[""] * 4, '"[16, 32]"', *[""] * 4, "2024"]
     path.write_text(f"{','.join(FIRST_COLUMNS)}\r\n{','.join(cells)}\r\n", encoding="utf-8")
     (old,) = plain_rows(read_results(path))
-    assert (old["num_episodes"], old["expert_hidden_sizes"], old["agreement"]) == (100, [16, 32], None)
+    assert (old["num_episodes"], old["expert_hidden_sizes"], old["agreement"]) == (100, [[16, 32]], None)
     append_result(path, row())
     assert plain_rows(read_results(path))[0] == old and len(read_results(path)) == 2
     assert path.read_text(encoding="utf-8").splitlines()[1].startswith("old.pt,GoToObj,1,100.0,0.5,")  # not rewritten
