@@ -12,6 +12,7 @@ The compiled world makes the same levels of the tasks that it knows (`babyai.com
 import argparse
 import difflib
 import functools
+import signal
 from typing import Any
 
 import babyai.minigrid_import  # noqa: F401
@@ -141,5 +142,6 @@ def _bounded_class(level_class: type[RoomGridLevel]) -> type[RoomGridLevel]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head -1` ends it without a word
     argparse.ArgumentParser("python -m babyai.levels", description="List the names of all BabyAI tasks.").parse_args()
     print("\n".join(list_tasks()))

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.common import (
@@ -118,7 +118,7 @@ def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
 
 
 @as_command()
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = build_empty_parser("figures", __doc__)
     parser.add_argument("--cache", required=True, help="a routing_data.json whose episodes are repeated")
@@ -127,7 +127,7 @@ def main() -> int:
         "--repeats", type=parse_positive(int), default=3, help="of each, the median counts (default: 3)"
     )
     parser.add_argument("--json", default=None, help="file for the results")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cache = read_cache(args.cache)
     facts = collect_machine_facts()
     rows = run(cache, args.steps, args.repeats)

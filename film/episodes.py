@@ -3,7 +3,7 @@
     film = film_cached(read_cache(path), episode=7)
     film = film_bot("UnlockPickup", level_seed=3)
 
-`film.__main__.make_film` writes them. Only `film_checkpoint` needs torch.
+`film.make.make_film` writes them. Only `film_checkpoint` needs torch.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ class EpisodePlayer:
             Exception: One of `SCENE_ERRORS`.
         """
         # Only here: a notebook opens sooner without what films need
-        from film.__main__ import choose_tile_size
         from film.episodes import film_cached
         from film.frames import FilmCanvas
+        from film.make import choose_tile_size
 
         film = film_cached(cache, episode)
         tile_size = choose_tile_size(film.task_id, film.level_seed, _DPI)

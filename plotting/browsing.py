@@ -193,7 +193,8 @@ def results_table(results: pd.DataFrame) -> pd.DataFrame:
         **{name: 100 * results[name] for name in rates},
     )
     shown = shown.round({"mean_lpc": 1, "path_ratio": 3, **dict.fromkeys(rates, 1)}).rename(columns=_SHOWN)
-    return shown.convert_dtypes(convert_integer=False)  # a notebook writes NaN where it leaves NA empty
+    # A notebook writes NaN, and leaves NA empty.
+    return shown.astype(dict.fromkeys(shown.select_dtypes("float64"), "Float64"))
 
 
 def _sizes(layers: list) -> str:

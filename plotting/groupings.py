@@ -163,7 +163,7 @@ def _subgoal(data: RoutingData) -> Codes:
 
 
 def _outcome(data: RoutingData) -> Codes:
-    outcome = data.of_episode("outcome").astype(np.intp)
+    outcome = data.of_episode("outcome")
     return drop_unused(np.where(outcome > 0, outcome - 1, -1), [OUTCOME_NAMES[code] for code in (1, 2, 3)])
 
 

@@ -13,26 +13,26 @@ PACKAGES = ("babyai", "pipeline", "film", "more", "plotting", "benchmarks")
 FILES = sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))])
 PATHS = [path.relative_to(ROOT).as_posix() for path in FILES]
 SCRIPTS = {"train", "train_mop", "eval_mop", "batch_eval", "routing_viz", "cross_task_viz"}
-ROOT_MODULES = {path.stem for path in ROOT.glob("*.py")}
-PROJECT = ROOT_MODULES | {name for name in PACKAGES if (ROOT / name).is_dir()}
+MINIGRID = ("levels", "plain_facts", "plain_world", "render", "compiled/catalogue")
+NOTEBOOKS = [p for p in PATHS if p in ("routing_viz.py", "cross_task_viz.py")]
 
 
-def find_imports(source: str, *, lazy: bool = True) -> set[str]:
-    """Return the modules that a source imports, `a.b` for `from a.b import c`.
+def find_nodes(source: str, *, lazy: bool = True) -> list[ast.Import | ast.ImportFrom]:
+    """Return the imports of a source.
 
     Args:
         source: Python text.
         lazy: Count imports within functions and `if __name__ == "__main__"` too.
     """
-    found: set[str] = set()
+    found: list[ast.Import | ast.ImportFrom] = []
 
     def visit(node: ast.AST) -> None:
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            found.append(node)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import in line {node.lineno}"
             assert all(alias.name != "*" for alias in node.names), f"import * in line {node.lineno}"
-            found.add(node.module)
+            found.append(node)
         runs_later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
             isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
         )
@@ -42,6 +42,13 @@ def find_imports(source: str, *, lazy: bool = True) -> set[str]:
 
     visit(ast.parse(source))
     return found
+
+
+def find_imports(source: str, *, lazy: bool = True) -> set[str]:
+    """Return the modules that a source imports, `a.b` for `from a.b import c`; see `find_nodes`."""
+    nodes = find_nodes(source, lazy=lazy)
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
 def imports_of(path: str, *, lazy: bool = True) -> set[str]:
@@ -86,23 +93,131 @@ def test_imports_are_absolute_and_explicit(path):
     imports_of(path)  # asserts the rest
 
 
+# ------------------------------------------------------------------------------------------------------------ rooms
+
+SCRIPTS_ROOM = "scripts"
+ROOMS: dict[str, set[str]] = {
+    "mixture_of_experts": set(),
+    "stateful_mop": {"mixture_of_experts"},
+    "babyai": set(),
+    "pipeline/command": {"babyai"},
+    "pipeline/config": {"pipeline/command"},
+    "pipeline/places": {"pipeline/command"},
+    "pipeline/tracking": {"pipeline/command"},
+    "pipeline/guard": {"pipeline/command", "pipeline/tracking"},
+    "pipeline/baseline": set(),
+    "pipeline/policies": {
+        *("babyai", "mixture_of_experts", "stateful_mop"),
+        *("pipeline/baseline", "pipeline/command", "pipeline/config"),
+    },
+    "pipeline/migration": {"babyai", "pipeline/config"},
+    "pipeline/checkpoints": {"pipeline/command", "pipeline/config", "pipeline/migration", "pipeline/policies"},
+    "pipeline/records": {"babyai", "pipeline/command", "pipeline/config", "pipeline/places"},
+    "pipeline/engine": {"babyai", "mixture_of_experts", "stateful_mop"},
+    "pipeline/evaluation": {
+        *("babyai", "mixture_of_experts", "pipeline/checkpoints", "pipeline/command", "pipeline/config"),
+        *("pipeline/engine", "pipeline/places", "pipeline/records"),
+    },
+    "pipeline/training": {
+        *("babyai", "mixture_of_experts", "pipeline/checkpoints", "pipeline/command", "pipeline/config"),
+        *("pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/places", "pipeline/policies"),
+        *("pipeline/records", "pipeline/tracking"),
+    },
+    "plotting": {"babyai", "pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"},
+    "film": {
+        *("babyai", "pipeline/command", "pipeline/config", "pipeline/evaluation", "pipeline/records", "plotting"),
+    },
+    "more": {
+        *("mixture_of_experts", "pipeline/command", "pipeline/config", "pipeline/guard", "pipeline/records"),
+        "pipeline/tracking",
+    },
+    SCRIPTS_ROOM: {
+        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/config", "pipeline/evaluation"),
+        *("pipeline/places", "pipeline/records", "pipeline/training", "plotting"),
+    },
+}
+"""Which rooms a room may look into; a room is a folder, or a module that stands by itself. docs/architecture.md."""
+
+FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
+LIGHT_ROOMS = ("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records", "plotting")
+HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}
+
+
+def room_of(name: str) -> str:
+    """Return the room of a module, "benchmarks" for those, which may look everywhere."""
+    path = name.replace(".", "/")
+    for room in ROOMS:
+        if path == room or (room in FOLDERS and path.startswith(f"{room}/")):
+            return room
+    return "benchmarks" if path.startswith("benchmarks") else SCRIPTS_ROOM
+
+
+def modules_of(path: str, *, lazy: bool = True) -> set[str]:
+    """Return the modules of this project that one imports, `a.b.c` for `from a.b import c` where that is a module."""
+    found: set[str] = set()
+    for node in find_nodes((ROOT / path).read_text(encoding="utf-8"), lazy=lazy):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        else:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & NAMES) or {node.module}
+    return found & NAMES
+
+
+NAMES = {module_name(path) for path in PATHS}
+GRAPH = {module_name(path): modules_of(path) - {module_name(path)} for path in PATHS}
+"""Module -> modules; imports within functions count."""
+
+
+def test_rooms_look_in_one_direction():
+    found: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for name, imported in GRAPH.items():
+        if (room := room_of(name)) != "benchmarks":
+            found[room] |= {room_of(other) for other in imported} - {room}
+    assert {room: others - ROOMS[room] for room, others in found.items() if others - ROOMS[room]} == {}
+    assert {room: ROOMS[room] - others for room, others in found.items() if ROOMS[room] - others} == {}  # nothing idle
+    tuple(graphlib.TopologicalSorter(ROOMS).static_order())  # raises CycleError
+
+
+def test_no_module_imports_itself_in_the_end():
+    assert GRAPH["pipeline.engine.packed"] >= {"mixture_of_experts", "stateful_mop"}  # edges are seen
+    tuple(graphlib.TopologicalSorter(GRAPH).static_order())  # raises CycleError
+
+
+def test_nobody_imports_a_script_but_notebooks_and_benchmarks():
+    found = {
+        (name, other)
+        for name, imported in GRAPH.items()
+        for other in imported
+        if other in SCRIPTS and room_of(name) != "benchmarks"
+    }
+    assert {pair for pair in found if f"{pair[0]}.py" not in NOTEBOOKS} == set()
+
+
+def test_nothing_but_benchmarks_imports_the_language_models():
+    assert {name for name, imported in GRAPH.items() if any(o.startswith("more.") for o in imported)} - {
+        name for name in NAMES if name.startswith(("more", "benchmarks"))
+    } == set()
+
+
+# ------------------------------------------------------------------------------------------- what comes from elsewhere
+
+
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
         ("mixture_of_experts.py", {"torch"}),
         ("stateful_mop.py", {"torch", "mixture_of_experts"}),
         ("train_mop.py", {"pipeline"}),
-        ("train.py", {"torch", "pipeline"}),
-        ("pipeline/config.py", {"yaml"}),
-        ("pipeline/command/cli.py", {"yaml", "jsonargparse", "pipeline"}),
+        ("train.py", {"pipeline"}),
+        ("pipeline/config.py", {"yaml", "pipeline"}),
+        ("pipeline/places.py", {"pipeline"}),
         ("pipeline/command/files.py", set()),
-        ("pipeline/records/tables.py", {"numpy"}),
-        ("pipeline/records/metrics.py", {"numpy", "pipeline"}),
+        ("pipeline/command/errors.py", {"babyai"}),
         ("pipeline/training/losses.py", {"torch", "mixture_of_experts"}),
-        ("pipeline/engine/packed.py", {"torch", "mixture_of_experts", "stateful_mop", "pipeline"}),
-        ("babyai/observations.py", {"numpy"}),
-        ("babyai/levels.py", {"numpy", "minigrid", "gymnasium"}),
         ("babyai/facts.py", {"numpy"}),
+        ("babyai/errors.py", set()),
+        ("babyai/observations.py", {"numpy", "babyai"}),
         ("babyai/vector_env.py", {"numpy", "babyai"}),
         ("more/config.py", set()),
         ("more/model.py", {"torch", "mixture_of_experts", "more"}),
@@ -112,86 +227,23 @@ def test_module_imports_no_more_than_it_may(path, allowed):
     assert top(imports_of(path)) <= allowed
 
 
-@pytest.mark.parametrize("path", [p for p in PATHS if p.startswith("babyai/")])
-def test_the_world_knows_nothing_of_what_is_built_on_it(path):
-    assert top(imports_of(path)) & PROJECT <= {"babyai"}
-
-
-WAIST = ("tables", "records", "cache", "cache_copy", "cache_episodes", "cache_forms", "cache_steps", "results")
-ANALYSIS = [p for p in PATHS if p in {f"pipeline/{name}.py" for name in WAIST} | {"plotting_utils.py"}]
-NOTEBOOKS = [p for p in PATHS if p in ("routing_viz.py", "cross_task_viz.py")]
-
-
-def test_the_waist_imports_nothing_of_the_pipeline_but_itself_and_files():
-    allowed = {f"pipeline.{name}" for name in (*WAIST, "files")}
-    for name in WAIST:
-        inner = {module for module in imports_of(f"pipeline/{name}.py") if module.startswith("pipeline.")}
-        assert {".".join(module.split(".")[:2]) for module in inner} <= allowed, name
-
-
-@pytest.mark.parametrize("path", [*ANALYSIS, *(p for p in PATHS if p.startswith("plotting/"))])
-def test_analysis_runs_without_torch_and_environments(path):
-    assert not top(imports_of(path)) & {"torch", "transformers", "minigrid", "gymnasium", "babyai"}
-
-
-def test_notebooks_import_torch_and_environments_lazily_if_at_all():
-    heavy = {"torch", "transformers", "minigrid", "gymnasium", "babyai"}
-    assert [path for path in NOTEBOOKS if top(imports_of(path, lazy=False)) & heavy] == []
-
-
-BESIDE_MORE = {
-    f"pipeline.{name}" for name in ("cli", "config", "devices", "files", "folders", "interruption", "tracking")
-}
-
-
-@pytest.mark.parametrize("path", [p for p in PATHS if p.startswith("more/")])
-def test_language_models_share_the_router_and_the_tools_of_a_command(path):
-    """And the two formulas of intervals; nothing of policies, worlds or their caches."""
-    allowed = BESIDE_MORE | {"mixture_of_experts"}
-    if path == "more/evaluation.py":
-        allowed |= {"pipeline.records.metrics"}  # wilson_interval
-    if path == "more/compare.py":
-        allowed |= {"plotting.statistics"}  # mean_interval
-    inner = {name for name in imports_of(path) if name.partition(".")[0] in PROJECT}
-    assert {name for name in inner if not name.startswith("more.")} <= allowed
-
-
-def test_nothing_but_benchmarks_imports_the_language_models():
-    assert {path for path in importers("more") if not path.startswith("more/")} == set()
-
-
-def test_packages_do_not_import_scripts():
-    """But for the baseline's class, which the layout of the project puts into its script."""
-    found = {(path, name) for path in PATHS if "/" in path for name in top(imports_of(path)) & SCRIPTS}
-    assert {pair for pair in found if not pair[0].startswith("benchmarks/")} == {("pipeline/checkpoints.py", "train")}
-
-
-def test_scripts_do_not_import_each_other():
-    found = {(path, name) for path in PATHS if "/" not in path for name in top(imports_of(path)) & SCRIPTS}
-    assert {pair for pair in found if pair[0] not in NOTEBOOKS} <= {("batch_eval.py", "eval_mop")}
-
-
 def importers(*names: str) -> set[str]:
     return {p for p in PATHS if not p.startswith("benchmarks/") and top(imports_of(p)) & set(names)}
 
 
+@pytest.mark.parametrize("path", [p for p in PATHS if room_of(module_name(p)) in LIGHT_ROOMS])
+def test_analysis_runs_without_torch_and_environments(path):
+    allowed = {"torch"} if path == "pipeline/command/devices.py" else set()
+    assert top(imports_of(path)) & HEAVY <= allowed
+
+
+def test_notebooks_import_torch_and_environments_lazily_if_at_all():
+    assert [path for path in NOTEBOOKS if top(imports_of(path, lazy=False)) & HEAVY] == []
+
+
 def test_minigrid_stays_behind_the_border_of_the_world():
-    """A compiled core will take its place; nothing else may see per-environment objects."""
-    inner = ("levels", "simulator", "expert", "recorder", "render", "compiled/from_minigrid", "compiled/catalogue")
-    assert importers("minigrid", "gymnasium") == {f"babyai/{name}.py" for name in inner}
-
-
-def test_nothing_but_the_vector_environment_sees_single_environments():
-    inner = {"babyai.simulator", "babyai.expert", "babyai.recorder", "babyai.context"}
-    allowed = {"ExpertError"}  # an error may cross the border
-    for path in PATHS:
-        if path.startswith(("babyai/", "benchmarks/")):
-            continue
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module in inner:
-                assert {alias.name for alias in node.names} <= allowed, path
-            elif isinstance(node, ast.Import):
-                assert not {alias.name for alias in node.names} & inner, path
+    """Nothing outside sees the objects of an environment."""
+    assert importers("minigrid", "gymnasium") == {f"babyai/{name}.py" for name in MINIGRID}
 
 
 def test_torch_enters_the_world_with_the_encoders_only():
@@ -203,28 +255,16 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
     """Importing transformers takes seconds; wandb and tensorboard need not be installed."""
     for path in PATHS:
         at_import = imports_of(path, lazy=False)
-        assert not top(at_import) & {
-            "transformers",
-            "huggingface_hub",
-            "wandb",
-            "tensorboard",
-            "jsonargparse",
-            "imageio_ffmpeg",
-        }, path
+        late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg"}
+        assert not top(at_import) & late, path
         assert "torch.utils.tensorboard" not in at_import, path
 
 
-def test_modules_import_each_other_in_one_direction():
-    names = {module_name(path) for path in PATHS}
-    graph = {}
-    for path in PATHS:
-        found: set[str] = set()
-        for name in imports_of(path, lazy=False):
-            parts = name.split(".")
-            found |= {".".join(parts[: i + 1]) for i in range(len(parts))} & names
-        graph[module_name(path)] = found - {module_name(path)}
-    assert graph["pipeline.engine.packed"] >= {"mixture_of_experts", "stateful_mop"}  # edges are seen
-    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+def test_packages_have_empty_inits():
+    assert [p for p in PATHS if p.endswith("__init__.py") and (ROOT / p).read_text()] == []
+
+
+# ------------------------------------------------------------------------------------------------------- as loaded
 
 
 def run_python(program: str, *arguments: str) -> str:
@@ -266,13 +306,17 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
 """
 
 
-def test_what_needs_no_torch_loads_none():
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        (["pipeline.config", "pipeline.places", "pipeline.tracking", "pipeline.records.cache"], set()),
+        (["plotting.views", "plotting_utils", "pipeline.command.shell", "pipeline.command.cli"], set()),
+        (["babyai.facts", "babyai.observations", "babyai.level_seeds", "babyai.errors"], set()),
+        (["babyai.vector_env", "film.contact_sheet", "film.command"], {"minigrid"}),
+        (["mixture_of_experts", "stateful_mop", "train"], {"torch"}),
+        (["pipeline.training.driver"], {"torch", "minigrid"}),
+    ],
+)
+def test_no_module_loads_more_than_it_needs(modules, heavy):
     """Counts what is imported on the way too, which reading single files does not."""
-    assert (
-        run_python(LIGHT, "pipeline.config", "pipeline.records.metrics", "pipeline.command.files", "pipeline.tracking")
-        == ""
-    )
-    assert run_python(LIGHT, "babyai.vector_env", "babyai.observations", "babyai.level_seeds") == "minigrid"
-    assert run_python(LIGHT, "film.__main__", "film.contact_sheet") == "minigrid"
-    assert run_python(LIGHT, "mixture_of_experts", "stateful_mop", "train") == "torch"
-    assert "transformers" not in run_python(LIGHT, "pipeline.training.command")
+    assert set(run_python(LIGHT, *modules).split()) <= heavy

@@ -33,9 +33,7 @@ from pipeline.command.errors import MISTAKES, explain
 from pipeline.command.interruption import deaf_to_ctrl_c, stop_at_once
 
 POLL_SECONDS = 0.2
-END_SECONDS = 5.0
-"""How long a worker that must end at once may take to remove files half written; then it is killed."""
-
+END_SECONDS = 5.0  # that a worker may take to remove files half written when it must end at once; then it is killed
 _STOP = b""
 
 
@@ -62,7 +60,7 @@ class Event:
     Attributes:
         item: Which one.
         kind: started; progress, any number of times; and one of done, failed, died.
-        content: Of progress what the item reported; of done its result; of failed and died why, in one line.
+        content: Of progress what was reported, of done the result, of failed why in one line, of died the exit code.
     """
 
     item: WorkItem
@@ -105,13 +103,9 @@ def do_items(
         TypeError: If an item cannot be pickled.
         BaseException: What `report` and `stopping` raise, and KeyboardInterrupt, when all work has been ended.
     """
-    if jobs == 1:
-        _do_here(items, report, stopping)
-    else:
+    if jobs > 1:
         _do_elsewhere(iter(items), jobs, report, stopping)
-
-
-def _do_here(items: Iterable[WorkItem], report: Callable[[Event], object], stopping: Callable[[], bool]) -> None:
+        return
     for item in items:
         if stopping():
             return
@@ -154,11 +148,10 @@ class _Worker:
         except Exception as error:
             raise TypeError(f"{item.name}: expected a module's function and what can be pickled: {error}") from error
         self.item, self.begun = item, False
-        try:
+        with suppress(OSError):
             self.pipe.send_bytes(pickled)
-        except OSError:
-            return False
-        return True
+            return True
+        return False
 
 
 def _do_elsewhere(

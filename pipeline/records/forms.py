@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import parse_expert_sizes
-from pipeline.records.columns import CODE_NAMES, STEP_COLUMNS
+from pipeline.records.columns import CODE_NAMES, EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.records.episodes import parse_episodes, split_context
 from pipeline.records.steps import StepReader, dump
 from pipeline.records.tables import EpisodeTable, RoutingTable
@@ -153,7 +153,9 @@ def _unknown_episodes(layouts: Sequence[dict[str, Any]], rows: np.ndarray) -> Ep
     """
     contexts = [split_context(layout) for layout in layouts]
     missions = [layout["mission"] if isinstance(layout.get("mission"), str) else "" for layout in layouts]
-    return EpisodeTable.unknown([missions[row] for row in rows.tolist()], [contexts[row] for row in rows.tolist()])
+    columns = {name: column.build([column.fill] * len(rows)) for name, column in EPISODE_COLUMNS.items()}
+    columns["mission"] = tuple(missions[row] for row in rows.tolist())
+    return EpisodeTable(**columns, env_context=tuple(contexts[row] for row in rows.tolist()))
 
 
 def _find_borders(layout: np.ndarray, t_step: np.ndarray) -> np.ndarray | None:

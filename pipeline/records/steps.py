@@ -52,9 +52,8 @@ def iter_records(routing: RoutingTable, episodes: EpisodeTable) -> Iterator[dict
 
 def _plain(column: Column, routing: RoutingTable, episodes: EpisodeTable) -> Iterator[tuple[str, list]]:
     """Yield the keys of a column in a step's record, each with S plain values."""
-    values = (
-        getattr(episodes, column.name)[routing.episode] if column in FIRST_EVENTS else getattr(routing, column.name)
-    )
+    in_episodes = column in FIRST_EVENTS
+    values = getattr(episodes, column.name)[routing.episode] if in_episodes else getattr(routing, column.name)
     names = getattr(routing, column.names) if column.names else ()
     unknown = column.name in routing.unknown and not column.required
     for key, part in zip(column.keys, values.T if len(column.keys) > 1 else [values], strict=True):
@@ -98,8 +97,11 @@ def _forms(
         yield column.keys[0], *_list_form(getattr(routing, column.name))
     else:
         for key, values in _plain(column, routing, episodes):
-            numbers = column.dtype.kind == "f" and None not in values
-            yield key, *((f"%.{DIGITS}g", [values]) if numbers else ("%s", [_texts(values)]))
+            if column.dtype.kind == "f" and None not in values:
+                yield key, f"%.{DIGITS}g", [values]
+            else:  # distances repeat, LPC and entropy do not
+                alone = column.dtype.kind == "f" and len(column.keys) == 1
+                yield key, "%s", [_numbers(values) if alone else _texts(values)]
 
 
 def _list_form(values: np.ndarray) -> tuple[str, list[list]]:
@@ -107,8 +109,12 @@ def _list_form(values: np.ndarray) -> tuple[str, list[list]]:
     if np.isfinite(values).all():
         form = "%d" if values.dtype.kind == "i" else f"%.{DIGITS}g"
         return "[" + ",".join([form] * values.shape[1]) + "]", values.T.tolist()
-    columns = [_texts([v if np.isfinite(v) else None for v in column]) for column in values.T.tolist()]
+    columns = [_numbers([v if np.isfinite(v) else None for v in column]) for column in values.T.tolist()]
     return "[" + ",".join(["%s"] * values.shape[1]) + "]", columns
+
+
+def _numbers(values: list[float | None]) -> list[str]:
+    return ["null" if value is None else f"{value:.{DIGITS}g}" for value in values]
 
 
 def _texts(values: list) -> list[str]:

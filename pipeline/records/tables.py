@@ -219,13 +219,6 @@ class EpisodeTable(_EpisodeColumns):
             **{n: tuple(chain.from_iterable(c)) if n in _TUPLES else np.concatenate(c) for n, c in joined.items()}
         )
 
-    @staticmethod
-    def unknown(missions: Sequence[str], contexts: Sequence[dict[str, Any]]) -> EpisodeTable:
-        """Return episodes of which only the instruction, or "", and the level are known."""
-        n = len(contexts)
-        columns = {name: np.full(n, c.fill, c.dtype) for name, c in EPISODE_COLUMNS.items() if name not in _TEXTS}
-        return EpisodeTable(**{**columns, "mission": tuple(missions)}, env_context=tuple(contexts))
-
 
 def _check_column(name: str, values: np.ndarray, column: Column, shape: tuple[int | None, ...]) -> None:
     """Raise ValueError unless values are an array of the column's type and of this shape; None is any width."""

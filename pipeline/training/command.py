@@ -8,7 +8,6 @@ from typing import Any
 from pipeline.command.cli import parse_command
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError, TrainConfig
-from pipeline.training.driver import train_runs
 from pipeline.training.options import OPTIONS, parse_sweep
 
 SWITCHES = {
@@ -35,4 +34,6 @@ def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> 
     if beside["resume"] and beside["overwrite"]:
         raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
     sweep = parse_sweep(config, **{name: beside.pop(name) for name in OPTIONS})
+    from pipeline.training.driver import train_runs  # only here: --help and mistakes are told without torch
+
     return train_runs(sweep, **beside)

@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from babyai.levels import resolve_task_id
 from pipeline.config import ConfigError, TrainConfig
 
 MAX_RUNS = 10_000
@@ -136,6 +135,8 @@ def parse_sweep(
     all_seeds = [config.seed] if seeds is None else parse_seeds(seeds)
     alphas = [config.lpc_alpha] if lpc_alphas is None else parse_alphas(lpc_alphas)
     _check_count("--seeds x --lpc_alphas", len(all_seeds) * len(alphas))
+    from babyai.levels import resolve_task_id  # only here, as minigrid is slow to import
+
     named = dataclasses.replace(config, task_id=resolve_task_id(config.task_id))
     configs = tuple(
         dataclasses.replace(named, trial=config.trial + i, lpc_alpha=alpha, seed=seed)
