@@ -33,7 +33,7 @@ from pipeline.command.errors import MISTAKES, explain
 from pipeline.command.interruption import deaf_to_ctrl_c, stop_at_once
 
 POLL_SECONDS = 0.2
-END_SECONDS = 5.0  # that a worker may take to remove files half written when it must end at once; then it is killed
+END_SECONDS = 30.0  # that a worker may take to remove files half written when it must end at once; then it is killed
 _STOP = b""
 
 
