@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.command.cli import parse_command
+from pipeline.command.errors import ConfigError
 from pipeline.command.folders import make_writable
 from pipeline.command.shell import as_command
-from pipeline.config import ConfigError
 from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.select import TOGETHER, BatchPlan, reindex, select_checkpoints
 from pipeline.evaluation.work import Report, run_batch

@@ -22,7 +22,8 @@ from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
 from pipeline.checkpoints import CheckpointError, save_checkpoint
 from pipeline.command.devices import derive_seed, resolve_device
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.errors import ConfigError
+from pipeline.config import TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.missions import MissionVectors
 from pipeline.engine.torch_engine import TorchEngine

@@ -6,9 +6,9 @@ import math
 import sys
 from collections.abc import Sequence
 
+from pipeline.command.errors import ConfigError
 from pipeline.command.interruption import Interruption
 from pipeline.command.workers import Event, WorkItem, do_items
-from pipeline.config import ConfigError
 from pipeline.training.group import clear_runs, train_group
 from pipeline.training.mapping import mapping_lines
 from pipeline.training.options import Sweep

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pipeline.checkpoints import CheckpointError
 from pipeline.command.devices import resolve_device
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.errors import ConfigError
+from pipeline.config import TrainConfig
 from pipeline.guard import RunFolderError, describe_held, differing_settings, find_conflict, is_held
 from pipeline.places import find_trials, list_run_folders, run_folder
 from pipeline.tracking import import_wandb
