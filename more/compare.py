@@ -25,9 +25,9 @@ from more.config import MODEL_TYPES, Match
 from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
 from more.runs import run_training
 from more.settings import TrainingConfig
-from pipeline.command.cli import parse_command
+from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.devices import resolve_device
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import write_json, write_text
 from pipeline.command.folders import check_file, check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
 from pipeline.command.shell import as_command
@@ -88,9 +88,7 @@ class CompareSettings:
         for name in ("seeds", "recurrences"):
             if not parse_numbers(name, getattr(self, name)):
                 raise ConfigError(f"{name}: expected at least one number, found none")
-        for name in ("jobs", "torch_threads", "updates", "num_questions", "max_documents"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {value}")
+        check_numbers(self, 1, "jobs", "torch_threads", "updates", "num_questions", "max_documents")
 
     def variant_names(self) -> list[str]:
         """Return the variants asked for."""
@@ -234,9 +232,7 @@ def run_one(
         **{"variant": variant, "recurrences": steps, "seed": seed, "seconds": seconds},
         **{"tokens_per_second": speeds[len(speeds) // 2], "evaluation": evaluation},
     }
-    target = run_folder(settings, variant, steps, seed) / "result.json"
-    with replace_atomically(target) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(run_folder(settings, variant, steps, seed) / "result.json", result, indent=1)
     return 0
 
 
@@ -318,10 +314,8 @@ def write_tables(settings: CompareSettings, output: Path) -> None:
     asked = next(iter(groups.values()))[0]["evaluation"]["questions"] if groups else {}
     guesses = {name: {k: next(iter(by.values()))[k] for k in ("n", "chance", "majority")} for name, by in asked.items()}
     content = {"settings": dataclasses.asdict(settings), "guessing": guesses, "rows": rows}
-    with replace_atomically(output) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with replace_atomically(output.with_suffix(".md")) as temporary:
-        temporary.write_text(format_table(content), encoding="utf-8")
+    write_json(output, content, indent=1)
+    write_text(output.with_suffix(".md"), format_table(content))
 
 
 def format_table(content: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from more.evaluation import (
     summarise_answers,
 )
 from more.generation import sequence_log_likelihood
-from more.question_table import COLUMNS, check_outputs, trace_routes, write_table
+from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_routes, write_table
 from more.report import EvaluationSettings, evaluate_checkpoint, format_report, parse_numbers, reopen_source
 from more.tokens import train_tokenizer
 from pipeline.command.interruption import Terminated
@@ -278,7 +278,7 @@ def test_the_table_for_a_judge(trained, tmp_path):
     write_table(path, answers, loaded, "model.pth", 2)
     with path.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*COLUMNS, *MODEL_COLUMNS)
     assert list(rows[0])[:5] == ["context", "question", "true_answer", "predicted_answer", "is_correct"]
     for row, question, answer in zip(rows, questions, answers, strict=True):
         assert row["context"] == question.context.replace("\n", " ")
