@@ -170,7 +170,12 @@ def measure_rate(work: Callable[[], object], seconds: float, device: torch.devic
 
 
 def time_call(work: Callable[[], Result]) -> tuple[Result, float, float]:
-    """Return what a call returns, its seconds by the clock, and the seconds that the process had a core."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    """Return what a call returns, its seconds by the clock, and those that it and its processes had a core."""
+    wall, cpu = time.perf_counter(), _cpu_seconds()
     result = work()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
+    return result, time.perf_counter() - wall, _cpu_seconds() - cpu
+
+
+def _cpu_seconds() -> float:
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system

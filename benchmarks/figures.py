@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import argparse
 import io
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, as_benchmark, format_machine_facts, format_table, parse_positive
+from benchmarks.common import ROOT, as_benchmark, format_machine_facts, format_table, parse_positive, time_call
 from pipeline.command.cli import Parser
 from pipeline.records.cache import Cache, cache_path, read_cache, write_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
@@ -43,18 +41,9 @@ def repeat_episodes(cache: Cache, steps: int) -> tuple[RoutingTable, EpisodeTabl
 
 def measure(work: Callable[[], object], repeats: int) -> tuple[float, float]:
     """Return the median wall-clock and CPU seconds of some calls, those of the processes that they start included."""
-    wall, cpu = [], []
-    for _ in range(repeats):
-        started = time.perf_counter(), _cpu_seconds()
-        work()
-        wall.append(time.perf_counter() - started[0])
-        cpu.append(_cpu_seconds() - started[1])
-    return statistics.median(wall), statistics.median(cpu)
-
-
-def _cpu_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in used)
+    times = [time_call(work)[1:] for _ in range(repeats)]
+    wall, cpu = map(statistics.median, zip(*times, strict=True))
+    return wall, cpu
 
 
 _OPEN = "import os, runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__'); os._exit(0)"

@@ -17,6 +17,7 @@ from more.babi import TASKS, DataError
 from more.checkpoints import LoadedModel
 from more.config import ModelType
 from more.evaluation import Answer, ask, summarise_answers
+from more.generation import group_by_length, pad
 from more.report import open_checkpoint, reopen_source
 from more.sankey import TokenRoutes, render_page
 from pipeline.command.cli import check_numbers, parse_command
@@ -195,21 +196,13 @@ def trace_routes(
         steps: Number of recurrences.
         batch_size: Prompts read together; it changes speed, not results beyond rounding.
     """
-    device = loaded.model.embedding.weight.device
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # less padding
     found: dict[int, TokenRoutes] = {}
-    for begin in range(0, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
-        lengths = [len(prompts[row]) for row in rows]
-        tokens = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-        for place, row in enumerate(rows):
-            tokens[place, : lengths[place]] = torch.tensor(prompts[row])
-        _, routing, _ = loaded.model.compute_features(
-            tokens.to(device), num_recurrences=steps, lengths=torch.tensor(lengths, device=device)
-        )
+    for rows in group_by_length(prompts, batch_size):
+        tokens, lengths = pad([prompts[row] for row in rows], loaded.model)
+        _, routing, _ = loaded.model.compute_features(tokens, num_recurrences=steps, lengths=lengths)
         best = torch.stack([routed.probs for routed in routing], dim=2).float().max(dim=-1)  # (batch, time, layers)
         probs, choices = best.values.cpu().numpy(), best.indices.cpu().numpy()
-        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        for place, (row, length) in enumerate(zip(rows, lengths.tolist(), strict=True)):
             pieces = ["(start)", *loaded.tokenizer.pieces(list(prompts[row][1:]))]
             found[row] = TokenRoutes(pieces, choices[place, :length], probs[place, :length])
     return [found[row] for row in range(len(prompts))]
