@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from more.babi import TASKS, DataError, Question, read_babi_jsonl, read_babi_text, render_story
-from more.hub import HubError, fetch
 from more.stories import SPLITS, VERSION, EmbeddedData, EmbeddedSettings, generate
 from more.tokens import HUB_NAME, Tokenizer, read_tokenizer
 from more.wikitext import HUB_FILES, REPOSITORY, check_parquet, find_wikitext, read_articles
+from pipeline.command.hub import HubError, fetch
 
 BABI_REPOSITORY = "Muennighoff/babi"
 BABI_HUB_FILES = {"train": "babi_train.jsonl", "valid": "babi_valid.jsonl", "test": "babi_test.jsonl"}
