@@ -18,6 +18,9 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
 }
 """Values of the fields that are null by default, by preset; sizes of the model are in `more.config.PRESETS`."""
 
+SIZES = ("d_model", "num_heads", "num_layers", "num_experts", "top_k", "dropout")
+"""Fields that are the model's and null by default."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -129,10 +132,7 @@ class TrainingConfig:
         """Return the settings with the preset's values in place of null."""
         values = dataclasses.asdict(self)
         model = ModelConfig()
-        sizes = {
-            name: PRESETS[self.preset].get(name, getattr(model, name))
-            for name in ("d_model", "num_heads", "num_layers", "num_experts", "top_k", "dropout")
-        }
+        sizes = {name: PRESETS[self.preset].get(name, getattr(model, name)) for name in SIZES}
         preset = {**sizes, **TRAINING_PRESETS[self.preset]}
         preset["seq_length"] = PRESETS[self.preset].get("max_length", model.max_length)
         if self.data_dir is not None:
@@ -157,8 +157,8 @@ class TrainingConfig:
         Raises:
             ConfigError: If they do not fit together.
         """
-        names = ("model_type", "num_recurrences", "d_model", "num_heads", "num_layers", "num_experts", "top_k")
-        values = {name: getattr(self, name) for name in (*names, "dropout", "match", "dispatch")}
+        names = ("model_type", "num_recurrences", *SIZES, "match", "dispatch")
+        values = {name: getattr(self, name) for name in names}
         try:
             return ModelConfig(**values, vocab_size=vocab_size, max_length=self.seq_length)
         except ValueError as error:
