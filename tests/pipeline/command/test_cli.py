@@ -422,6 +422,6 @@ def test_numbers_are_held_to_their_range(least):
     with pytest.raises(ConfigError, match=f"^count: expected at least {least}, found {least - 1}$"):
         check_numbers(Numbers(least - 1), least, "share", "count")
     for share in (-0.1, float("nan"), float("inf"), *([0.0] if least else [])):
-        with pytest.raises(ConfigError, match="^share: expected a positive number, found "):
+        with pytest.raises(ConfigError, match=r"^share: expected a positive number, found "):
             check_numbers(Numbers(least, share), least, "count", "share")
     check_numbers(Numbers(share=0.0), 0, "share")
