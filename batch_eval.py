@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.command.cli import parse_command
-from pipeline.command.errors import ConfigError
+from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.folders import make_writable
 from pipeline.command.shell import as_command
 from pipeline.evaluation.checkpoint import EvaluationSettings
@@ -63,9 +62,7 @@ class BatchSettings(EvaluationSettings):
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        for name in ("jobs", "together"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        check_numbers(self, 1, "jobs", "together")
 
 
 @as_command(stopped="stopped; what is finished is kept, and the same call does the rest")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from babyai.levels import resolve_task_id
 from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import write_text
 from pipeline.command.shell import as_command
 from pipeline.evaluation.checkpoint import (
     Checkpoint,
@@ -75,8 +75,7 @@ def run(
 
 def write_json(path: Path, metrics: dict[str, float | int | None]) -> None:
     """Write metrics as a JSON file, atomically."""
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(metrics, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def _download(name: str, probe_seconds: float) -> Path:
     if any(os.environ.get(flag, "").upper() in _TRUE for flag in _OFFLINE_FLAGS):
         flags = " or ".join(_OFFLINE_FLAGS)
         raise MissionEncoderError(f"{name} is not in the local cache, and {flags} is set")
-    failure = _probe_hub(name, probe_seconds)
+    failure = probe_hub(name, probe_seconds)
     if failure:
         raise MissionEncoderError(f"{name} is not in the local cache, and {failure}")
     from huggingface_hub import snapshot_download
@@ -111,12 +111,20 @@ def _download(name: str, probe_seconds: float) -> Path:
     return folder
 
 
-def _probe_hub(name: str, seconds: float) -> str | None:
+def probe_hub(
+    name: str, seconds: float, *, limit: float | None = None, failure: str = "gives no access to it"
+) -> str | None:
     """Ask the hub once for the header of a model's configuration; return None when it is there, else why not.
 
     In a process of its own: looking up a host name has no timeout that a client could set, and a process can
     be ended when time is up. It uses the client that would download, hence the same endpoint, proxy,
     certificates and token.
+
+    Args:
+        name: hub id.
+        seconds: how long the hub may take to answer.
+        limit: how long the process may take, in which the client is imported; None: as long.
+        failure: what is said of a hub that answers with an error.
     """
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     try:
@@ -125,14 +133,14 @@ def _probe_hub(name: str, seconds: float) -> str | None:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=seconds,
+            timeout=seconds if limit is None else limit,
             # A module in the working directory must not take a library's place.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
     except subprocess.TimeoutExpired:
         return f"{endpoint} did not answer within {seconds:g} s"
     if probe.returncode:
-        return f"{endpoint} gives no access to it ({first_line(probe.stderr)})"
+        return f"{endpoint} {failure} ({first_line(probe.stderr)})"
     return None
 
 

@@ -1,29 +1,71 @@
-"""What every benchmark shares: facts about the machine, tables, the JSON file."""
+"""What every benchmark shares: its command line, facts about the machine, rates and times, tables, the JSON file."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
+import functools
 import json
 import os
 import platform
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from pipeline.command.cli import Parser
-from pipeline.command.files import replace_atomically
+from pipeline.command.devices import resolve_device
+from pipeline.command.files import write_text
+from pipeline.command.shell import as_command
+
+ROOT = Path(__file__).parents[1]
+Result = TypeVar("Result")
+Measure = Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any]]
 
 
-def build_empty_parser(module: str, description: str | None) -> Parser:
-    """Return the parser of a benchmark, without its flags."""
-    return Parser(
-        prog=f"python -m benchmarks.{module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def as_benchmark(add_flags: Callable[[Parser], None]) -> Callable[[Measure], Callable[..., int]]:
+    """Return a decorator that makes a benchmark's main of a function that measures, prints, and returns its figures.
+
+    The function gets the flags and the facts about the machine. Its figures go into the file that `--json` names,
+    dataclasses as dictionaries, with flags and facts. The module's docstring is the command's description.
+
+    Args:
+        add_flags: Adds the benchmark's own flags to its parser.
+    """
+
+    def decorate(measure: Measure) -> Callable[..., int]:
+        module = sys.modules[measure.__module__]
+        name = Path(module.__file__).stem
+
+        @as_command()
+        @functools.wraps(measure)
+        def main(argv: Sequence[str] | None = None) -> None:
+            parser = Parser(
+                prog=f"python -m benchmarks.{name}",
+                description=module.__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            add_flags(parser)
+            parser.add_argument("--json", type=Path, help="file for the results")
+            args = parser.parse_args(argv)
+            machine = collect_machine_facts(resolve_device(getattr(args, "device", "cpu")))
+            results = measure(args, machine)
+            if args.json is not None:
+                content = {"benchmark": name, "machine": machine, "settings": vars(args), **results}
+                text = json.dumps(content, indent=2, allow_nan=False, default=_as_plain)
+                write_text(args.json, text + "\n")
+
+        return main
+
+    return decorate
+
+
+def _as_plain(value: object) -> object:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)
 
 
 def parse_positive(kind: type) -> Callable[[str], float]:
@@ -87,12 +129,53 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(columns), line(rule), *(line(row) for row in rows)])
 
 
-def collect_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Return a benchmark's flags as plain types."""
-    return json.loads(json.dumps(vars(args), default=str))
+def format_records(columns: Sequence[tuple[str, str | Callable[[Any], str]]], records: Sequence[object]) -> str:
+    """Return the table of some records, a row each.
+
+    Args:
+        columns: Heading, and what stands below: an attribute with its format, as in `seconds:.1f` (None is a dash), or
+            a function of the record.
+        records: Of one dataclass.
+    """
+
+    def show(record: object, cell: str | Callable[[Any], str]) -> str:
+        if not isinstance(cell, str):
+            return cell(record)
+        name, _, form = cell.partition(":")
+        value = getattr(record, name)
+        return "-" if value is None else format(value, form)
+
+    rows = [[show(record, cell) for _, cell in columns] for record in records]
+    return format_table([heading for heading, _ in columns], rows)
 
 
-def write_results(path: str | Path, results: dict[str, Any]) -> None:
-    """Write results as JSON, atomically."""
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+# --------------------------------------------------------------------------------------------------------------- times
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure_rate(work: Callable[[], object], seconds: float, device: torch.device | None = None) -> float:
+    """Return calls per second, at least one call until `seconds` have passed; a GPU is waited for after each."""
+    started, calls = time.perf_counter(), 0
+    while not calls or time.perf_counter() - started < seconds:
+        work()
+        if device is not None:
+            wait_for(device)
+        calls += 1
+    return calls / (time.perf_counter() - started)
+
+
+def time_call(work: Callable[[], Result]) -> tuple[Result, float, float]:
+    """Return what a call returns, its seconds by the clock, and those that it and its processes had a core."""
+    wall, cpu = time.perf_counter(), _cpu_seconds()
+    result = work()
+    return result, time.perf_counter() - wall, _cpu_seconds() - cpu
+
+
+def _cpu_seconds() -> float:
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system

@@ -23,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -38,20 +39,11 @@ from babyai.facts import NUM_ACTIONS
 from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder, build_mission_encoder
 from babyai.vector_env import VectorStep
-from benchmarks.common import (
-    build_empty_parser,
-    collect_machine_facts,
-    collect_settings,
-    format_machine_facts,
-    format_table,
-    parse_positive,
-    write_results,
-)
+from benchmarks.common import ROOT, as_benchmark, format_machine_facts, format_records, parse_positive, time_call
 from benchmarks.training import EXPERT, TRAINED, UNTRAINED
 from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.command.shell import as_command
-from pipeline.config import TrainConfig
+from pipeline.config import ConfigError, TrainConfig
 from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, PlaySettings, PolicyBatch, evaluate_task, evaluate_task_many
@@ -61,7 +53,6 @@ from pipeline.records.cache import read_cache, write_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
 
 EPISODES = 1000
-ROOT = Path(__file__).parents[1]
 
 RL_MOP_SECONDS = {"BabyAI-GoToObj-v0": 30.0}
 """Per 1000 episodes, of the existing rl-mop on a machine of the same kind (two cores). Quoted, about."""
@@ -223,17 +214,18 @@ def play(args: argparse.Namespace, subject: Subject, task_id: str, episodes: int
         )
 
 
+def count_fitting(args: argparse.Namespace, probe: Callable[[], object], policies: int = 1) -> int:
+    """Return the episodes that some policies play within `args.seconds`; `probe` plays `num_envs` and warms up."""
+    _, seconds, _ = time_call(probe)
+    return max(args.num_envs, min(EPISODES, int(args.seconds / (seconds / args.num_envs) / policies)))
+
+
 def measure_evaluation(
     args: argparse.Namespace, subject: Subject, task_id: str, record: bool
 ) -> tuple[EvaluationTime, Evaluation]:
     """Return the time of as many episodes as fit, and what they were."""
-    started = time.perf_counter()
-    play(args, subject, task_id, args.num_envs, record)  # also warms up
-    probe = (time.perf_counter() - started) / args.num_envs
-    episodes = max(args.num_envs, min(EPISODES, int(args.seconds / probe)))
-    started, cpu = time.perf_counter(), time.process_time()
-    result = play(args, subject, task_id, episodes, record)
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    episodes = count_fitting(args, lambda: play(args, subject, task_id, args.num_envs, record))
+    result, seconds, cpu = time_call(lambda: play(args, subject, task_id, episodes, record))
     metrics = result.metrics
     measured = EvaluationTime(
         task_id=task_id,
@@ -254,18 +246,12 @@ def measure_together(args: argparse.Namespace, task_id: str) -> Together:
     """Return the times of `args.together` untrained policies, as many episodes each as fit."""
     subjects = [build_subject(args, UNTRAINED, seed=args.seed + k) for k in range(args.together)]
     players = [(subject.policy, subject.encoder, subject.projection) for subject in subjects]
-    started = time.perf_counter()
     settings = PlaySettings(num_envs=args.num_envs)
-    evaluate_task_many(players[:1], task_id, args.num_envs, settings)  # also warms up
-    probe = (time.perf_counter() - started) / args.num_envs
-    episodes = max(args.num_envs, min(EPISODES, int(args.seconds / probe / len(players))))
-    marks = [(time.perf_counter(), time.process_time())]
-    for groups in ([[player] for player in players], [players]):
-        for group in groups:
-            evaluate_task_many(group, task_id, episodes, settings)
-        marks.append((time.perf_counter(), time.process_time()))
-    (alone, alone_cpu), (together, together_cpu) = np.diff(marks, axis=0).tolist()
-    return Together(task_id, len(players), args.num_envs, episodes, alone, alone_cpu, together, together_cpu)
+    probe = partial(evaluate_task_many, players[:1], task_id, args.num_envs, settings)
+    episodes = count_fitting(args, probe, policies=len(players))
+    _, *alone = time_call(lambda: [evaluate_task_many([player], task_id, episodes, settings) for player in players])
+    _, *together = time_call(lambda: evaluate_task_many(players, task_id, episodes, settings))
+    return Together(task_id, len(players), args.num_envs, episodes, *alone, *together)
 
 
 def measure_cache(task_id: str, policy: str, result: Evaluation) -> CacheCost:
@@ -277,83 +263,54 @@ def measure_cache(task_id: str, policy: str, result: Evaluation) -> CacheCost:
     header = {"checkpoint_path": "benchmark.pt", "evaluated_at": "now", "task_id": task_id}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CACHE_NAME
-        started = time.perf_counter()
-        write_cache(path, header=header, metrics=result.metrics, episodes=episodes, routing=routing)
-        written = time.perf_counter()
-        cache = read_cache(path)
-        read = time.perf_counter()
+        save = partial(write_cache, path, header=header, metrics=result.metrics, episodes=episodes, routing=routing)
+        _, write_seconds, _ = time_call(save)
+        cache, read_seconds, _ = time_call(lambda: read_cache(path))
         size = path.stat().st_size
     steps = len(cache.routing)
-    return CacheCost(task_id, policy, steps, size, size / steps, written - started, read - written)
+    return CacheCost(task_id, policy, steps, size, size / steps, write_seconds, read_seconds)
 
 
 def measure_import_seconds() -> float:
     """Return the seconds from starting Python to having imported `eval_mop`."""
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import eval_mop"], cwd=ROOT, check=True)
-    return time.perf_counter() - started
+    command = [sys.executable, "-c", "import eval_mop"]
+    _, seconds, _ = time_call(lambda: subprocess.run(command, cwd=ROOT, check=True))
+    return seconds
 
 
-def format_times(times: Sequence[EvaluationTime]) -> str:
-    """Return the table of evaluation times."""
-    columns = (
-        "task|policy|routing|s per 1000 episodes|CPU s|episodes played|steps per episode|success|env-steps/s|rl-mop, s"
-    )
-    rows = [
-        [
-            t.task_id,
-            t.policy,
-            "recorded" if t.recorded else "skipped",
-            f"{t.seconds_per_1000:.1f}",
-            f"{t.cpu_seconds_per_1000:.1f}",
-            str(t.episodes),
-            f"{t.steps_per_episode:.1f}",
-            f"{t.success_rate:.0%}",
-            f"{t.env_steps_per_second:.0f}",
-            "-" if t.rl_mop_seconds is None else f"about {t.rl_mop_seconds:.0f}",
-        ]
-        for t in times
-    ]
-    return format_table(columns.split("|"), rows)
-
-
-def format_caches(costs: Sequence[CacheCost]) -> str:
-    """Return the table of caches."""
-    columns = "task|policy|steps|MB|bytes per step|write, s|read, s|rl-mop, bytes per step"
-    rows = [
-        [
-            c.task_id,
-            c.policy,
-            str(c.steps),
-            f"{c.bytes / 1e6:.1f}",
-            f"{c.bytes_per_step:.0f}",
-            f"{c.write_seconds:.2f}",
-            f"{c.read_seconds:.2f}",
-            str(RL_MOP_BYTES_PER_STEP),
-        ]
-        for c in costs
-    ]
-    return format_table(columns.split("|"), rows)
-
-
-def format_together(times: Sequence[Together]) -> str:
-    """Return the table of policies evaluated one by one and at once."""
-    columns = "task|policies|environments each|episodes each|one by one, s|CPU s|at once, s|CPU s|ratio of CPU s"
-    rows = [
-        [
-            t.task_id,
-            str(t.policies),
-            str(t.num_envs),
-            str(t.episodes),
-            f"{t.alone_seconds:.1f}",
-            f"{t.alone_cpu_seconds:.1f}",
-            f"{t.together_seconds:.1f}",
-            f"{t.together_cpu_seconds:.1f}",
-            f"{t.alone_cpu_seconds / t.together_cpu_seconds:.1f}",
-        ]
-        for t in times
-    ]
-    return format_table(columns.split("|"), rows)
+TIME_COLUMNS = (
+    ("task", "task_id"),
+    ("policy", "policy"),
+    ("routing", lambda time: "recorded" if time.recorded else "skipped"),
+    ("s per 1000 episodes", "seconds_per_1000:.1f"),
+    ("CPU s", "cpu_seconds_per_1000:.1f"),
+    ("episodes played", "episodes"),
+    ("steps per episode", "steps_per_episode:.1f"),
+    ("success", "success_rate:.0%"),
+    ("env-steps/s", "env_steps_per_second:.0f"),
+    ("rl-mop, s", lambda time: "-" if time.rl_mop_seconds is None else f"about {time.rl_mop_seconds:.0f}"),
+)
+CACHE_COLUMNS = (
+    ("task", "task_id"),
+    ("policy", "policy"),
+    ("steps", "steps"),
+    ("MB", lambda cost: f"{cost.bytes / 1e6:.1f}"),
+    ("bytes per step", "bytes_per_step:.0f"),
+    ("write, s", "write_seconds:.2f"),
+    ("read, s", "read_seconds:.2f"),
+    ("rl-mop, bytes per step", lambda _: str(RL_MOP_BYTES_PER_STEP)),
+)
+TOGETHER_COLUMNS = (
+    ("task", "task_id"),
+    ("policies", "policies"),
+    ("environments each", "num_envs"),
+    ("episodes each", "episodes"),
+    ("one by one, s", "alone_seconds:.1f"),
+    ("CPU s", "alone_cpu_seconds:.1f"),
+    ("at once, s", "together_seconds:.1f"),
+    ("CPU s", "together_cpu_seconds:.1f"),
+    ("ratio of CPU s", lambda times: f"{times.alone_cpu_seconds / times.together_cpu_seconds:.1f}"),
+)
 
 
 def parse_checkpoint(text: str) -> tuple[str, Path]:
@@ -368,9 +325,8 @@ def parse_checkpoint(text: str) -> tuple[str, Path]:
     return task, Path(path)
 
 
-def build_parser() -> Parser:
-    """Return the parser of this benchmark's flags."""
-    parser = build_empty_parser("evaluation", __doc__)
+def add_flags(parser: Parser) -> None:
+    """Add this benchmark's flags."""
     whole, number = parse_positive(int), parse_positive(float)
     tasks = ["GoToObj", "UnlockPickup", "GoTo"]
     parser.add_argument("--tasks", nargs="+", default=tasks, help=f"ids or short names (default: {' '.join(tasks)})")
@@ -389,8 +345,6 @@ def build_parser() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of the untrained weights (default: 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=whole, default=1, help="of torch (default: 1)")
-    parser.add_argument("--json", type=Path, help="file for the results")
-    return parser
 
 
 def measure_task(
@@ -409,21 +363,18 @@ def measure_task(
     return times, cost, [solving, untrained]
 
 
-@as_command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print tables, write JSON."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+@as_benchmark(add_flags)
+def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Measure and print; return what was found."""
     torch.set_num_threads(args.threads)
     times: list[EvaluationTime] = []
     costs: list[CacheCost] = []
     together: list[Together] = []
     startup: dict[str, Any] = {"import_seconds": measure_import_seconds(), "build_seconds": {}}
-    facts = collect_machine_facts(resolve_device(args.device))
     task_ids = [resolve_task_id(name) for name in args.tasks]
     checkpoints = {resolve_task_id(task): path for task, path in args.checkpoint}
     if stray := set(checkpoints) - set(task_ids):
-        parser.error(f"--checkpoint: expected one of {', '.join(task_ids)}, found {', '.join(stray)}")
+        raise ConfigError(f"--checkpoint: expected one of {', '.join(task_ids)}, found {', '.join(stray)}")
     for task_id in task_ids:
         measured, cost, subjects = measure_task(args, task_id, checkpoints.get(task_id))
         times += measured
@@ -434,26 +385,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     built = ", ".join(f"{seconds:.2f} s {name}" for name, seconds in startup["build_seconds"].items())
     print(f"Evaluation with {args.num_envs} environments, as batch_eval.py does it in one process")
-    print(format_machine_facts(facts, [args.threads]))
+    print(format_machine_facts(machine, [args.threads]))
     imports = f"{startup['import_seconds']:.1f} s"
     print(f"\nNot included: starting Python with all imports, {imports}; policy and encoder: {built}")
     print("rl-mop: the existing one on a machine of the same kind, quoted.\n")
-    print(format_times(times))
+    print(format_records(TIME_COLUMNS, times))
     print("\nSeveral untrained policies, routing recorded, one by one and at once\n")
-    print(format_together(together))
+    print(format_records(TOGETHER_COLUMNS, together))
     print("\nCache of 1000 episodes\n")
-    print(format_caches(costs))
-    if args.json:
-        results = {
-            "benchmark": "evaluation",
-            "machine": facts,
-            "settings": collect_settings(args),
-            "startup": startup,
-            "times": [asdict(measured) for measured in times],
-            "together": [asdict(measured) for measured in together],
-            "caches": [asdict(cost) for cost in costs],
-        }
-        write_results(args.json, results)
+    print(format_records(CACHE_COLUMNS, costs))
+    return {"startup": startup, "times": times, "together": together, "caches": costs}
 
 
 if __name__ == "__main__":

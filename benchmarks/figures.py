@@ -9,25 +9,18 @@ one sees it on opening: imports, the cache, the picture of a level, the first fi
 
 from __future__ import annotations
 
+import argparse
 import io
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from benchmarks.common import (
-    build_empty_parser,
-    collect_machine_facts,
-    format_machine_facts,
-    format_table,
-    parse_positive,
-    write_results,
-)
-from pipeline.command.shell import as_command
+from benchmarks.common import ROOT, as_benchmark, format_machine_facts, format_table, parse_positive, time_call
+from pipeline.command.cli import Parser
 from pipeline.records.cache import Cache, cache_path, read_cache, write_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.aggregate import aggregate_routing_by_position, get_available_analyses, group_routing_data
@@ -35,7 +28,6 @@ from plotting.browsing import find_examples
 from plotting.data import as_routing_data
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 
-_ROOT = Path(__file__).parents[1]
 _ADDED = {"schema_version", "num_steps", "num_actions", "unknown_columns", "num_episodes", "metrics"}
 
 
@@ -49,18 +41,9 @@ def repeat_episodes(cache: Cache, steps: int) -> tuple[RoutingTable, EpisodeTabl
 
 def measure(work: Callable[[], object], repeats: int) -> tuple[float, float]:
     """Return the median wall-clock and CPU seconds of some calls, those of the processes that they start included."""
-    wall, cpu = [], []
-    for _ in range(repeats):
-        started = time.perf_counter(), _cpu_seconds()
-        work()
-        wall.append(time.perf_counter() - started[0])
-        cpu.append(_cpu_seconds() - started[1])
-    return statistics.median(wall), statistics.median(cpu)
-
-
-def _cpu_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(part.ru_utime + part.ru_stime for part in used)
+    times = [time_call(work)[1:] for _ in range(repeats)]
+    wall, cpu = map(statistics.median, zip(*times, strict=True))
+    return wall, cpu
 
 
 _OPEN = "import os, runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__'); os._exit(0)"
@@ -71,7 +54,7 @@ def open_notebook(cache_dir: Path) -> None:
     """Run `routing_viz.py` to its first figure in a new process."""
     flags = ["--cache_dir", str(cache_dir), "--checkpoint_dir", str(cache_dir / "none")]
     command = [sys.executable, "-c", _OPEN, "routing_viz.py", "--", *flags]
-    subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
 def regroup(cache: Cache, name: str) -> None:
@@ -117,32 +100,23 @@ def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
     return rows
 
 
-@as_command()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    parser = build_empty_parser("figures", __doc__)
+def add_flags(parser: Parser) -> None:
+    """Add this benchmark's flags."""
+    whole = parse_positive(int)
     parser.add_argument("--cache", required=True, help="a routing_data.json whose episodes are repeated")
-    parser.add_argument("--steps", type=parse_positive(int), default=100_000, help="steps (default: 100,000)")
-    parser.add_argument(
-        "--repeats", type=parse_positive(int), default=3, help="of each, the median counts (default: 3)"
-    )
-    parser.add_argument("--json", default=None, help="file for the results")
-    args = parser.parse_args(argv)
-    cache = read_cache(args.cache)
-    facts = collect_machine_facts()
-    rows = run(cache, args.steps, args.repeats)
+    parser.add_argument("--steps", type=whole, default=100_000, help="steps (default: 100,000)")
+    parser.add_argument("--repeats", type=whole, default=3, help="of each, the median counts (default: 3)")
+
+
+@as_benchmark(add_flags)
+def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Measure and print; return what was found."""
+    rows = run(read_cache(args.cache), args.steps, args.repeats)
     print(f"Reading and drawing {args.steps:,} steps, median of {args.repeats}")
-    print(format_machine_facts(facts, [1]))
-    print()
-    print(
-        format_table(
-            ["what", "seconds", "CPU seconds"],
-            [[str(row["what"]), f"{row['seconds']:.2f}", f"{row['cpu_seconds']:.2f}"] for row in rows],
-        )
-    )
-    if args.json is not None:
-        write_results(args.json, {"machine": facts, "steps": args.steps, "rows": rows})
-    return 0
+    print(format_machine_facts(machine, [1]) + "\n")
+    cells = [[str(row["what"]), f"{row['seconds']:.2f}", f"{row['cpu_seconds']:.2f}"] for row in rows]
+    print(format_table(["what", "seconds", "CPU seconds"], cells))
+    return {"steps": args.steps, "rows": rows}
 
 
 if __name__ == "__main__":

@@ -18,31 +18,21 @@ import argparse
 import gc
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.common import (
-    build_empty_parser,
-    collect_machine_facts,
-    collect_settings,
-    format_machine_facts,
-    format_table,
-    parse_positive,
-    write_results,
-)
+from benchmarks.common import as_benchmark, format_machine_facts, format_table, measure_rate, parse_positive, wait_for
 from more.config import MODEL_TYPES, PRESETS, ModelConfig
 from more.generation import generate
 from more.model import MoreModel, count_parameters, routing_losses
 from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.command.shell import as_command
+from pipeline.config import ConfigError
 from pipeline.policies import seeded_init
 
 BALANCE = 0.01  # weight of the balance loss
@@ -189,23 +179,6 @@ def _build_mixtral(config: ModelConfig, work: Work) -> Runner:
     return Runner(step, write, total, total - idle)
 
 
-def measure_rate(function: Callable[[], object], amount: int, seconds: float, device: torch.device) -> float:
-    """Return amount per second: one call that does not count, then calls until `seconds` have passed."""
-    function()
-    _wait(device)
-    calls, started = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - started < seconds:
-        function()
-        _wait(device)
-        calls += 1
-    return calls * amount / (time.perf_counter() - started)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def measure_models(
     models: Sequence[tuple[str, ModelConfig]], work: Work, *, seconds: float, rounds: int, seed: int
 ) -> list[Speed]:
@@ -219,8 +192,11 @@ def measure_models(
         for index, (name, config) in enumerate(models):
             with seeded_init(seed, stream=0):
                 runner = build_runner(name, config, work)
-            rates = [measure_rate(runner.step, trained, seconds, device)]
-            rates.append(measure_rate(runner.generate, written, seconds, device))
+            rates = []
+            for function, tokens in ((runner.step, trained), (runner.generate, written)):
+                function()  # does not count
+                wait_for(device)
+                rates.append(tokens * measure_rate(function, seconds, device))
             found[index].append(tuple(rates))
             counts[index] = (runner.total, runner.active)
             del runner
@@ -248,9 +224,8 @@ def format_speeds(speeds: Sequence[Speed]) -> str:
     return format_table(columns, rows)
 
 
-def build_parser() -> Parser:
-    """Return the parser of this benchmark's flags."""
-    parser = build_empty_parser("more", __doc__)
+def add_flags(parser: Parser) -> None:
+    """Add this benchmark's flags."""
     whole, real = parse_positive(int), parse_positive(float)
     parser.add_argument("--preset", choices=tuple(PRESETS), default="debug", help="sizes (default: debug)")
     parser.add_argument("--variants", choices=MODEL_TYPES, nargs="+", default=MODEL_TYPES, help="default: all")
@@ -268,8 +243,6 @@ def build_parser() -> Parser:
     parser.add_argument("--no_yardsticks", action="store_true", help="leave out dense and mixtral")
     parser.add_argument("--seed", type=int, default=0, help="of weights and made-up tokens (default: 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--json", type=Path, help="file for the results")
-    return parser
 
 
 def choose_models(args: argparse.Namespace) -> list[tuple[str, ModelConfig]]:
@@ -305,35 +278,25 @@ def build_work(args: argparse.Namespace, config: ModelConfig, device: torch.devi
     return Work(tokens.to(device), prompts.to(device), args.new_tokens)
 
 
-@as_command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the table, write JSON."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+@as_benchmark(add_flags)
+def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Measure and print; return what was found."""
+    device = resolve_device(args.device)
     try:
-        device = resolve_device(args.device)
         models = choose_models(args)
         work = build_work(args, models[0][1], device)
     except ValueError as error:
-        parser.error(str(error))
+        raise ConfigError(str(error)) from None
     torch.set_num_threads(args.threads)
-    facts = collect_machine_facts(device)
     speeds = measure_models(models, work, seconds=args.seconds, rounds=args.rounds, seed=args.seed)
     print(
         f"Language models, preset {args.preset}, match {args.match}, top-{args.top_k}: training on {args.batch_size} x "
         f"{work.tokens.shape[1] - 1} tokens, {args.batch_size} prompts of {args.prompt_length} with {args.new_tokens} "
         f"new tokens; median of {args.rounds} round(s) of {args.seconds:g} s"
     )
-    print(format_machine_facts(facts, [args.threads]) + "\n")
+    print(format_machine_facts(machine, [args.threads]) + "\n")
     print(format_speeds(speeds))
-    if args.json:
-        results = {
-            "benchmark": "more",
-            "machine": facts,
-            "settings": collect_settings(args),
-            "speeds": [asdict(speed) for speed in speeds],
-        }
-        write_results(args.json, results)
+    return {"speeds": speeds}
 
 
 if __name__ == "__main__":

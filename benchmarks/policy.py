@@ -18,11 +18,11 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -31,20 +31,11 @@ import torch
 import pipeline.training.batch
 from babyai.observations import encode_observations
 from babyai.steps import VectorStep
-from benchmarks.common import (
-    build_empty_parser,
-    collect_machine_facts,
-    collect_settings,
-    format_machine_facts,
-    format_table,
-    parse_positive,
-    write_results,
-)
+from benchmarks.common import as_benchmark, format_machine_facts, format_records, format_table, parse_positive, wait_for
 from benchmarks.timers import PARTS, TimeSplit
 from mixture_of_experts import MixtureOfExpertsPolicy, reset_hidden_on_done
 from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.command.shell import as_command
 from pipeline.config import TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.torch_engine import TorchEngine
@@ -88,17 +79,25 @@ class StandIn:
         return self._steps[self._shown % SHOWN]
 
 
-@contextmanager
-def costless_environments() -> Iterator[None]:
-    """Within the block runs get `StandIn` for an environment."""
-    with mock.patch.object(pipeline.training.batch, "VectorEnv", StandIn):
-        yield
-
-
 def build_batch(
-    args: argparse.Namespace, num_envs: int, threads: int, replicas: int = 1, engine: type | None = None
+    args: argparse.Namespace,
+    num_envs: int = 16,
+    threads: int = 1,
+    *,
+    replicas: int = 1,
+    engine: type | None = None,
+    real: bool = False,
 ) -> ReplicaBatch:
-    """Return a batch of the benchmark's policy in environments that cost nothing; None takes the usual engine."""
+    """Return a batch of the benchmark's policy in environments that cost nothing, or in GoToObj.
+
+    Args:
+        args: Settings of the benchmark.
+        num_envs: Environments of each run.
+        threads: Of torch.
+        replicas: Runs.
+        engine: None takes the usual one.
+        real: In GoToObj.
+    """
     configs = [
         TrainConfig(
             seed=args.seed + replica,
@@ -111,7 +110,8 @@ def build_batch(
         )
         for replica in range(replicas)
     ]
-    with costless_environments():
+    costless = mock.patch.object(pipeline.training.batch, "VectorEnv", StandIn)
+    with nullcontext() if real else costless:
         return ReplicaBatch(configs, announce=lambda line: None, engine=engine)
 
 
@@ -223,8 +223,7 @@ def measure_in_turns(
             started = time.perf_counter()
             for _ in range(calls):
                 function()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
             if repeat:
                 found.append(1000 * (time.perf_counter() - started) / calls)
     return [pick(found) for found in times]
@@ -268,13 +267,7 @@ def measure_parts(args: argparse.Namespace, real: bool) -> dict[str, float]:
         args: Settings of the benchmark.
         real: In GoToObj instead of an environment that costs nothing.
     """
-    if real:
-        config = TrainConfig(
-            seed=args.seed, policy=args.policy, unroll_len=args.unroll_len, lang_encoder="builtin", device=args.device
-        )
-        batch = ReplicaBatch([config], announce=lambda line: None)
-    else:
-        batch = build_batch(args, 16, 1)
+    batch = build_batch(args, real=real)
     for _ in range(3):
         loop.run_update(batch)
     rows = []
@@ -302,7 +295,7 @@ class Together:
 
 def measure_together(args: argparse.Namespace, replicas: int, threads: int, device: torch.device) -> Together:
     """Return the rate of R runs trained together, in environments that cost nothing."""
-    batch = build_batch(args, 16, threads, replicas)
+    batch = build_batch(args, 16, threads, replicas=replicas)
     (milliseconds,) = measure_in_turns([partial(loop.run_update, batch)], args.repeats, 1, device)
     return Together(replicas, threads, 1000 * replicas * 16 * args.unroll_len / milliseconds)
 
@@ -310,25 +303,21 @@ def measure_together(args: argparse.Namespace, replicas: int, threads: int, devi
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def format_comparisons(comparisons: Sequence[Comparison]) -> str:
-    """Return the table of forms."""
-    columns = (
-        "environments|threads|plain, ms|torch, ms|compiled, ms|env-steps/s|of the arithmetic peak|largest difference"
-    )
-    rows = [
-        [
-            str(c.num_envs),
-            str(c.threads),
-            f"{c.plain_ms:.0f}",
-            f"{c.torch_ms:.1f}",
-            "-" if c.compiled_ms is None else f"{c.compiled_ms:.1f}",
-            f"{c.env_steps_per_second:,.0f}",
-            f"{100 * c.share_of_peak:.0f} %",
-            "-" if c.largest_difference is None else f"{c.largest_difference:.0e}",
-        ]
-        for c in comparisons
-    ]
-    return format_table(columns.split("|"), rows)
+COMPARISON_COLUMNS = (
+    ("environments", "num_envs"),
+    ("threads", "threads"),
+    ("plain, ms", "plain_ms:.0f"),
+    ("torch, ms", "torch_ms:.1f"),
+    ("compiled, ms", "compiled_ms:.1f"),
+    ("env-steps/s", "env_steps_per_second:,.0f"),
+    ("of the arithmetic peak", lambda row: f"{100 * row.share_of_peak:.0f} %"),
+    ("largest difference", "largest_difference:.0e"),
+)
+TOGETHER_COLUMNS = (
+    ("runs", "replicas"),
+    ("threads", "threads"),
+    ("env-steps/s of all", "env_steps_per_second:,.0f"),
+)
 
 
 def format_parts(parts: dict[str, dict[str, float]]) -> str:
@@ -337,15 +326,8 @@ def format_parts(parts: dict[str, dict[str, float]]) -> str:
     return format_table(["environment", "all, ms", *PARTS], rows)
 
 
-def format_together(rows: Sequence[Together]) -> str:
-    """Return the table of runs trained together."""
-    cells = [[str(row.replicas), str(row.threads), f"{row.env_steps_per_second:,.0f}"] for row in rows]
-    return format_table(["runs", "threads", "env-steps/s of all"], cells)
-
-
-def build_parser() -> Parser:
-    """Return the parser of this benchmark's flags."""
-    parser = build_empty_parser("policy", __doc__)
+def add_flags(parser: Parser) -> None:
+    """Add this benchmark's flags."""
     whole = parse_positive(int)
     parser.add_argument("--num_envs", type=whole, nargs="+", default=[16, 64, 256], help="default: 16 64 256")
     parser.add_argument("--threads", type=whole, nargs="+", default=[1, 2], help="of torch (default: 1 2)")
@@ -355,17 +337,12 @@ def build_parser() -> Parser:
     parser.add_argument("--repeats", type=whole, default=5, help="measurements of each (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of weights (default: 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--json", type=Path, help="file for the results")
-    return parser
 
 
-@as_command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print tables, write JSON."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+@as_benchmark(add_flags)
+def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Measure and print; return what was found."""
     device = resolve_device(args.device)
-    facts = collect_machine_facts(device)
     peak = measure_peak(args.repeats)
     operations = count_operations(TrainConfig(policy=args.policy))
     comparisons = [
@@ -378,28 +355,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"Policy {args.policy}, three layers of [0, 16, 32], router 64, {args.unroll_len} steps, "
         f"median of {args.repeats}"
     )
-    print(format_machine_facts(facts, args.threads))
+    print(format_machine_facts(machine, args.threads))
     print(
         f"Peak of one core {peak / 1e9:.0f} GFLOP/s, {operations / 1e6:.2f} MFLOP of products per env-step: at most "
         f"{peak / operations:,.0f} env-steps/s on one core\n"
     )
-    print(format_comparisons(comparisons))
+    print(format_records(COMPARISON_COLUMNS, comparisons))
     print("\nParts of an update of 16 environments, one thread, ms (benchmarks/timers.py says what they are)\n")
     print(format_parts(parts))
     print("\nRuns of 16 environments trained together, in environments that cost nothing\n")
-    print(format_together(together))
-    if args.json:
-        results = {
-            "benchmark": "policy",
-            "machine": facts,
-            "settings": collect_settings(args),
-            "peak": peak,
-            "operations": operations,
-            "comparisons": [asdict(comparison) for comparison in comparisons],
-            "parts": parts,
-            "together": [asdict(row) for row in together],
-        }
-        write_results(args.json, results)
+    print(format_records(TOGETHER_COLUMNS, together))
+    return {
+        **{"peak": peak, "operations": operations, "comparisons": comparisons},
+        **{"parts": parts, "together": together},
+    }
 
 
 if __name__ == "__main__":

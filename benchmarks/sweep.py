@@ -17,21 +17,11 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from babyai.levels import resolve_task_id
-from benchmarks.common import (
-    build_empty_parser,
-    collect_machine_facts,
-    collect_settings,
-    format_machine_facts,
-    format_table,
-    parse_positive,
-    write_results,
-)
+from benchmarks.common import as_benchmark, format_machine_facts, format_table, parse_positive
 from pipeline.command.cli import Parser
-from pipeline.command.shell import as_command
 from pipeline.config import TrainConfig
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
@@ -97,9 +87,8 @@ def measure(args: argparse.Namespace, solved: bool) -> tuple[float, float]:
     return steps / max(elapsed for elapsed, _ in spent), sum(memory for _, memory in spent)
 
 
-def build_parser() -> Parser:
-    """Return the parser of this benchmark's flags."""
-    parser = build_empty_parser("sweep", __doc__)
+def add_flags(parser: Parser) -> None:
+    """Add this benchmark's flags."""
     whole = parse_positive(int)
     parser.add_argument("--task", default="GoToObj", help="BabyAI task (default: GoToObj)")
     parser.add_argument("--runs", type=whole, default=50, help="runs trained at once (default: 50)")
@@ -109,17 +98,13 @@ def build_parser() -> Parser:
     parser.add_argument("--num_envs", type=whole, default=16, help="environments of a run (default: 16)")
     parser.add_argument("--unroll_len", type=whole, default=32, help="steps between updates (default: 32)")
     parser.add_argument("--threads", type=whole, default=1, help="threads of each process (default: 1)")
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
-    return parser
 
 
-@as_command()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write; return the exit code."""
-    args = build_parser().parse_args(argv)
+@as_benchmark(add_flags)
+def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Measure and print; return what was found."""
     args.task = resolve_task_id(args.task)
     args.jobs = min(args.jobs, args.runs)
-    machine = collect_machine_facts()
     print(f"{args.runs} runs of {args.task} at once, {args.num_envs} environments x {args.unroll_len} steps each")
     print(format_machine_facts(machine, [args.threads]) + f", {args.jobs} process(es)\n", flush=True)
     steps = args.runs * args.sweep_updates * args.num_envs * args.unroll_len
@@ -128,26 +113,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     mebibytes = max(memory for _, memory in measured.values())
     minutes = {policy: steps / rate / 60 for policy, rate in rates.items()}
     rows = [
-        [
-            policy,
-            f"{args.runs} runs",
-            f"{rate:,.0f}",
-            f"{minutes[policy]:.0f}",
-            f"{RL_MOP_HOURS * 60 / minutes[policy]:.0f}",
-        ]
-        for policy, rate in rates.items()
+        [policy, f"{args.runs} runs", f"{rate:,.0f}", *(f"{m:.0f}" for m in (took, RL_MOP_HOURS * 60 / took))]
+        for (policy, rate), took in zip(rates.items(), minutes.values(), strict=True)
     ]
     columns = ["policy", "", "env-steps/s of all", f"minutes for {args.sweep_updates:,} updates", "rl-mop / ours"]
     if (args.task, steps) != ("BabyAI-GoToObj-v0", 50 * 5000 * 16 * 32):  # what the quoted figure is of
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     print(format_table(columns, rows))
     print(f"\nlargest memory of the process(es): {mebibytes:,.0f} MiB")
-    if args.json is not None:
-        settings = collect_settings(args)
-        results = {"benchmark": "sweep", "machine": machine, "settings": settings, "rates": rates, "minutes": minutes}
-        results["mebibytes"] = mebibytes
-        write_results(args.json, results)
-    return 0
+    return {"rates": rates, "minutes": minutes, "mebibytes": mebibytes}
 
 
 if __name__ == "__main__":

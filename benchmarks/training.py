@@ -19,28 +19,24 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from babyai.levels import build_env, resolve_task_id
 from benchmarks.common import (
-    build_empty_parser,
-    collect_machine_facts,
-    collect_settings,
+    as_benchmark,
     format_machine_facts,
+    format_records,
     format_table,
     parse_positive,
-    write_results,
+    time_call,
 )
 from benchmarks.timers import PARTS, TimeSplit
 from benchmarks.yardstick import EnvironmentRates, compare_environments
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.command.cli import Parser
-from pipeline.command.devices import resolve_device
-from pipeline.command.shell import as_command
 from pipeline.config import TrainConfig
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
@@ -86,6 +82,13 @@ class Throughput:
     rl_mop: float | None
 
 
+def build_config(args: argparse.Namespace, task_id: str, fields: dict[str, Any]) -> TrainConfig:
+    """Return the settings of a run: what the flags say, and `fields` where they say nothing."""
+    flags = {name: getattr(args, name) for name in ("num_envs", "unroll_len", "seed", "plan_every", "device")}
+    flags |= {"task_id": task_id, "torch_threads": args.threads}
+    return TrainConfig(**{"lang_encoder": "builtin", **fields, **flags})
+
+
 def build_batch(args: argparse.Namespace, task_id: str, policy: str, checkpoint: LoadedPolicy | None) -> ReplicaBatch:
     """Return a batch at update 0 whose weights will not move.
 
@@ -99,20 +102,8 @@ def build_batch(args: argparse.Namespace, task_id: str, policy: str, checkpoint:
         CheckpointError: If the checkpoint's sentence encoder cannot be had.
     """
     fields = {} if checkpoint is None else checkpoint.config.to_dict()
-    fields |= {
-        "task_id": task_id,
-        "num_envs": args.num_envs,
-        "unroll_len": args.unroll_len,
-        "seed": args.seed,
-        "lr": FROZEN_LR,
-        "plan_every": args.plan_every,
-        "expert_action_prob": float(policy == EXPERT),
-        "expert_action_decay": 0,
-        "lang_encoder": "builtin" if checkpoint is None else checkpoint.config.lang_encoder,
-        "device": args.device,
-        "torch_threads": args.threads,
-    }
-    batch = ReplicaBatch([TrainConfig(**fields)], announce=lambda line: None)
+    fields |= {"lr": FROZEN_LR, "expert_action_prob": float(policy == EXPERT), "expert_action_decay": 0}
+    batch = ReplicaBatch([build_config(args, task_id, fields)], announce=lambda line: None)
     if checkpoint is not None:
         wanted = checkpoint.lang_encoder.get("fingerprint")
         if wanted not in (None, batch.encoder.fingerprint):
@@ -141,7 +132,6 @@ def measure_task(
     rates = [run.env_steps / run.wall for run in rounds]
     with TimeSplit(batch.device) as split:
         timed = run_updates(batch, updates)
-    success = batch.take_metrics()[0]["rollout/success_rate"]
     classic = policy == UNTRAINED and (args.num_envs, args.unroll_len) == (16, 32)
     return Throughput(
         task_id=task_id,
@@ -151,7 +141,7 @@ def measure_task(
         highest=max(rates),
         env_steps_per_cpu_second=statistics.median(run.env_steps / run.cpu for run in rounds),
         levels_per_1000_steps=1000 * levels / steps,
-        success_rate=success,
+        success_rate=batch.take_metrics()[0]["rollout/success_rate"],
         shares=split.shares(),
         slowdown_by_timers=statistics.median(rates) * timed.wall / timed.env_steps,
         rl_mop=RL_MOP_RATES.get(task_id) if classic else None,
@@ -169,58 +159,60 @@ class Run:
 
 def run_updates(batch: ReplicaBatch, updates: int) -> Run:
     """Run updates and return what they took."""
-    steps, wall, cpu = batch.env_steps, time.perf_counter(), time.process_time()
-    for _ in range(updates):
-        loop.run_update(batch)
-    return Run(batch.env_steps - steps, time.perf_counter() - wall, time.process_time() - cpu)
+    before = batch.env_steps
+    _, wall, cpu = time_call(lambda: [loop.run_update(batch) for _ in range(updates)])
+    return Run(batch.env_steps - before, wall, cpu)
 
 
-def measure_learning(args: argparse.Namespace, task_id: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Learning:
+    """The first updates of a run that learns from scratch; fields as of `Throughput`."""
+
+    task_id: str
+    updates: int
+    env_steps_per_second: float
+    env_steps_per_cpu_second: float
+    success_rate: float | None
+    rl_mop: float | None
+
+
+def measure_learning(args: argparse.Namespace, task_id: str) -> Learning:
     """Return the mean rate over the first updates of a run that really learns, at lr 1e-3."""
-    config = TrainConfig(
-        task_id=task_id,
-        num_envs=args.num_envs,
-        unroll_len=args.unroll_len,
-        seed=args.seed,
-        lr=1e-3,
-        plan_every=args.plan_every,
-        lang_encoder="builtin",
-        device=args.device,
-        torch_threads=args.threads,
-    )
-    batch = ReplicaBatch([config], announce=lambda line: None)
+    batch = ReplicaBatch([build_config(args, task_id, {"lr": 1e-3})], announce=lambda line: None)
     run = run_updates(batch, args.learn_updates)
     updates, rate = RL_MOP_FIRST_UPDATES.get(task_id, (None, None))
-    return {
-        "task_id": task_id,
-        "updates": args.learn_updates,
-        "env_steps_per_second": run.env_steps / run.wall,
-        "env_steps_per_cpu_second": run.env_steps / run.cpu,
-        "success_rate": batch.take_metrics()[0]["rollout/success_rate"],
-        "rl_mop": rate if updates == args.learn_updates and (args.num_envs, args.unroll_len) == (16, 32) else None,
-    }
+    return Learning(
+        task_id=task_id,
+        updates=args.learn_updates,
+        env_steps_per_second=run.env_steps / run.wall,
+        env_steps_per_cpu_second=run.env_steps / run.cpu,
+        success_rate=batch.take_metrics()[0]["rollout/success_rate"],
+        rl_mop=rate if updates == args.learn_updates and (args.num_envs, args.unroll_len) == (16, 32) else None,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
-def format_throughput(cases: Sequence[Throughput]) -> str:
-    """Return the table of rates."""
-    columns = "task|policy|env-steps/s|slowest..fastest round|per CPU second|levels per 1000 steps|success|rl-mop|ratio"
-    rows = [
-        [
-            case.task_id,
-            case.policy,
-            f"{case.env_steps_per_second:,.0f}",
-            f"{case.lowest:,.0f}..{case.highest:,.0f}",
-            f"{case.env_steps_per_cpu_second:,.0f}",
-            f"{case.levels_per_1000_steps:.1f}",
-            _percent(case.success_rate),
-            *_against(case.env_steps_per_second, case.rl_mop),
-        ]
-        for case in cases
-    ]
-    return format_table(columns.split("|"), rows)
+THROUGHPUT_COLUMNS = (
+    ("task", "task_id"),
+    ("policy", "policy"),
+    ("env-steps/s", "env_steps_per_second:,.0f"),
+    ("slowest..fastest round", lambda case: f"{case.lowest:,.0f}..{case.highest:,.0f}"),
+    ("per CPU second", "env_steps_per_cpu_second:,.0f"),
+    ("levels per 1000 steps", "levels_per_1000_steps:.1f"),
+    ("success", lambda case: _percent(case.success_rate)),
+    ("rl-mop", "rl_mop:,.0f"),
+    ("ratio", lambda case: "-" if case.rl_mop is None else f"{case.env_steps_per_second / case.rl_mop:.1f}"),
+)
+LEARNING_COLUMNS = (
+    ("task", "task_id"),
+    ("policy", lambda run: f"first {run.updates} updates, lr 1e-3"),
+    ("mean env-steps/s", "env_steps_per_second:,.0f"),
+    ("per CPU second", "env_steps_per_cpu_second:,.0f"),
+    ("success at the end", lambda run: _percent(run.success_rate)),
+    *THROUGHPUT_COLUMNS[-2:],
+)
 
 
 def format_shares(cases: Sequence[Throughput]) -> str:
@@ -241,37 +233,15 @@ def format_environments(rates: dict[str, EnvironmentRates]) -> str:
     return format_table(["task", "actions", "minigrid + BabyAIBot", "VectorEnv + Expert", "ratio"], rows)
 
 
-def format_learning(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the table of runs that learn from scratch."""
-    rows = [
-        [
-            run["task_id"],
-            f"first {run['updates']} updates, lr 1e-3",
-            f"{run['env_steps_per_second']:,.0f}",
-            f"{run['env_steps_per_cpu_second']:,.0f}",
-            _percent(run["success_rate"]),
-            *_against(run["env_steps_per_second"], run["rl_mop"]),
-        ]
-        for run in runs
-    ]
-    columns = "task|policy|mean env-steps/s|per CPU second|success at the end|rl-mop|ratio"
-    return format_table(columns.split("|"), rows)
-
-
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
-
-
-def _against(rate: float, quoted: float | None) -> tuple[str, str]:
-    return ("-", "-") if quoted is None else (f"{quoted:,.0f}", f"{rate / quoted:.1f}")
 
 
 # ------------------------------------------------------------------------------------------------------- command line
 
 
-def build_parser() -> Parser:
-    """Return the parser of this benchmark's flags."""
-    parser = build_empty_parser("training", __doc__)
+def add_flags(parser: Parser) -> None:
+    """Add this benchmark's flags."""
     whole, number = parse_positive(int), parse_positive(float)
     parser.add_argument("--tasks", nargs="+", default=["GoToObj", "UnlockPickup", "GoTo"], help="BabyAI tasks")
     parser.add_argument(
@@ -292,8 +262,6 @@ def build_parser() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of levels and weights (default: 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=whole, default=1, help="of torch (default: 1)")
-    parser.add_argument("--json", type=Path, help="file for the results")
-    return parser
 
 
 def load_checkpoints(paths: Sequence[Path], task_ids: Sequence[str]) -> dict[str, LoadedPolicy]:
@@ -312,14 +280,11 @@ def load_checkpoints(paths: Sequence[Path], task_ids: Sequence[str]) -> dict[str
     return found
 
 
-@as_command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print tables, write JSON."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+@as_benchmark(add_flags)
+def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Measure and print; return what was found."""
     task_ids = [resolve_task_id(name) for name in args.tasks]
     checkpoints = load_checkpoints(args.checkpoint, task_ids)
-    facts = collect_machine_facts(resolve_device(args.device))
     cases = []
     for task_id in task_ids:
         cases.append(measure_task(args, task_id, UNTRAINED))
@@ -333,10 +298,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     learning = [measure_learning(args, task_id) for task_id in task_ids] if args.learn_updates > 0 else []
 
     print(f"Training at {args.num_envs} environments x {args.unroll_len} steps, plan_every {args.plan_every}")
-    print(format_machine_facts(facts, [args.threads]))
+    print(format_machine_facts(machine, [args.threads]))
     print(f"\nuntrained: lr {FROZEN_LR:g} keeps the weights as drawn. expert's actions: a policy that solves the task,")
     print("emulated by executing the expert's. rl-mop: the existing one on a machine of the same kind, quoted.\n")
-    print(format_throughput(cases))
+    print(format_records(THROUGHPUT_COLUMNS, cases))
     print("\nWhere the time goes, in a separate pass with timers (benchmarks/timers.py says what the parts are)\n")
     print(format_shares(cases))
     if environments:
@@ -344,17 +309,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(format_environments(environments))
     if learning:
         print("\nLearning from scratch, everything included\n")
-        print(format_learning(learning))
-    if args.json:
-        results = {
-            "benchmark": "training",
-            "machine": facts,
-            "settings": collect_settings(args),
-            "throughput": [asdict(case) for case in cases],
-            "environments": {task_id: asdict(rates) for task_id, rates in environments.items()},
-            "learning": learning,
-        }
-        write_results(args.json, results)
+        print(format_records(LEARNING_COLUMNS, learning))
+    return {"throughput": cases, "environments": environments, "learning": learning}
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ compiled code, and one with a full cache.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,19 +27,16 @@ from babyai.compiled.draft import allocate_scratch
 from babyai.compiled.generate import generate
 from babyai.levels import build_env, resolve_task_id
 from benchmarks.common import (
-    build_empty_parser,
-    collect_machine_facts,
-    collect_settings,
+    ROOT,
+    as_benchmark,
     format_machine_facts,
+    format_records,
     format_table,
+    measure_rate,
     parse_positive,
-    write_results,
 )
 from benchmarks.yardstick import compare_environments
 from pipeline.command.cli import Parser
-from pipeline.command.shell import as_command
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -87,18 +83,10 @@ def measure_levels(task_id: str, args: argparse.Namespace) -> LevelTimes | None:
         return None
     world, scratch = layout.allocate(program.geometry, 1), allocate_scratch(program.geometry, 1)
     generate(world, 0, args.seed, program.params, scratch, 0)
-    env = build_env(task_id)
-    slow = _time_levels(lambda seed: env.reset(seed=seed), args)
-    quick = _time_levels(lambda seed: generate(world, 0, seed, program.params, scratch, 0), args)
-    return LevelTimes(task_id, 1e6 * slow, 1e6 * quick)
-
-
-def _time_levels(make: Callable[[int], object], args: argparse.Namespace) -> float:
-    started, made = time.perf_counter(), 0
-    while time.perf_counter() - started < args.seconds / 2:
-        make(args.seed + made)
-        made += 1
-    return (time.perf_counter() - started) / made
+    env, seeds, again = build_env(task_id), itertools.count(args.seed), itertools.count(args.seed)
+    slow = measure_rate(lambda: env.reset(seed=next(seeds)), args.seconds / 2)
+    quick = measure_rate(lambda: generate(world, 0, next(again), program.params, scratch, 0), args.seconds / 2)
+    return LevelTimes(task_id, 1e6 / slow, 1e6 / quick)
 
 
 FIRST_STEP = """
@@ -125,9 +113,8 @@ def measure_compilation() -> list[tuple[float, float]]:
     return [tuple(map(float, run.stdout.split())) for run in runs]
 
 
-def build_parser() -> Parser:
-    """Return the parser of this benchmark's flags."""
-    parser = build_empty_parser("world", __doc__)
+def add_flags(parser: Parser) -> None:
+    """Add this benchmark's flags."""
     tasks = ["GoToObj", "UnlockPickup", "GoTo", "BossLevel"]
     parser.add_argument("--tasks", nargs="+", default=tasks, help=f"BabyAI tasks (default: {' '.join(tasks)})")
     whole = parse_positive(int)
@@ -136,16 +123,12 @@ def build_parser() -> Parser:
     parser.add_argument("--rounds", type=whole, default=3, help="rounds it is split into; medians (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of levels and actions (default: 0)")
     parser.add_argument("--skip_compilation", action="store_true", help="leave out what compiling costs (a minute)")
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
-    return parser
 
 
-@as_command()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write; return the exit code."""
-    args = build_parser().parse_args(argv)
+@as_benchmark(add_flags)
+def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
+    """Measure and print; return what was found."""
     tasks = [resolve_task_id(name) for name in args.tasks]
-    machine = collect_machine_facts()
     print(f"The BabyAI world with its expert, one core\n{format_machine_facts(machine, [1])}\n", flush=True)
     worlds = [measure_world(task, follow, args) for task in tasks for follow in (False, True)]
     columns = ["task", "actions", "minigrid + BabyAIBot"]
@@ -157,31 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows.append([world.task_id, world.actions, f"{world.minigrid:,.0f}", *numbers])
     print(format_table(columns, rows))
     levels = [found for found in (measure_levels(task, args) for task in tasks) if found is not None]
-    rows = [
-        [
-            level.task_id,
-            "one level",
-            f"{level.minigrid:.0f}",
-            f"{level.compiled:.1f}",
-            f"{level.minigrid / level.compiled:.0f}",
-        ]
-        for level in levels
-    ]
-    print("\nMicroseconds for a level\n\n" + format_table(["task", "", "minigrid", "compiled", "ratio"], rows))
+    columns = [("task", "task_id"), ("", lambda _: "one level"), ("minigrid", "minigrid:.0f")]
+    columns += [("compiled", "compiled:.1f"), ("ratio", lambda level: f"{level.minigrid / level.compiled:.0f}")]
+    print("\nMicroseconds for a level\n\n" + format_records(columns, levels))
     compilation = [] if args.skip_compilation else measure_compilation()
     for what, (importing, step) in zip(("empty", "full"), compilation, strict=False):
         print(f"\nfirst step with an {what} cache of compiled code: {step:.1f} s, after {importing:.1f} s of imports")
-    if args.json is not None:
-        results = {
-            "benchmark": "world",
-            "machine": machine,
-            "settings": collect_settings(args),
-            "worlds": [asdict(world) for world in worlds],
-            "levels": [asdict(level) for level in levels],
-            "compilation_seconds": compilation,
-        }
-        write_results(args.json, results)
-    return 0
+    return {"worlds": worlds, "levels": levels, "compilation_seconds": compilation}
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import io
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import gymnasium
@@ -22,6 +20,7 @@ from minigrid.utils.baby_ai_bot import BabyAIBot
 
 from babyai.facts import NUM_ACTIONS
 from babyai.vector_env import SeedStreams, VectorEnv
+from benchmarks.common import measure_rate
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class EnvironmentRates:
 class _MinigridPlayer:
     """One environment as minigrid makes it; where its bot raises, the rest of the episode goes without labels."""
 
+    num_envs = 1
+
     def __init__(self, task_id: str, seed: int, follow: bool) -> None:
         self._follow = follow
         # Without gymnasium's wrappers, which only check arguments: that much is given to the yardstick for free.
@@ -47,15 +48,13 @@ class _MinigridPlayer:
         self._random = np.random.default_rng(seed)
         self._start()
 
-    def step(self) -> int:
-        """Take one step and return the number of steps taken, 1."""
+    def step(self) -> None:
         action = int(self._random.integers(NUM_ACTIONS)) if self._advice is None else self._advice
         _, _, terminated, truncated, _ = self._env.step(action)
         if terminated or truncated:
             self._start()
         else:
             self._ask(action)
-        return 1
 
     def _start(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # minigrid prints every rejected level
@@ -77,18 +76,16 @@ class _MinigridPlayer:
 
 class _OurPlayer:
     def __init__(self, task_id: str, num_envs: int, seed: int, follow: bool) -> None:
-        self._follow = follow
+        self._follow, self.num_envs = follow, num_envs
         self._env = VectorEnv(task_id, num_envs, SeedStreams(seed, num_envs), plan_every=0)
         self._random = np.random.default_rng(seed)
         self._current = self._env.reset()
 
-    def step(self) -> int:
-        """Take one step in every environment and return the number of steps taken."""
-        actions = self._random.integers(NUM_ACTIONS, size=self._env.num_envs)
+    def step(self) -> None:
+        actions = self._random.integers(NUM_ACTIONS, size=self.num_envs)
         if self._follow:
             actions = np.where(self._current.expert_valid, self._current.expert_action, actions)
         self._current = self._env.step(actions)
-        return self._env.num_envs
 
 
 def compare_environments(
@@ -108,12 +105,5 @@ def compare_environments(
     rates: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
         for player, found in zip(players, rates, strict=True):
-            found.append(_measure_rate(player.step, seconds))
+            found.append(player.num_envs * measure_rate(player.step, seconds))
     return EnvironmentRates(*map(statistics.median, rates))
-
-
-def _measure_rate(step: Callable[[], int], seconds: float) -> float:
-    started, taken = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - started) < seconds or not taken:
-        taken += step()
-    return taken / elapsed

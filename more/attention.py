@@ -6,6 +6,7 @@ Rotary positions: Su et al., RoFormer, https://arxiv.org/abs/2104.09864, equatio
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,26 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     """
     pairs = torch.view_as_complex(x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+
+
+class Place(NamedTuple):
+    """Where the tokens of a forward pass stand; the same for all layers.
+
+    Attributes:
+        positions: (batch or 1, time) of the tokens in their sequences.
+        places: (batch x time,) of the tokens in a cache: sequence x capacity + position; None without one.
+        turns: (batch or 1, time, head_dim / 2) rotary table there.
+        valid: (batch, time) bool, False for padding; None if there is none.
+        mask: (batch, time, seen) bool, which kept positions each token may look at; None at the start of sequences.
+        seen: Kept positions that any token may see, those of this pass included; 0 at the start of sequences.
+    """
+
+    positions: Tensor
+    turns: Tensor
+    places: Tensor | None = None
+    valid: Tensor | None = None
+    mask: Tensor | None = None
+    seen: int = 0
 
 
 class KeyValues:
@@ -101,34 +122,22 @@ class CausalSelfAttention(nn.Module):
         self.query_key_value = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(
-        self,
-        x: Tensor,
-        turns: Tensor,
-        kept: KeyValues | None = None,
-        places: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, place: Place, kept: KeyValues | None = None) -> Tensor:
         """Return (batch, time, d_model).
 
         Args:
             x: (batch, time, d_model).
-            turns: (batch or 1, time, head_dim / 2) rotary table at the positions of x.
+            place: Where the tokens stand; without a mask keys and values of x alone matter.
             kept: Keys and values so far, to which those of x are added; None without a cache.
-            places: (batch x time,) where in `kept` x goes, see `KeyValues.write`.
-            mask: (batch, time, keys) which of `kept` each query sees; None at the start of a sequence, where keys and
-                values of x alone matter.
         """
         batch, time, d_model = x.shape
         shape = (batch, time, 3, self.num_heads, d_model // self.num_heads)
         turned, values = self.query_key_value(x).view(shape).split([2, 1], dim=2)
-        queries, keys = rotate(turned, turns[:, :, None, None]).unbind(2)  # (batch, time, heads, head_dim)
+        queries, keys = rotate(turned, place.turns[:, :, None, None]).unbind(2)  # (batch, time, heads, head_dim)
         values = values.squeeze(2)
         if kept is not None:
-            kept.write(keys, values, places)
-        if mask is None:
+            kept.write(keys, values, place.places)
+        if place.mask is None:
             return self.out(attend(queries, keys, values, None, causal=True))
-        seen = mask.shape[-1]
-        return self.out(
-            attend(queries, kept.keys[:, :seen].to(queries.dtype), kept.values[:, :seen].to(queries.dtype), mask)
-        )
+        keys, values = (part[:, : place.seen].to(queries.dtype) for part in (kept.keys, kept.values))
+        return self.out(attend(queries, keys, values, place.mask))

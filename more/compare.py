@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
@@ -25,9 +26,9 @@ from more.config import MODEL_TYPES, Match
 from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
 from more.runs import run_training
 from more.settings import TrainingConfig
-from pipeline.command.cli import parse_command
+from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.devices import resolve_device
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import write_json, write_text
 from pipeline.command.folders import check_file, check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
 from pipeline.command.shell import as_command
@@ -40,6 +41,18 @@ STOPPED = "stopped"
 
 class _Stopped(Exception):
     """A stop is wished."""
+
+
+class Run(NamedTuple):
+    """One combination that is trained and evaluated."""
+
+    variant: str
+    recurrences: int
+    seed: int
+
+    def name(self) -> str:
+        """Return what messages call it."""
+        return f"{self.variant}_rec{self.recurrences} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -88,19 +101,17 @@ class CompareSettings:
         for name in ("seeds", "recurrences"):
             if not parse_numbers(name, getattr(self, name)):
                 raise ConfigError(f"{name}: expected at least one number, found none")
-        for name in ("jobs", "torch_threads", "updates", "num_questions", "max_documents"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {value}")
+        check_numbers(self, 1, "jobs", "torch_threads", "updates", "num_questions", "max_documents")
 
     def variant_names(self) -> list[str]:
         """Return the variants asked for."""
         return list(MODEL_TYPES) if self.variants == "all" else [name.strip() for name in self.variants.split(",")]
 
-    def runs(self) -> list[tuple[str, int, int]]:
-        """Return all (variant, r, seed), seed by seed, so that an unfinished comparison is balanced."""
+    def runs(self) -> list[Run]:
+        """Return all runs, seed by seed, so that an unfinished comparison is balanced."""
         steps = parse_numbers("recurrences", self.recurrences)
         return [
-            (variant, count, seed)
+            Run(variant, count, seed)
             for seed in parse_numbers("seeds", self.seeds)
             for variant in self.variant_names()
             for count in (steps if variant != "base" else steps[:1])
@@ -125,9 +136,9 @@ def compare(settings: CompareSettings, output: Path) -> int:
     """Do what is missing, write the tables after every run, and return 1 if a run failed, else 0."""
     runs = settings.runs()
     failures: list[str] = []
-    missing = [run for run in runs if read_result(settings, *run) is None]
+    missing = [run for run in runs if read_result(settings, run) is None]
     write_tables(settings, output)
-    items = [WorkItem(f"{run[0]}_rec{run[1]} seed {run[2]}", run_item, (settings, *run)) for run in missing]
+    items = [WorkItem(run.name(), run_item, (settings, run)) for run in missing]
     ended = 0
     with (
         Interruption() as interruption,
@@ -157,99 +168,72 @@ def compare(settings: CompareSettings, output: Path) -> int:
 # ----------------------------------------------------------------------------------------------------------------- run
 
 
-def run_folder(settings: CompareSettings, variant: str, steps: int, seed: int) -> Path:
+def run_folder(settings: CompareSettings, run: Run) -> Path:
     """Return the folder of one run."""
-    return Path(settings.folder) / f"{variant}_rec{steps}" / f"seed_{seed}"
+    return Path(settings.folder) / f"{run.variant}_rec{run.recurrences}" / f"seed_{run.seed}"
 
 
-def run_config(settings: CompareSettings, variant: str, steps: int, seed: int) -> TrainingConfig:
+def run_config(settings: CompareSettings, run: Run) -> TrainingConfig:
     """Return the settings with which one run is trained."""
-    folder = run_folder(settings, variant, steps, seed)
+    folder = run_folder(settings, run)
+    shared = ("preset", "match", "updates", "cache_dir", "device", "torch_threads")
     return TrainingConfig(
-        model_type=variant,
-        num_recurrences=steps,
-        preset=settings.preset,
-        match=settings.match,
-        updates=settings.updates,
-        seed=seed,
+        model_type=run.variant,
+        num_recurrences=run.recurrences,
+        seed=run.seed,
         data="embedded",
         checkpoint_dir=str(folder / "checkpoints"),
         log_dir=str(folder / "runs"),
-        cache_dir=settings.cache_dir,
         tensorboard=False,
-        device=settings.device,
-        torch_threads=settings.torch_threads,
+        **{name: getattr(settings, name) for name in shared},
     )
 
 
-def run_item(link: Link, settings: CompareSettings, variant: str, steps: int, seed: int) -> str:
-    """Do `run_one` as an item of work; return "done", or "stopped" if a stop was wished before its end."""
+def run_item(link: Link, settings: CompareSettings, run: Run) -> str:
+    """Train (or go on training) and evaluate one combination, and write its result, as an item of work.
+
+    Return "done", or "stopped" if a stop was wished before its end. `seconds` of the result is the wall-clock time of
+    this call's training: where a run was interrupted, that of its last part alone.
+    """
 
     def tick() -> None:
         if link.stopping():
             raise _Stopped
 
-    try:
-        code = run_one(settings, variant, steps, seed, stopping=link.stopping, tick=tick)
-    except _Stopped:
-        return STOPPED
-    return STOPPED if code else "done"
-
-
-def run_one(
-    settings: CompareSettings,
-    variant: str,
-    steps: int,
-    seed: int,
-    *,
-    stopping: Callable[[], bool] | None = None,
-    tick: Callable[[], object] = lambda: None,
-) -> int:
-    """Train (or go on training) and evaluate one combination, and write its result; return training's exit code.
-
-    `run_training` explains `stopping`, `evaluate_checkpoint` explains `tick`. `seconds` of the result is the wall-clock
-    time of this call's training: where a run was interrupted, that of its last part alone.
-    """
-    config = run_config(settings, variant, steps, seed)
+    config = run_config(settings, run)
     began = time.perf_counter()
-    code = run_training(config, resume=True, quiet=True, stopping=stopping)
-    if code:
-        return code
+    if run_training(config, resume=True, quiet=True, stopping=link.stopping):
+        return STOPPED
     seconds = time.perf_counter() - began
     path = Path(config.checkpoint_dir) / config.run_name() / FINAL_NAME
-    evaluation = evaluate_checkpoint(
-        load_model(path, resolve_device(settings.device)),
-        EvaluationSettings(
-            num_questions=settings.num_questions, max_documents=settings.max_documents, cache_dir=settings.cache_dir
-        ),
-        name=str(path),
-        quiet=True,
-        tick=tick,
-    )
+    loaded = load_model(path, resolve_device(settings.device))
+    wanted = EvaluationSettings(**_evaluated(settings), cache_dir=settings.cache_dir)
+    try:
+        evaluation = evaluate_checkpoint(loaded, wanted, name=str(path), quiet=True, tick=tick)
+    except _Stopped:
+        return STOPPED
     lines = (Path(config.log_dir) / config.run_name() / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     speeds = sorted(json.loads(line)["Tokens_per_Second"] for line in lines)
     result = {
         **{"identity": config.resolve().identity(), "evaluation_of": _evaluated(settings)},
-        **{"variant": variant, "recurrences": steps, "seed": seed, "seconds": seconds},
-        **{"tokens_per_second": speeds[len(speeds) // 2], "evaluation": evaluation},
+        **run._asdict(),
+        **{"seconds": seconds, "tokens_per_second": speeds[len(speeds) // 2], "evaluation": evaluation},
     }
-    target = run_folder(settings, variant, steps, seed) / "result.json"
-    with replace_atomically(target) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return 0
+    write_json(run_folder(settings, run) / "result.json", result, indent=1)
+    return "done"
 
 
 def _evaluated(settings: CompareSettings) -> dict[str, int | None]:
     return {"num_questions": settings.num_questions, "max_documents": settings.max_documents}
 
 
-def read_result(settings: CompareSettings, variant: str, steps: int, seed: int) -> dict[str, Any] | None:
+def read_result(settings: CompareSettings, run: Run) -> dict[str, Any] | None:
     """Return the result of a run that is done with these settings, or None.
 
     Raises:
         ConfigError: If the folder holds the result of other settings.
     """
-    path = run_folder(settings, variant, steps, seed) / "result.json"
+    path = run_folder(settings, run) / "result.json"
     if not path.is_file():
         return None
     try:
@@ -259,7 +243,7 @@ def read_result(settings: CompareSettings, variant: str, steps: int, seed: int) 
         raise ConfigError(
             f"{path}: expected the result of a run ({error}); delete it, and the run is evaluated anew"
         ) from None
-    wanted = run_config(settings, variant, steps, seed).resolve().identity(), _evaluated(settings)
+    wanted = run_config(settings, run).resolve().identity(), _evaluated(settings)
     if stored != wanted:
         pairs = [(dict(a), dict(b)) for a, b in zip(stored, wanted, strict=True)]
         names = sorted({name for a, b in pairs for name in {*a, *b} if a.get(name) != b.get(name)})
@@ -287,9 +271,9 @@ def collect_figures(results: Sequence[dict[str, Any]]) -> dict[str, list[float]]
     found: dict[str, list[float]] = {name: [] for name in FIGURES}
     for result in results:
         evaluation, steps = result["evaluation"], str(result["recurrences"])
+        for name, by_steps in evaluation["questions"].items():
+            found[name].append(by_steps[steps]["likelihood"])
         found["perplexity"].append(evaluation["perplexity"][steps]["perplexity"])
-        for name in ("babi_1", "babi_2", "babi_3", "sums"):
-            found[name].append(evaluation["questions"][name][steps]["likelihood"])
         found["tokens_per_second"].append(result["tokens_per_second"])
     return found
 
@@ -297,30 +281,24 @@ def collect_figures(results: Sequence[dict[str, Any]]) -> dict[str, list[float]]
 def write_tables(settings: CompareSettings, output: Path) -> None:
     """Write all figures as JSON and the table as Markdown, of what is done so far."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for variant, steps, seed in settings.runs():
-        result = read_result(settings, variant, steps, seed)
-        if result is not None:
-            groups.setdefault((variant, steps), []).append(result)
+    for run in settings.runs():
+        if (result := read_result(settings, run)) is not None:
+            groups.setdefault((run.variant, run.recurrences), []).append(result)
     rows = []
     for (variant, steps), results in sorted(groups.items()):
         row: dict[str, Any] = {"variant": variant, "recurrences": steps, "seeds": [r["seed"] for r in results]}
         row["parameters"] = results[0]["evaluation"]["parameters"]
         for name, values in collect_figures(results).items():
-            estimate = mean_interval(values)
-            low, high = float(estimate.low), float(estimate.high)
-            known = low == low  # not a number below three seeds
-            row[name] = {
-                **{"values": values, "mean": float(estimate.mean)},
-                **{"low": low if known else None, "high": high if known else None},
-            }
+            found = mean_interval(values)
+            # Below three seeds there is no interval.
+            low, high = (None if math.isnan(end) else float(end) for end in (found.low, found.high))
+            row[name] = {"values": values, "mean": float(found.mean), "low": low, "high": high}
         rows.append(row)
     asked = next(iter(groups.values()))[0]["evaluation"]["questions"] if groups else {}
     guesses = {name: {k: next(iter(by.values()))[k] for k in ("n", "chance", "majority")} for name, by in asked.items()}
     content = {"settings": dataclasses.asdict(settings), "guessing": guesses, "rows": rows}
-    with replace_atomically(output) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with replace_atomically(output.with_suffix(".md")) as temporary:
-        temporary.write_text(format_table(content), encoding="utf-8")
+    write_json(output, content, indent=1)
+    write_text(output.with_suffix(".md"), format_table(content))
 
 
 def format_table(content: dict[str, Any]) -> str:
@@ -335,16 +313,15 @@ def format_table(content: dict[str, Any]) -> str:
         "|" + "---|" * (4 + len(FIGURES)),
     ]
     for row in content["rows"]:
-        cells = [row["variant"], "-" if row["variant"] == "base" else str(row["recurrences"]), str(len(row["seeds"]))]
-        cells.append(f"{row['parameters']['active']:,}")
+        steps = "-" if row["variant"] == "base" else str(row["recurrences"])
+        cells = [row["variant"], steps, str(len(row["seeds"])), f"{row['parameters']['active']:,}"]
         for name in FIGURES:
             cells.append(_format_estimate(row[name], "{:,.0f}" if name == "tokens_per_second" else "{:.3f}"))
         lines.append("| " + " | ".join(cells) + " |")
     if content["guessing"]:
         for key, label in (("chance", "guessing evenly"), ("majority", "always the most frequent answer")):
             shares = [f"{found[key]:.3f}" for found in content["guessing"].values()]
-            cells = [label, "", "", "", "", *shares, ""]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append("| " + " | ".join([label, "", "", "", "", *shares, ""]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 ModelType = Literal["base", "more_a", "more_b", "more_c", "more_d"]
 Match = Literal["none", "total", "active"]
@@ -94,18 +94,30 @@ class ExpertWidths:
     state: int
 
 
-def count_expert_parameters(model_type: str, d_model: int, widths: ExpertWidths) -> int:
-    """Return the parameters of one expert; the formulas behind matching, which a test holds to the modules."""
+class ExpertParts(NamedTuple):
+    """Parameters of one expert by how often they multiply while it takes r steps."""
+
+    once: int
+    each_step: int
+    later_steps: int  # from a state that is still zero at the first step: r - 1 times
+    never: int  # biases, gains
+
+
+def count_expert_parts(model_type: str, d_model: int, widths: ExpertWidths) -> ExpertParts:
+    """Return the formulas behind matching and cost, which tests hold to the modules."""
     d, h, m = d_model, widths.hidden, widths.state
-    if model_type == "base":
-        return 2 * d * h
-    if model_type == "more_a":  # adapter 2, attention 4, gains of a norm and of the output, gated MLP
-        return 6 * d * d + 2 * d + 3 * d * h
-    if model_type == "more_b":  # up and down, GRU
-        return 2 * d * m + 6 * m * m + 3 * m
-    if model_type == "more_c":  # FFN, GRU on the token, its way out, gate
-        return 2 * d * h + 3 * d * m + 3 * m * m + 3 * m + m * d + d + 1
-    return 2 * d * h + 3 * d * m + 3 * m * m + 3 * m  # more_d: FFN, GRU whose state is the FFN's output
+    return {
+        "base": ExpertParts(2 * d * h, 0, 0, 0),
+        "more_a": ExpertParts(d * d, 4 * d * d + 3 * d * h, d * d, 2 * d),  # adapters; attention, gated MLP
+        "more_b": ExpertParts(2 * d * m + 3 * m * m, 0, 3 * m * m, 3 * m),  # up, down, GRU
+        "more_c": ExpertParts(2 * d * h + 4 * d * m + d, 0, 3 * m * m, 3 * m + 1),  # FFN, GRU, its way out, gate
+        "more_d": ExpertParts(2 * d * h + 3 * d * m, 3 * m * m, 0, 3 * m),  # FFN, GRU that starts at its output
+    }[model_type]
+
+
+def count_expert_parameters(model_type: str, d_model: int, widths: ExpertWidths) -> int:
+    """Return the parameters of one expert."""
+    return sum(count_expert_parts(model_type, d_model, widths))
 
 
 def compute_widths(config: ModelConfig) -> ExpertWidths:

@@ -21,7 +21,7 @@ import numpy as np
 from more.babi import DataError
 from more.data import Source
 from more.tokens import Tokenizer, train_tokenizer
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import replace_atomically, write_json, write_text
 
 FORMAT = 1
 
@@ -66,8 +66,7 @@ def load_tokenizer(source: Source, cache_dir: str | Path) -> Tokenizer:
         except DataError as error:
             raise DataError(f"{path}: {error}; delete it, and it is made again") from None
     tokenizer = train_tokenizer(source.documents("train"), size)
-    with replace_atomically(path) as temporary:
-        temporary.write_text(tokenizer.json, encoding="utf-8")
+    write_text(path, tokenizer.json)
     return tokenizer
 
 
@@ -128,8 +127,7 @@ def write_corpus(
     with replace_atomically(starts_path) as temporary, temporary.open("wb") as out:
         np.save(out, np.array(starts, dtype=np.int64))
     index = {"format": FORMAT, "dtype": np.dtype(dtype).name, "tokens": position + 1, "documents": len(starts) - 1}
-    with replace_atomically(index_path) as temporary:
-        temporary.write_text(json.dumps(index) + "\n", encoding="utf-8")
+    write_json(index_path, index)
 
 
 class BatchPlan:

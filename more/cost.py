@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from more.config import ModelConfig, compute_widths
+from more.config import ModelConfig, compute_widths, count_expert_parts
 from more.model import MoreOutput
 
 
@@ -20,17 +20,8 @@ def count_expert_operations(config: ModelConfig, num_recurrences: int | None = N
         num_recurrences: r; None is the config's. base has none.
     """
     r = config.num_recurrences if num_recurrences is None else num_recurrences
-    widths = compute_widths(config)
-    d, h, m = config.d_model, widths.hidden, widths.state
-    if config.model_type == "base":
-        return 2 * d * h
-    if config.model_type == "more_a":
-        return d * d + (r - 1) * d * d + r * (4 * d * d + 3 * d * h)
-    if config.model_type == "more_b":
-        return 2 * d * m + 3 * m * m + (r - 1) * 3 * m * m
-    if config.model_type == "more_c":
-        return 2 * d * h + 3 * d * m + (r - 1) * 3 * m * m + m * d + d
-    return 2 * d * h + 3 * d * d + r * 3 * d * d  # more_d, whose state starts as the FFN's output
+    parts = count_expert_parts(config.model_type, config.d_model, compute_widths(config))
+    return parts.once + r * parts.each_step + (r - 1) * parts.later_steps
 
 
 def compute_recurrence_cost(output: MoreOutput, config: ModelConfig, num_recurrences: int | None = None) -> Tensor:

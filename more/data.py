@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from more.babi import TASKS, DataError, Question, read_babi_jsonl, read_babi_text, render_story
-from more.hub import HubError, fetch
 from more.stories import SPLITS, VERSION, EmbeddedData, EmbeddedSettings, generate
 from more.tokens import HUB_NAME, Tokenizer, read_tokenizer
 from more.wikitext import HUB_FILES, REPOSITORY, check_parquet, find_wikitext, read_articles
+from pipeline.command.hub import HubError, fetch
 
 BABI_REPOSITORY = "Muennighoff/babi"
 BABI_HUB_FILES = {"train": "babi_train.jsonl", "valid": "babi_valid.jsonl", "test": "babi_test.jsonl"}
@@ -50,10 +50,11 @@ class DataSettings:
     embedded: EmbeddedSettings = dataclasses.field(default_factory=EmbeddedSettings)
 
 
+@dataclass(eq=False)
 class Source:
     """The data of one run.
 
-    Args:
+    Attributes:
         settings: As resolved.
         text_files: Files of WikiText-103 by split; None for embedded text.
         babi_files: Files of bAbI by split and task (JSONL: one file under all tasks); None for embedded questions.
@@ -61,19 +62,12 @@ class Source:
         origins: Where text, questions and tokenizer come from, in words.
     """
 
-    def __init__(
-        self,
-        settings: DataSettings,
-        text_files: Mapping[str, list[Path]] | None,
-        babi_files: Mapping[str, Mapping[int, Path]] | None,
-        tokenizer: Tokenizer | None,
-        origins: Mapping[str, str],
-    ) -> None:
-        self.settings = settings
-        self.tokenizer = tokenizer
-        self.origins = dict(origins)
-        self._text_files, self._babi_files = text_files, babi_files
-        self._generated: dict[bool, EmbeddedData] = {}
+    settings: DataSettings
+    text_files: Mapping[str, list[Path]] | None
+    babi_files: Mapping[str, Mapping[int, Path]] | None
+    tokenizer: Tokenizer | None
+    origins: Mapping[str, str]
+    _generated: dict[bool, EmbeddedData] = dataclasses.field(default_factory=dict, init=False)
 
     def _embedded(self, split: str) -> EmbeddedData:
         """Return the generated data, with the training part only where it is needed: it takes seconds."""
@@ -90,15 +84,15 @@ class Source:
         With WikiText, training takes its articles, one document per bAbI question, and sheets of sums; perplexity is
         that of the articles alone.
         """
-        if self._text_files is None and self._babi_files is None:
+        if self.text_files is None and self.babi_files is None:
             yield from self._embedded(split).documents[split]
             return
-        if self._text_files is not None:
-            yield from read_articles(self._text_files[split])
+        if self.text_files is not None:
+            yield from read_articles(self.text_files[split])
             if split != "train":
                 return
         generated = self._embedded(split).documents[split]
-        if self._babi_files is None:
+        if self.babi_files is None:
             yield from generated
         else:
             yield from (render_story([q]) for task in TASKS for q in self._babi[split][task])
@@ -107,7 +101,7 @@ class Source:
 
     def questions(self, split: str) -> dict[int, list[Question]]:
         """Return the questions about stories by task."""
-        return self._embedded(split).questions[split] if self._babi_files is None else self._babi[split]
+        return self._embedded(split).questions[split] if self.babi_files is None else self._babi[split]
 
     def sums(self, split: str) -> list[Question]:
         """Return the sums; no other split has one of them."""
@@ -115,7 +109,7 @@ class Source:
 
     @cached_property
     def _babi(self) -> dict[str, dict[int, list[Question]]]:
-        return read_babi_files(self._babi_files)
+        return read_babi_files(self.babi_files)
 
     @cached_property
     def digest(self) -> str:
@@ -124,7 +118,7 @@ class Source:
         settings = dataclasses.asdict(self.settings.embedded)
         found.update(json.dumps([VERSION, settings, self.settings.data_seed], sort_keys=True).encode())
         for split in SPLITS:
-            files = [*(self._text_files or {}).get(split, []), *(self._babi_files or {}).get(split, {}).values()]
+            files = [*(self.text_files or {}).get(split, []), *(self.babi_files or {}).get(split, {}).values()]
             for path in dict.fromkeys(files):
                 with path.open("rb") as handle:
                     found.update(hashlib.file_digest(handle, "sha256").digest())

@@ -10,20 +10,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 2 refused, 130 stopped by Ctrl-C."""
-    from more.report import main as run
-
-    return run(argv)
-
 
 if __name__ == "__main__":
     if not __package__:  # run as a file: Python then looks for modules beside it; start again as the project's module
         paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         command = [sys.executable, "-P", "-m", "more.evaluate", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))})
+    from more.report import main
+
     sys.exit(main())

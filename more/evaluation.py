@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from more.babi import DataError, Question
 from more.corpus import Corpus
-from more.generation import batch_log_likelihood, generate
+from more.generation import batch_log_likelihood, generate, group_by_length
 from more.model import MoreModel
 from more.tokens import Tokenizer
 from pipeline.records.intervals import wilson_interval
@@ -203,16 +203,10 @@ def ask(
         return []
     continuations = [tokenizer.encode(questions[0].continuation(answer)) for answer in closed]
     room = max(map(len, continuations))
-    prompts, cut = [], []
-    for question in questions:
-        tokens, truncated = fit_prompt(question, tokenizer, model.config.max_length - room)
-        prompts.append(tokens)
-        cut.append(truncated)
-    # Prompts of like length together: less padding.
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    fitted = [fit_prompt(question, tokenizer, model.config.max_length - room) for question in questions]
+    prompts, cut = zip(*fitted, strict=True)
     found: dict[int, Answer] = {}
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
+    for rows in group_by_length(prompts, batch_size):
         batch = [prompts[row] for row in rows]
         written = generate(
             model, batch, max_new_tokens=room, end_token=tokenizer.end_token, num_recurrences=num_recurrences

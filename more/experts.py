@@ -1,6 +1,7 @@
 """The experts of each variant, all experts of a layer in one module: rows come sorted by expert (`more/dispatch.py`).
 
-Every class maps rows (rows, d_model) to rows. Where there is recurrence, its state starts the same way every time (at
+The experts of each variant are built of their number, d_model (width of input and output) and the widths of their
+parts, and map rows (rows, d_model) to rows. Where there is recurrence, its state starts the same way every time (at
 zero, or at the feed-forward output), and the token is an input of every one of the r steps. What the token contributes
 to a step is the same each time and is computed once. A state that starts at zero contributes nothing to the first step,
 so that at r = 1 the matrices from state to state are neither used nor trained.
@@ -103,13 +104,7 @@ class GatedUnit(nn.Module):
 
 
 class FeedForwardExperts(nn.Module):
-    """base: no recurrence.
-
-    Args:
-        num_experts: Experts.
-        d_model: Width of input and output.
-        widths: Of the parts of an expert.
-    """
+    """base: no recurrence."""
 
     def __init__(self, num_experts: int, d_model: int, widths: ExpertWidths) -> None:
         super().__init__()
@@ -134,11 +129,6 @@ class RecurrentDepthExperts(nn.Module):
 
     Deviations: s starts at zero instead of at random, so that two calls give one answer; only the norm after attention
     has a gain, those of the others being part of the matrices that follow; the output is gain x s.
-
-    Args:
-        num_experts: Experts.
-        d_model: Width of input, state and output.
-        widths: Of the parts of an expert.
     """
 
     def __init__(self, num_experts: int, d_model: int, widths: ExpertWidths) -> None:
@@ -178,13 +168,7 @@ class RecurrentDepthExperts(nn.Module):
 
 
 class SandwichExperts(nn.Module):
-    """more_b: up-projection, a GRU iterated r times on the projected token, down-projection.
-
-    Args:
-        num_experts: Experts.
-        d_model: Width of input and output.
-        widths: Of the parts of an expert.
-    """
+    """more_b: up-projection, a GRU iterated r times on the projected token, down-projection."""
 
     def __init__(self, num_experts: int, d_model: int, widths: ExpertWidths) -> None:
         super().__init__()
@@ -204,13 +188,7 @@ class SandwichExperts(nn.Module):
 
 
 class ParallelExperts(nn.Module):
-    """more_c: g x FFN(token) + (1 - g) x GRU(token) with a gate g for each token.
-
-    Args:
-        num_experts: Experts.
-        d_model: Width of input and output.
-        widths: Of the parts of an expert.
-    """
+    """more_c: g x FFN(token) + (1 - g) x GRU(token) with a gate g for each token."""
 
     def __init__(self, num_experts: int, d_model: int, widths: ExpertWidths) -> None:
         super().__init__()
@@ -236,13 +214,7 @@ class ParallelExperts(nn.Module):
 
 
 class RefinementExperts(nn.Module):
-    """more_d: FFN(token) is the first state of a GRU that sees the token r times; the last state is the output.
-
-    Args:
-        num_experts: Experts.
-        d_model: Width of input, state and output.
-        widths: Of the parts of an expert.
-    """
+    """more_d: FFN(token) is the first state of a GRU that sees the token r times; the last state is the output."""
 
     def __init__(self, num_experts: int, d_model: int, widths: ExpertWidths) -> None:
         super().__init__()

@@ -55,7 +55,7 @@ def generate(
     check_sampling(temperature, top_k, top_p, generator)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
-    tokens, lengths = _pad(prompts, model)
+    tokens, lengths = pad(prompts, model)
     needed = tokens.shape[1] + max_new_tokens
     if needed > model.config.max_length:
         raise ValueError(
@@ -176,8 +176,8 @@ def batch_log_likelihood(
             f"continuations: expected at least one for each of {len(prompts)} prompts, found "
             f"{[len(answers) for answers in continuations]}"
         )
-    tokens, lengths = _pad(prompts, model)
-    answers, answer_lengths = _pad([answer for group in continuations for answer in group], model, "continuations")
+    tokens, lengths = pad(prompts, model)
+    answers, answer_lengths = pad([answer for group in continuations for answer in group], model, "continuations")
     owner = [row for row, group in enumerate(continuations) for _ in group]
     owners = torch.tensor(owner, device=tokens.device)
     needed = tokens.shape[1] + answers.shape[1] - 1  # the last token of an answer is never read
@@ -218,7 +218,13 @@ def evaluating(model: MoreModel) -> Iterator[None]:
         model.train(before)
 
 
-def _pad(sequences: Tensor | Sequence[Tokens], model: MoreModel, name: str = "prompts") -> tuple[Tensor, Tensor]:
+def group_by_length(sequences: Sequence[Tokens], batch_size: int) -> list[list[int]]:
+    """Return the indices of sequences in batches, those of like length together: less padding."""
+    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+    return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+
+
+def pad(sequences: Tensor | Sequence[Tokens], model: MoreModel, name: str = "prompts") -> tuple[Tensor, Tensor]:
     """Return (batch, longest) tokens, padded with 0 at the right, and their lengths (batch,), on the model's device."""
     device = model.embedding.weight.device
     rows = [torch.as_tensor(row, dtype=torch.long, device=device).flatten() for row in sequences]

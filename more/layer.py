@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from mixture_of_experts import Router, RouterOutput
+from more.attention import Place
 from more.config import ExpertWidths
 from more.dispatch import group_rows
 from more.experts import EXPERTS, RecurrentDepthExperts
 from more.streams import ExpertCache, Streams
-
-
-class Place(NamedTuple):
-    """Where the tokens of a forward pass stand; the same for all layers.
-
-    Attributes:
-        positions: (batch or 1, time) of the tokens in their sequences.
-        places: (batch x time,) of the tokens in a cache: sequence x capacity + position; None without one.
-        turns: (batch or 1, time, head_dim / 2) rotary table there.
-        valid: (batch, time) bool, False for padding; None if there is none.
-        mask: (batch, time, seen) bool, which kept positions each token may look at; None at the start of sequences.
-        seen: Kept positions that any token may see, those of this pass included; 0 at the start of sequences.
-    """
-
-    positions: Tensor
-    turns: Tensor
-    places: Tensor | None = None
-    valid: Tensor | None = None
-    mask: Tensor | None = None
-    seen: int = 0
 
 
 class MixtureLayer(nn.Module):
@@ -81,20 +60,7 @@ class MixtureLayer(nn.Module):
             indices = torch.arange(self.num_experts, device=x.device).expand(batch, time, -1)
         valid = None if place.valid is None else place.valid.flatten()
         groups = group_rows(indices.flatten(0, 1), self.num_experts, valid, self.dispatch)
-        streams = None
-        if self.attends:
-            streams = Streams(
-                groups,
-                indices,
-                place.valid,
-                place.turns,
-                num_heads=self.num_heads,
-                num_experts=self.num_experts,
-                positions=place.positions,
-                places=place.places,
-                cache=cache,
-                seen=place.seen,
-            )
+        streams = Streams(groups, indices, place, self.num_heads, self.num_experts, cache) if self.attends else None
         rows = self.experts(x.flatten(0, 1).index_select(0, groups.token), groups, steps, streams)
         weights = routed.weights.gather(-1, indices).flatten(0, 1)  # (tokens, top_k)
         outputs = groups.scatter(rows).view(batch * time, self.top_k, d_model)

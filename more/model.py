@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixture_of_experts import RouterOutput, RouterTerms, compute_router_terms
-from more.attention import CausalSelfAttention, KeyValues, build_rotary_table
+from more.attention import CausalSelfAttention, KeyValues, Place, build_rotary_table
 from more.config import ModelConfig, compute_widths, count_expert_parameters
-from more.layer import MixtureLayer, Place
+from more.layer import MixtureLayer
 from more.streams import ExpertCache
 
 NORM_EPS = 1e-6
@@ -106,8 +106,7 @@ class Block(nn.Module):
         self, x: Tensor, steps: int, place: Place, kept: KeyValues | None, expert_cache: ExpertCache | None
     ) -> tuple[Tensor, RouterOutput]:
         """Return (batch, time, d_model) and what the router decided."""
-        normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, place.turns, kept, place.places, place.mask))
+        x = x + self.dropout(self.attention(self.attention_norm(x), place, kept))
         mixed, routed = self.mixture(self.mixture_norm(x), steps, place, expert_cache)
         return x + self.dropout(mixed), routed
 

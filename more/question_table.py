@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -17,30 +17,31 @@ from more.babi import TASKS, DataError
 from more.checkpoints import LoadedModel
 from more.config import ModelType
 from more.evaluation import Answer, ask, summarise_answers
+from more.generation import group_by_length, pad
 from more.report import open_checkpoint, reopen_source
 from more.sankey import TokenRoutes, render_page
-from pipeline.command.cli import parse_command
-from pipeline.command.files import replace_atomically
+from pipeline.command.cli import check_numbers, parse_command
+from pipeline.command.files import write_text
 from pipeline.command.folders import check_file
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 
-COLUMNS = (
-    "context",
-    "question",
-    "true_answer",
-    "predicted_answer",
-    "is_correct",
-    "likeliest_answer",
-    "likeliest_is_correct",
-    "log_likelihood_of_true_answer",
-    "num_candidates",
-    "context_truncated",
-    "babi_task_id",
-    "model_type",
-    "num_recurrences",
-    "checkpoint_path",
-)
+COLUMNS: dict[str, Callable[[Answer], object]] = {
+    "context": lambda answer: answer.question.context.replace("\n", " "),
+    "question": lambda answer: answer.question.question,
+    "true_answer": lambda answer: answer.question.answer,
+    "predicted_answer": lambda answer: answer.generated,
+    "is_correct": lambda answer: answer.exact,
+    "likeliest_answer": lambda answer: answer.likeliest,
+    "likeliest_is_correct": lambda answer: answer.chosen,
+    "log_likelihood_of_true_answer": lambda answer: f"{answer.log_likelihood:.6g}",
+    "num_candidates": lambda answer: answer.candidates,
+    "context_truncated": lambda answer: answer.truncated,
+    "babi_task_id": lambda answer: answer.question.task,
+}
+"""Columns of the table and what is in them; sentences of a context are joined by spaces."""
+MODEL_COLUMNS = ("model_type", "num_recurrences", "checkpoint_path")
+"""Columns beside them, which tell the model."""
 
 TITLE = "Ways of tokens through the experts"
 
@@ -75,9 +76,7 @@ class TableSettings:
         """
         if self.babi_task_id not in TASKS:
             raise ConfigError(f"babi_task_id: expected 1, 2 or 3, found {self.babi_task_id}")
-        for name in ("num_questions", "test_recurrences"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {value}")
+        check_numbers(self, 1, "num_questions", "test_recurrences")
 
 
 @as_command()
@@ -116,7 +115,7 @@ def check_outputs(table: Path, page: Path) -> None:
         raise ConfigError(f"output_csv, output_html: expected two files, found {table} for both; name another one")
     with _open_existing(table) as handle:
         start = handle.readline(10_000)
-    if start and start.rstrip("\r\n") != ",".join(COLUMNS):
+    if start and start.rstrip("\r\n") != ",".join([*COLUMNS, *MODEL_COLUMNS]):
         raise ConfigError(
             f"output_csv: {table} holds something else (it begins with {start[:60]!r}), which would be lost; name "
             "another file"
@@ -164,8 +163,7 @@ def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path) -> N
         caption += " Its oldest statements did not fit into the window."
     aggregate = np.concatenate([route.choices for route in routes])
     html = render_page(title, subtitle, caption, routes[0], aggregate, config.num_experts)
-    with replace_atomically(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(page, html)
     found = summarise_answers(answers)
     print(
         f"bAbI {settings.babi_task_id}: written right {found['exact']:.3f} [{found['exact_low']:.3f}, "
@@ -177,32 +175,13 @@ def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path) -> N
 
 
 def write_table(path: Path, answers: Sequence[Answer], loaded: LoadedModel, checkpoint: str, steps: int) -> None:
-    """Write one row per answer, atomically; sentences of a context are joined by spaces."""
+    """Write one row per answer, atomically."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for answer in answers:
-        question = answer.question
-        writer.writerow(
-            {
-                "context": question.context.replace("\n", " "),
-                "question": question.question,
-                "true_answer": question.answer,
-                "predicted_answer": answer.generated,
-                "is_correct": answer.exact,
-                "likeliest_answer": answer.likeliest,
-                "likeliest_is_correct": answer.chosen,
-                "log_likelihood_of_true_answer": f"{answer.log_likelihood:.6g}",
-                "num_candidates": answer.candidates,
-                "context_truncated": answer.truncated,
-                "babi_task_id": question.task,
-                "model_type": loaded.model.config.model_type,
-                "num_recurrences": steps,
-                "checkpoint_path": checkpoint,
-            }
-        )
-    with replace_atomically(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *MODEL_COLUMNS])
+    model = (loaded.model.config.model_type, steps, checkpoint)
+    writer.writerows([*(show(answer) for show in COLUMNS.values()), *model] for answer in answers)
+    write_text(path, text.getvalue())
 
 
 @torch.no_grad()
@@ -217,21 +196,13 @@ def trace_routes(
         steps: Number of recurrences.
         batch_size: Prompts read together; it changes speed, not results beyond rounding.
     """
-    device = loaded.model.embedding.weight.device
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # less padding
     found: dict[int, TokenRoutes] = {}
-    for begin in range(0, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
-        lengths = [len(prompts[row]) for row in rows]
-        tokens = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-        for place, row in enumerate(rows):
-            tokens[place, : lengths[place]] = torch.tensor(prompts[row])
-        _, routing, _ = loaded.model.compute_features(
-            tokens.to(device), num_recurrences=steps, lengths=torch.tensor(lengths, device=device)
-        )
+    for rows in group_by_length(prompts, batch_size):
+        tokens, lengths = pad([prompts[row] for row in rows], loaded.model)
+        _, routing, _ = loaded.model.compute_features(tokens, num_recurrences=steps, lengths=lengths)
         best = torch.stack([routed.probs for routed in routing], dim=2).float().max(dim=-1)  # (batch, time, layers)
         probs, choices = best.values.cpu().numpy(), best.indices.cpu().numpy()
-        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        for place, (row, length) in enumerate(zip(rows, lengths.tolist(), strict=True)):
             pieces = ["(start)", *loaded.tokenizer.pieces(list(prompts[row][1:]))]
             found[row] = TokenRoutes(pieces, choices[place, :length], probs[place, :length])
     return [found[row] for row in range(len(prompts))]

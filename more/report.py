@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from more.data import Source, open_source, settings_from_description
 from more.evaluation import build_question_sets, measure_perplexity, measure_questions
 from more.generation import generate
 from more.model import count_parameters
-from pipeline.command.cli import parse_command
+from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.devices import resolve_device
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import write_json
 from pipeline.command.folders import check_file
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
@@ -72,9 +71,7 @@ class EvaluationSettings:
         Raises:
             ConfigError: If a value cannot be used.
         """
-        for name in ("num_questions", "max_documents", "stride", "sample_tokens"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {value}")
+        check_numbers(self, 1, "num_questions", "max_documents", "stride", "sample_tokens")
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature: expected a number of at least 0, found {self.temperature}")
         parse_numbers("recurrences", self.recurrences)
@@ -121,8 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if output.suffix != ".json":  # as a checkpoint is not, which it would replace
         raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
     result = evaluate_checkpoint(loaded, settings, name=str(path))
-    with replace_atomically(output) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(output, result, indent=2)
     print(format_report(result))
     print(f"figures     {output}")
 

@@ -33,11 +33,12 @@ from pipeline.tracking import Tracker, import_wandb
 
 
 @as_command()
-def main(description: str, argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, and return the exit code: 0 done, 2 refused, 128 + signal when interrupted.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line of more/train.py; return the exit code: 0 done, 2 refused, 128 + signal when interrupted.
 
     A file that cannot be read or written is also 2.
     """
+    description = "Train a language model. Flags win over the YAML file, that over the preset."
     config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
     return run_training(config, **switches)
 

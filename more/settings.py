@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from more.config import PRESETS, Dispatch, Match, ModelConfig, ModelType
 from more.data import DataName, DataSettings
 from more.stories import EmbeddedSettings
+from pipeline.command.cli import check_numbers
 from pipeline.config import ConfigError
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
@@ -17,6 +17,9 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "debug": {"data": "embedded", "batch_size": 8, "lr": 3e-3, "epochs": 1.0, "dropout": 0.0},
 }
 """Values of the fields that are null by default, by preset; sizes of the model are in `more.config.PRESETS`."""
+
+SIZES = ("d_model", "num_heads", "num_layers", "num_experts", "top_k", "dropout")
+"""Fields that are the model's and null by default."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,9 @@ class TrainingConfig:
             ConfigError: If a value cannot be used.
         """
         positive = ("updates", "batch_size", "lr", "epochs", "seq_length", "grad_clip", "log_interval", "torch_threads")
-        least_zero = ("eval_interval", "checkpoint_interval", "weight_decay", "balance_weight", "z_weight", "seed")
-        for name in (*positive, *least_zero, "eval_batches", "num_stories", "largest_summand", "data_seed"):
-            value, least = getattr(self, name), 0 if name in (*least_zero, "data_seed") else 1
-            if value is None:
-                continue
-            if isinstance(value, float) and not (math.isfinite(value) and (value > 0 or least == value == 0)):
-                raise ConfigError(f"{name}: expected a positive number, found {value!r}")
-            if isinstance(value, int) and value < least:
-                raise ConfigError(f"{name}: expected at least {least}, found {value!r}")
+        check_numbers(self, 1, *positive, "eval_batches", "num_stories", "largest_summand")
+        zero = ("eval_interval", "checkpoint_interval", "weight_decay", "balance_weight", "z_weight", "seed")
+        check_numbers(self, 0, *zero, "data_seed")
         if not 0 <= self.warmup <= 1:
             raise ConfigError(f"warmup: expected a share from 0 to 1, found {self.warmup!r}")
         if self.updates is not None and self.epochs is not None:
@@ -135,10 +132,7 @@ class TrainingConfig:
         """Return the settings with the preset's values in place of null."""
         values = dataclasses.asdict(self)
         model = ModelConfig()
-        sizes = {
-            name: PRESETS[self.preset].get(name, getattr(model, name))
-            for name in ("d_model", "num_heads", "num_layers", "num_experts", "top_k", "dropout")
-        }
+        sizes = {name: PRESETS[self.preset].get(name, getattr(model, name)) for name in SIZES}
         preset = {**sizes, **TRAINING_PRESETS[self.preset]}
         preset["seq_length"] = PRESETS[self.preset].get("max_length", model.max_length)
         if self.data_dir is not None:
@@ -163,8 +157,8 @@ class TrainingConfig:
         Raises:
             ConfigError: If they do not fit together.
         """
-        names = ("model_type", "num_recurrences", "d_model", "num_heads", "num_layers", "num_experts", "top_k")
-        values = {name: getattr(self, name) for name in (*names, "dropout", "match", "dispatch")}
+        names = ("model_type", "num_recurrences", *SIZES, "match", "dispatch")
+        values = {name: getattr(self, name) for name in names}
         try:
             return ModelConfig(**values, vocab_size=vocab_size, max_length=self.seq_length)
         except ValueError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from more.attention import KeyValues, attend, rotate
+from more.attention import KeyValues, Place, attend, rotate
 from more.dispatch import Groups
 
 SHORTEST_BUCKET = 16  # streams up to this length are padded together
@@ -60,40 +60,31 @@ class Streams:
     Args:
         groups: The rows, sorted.
         indices: (batch, time, top_k) experts of each token.
-        valid: (batch, time) bool, False for padding; None if there is none.
-        turns: (batch or 1, time, head_dim / 2) rotary table at the tokens' positions.
+        place: Where the tokens stand.
         num_heads: Heads.
         num_experts: Experts.
-        positions: (batch, time) of the tokens, needed with a cache.
-        places: (batch x time,) of the tokens in a cache with one place per position, likewise.
         cache: Kept keys and values, or None.
-        seen: Positions of the cache that any query may see; 0 when the sequences start here.
     """
 
     def __init__(
         self,
         groups: Groups,
         indices: Tensor,
-        valid: Tensor | None,
-        turns: Tensor,
-        *,
+        place: Place,
         num_heads: int,
         num_experts: int,
-        positions: Tensor | None = None,
-        places: Tensor | None = None,
         cache: ExpertCache | None = None,
-        seen: int = 0,
     ) -> None:
         self._groups, self._num_heads = groups, num_heads
         self._batch, self._time, self._top_k = indices.shape
-        turns = turns.expand(self._batch, -1, -1).flatten(0, 1)[groups.token]  # (rows, head_dim / 2)
+        turns = place.turns.expand(self._batch, -1, -1).flatten(0, 1)[groups.token]  # (rows, head_dim / 2)
         self._turns = turns[:, None, None]
         self._cache = cache
         self._mask: Tensor | None = None
         if cache is not None:
             slots = torch.arange(self._top_k, device=indices.device)
-            self._places = (places[:, None] * self._top_k + slots).flatten()  # (batch x time x top_k,)
-            self._prepare_cache(indices, valid, positions, num_experts, seen)
+            self._places = (place.places[:, None] * self._top_k + slots).flatten()  # (batch x time x top_k,)
+            self._prepare_cache(indices, place, num_experts)
         if self._mask is None:
             self._cut(num_experts)
 
@@ -146,16 +137,14 @@ class Streams:
         kept = [index[real] for index, real in self._buckets]
         self._back = torch.cat([stream[:0], *kept]).argsort()
 
-    def _prepare_cache(
-        self, indices: Tensor, valid: Tensor | None, positions: Tensor, num_experts: int, seen: int
-    ) -> None:
-        cache, top_k = self._cache, self._top_k
-        experts = indices if valid is None else indices.masked_fill(~valid[..., None], num_experts)
+    def _prepare_cache(self, indices: Tensor, place: Place, num_experts: int) -> None:
+        cache, top_k, seen = self._cache, self._top_k, place.seen
+        experts = indices if place.valid is None else indices.masked_fill(~place.valid[..., None], num_experts)
         experts = experts.flatten(1)  # (batch, time x top_k)
         cache.experts.flatten().index_copy_(0, self._places, experts.flatten())
         if seen:
             key = torch.arange(seen * top_k, device=indices.device) // top_k  # position of each kept place
-            earlier = key <= positions.repeat_interleave(top_k, dim=1)[..., None]  # (batch, time x top_k, places)
+            earlier = key <= place.positions.repeat_interleave(top_k, dim=1)[..., None]  # (batch, time x top_k, places)
             self._mask = earlier & (cache.experts[:, None, : seen * top_k] == experts[..., None])
 
     def _unsort(self, rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import yaml
 from filelock import Timeout
 
 from pipeline.command.errors import ConfigError
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import write_text
 from pipeline.command.folders import LOCK_NAME, hold_lock, make_writable
 from pipeline.tracking import METRICS_FILE, WANDB_ID_FILE
 
@@ -136,8 +136,7 @@ def read_settings(logs: Path) -> dict[str, Any] | None:
 
 def write_settings(logs: Path, text: str) -> None:
     """Write a run's settings, YAML that `--config` reads back, beside its metrics."""
-    with replace_atomically(logs / CONFIG_FILE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(logs / CONFIG_FILE, text)
 
 
 def clear_run(checkpoints: Iterable[Path], logs: Path) -> None:

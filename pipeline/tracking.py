@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.command.errors import UserError
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import write_text
 
 METRICS: dict[str, str] = {
     "env_steps": "environment steps trained on so far, all environments together",
@@ -98,8 +98,7 @@ class Tracker:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         path = self.run_dir / METRICS_FILE
         kept = [] if resume_update is None else _read_lines_until(path, resume_update)
-        with replace_atomically(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+        write_text(path, "".join(kept))
         self._file = path.open("a", encoding="utf-8")
         self._writer = self._run = None
         try:
@@ -259,8 +258,7 @@ def _open_wandb(wandb: Any, run_dir: Path, project: str, config: Mapping[str, An
         run_id = id_file.read_text(encoding="utf-8").strip()
     else:
         run_id = uuid.uuid4().hex[:8]
-        with replace_atomically(id_file) as temporary:
-            temporary.write_text(run_id + "\n", encoding="utf-8")
+        write_text(id_file, run_id + "\n")
     run = wandb.init(project=project, config=dict(config), dir=str(run_dir), id=run_id, resume="allow")
     run.define_metric("*", step_metric="update")  # every chart over updates, as in the other trackers
     return run

@@ -133,8 +133,8 @@ ROOMS: dict[str, set[str]] = {
         "pipeline/tracking",
     },
     SCRIPTS_ROOM: {
-        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/config", "pipeline/evaluation"),
-        *("pipeline/places", "pipeline/records", "pipeline/training", "plotting"),
+        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
+        *("pipeline/records", "pipeline/training", "plotting"),
     },
 }
 """Which rooms a room may look into; a room is a folder, or a module that stands by itself. docs/architecture.md."""

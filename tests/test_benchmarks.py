@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from babyai.vector_env import VectorEnv
-from benchmarks.common import collect_machine_facts, format_machine_facts, format_table
+from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
 from benchmarks.more import Speed
 from benchmarks.policy import Comparison
@@ -165,6 +165,24 @@ def test_tables_and_facts():
     line = format_machine_facts(collect_machine_facts(), [1, 2])
     assert "\n" not in line
     assert "1, 2 thread(s)" in line
+
+
+def test_a_table_of_records_takes_attributes_and_functions():
+    rates = [EnvironmentRates(minigrid=2.0, ours=1000.4), EnvironmentRates(minigrid=4.0, ours=None)]
+    columns = [("a", lambda rate: f"x{rate.minigrid:g}"), ("b", "minigrid:.1f"), ("c", "ours:,.0f"), ("c", "ours")]
+    assert format_records(columns, rates).splitlines() == [
+        "| a  | b   |     c |      c |",
+        "| -- | --- | ----: | -----: |",
+        "| x2 | 2.0 | 1,000 | 1000.4 |",
+        "| x4 | 4.0 |     - |      - |",
+    ]
+
+
+def test_a_timed_call_counts_its_processes():
+    spin = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    run, wall, cpu = time_call(lambda: subprocess.run([sys.executable, "-c", spin], check=True))
+    assert run.returncode == 0
+    assert wall > 0.2 and cpu > 0.2
 
 
 @pytest.mark.slow

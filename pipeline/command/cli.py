@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,25 @@ from pipeline.command.errors import ConfigError
 from pipeline.command.shell import EXIT_CODES
 
 Settings = TypeVar("Settings")
+
+
+def check_numbers(settings: object, least: int, *names: str) -> None:
+    """Refuse settings that are below a number, 0 or 1; null is none.
+
+    Args:
+        settings: Dataclass with these fields.
+        least: For integers; a float must be finite and above 0, or with 0 at least that.
+        *names: Of the fields.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, float) and not (math.isfinite(value) and (value > 0 or least == value == 0)):
+            raise ConfigError(f"{name}: expected a positive number, found {value!r}")
+        if isinstance(value, int) and value < least:
+            raise ConfigError(f"{name}: expected at least {least}, found {value!r}")
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,6 +16,7 @@ from babyai.level_seeds import EVALUATION_SEED
 from babyai.missions import MissionEncoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
+from pipeline.command.cli import check_numbers
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
 from pipeline.evaluation.play import Evaluation, PlaySettings, Progress, evaluate_task_many
@@ -46,9 +47,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name, least in (("num_episodes", 1), ("num_envs", 1), ("torch_threads", 1), ("eval_seed", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: expected at least {least}, found {getattr(self, name)}")
+        check_numbers(self, 1, "num_episodes", "num_envs", "torch_threads")
+        check_numbers(self, 0, "eval_seed")
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError(f"max_steps: expected at least 1, or null, found {self.max_steps}")
 

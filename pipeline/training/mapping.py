@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import write_text
 from pipeline.command.folders import hold_lock
 from pipeline.config import TrainConfig
 from pipeline.guard import RunFolderError
@@ -136,8 +136,7 @@ def _merge_mapping(path: Path, runs: Sequence[PlannedRun], resolved: TrainConfig
         "config": config,
         "trials": [trials[trial] for trial in sorted(trials)],
     }
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _read_trials(path: Path) -> list[dict[str, Any]]:

@@ -291,7 +291,7 @@ def test_folders_that_cannot_be_used(tmp_path):
 
 
 def test_without_the_hub_the_embedded_data_stands_in_and_the_line_says_why(monkeypatch, tmp_path):
-    monkeypatch.setattr("more.hub.probe_hub", lambda: "the hub is down")
+    monkeypatch.setattr("pipeline.command.hub.reach_hub", lambda: "the hub is down")
     # Nothing of this machine's cache may answer.
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     lines = []

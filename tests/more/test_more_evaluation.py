@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import more.compare
 from more.babi import DataError, Question
 from more.checkpoints import FINAL_NAME, build_model, load_model
-from more.compare import CompareSettings, compare, format_table, read_result
+from more.compare import CompareSettings, Run, compare, format_table, read_result
 from more.config import MODEL_TYPES, ModelConfig
 from more.corpus import Corpus
 from more.evaluation import (
@@ -33,7 +33,7 @@ from more.evaluation import (
     summarise_answers,
 )
 from more.generation import sequence_log_likelihood
-from more.question_table import COLUMNS, check_outputs, trace_routes, write_table
+from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_routes, write_table
 from more.report import EvaluationSettings, evaluate_checkpoint, format_report, parse_numbers, reopen_source
 from more.tokens import train_tokenizer
 from pipeline.command.interruption import Terminated
@@ -278,7 +278,7 @@ def test_the_table_for_a_judge(trained, tmp_path):
     write_table(path, answers, loaded, "model.pth", 2)
     with path.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*COLUMNS, *MODEL_COLUMNS)
     assert list(rows[0])[:5] == ["context", "question", "true_answer", "predicted_answer", "is_correct"]
     for row, question, answer in zip(rows, questions, answers, strict=True):
         assert row["context"] == question.context.replace("\n", " ")
@@ -375,11 +375,11 @@ def test_a_comparison_is_done_once_and_tabulated(tmp_path, monkeypatch, capsys):
     assert compare(settings, output) == 0  # nothing is done twice
     assert [path.stat().st_mtime_ns for path in results] == times
     with pytest.raises(ConfigError, match=r"other settings \(updates\)"):
-        read_result(dataclasses.replace(settings, updates=3), "base", 2, 0)
+        read_result(dataclasses.replace(settings, updates=3), Run("base", 2, 0))
     capsys.readouterr()
 
 
-def wait_long(link, settings, *run):
+def wait_long(link, settings, run):
     path = Path(settings.folder) / "_".join(map(str, run))
     path.touch()
     while not link.stopping():
@@ -424,11 +424,11 @@ def test_a_wish_to_stop_ends_a_run_of_a_comparison_where_it_is(when, tmp_path, m
 
     settings = CompareSettings(updates=3, match="none", folder=str(tmp_path), cache_dir=CACHE)
     link = Link(lambda content: None, stopping)
-    assert more.compare.run_item(link, settings, "base", 1, 0) == more.compare.STOPPED
+    assert more.compare.run_item(link, settings, Run("base", 1, 0)) == more.compare.STOPPED
     found = {path.name for path in tmp_path.rglob("*.pth")}
     assert found == ({"checkpoint_2.pth"} if when == "training" else {FINAL_NAME})
     assert not list(tmp_path.rglob("result.json"))
-    assert more.compare.run_item(Link(lambda content: None, lambda: False), settings, "base", 1, 0) == "done"
+    assert more.compare.run_item(Link(lambda content: None, lambda: False), settings, Run("base", 1, 0)) == "done"
     assert len(list(tmp_path.rglob("result.json"))) == 1
 
 
@@ -443,7 +443,8 @@ def test_a_comparison_evaluates_on_the_device_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(more.compare, "resolve_device", lambda name: f"device {name}")
     monkeypatch.setattr(more.compare, "load_model", refuse)
     with pytest.raises(ConfigError, match="far enough"):
-        more.compare.run_one(CompareSettings(device="cuda:3", folder=str(tmp_path)), "base", 1, 0)
+        link = Link(lambda content: None, lambda: False)
+        more.compare.run_item(link, CompareSettings(device="cuda:3", folder=str(tmp_path)), Run("base", 1, 0))
     assert asked == ["device cuda:3"]
 
 

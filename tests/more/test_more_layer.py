@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mixture_of_experts import Router
-from more.attention import attend, build_rotary_table, rotate
+from more.attention import Place, attend, build_rotary_table, rotate
 from more.config import MODEL_TYPES, ExpertWidths
 from more.dispatch import group_rows
 from more.experts import GatedUnit
-from more.layer import MixtureLayer, Place
+from more.layer import MixtureLayer
 from more.streams import Streams
 
 CPU = torch.device("cpu")
@@ -169,7 +169,7 @@ def test_expert_attention_sees_earlier_rows_of_the_same_sequence_and_expert_only
     indices = indices[..., :top_k]
     turns = build_rotary_table(80, width // heads, CPU)[:time][None]
     groups = group_rows(indices.flatten(0, 1), 4)
-    streams = Streams(groups, indices, None, turns, num_heads=heads, num_experts=4)
+    streams = Streams(groups, indices, Place(torch.arange(time)[None], turns), heads, num_experts=4)
     rows = torch.randn(len(groups.order), 3 * width, dtype=torch.float64)
     found = streams.attend(0, rows)
     sequence, position = groups.token // time, groups.token % time

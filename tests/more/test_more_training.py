@@ -277,7 +277,7 @@ def flags_of(config: TrainingConfig) -> list[str]:
 
 def assert_refused(capsys, flags: list[str], said: str) -> None:
     capsys.readouterr()
-    assert main("Train.", flags) == 2
+    assert main(flags) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert said in err

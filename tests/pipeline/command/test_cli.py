@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.command.cli import parse_command
+from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig, resolved_yaml
 
@@ -402,3 +402,26 @@ def test_help_of_fields_of_all_types(capsys):
     assert "One or several, 100 % of them. (default: [])" in shown
     assert "Of a choice, or none. (default: null)" in shown
     assert "exit codes: 0 done" in shown
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+@dataclasses.dataclass
+class Numbers:
+    """Numbers of all kinds."""
+
+    count: int | None = None
+    share: float | None = None
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_numbers_are_held_to_their_range(least):
+    for numbers in (Numbers(), Numbers(least, 0.5), Numbers(7, 1e9)):
+        check_numbers(numbers, least, "count", "share")
+    with pytest.raises(ConfigError, match=f"^count: expected at least {least}, found {least - 1}$"):
+        check_numbers(Numbers(least - 1), least, "share", "count")
+    for share in (-0.1, float("nan"), float("inf"), *([0.0] if least else [])):
+        with pytest.raises(ConfigError, match=r"^share: expected a positive number, found "):
+            check_numbers(Numbers(least, share), least, "count", "share")
+    check_numbers(Numbers(share=0.0), 0, "share")

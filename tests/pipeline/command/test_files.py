@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.command.files import replace_atomically
+from pipeline.command.files import replace_atomically, write_json, write_text
 
 
 def test_replacing_a_file_makes_folders_and_leaves_nothing_else(tmp_path):
@@ -41,3 +41,15 @@ def test_replaced_file_has_the_mode_that_open_gives(tmp_path):
     with replace_atomically(tmp_path / "replaced") as temporary:
         temporary.touch()
     assert (tmp_path / "replaced").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_texts_and_json_replace_what_was_there(tmp_path):
+    path = tmp_path / "new" / "file.json"
+    write_text(path, "caf\u00e9\n")
+    assert path.read_bytes() == "caf\u00e9\n".encode()
+    write_json(path, {"b": [1, None]}, indent=1)
+    assert path.read_text() == '{\n "b": [\n  1,\n  null\n ]\n}\n'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"b": float("nan")})
+    assert path.read_text().startswith("{\n")
+    assert list(path.parent.iterdir()) == [path]
