@@ -47,7 +47,7 @@ def compute_grid_bounds(positions: Any) -> GridInfo:
     if values and isinstance(values[0], Mapping | RoutingTable):  # step records, or the two tables
         pairs = False
     data = None if pairs else as_routing_data(positions)
-    points = np.asarray(values if data is None else data.positions)
+    points = np.asarray(values if data is None else data.routing.position)
     corners = [points.min(axis=0), points.max(axis=0)] if points.size else []
     size = None if data is None else layouts_of(data).largest_size(data.episodes_present)
     if size is not None:
@@ -100,7 +100,7 @@ def aggregate_routing_by_position(
     data = as_routing_data(routing_data).where(filter_fn)
     if not len(data):
         return PositionAverages({}, {}, data.layer_names, {}, {name: {} for name in data.layer_lpc})
-    xy = data.positions.astype(np.intp)
+    xy = data.routing.position.astype(np.intp)
     low = xy.min(axis=0)
     width, height = (xy.max(axis=0) - low + 1).tolist()
     flat = (xy[:, 1] - low[1]) * width + xy[:, 0] - low[0]

@@ -266,9 +266,8 @@ def as_image(figure: Figure, name: str) -> dict[str, Any]:
     """
     content = io.BytesIO()
     with figure_style():
-        figure.savefig(
-            content, format="png", dpi=2 * _CSS_DPI, pil_kwargs={"compress_level": 1}
-        )  # quick; nobody keeps it
+        quick = {"compress_level": 1}  # nobody keeps it
+        figure.savefig(content, format="png", dpi=2 * _CSS_DPI, pil_kwargs=quick)
     size = {"width": round(figure.get_figwidth() * _CSS_DPI), "style": {"max-width": "100%"}}
     return {"src": content.getvalue(), "alt": name.replace("_", " ")} | size
 

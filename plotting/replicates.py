@@ -24,7 +24,8 @@ from pipeline.records.cache import CacheError, read_header
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
 from plotting.data import RoutingData, as_routing_data
-from plotting.runs import SETTING_COLUMNS, collect_runs, count_of, group_settings, last_checkpoints, short_task
+from plotting.runs import SETTING_COLUMNS, collect_runs, group_settings, last_checkpoints, short_task
+from plotting.style import count_of
 
 
 def join_runs(runs: Sequence[RoutingData]) -> RoutingData:
