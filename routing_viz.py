@@ -19,13 +19,13 @@ with app.setup(hide_code=True):
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import (
         as_image,
+        attempt,
         choose_places,
         describe_cache,
         find_examples,
         label_place,
         metrics_table,
         try_cache,
-        try_draw,
     )
     from plotting.data import as_routing_data
     from plotting.groupings import GROUPINGS
@@ -336,7 +336,7 @@ def _(
                 if _view == "overall"
                 else lambda view=_view: draw_view(data if view == "episode" else _part, view, _options)
             )
-            _drawn, _problem = try_draw(_draw)
+            _drawn, _problem = attempt(_draw, {})
             figures |= _drawn
             if _view == "overall" and mo.running_in_notebook():
                 _blocks += [mo.mpl.interactive(figure) for figure in _drawn.values()]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ from plotting.style import expert_color, figure_style, layer_title
 
 _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
 _MAP_WIDTH, _LEGEND_WIDTH = 1.7, 1.4  # inches
+Found = TypeVar("Found")
 _CSS_DPI = 100  # CSS pixels per inch of a figure
 
 
@@ -272,12 +273,12 @@ def as_image(figure: Figure, name: str) -> dict[str, Any]:
     return {"src": content.getvalue(), "alt": name.replace("_", " ")} | size
 
 
-def try_draw(draw: Callable[[], Mapping[str, Figure]]) -> tuple[Mapping[str, Figure], str]:
-    """Return figures by the name of their file, or none and why the data does not have what they need."""
+def attempt(call: Callable[[], Found], otherwise: Found) -> tuple[Found, str]:
+    """Return what is found, such as figures, or else `otherwise` and why the data does not have what it takes."""
     try:
-        return draw(), ""
+        return call(), ""
     except ValueError as error:
-        return {}, str(error)
+        return otherwise, str(error)
 
 
 # ------------------------------------------------------------------------------------------------------------ examples

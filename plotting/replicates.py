@@ -106,14 +106,6 @@ def find_settings(places: Iterable[Place], least: int = 2) -> tuple[list[Setting
     return settings, [*notes, *more]
 
 
-def try_join(setting: Setting) -> tuple[RoutingData | None, str]:
-    """Return the steps of a setting's runs, or None and why they cannot be had, to be shown."""
-    try:
-        return setting.load(), ""
-    except ValueError as error:
-        return None, str(error)
-
-
 def _row(place: Place, header: dict[str, Any]) -> dict[str, Any]:
     """Return what `collect_runs` needs, as a row of the results would tell it, with the whole configuration."""
     config = header["config"] if isinstance(header.get("config"), dict) else {}
