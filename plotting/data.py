@@ -19,6 +19,7 @@ import numpy as np
 from pipeline.command.errors import UserError
 from pipeline.records.cache import Cache
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
+from pipeline.records.forms import LayoutNumbers
 from pipeline.records.intervals import Estimates, group_means
 from pipeline.records.metrics import choose_episode
 from pipeline.records.plain import from_plain
@@ -276,7 +277,12 @@ def as_routing_data(
 
 def _from_records(records: list[Mapping[str, Any]], expert_sizes: list[list[int]]) -> RoutingData:
     own = bool(records) and all(record.get("episode") is not None for record in records)
-    numbers, first = _number_episodes(records, own)
+    if own:
+        rows: dict[int, int] = {}
+        numbers = [rows.setdefault(int(record["episode"]), len(rows)) for record in records]
+    else:
+        numbers = LayoutNumbers(repr).number(dict(record.get("env_context") or {}) for record in records)
+    first = [records[row] for row in np.unique(numbers, return_index=True)[1].tolist()]
     reader = StepReader({})
     reader.add([{key: _plain(value) for key, value in r.items() if key != "env_context"} for r in records], numbers)
     routing = reader.table(expert_sizes)
@@ -286,30 +292,6 @@ def _from_records(records: list[Mapping[str, Any]], expert_sizes: list[list[int]
         name: from_plain(column, [_plain(fact.get(name)) for fact in facts]) for name, column in EPISODE_COLUMNS.items()
     }
     return RoutingData(routing, EpisodeTable(**columns, env_context=contexts), layouts_only=not own)
-
-
-def _number_episodes(records: list[Mapping[str, Any]], own: bool) -> tuple[list[int], list[Mapping[str, Any]]]:
-    """Return the row of each record's episode, and the first record of each row.
-
-    Args:
-        records: one per step.
-        own: the records number their episodes; otherwise equal `env_context` counts as one.
-    """
-    rows: dict[Any, int] = {}
-    numbers, first = [], []
-    last, key = None, ""
-    for record in records:
-        if own:
-            key = int(record["episode"])
-        else:
-            context = record.get("env_context")
-            if not first or (context is not last and context != last):  # mostly it is that of the step before
-                last, key = context, repr(context)
-        row = rows.setdefault(key, len(first))
-        if row == len(first):
-            first.append(record)
-        numbers.append(row)
-    return numbers, first
 
 
 def _plain(value: Any) -> Any:
