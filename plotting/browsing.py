@@ -135,9 +135,9 @@ def describe_cache(cache: Cache) -> str:
 def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Return the metrics of an evaluation, a row for each: its name, its value as text, over what it was taken."""
 
-    def value(name: str, form: str, unit: str = "") -> str:
+    def value(name: str, form: str) -> str:
         found = metrics.get(name)
-        return "not known" if found is None else f"{found:{form}}{unit}"
+        return "not known" if found is None else f"{found:{form}}"
 
     episodes, labelled = metrics.get("num_episodes"), metrics.get("labelled_steps")
     counts = [

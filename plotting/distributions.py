@@ -162,9 +162,7 @@ def compute_path_frequencies(data: Any) -> PathFrequencies:
     codes = np.ravel_multi_index(tuple(best.T), shape)
     found, code, rows = np.unique(codes, return_inverse=True, return_counts=True)
     order = np.argsort(-rows, kind="stable")
-    place = np.empty(len(found), np.int64)
-    place[order] = np.arange(len(found))
-    code = place[code]
+    code = np.argsort(order)[code]
     counts = _count_by_episode(code, len(found), data)
     paths = np.stack(np.unravel_index(found[order], shape), axis=1)
     cost = np.full(len(found), np.nan)

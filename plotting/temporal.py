@@ -122,12 +122,8 @@ def _mark_events(axes: Sequence[Axes], time: np.ndarray, data: RoutingData) -> N
 
 def _describe_episode(data: RoutingData, episode: int) -> str:
     episodes = data.episodes
-    parts = [f"Episode {episode}"]
-    if episodes.mission[episode]:
-        parts.append(f"“{episodes.mission[episode]}”")
-    if int(episodes.outcome[episode]) in OUTCOME_NAMES:
-        parts.append(OUTCOME_NAMES[int(episodes.outcome[episode])])
-    return ", ".join(parts)
+    mission, outcome = episodes.mission[episode], OUTCOME_NAMES.get(int(episodes.outcome[episode]))
+    return ", ".join(filter(None, [f"Episode {episode}", mission and f"“{mission}”", outcome]))
 
 
 def _step_numbers(data: RoutingData) -> np.ndarray:
