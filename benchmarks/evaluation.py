@@ -55,6 +55,7 @@ from pipeline.config import TrainConfig
 from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, PlaySettings, PolicyBatch, evaluate_task, evaluate_task_many
+from pipeline.places import CACHE_NAME
 from pipeline.policies import build_policy, build_projection
 from pipeline.records.cache import read_cache, write_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
@@ -275,7 +276,7 @@ def measure_cache(task_id: str, policy: str, result: Evaluation) -> CacheCost:
     routing = routing.select(routing.episode < EPISODES)
     header = {"checkpoint_path": "benchmark.pt", "evaluated_at": "now", "task_id": task_id}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "routing_data.json"
+        path = Path(folder) / CACHE_NAME
         started = time.perf_counter()
         write_cache(path, header=header, metrics=result.metrics, episodes=episodes, routing=routing)
         written = time.perf_counter()

@@ -140,8 +140,7 @@ def compare(settings: CompareSettings, output: Path) -> int:
                 return
             ended += 1
             if event.kind != "done":
-                why = event.content if event.kind == "failed" else f"its process died (exit code {event.content})"
-                failures.append(f"{event.item.name}: {why}")
+                failures.append(f"{event.item.name}: {event.content}")
             write_tables(settings, output)
             bar.set_postfix_str(event.item.name, refresh=False)
             bar.update()

@@ -24,6 +24,7 @@ from typing import Protocol
 from pipeline.command.errors import UserError
 
 CACHE_NAME = "routing_data.json"
+FINAL_NAME = "checkpoint_final.pt"
 
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _NUMBER = r"(?:0|[1-9]\d{0,18})"
@@ -87,7 +88,7 @@ def run_folder(root: str | Path, run: Run) -> Path:
 
 def checkpoint_path(folder: Path, update: int | None) -> Path:
     """Return the path of a checkpoint in a run's folder; None stands for the final one."""
-    return folder / f"checkpoint_{'final' if update is None else update}.pt"
+    return folder / (FINAL_NAME if update is None else f"checkpoint_{update}.pt")
 
 
 def cache_path(
@@ -183,6 +184,14 @@ def find_trials(root: str | Path, task_id: str) -> list[int]:
     """Return the numbers of a task's trials that have a folder, in order."""
     matches = (re.fullmatch(rf"trial_({_NUMBER})", path.name) for path in (Path(root) / task_id).glob("trial_*"))
     return sorted(int(match[1]) for match in matches if match)
+
+
+def list_run_folders(root: str | Path, run: Run) -> list[Path]:
+    """Return the folders in which runs of a run's trial may be: the trial's own, then those of its seeds, in order."""
+    trial = Path(root) / run.task_id / f"trial_{run.trial}"
+    matches = ((path, re.fullmatch(rf"seed_({_NUMBER})", path.name)) for path in trial.glob("seed_*"))
+    seeds = {path: int(match[1]) for path, match in matches if match}
+    return [trial, *sorted(seeds, key=seeds.__getitem__)]
 
 
 def _in_order(places: Iterable[Place], final: float) -> list[Place]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.places import Place
+from pipeline.places import FINAL_NAME, Place
 from pipeline.records.cache import CacheError, read_header
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
@@ -118,7 +118,7 @@ def _row(place: Place, header: dict[str, Any]) -> dict[str, Any]:
         "trial": place.trial,
         "seed": place.seed,
         "update": update if isinstance(update, int) else place.update,
-        "checkpoint_path": (folder / ("checkpoint_final.pt" if place.update is None else "checkpoint.pt")).as_posix(),
+        "checkpoint_path": (folder / (FINAL_NAME if place.update is None else "checkpoint.pt")).as_posix(),
         "checkpoint_digest": _plain(header.get("checkpoint_digest")),
         "place": str(place),
         "config": config,

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import NOT_IDENTITY, TrainConfig, parse_expert_sizes
+from pipeline.places import FINAL_NAME
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import Rows, as_results
 from plotting.style import count_of
@@ -87,7 +88,7 @@ def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
     paths = results["checkpoint_path"].fillna("").astype(str)
     results = results.assign(
         folder=[PurePosixPath(path).parent.as_posix() for path in paths],
-        is_final=paths.str.endswith("checkpoint_final.pt"),
+        is_final=paths.str.endswith(FINAL_NAME),
         at=results["update"].fillna(-1),
     )
     identity = ["task_id", "trial", "seed", "folder"]

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -258,6 +259,22 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
         late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg"}
         assert not top(at_import) & late, path
         assert "torch.utils.tensorboard" not in at_import, path
+
+
+def test_paths_have_one_grammar():
+    """Nobody but `pipeline.places` spells the names of runs' folders, checkpoints and caches; prose may."""
+    for path in PATHS:
+        if path == "pipeline/places.py" or room_of(module_name(path)) in ("more", "benchmarks"):
+            continue
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in prose]
+        spelled = [
+            t
+            for t in texts
+            if isinstance(t, str) and re.search(r"^(trial_|seed_|checkpoint_(final|\*))|_data\.json$", t)
+        ]
+        assert spelled == [], path
 
 
 def test_packages_have_empty_inits():

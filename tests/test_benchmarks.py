@@ -19,8 +19,8 @@ from benchmarks.training import Throughput
 from benchmarks.world import LevelTimes, WorldRates
 from benchmarks.yardstick import EnvironmentRates
 from pipeline.config import TrainConfig
+from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
-from pipeline.training.loop import run_update
 
 ROOT = Path(__file__).parents[1]
 
@@ -147,7 +147,7 @@ def test_timers_count_each_moment_once_and_leave_nothing_behind():
         assert VectorEnv.step is not untouched
         started = time.perf_counter()
         for _ in range(10):
-            run_update(batch)
+            loop.run_update(batch)
         seconds = time.perf_counter() - started
     assert VectorEnv.step is untouched
     assert all(split.seconds[part] > 0 for part in PARTS)

@@ -33,7 +33,7 @@ from pipeline.command.errors import MISTAKES, explain
 from pipeline.command.interruption import deaf_to_ctrl_c, stop_at_once
 
 POLL_SECONDS = 0.2
-END_SECONDS = 5.0  # that a worker may take to remove files half written when it must end at once; then it is killed
+END_SECONDS = 30.0  # that a worker may take to remove files half written when it must end at once; then it is killed
 _STOP = b""
 
 
@@ -60,7 +60,7 @@ class Event:
     Attributes:
         item: Which one.
         kind: started; progress, any number of times; and one of done, failed, died.
-        content: Of progress what was reported, of done the result, of failed why in one line, of died the exit code.
+        content: Of progress what was reported, of done the result, of failed and died why, in one line.
     """
 
     item: WorkItem
@@ -183,7 +183,7 @@ def _do_elsewhere(
                     if not worker.begun and code == 0:  # stopped by a signal of its own before it read the item
                         items = chain([item], items)
                     elif worker.begun or not stopping():
-                        report(Event(item, "died", code))
+                        report(Event(item, "died", f"its process died (exit code {code})"))
                     continue
                 worker.begun = True
                 if kind not in ("started", "progress"):

@@ -94,7 +94,7 @@ def take_up(plan: BatchPlan, found: Place) -> Pending | dict[str, Any]:
     return Pending(found, task_id, checkpoint, (*played, type(checkpoint.policy), config.expert_norm, shapes))
 
 
-def keep(plan: BatchPlan, pending: Pending, evaluation: Evaluation) -> dict[str, Any]:
+def write_results(plan: BatchPlan, pending: Pending, evaluation: Evaluation) -> dict[str, Any]:
     """Write a checkpoint's cache, then its row; return the row.
 
     The row comes last: a crash in between leaves a cache without a row, which the next call makes again.
@@ -171,7 +171,7 @@ def _evaluate_group(plan: BatchPlan, group: Sequence[Pending], report: Callable[
         return
     for pending, evaluation in zip(group, evaluations, strict=True):
         try:
-            row = keep(plan, pending, evaluation)
+            row = write_results(plan, pending, evaluation)
         except Exception as error:
             report(_failure(pending.found, error))
         else:

@@ -27,7 +27,7 @@ MAX_GROUP_STEPS = 2**17
 """Most steps of all runs of one group in one unroll: bounds the memory."""
 
 OPTIONS = {
-    "seeds": "Train one run for each of these seeds, all of them at once: 0-9, or 0,3,7-9. In place of --seed. Each "
+    "seeds": "Train one run for each of these seeds: 0-9, or 0,3,7-9. In place of --seed. Each "
     "run writes the same files as alone; --resume and --overwrite mean all of these runs, and complete ones are "
     "skipped.",
     "lpc_alphas": "Train all seeds with each of these prices of complexity: 0,1e-5,1e-4. In place of --lpc_alpha. One "

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.checkpoints import CheckpointError
 from pipeline.config import TrainConfig
 from pipeline.guard import RunFolderError, describe_held, differing_settings, find_conflict, is_held
-from pipeline.places import find_trials, run_folder
+from pipeline.places import find_trials, list_run_folders, run_folder
 from pipeline.training.folders import (
     Stamp,
     has_checkpoints,
@@ -138,10 +138,9 @@ def _one_per_trial(sweep: Sweep) -> Iterator[TrainConfig]:
 
 def _find_strangers(config: TrainConfig, sweep: Sweep) -> Iterator[str]:
     """Yield what a trial's folder holds besides the sweep's runs that has other settings than they."""
-    trial = run_folder(config.checkpoint_dir, config).parent
-    ours = {f"seed_{other.seed}" for other in sweep.configs}
-    for folder in [trial, *sorted(trial.glob("seed_*"))]:
-        if folder.name in ours:
+    ours = {run_folder(other.checkpoint_dir, other) for other in sweep.configs}
+    for folder in list_run_folders(config.checkpoint_dir, config):
+        if folder in ours:
             continue
         try:
             found = newest_checkpoint(folder)

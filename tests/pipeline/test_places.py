@@ -19,6 +19,7 @@ from pipeline.places import (
     find_checkpoints,
     find_trials,
     list_checkpoints,
+    list_run_folders,
     locate_cache,
     locate_checkpoint,
     plot_path,
@@ -205,3 +206,11 @@ def test_places_need_neither_numpy_nor_torch():
     program = "import sys, pipeline.places; print({'numpy', 'torch', 'minigrid'} & set(sys.modules) or 'none')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "none"
+
+
+def test_runs_of_a_trial_come_by_seed(tmp_path):
+    trial = tmp_path / TASK / "trial_3"
+    for name in ("seed_10", "seed_2", "seed_02", "notes", "seed_x"):
+        (trial / name).mkdir(parents=True)
+    run = TrainConfig(task_id=TASK, trial=3, seed=7)
+    assert list_run_folders(tmp_path, run) == [trial, trial / "seed_2", trial / "seed_10"]

@@ -88,7 +88,7 @@ def test_a_failed_item_is_named_and_the_others_go_on(jobs, capfd):
 def test_a_dead_process_is_told_of_its_item_and_replaced():
     events = collect([WorkItem(how, misbehave, (how,)) for how in ("die", "well", "fine", "die", "good")], 2)
     ends = [(event.item.name, event.kind, event.content) for event in events if event.kind in ("done", "died")]
-    died = ("die", "died", 7)
+    died = ("die", "died", "its process died (exit code 7)")
     assert sorted(ends) == sorted([died, died, *((name, "done", name) for name in ("well", "fine", "good"))])
 
 

@@ -650,11 +650,6 @@ def test_help_names_every_flag(capsys, main, flags):
 # ------------------------------------------------------------------------------------------------- several processes
 
 
-def hear_ctrl_c() -> None:
-    """What a shell starts in the background is deaf to it, and so would be what the tests start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def start(*args: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "batch_eval.py"), *args],
@@ -662,7 +657,6 @@ def start(*args: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=hear_ctrl_c,
     )
 
 
