@@ -60,7 +60,7 @@ class FilmSettings:
 
 
 @as_command()
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; return the exit code: 0 done, 2 refused."""
     options = {
         "output": "The film: a path that ends in .gif or .mp4.",

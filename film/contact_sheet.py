@@ -125,7 +125,7 @@ def run(settings: SheetSettings, *, task_id: str, output: str, evaluated: bool) 
 
 
 @as_command()
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; return the exit code: 0 done, 2 refused."""
     options = {
         "task_id": "BabyAI task, e.g. GoToObj.",

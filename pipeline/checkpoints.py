@@ -47,7 +47,13 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         content: The keys of the module's docstring but `schema_version`, which is added.
     """
     with replace_atomically(path) as temporary:
-        torch.save({"schema_version": SCHEMA_VERSION, **content}, temporary)
+        with temporary.open("wb") as file:
+            try:
+                torch.save({"schema_version": SCHEMA_VERSION, **content}, file)
+            except RuntimeError as error:  # torch's own, of a file that could not be written
+                if isinstance(error.__context__, OSError):
+                    raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
+                raise
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -48,6 +48,8 @@ def check_numbers(settings: object, least: int, *names: str) -> None:
             raise ConfigError(f"{name}: expected a positive number, found {value!r}")
         if isinstance(value, int) and value < least:
             raise ConfigError(f"{name}: expected at least {least}, found {value!r}")
+        if isinstance(value, int) and value >= 2**63:  # as large as results and tables can hold
+            raise ConfigError(f"{name}: expected less than 2^63, found {value!r}")
 
 
 class Parser(argparse.ArgumentParser):

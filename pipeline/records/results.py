@@ -228,9 +228,16 @@ def _to_cell(name: str, value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, or None where there is none, found {value}")
+    if isinstance(value, int) and not _fits(value):
+        raise ValueError(f"{name}: expected a number of 64 bits, found {value}")
     if isinstance(value, list | tuple | dict):
         return json.dumps(value, allow_nan=False)
     return str(value)
+
+
+def _fits(whole: int) -> bool:
+    """Return whether a whole number can be read back, as Int64."""
+    return -(2**63) <= whole < 2**63
 
 
 def _from_cell(name: str, cell: str) -> Any:
@@ -253,7 +260,9 @@ def _from_cell(name: str, cell: str) -> Any:
     elif name not in _BOOLS:
         number = float(cell)
         if number.is_integer():  # pandas writes whole numbers as 100.0 where others are missing
-            return int(number) if "." in cell or "e" in cell.lower() else int(cell)
+            whole = int(number) if "." in cell or "e" in cell.lower() else int(cell)
+            if _fits(whole):
+                return whole
     raise ValueError
 
 

@@ -12,7 +12,7 @@ from pipeline.guard import SWITCHES, check_switches
 from pipeline.training.options import OPTIONS, parse_sweep
 
 
-@as_command(stopped="stopped; the same command with --resume goes on from the last checkpoints")
+@as_command(stopped="stopped; --resume goes on from the last checkpoints")
 def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> int:
     """Parse the command line, train, and return the exit code.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -52,9 +53,9 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -
     for why in dict.fromkeys(progress.failed.values()):
         keys = [key for key, reason in progress.failed.items() if reason == why]
         print(f"failed: {why}" if sweep.single else f"failed: {name_runs(keys)}: {why}", file=sys.stderr)
-    if signal_number is not None and progress.is_cut_short():
+    if progress.is_cut_short():  # also if a signal has reached a process of the work alone
         print(progress.describe_interruption())
-        return 128 + signal_number
+        return 128 + (signal_number or signal.SIGTERM)
     if progress.failed:
         return 1
     if not pending:
@@ -72,12 +73,15 @@ def _train_groups(groups: Sequence[Sequence[PlannedRun]], jobs: int, progress: P
         ConfigError: If no group could begin; with the reasons of all that tried.
     """
     refused: list[tuple[Sequence[PlannedRun], str]] = []
+    at_work: set[str] = set()
     items = {name_runs([run.key for run in runs]): runs for runs in groups}
 
     def report(event: Event) -> None:
         if event.kind == "progress":
             progress.report(*event.content)
-        elif event.kind in ("failed", "died"):
+            return
+        (at_work.add if event.kind == "started" else at_work.discard)(event.item.name)
+        if event.kind in ("failed", "died"):
             why = f"{event.content}; its last checkpoint stays" if event.kind == "died" else event.content
             if progress.begun:
                 progress.fail(items[event.item.name], why)
@@ -89,7 +93,8 @@ def _train_groups(groups: Sequence[Sequence[PlannedRun]], jobs: int, progress: P
         def stopping() -> bool:
             if interruption.signal_number is not None and jobs > 1:
                 progress.report("say", "stopping: every process finishes its update and saves; Ctrl-C again ends them")
-            return interruption.signal_number is not None or (bool(refused) and not progress.begun)
+            hopeless = bool(refused) and not progress.begun and not at_work  # what is wrong with one is so with all
+            return interruption.signal_number is not None or hopeless
 
         work = (WorkItem(name, train_group, (runs,)) for name, runs in items.items())
         do_items(work, jobs=jobs, report=report, stopping=stopping)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from babyai.compiled.core import is_on_disk
 from pipeline.checkpoints import read_checkpoint
 from pipeline.command.workers import Link
-from pipeline.guard import RunFolderError, clear_run, hold_run
+from pipeline.guard import RunFolderError, clear_run, describe_held, hold_run, is_held
 from pipeline.places import list_checkpoints
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.folders import stamp_checkpoints
@@ -64,8 +64,10 @@ def clear_runs(groups: Sequence[Sequence[PlannedRun]], report: Report) -> None:
     """
     build_batch(groups[0], report)
     runs = [run for group in groups for run in group]
-    with ExitStack() as stack:
-        for run in runs:
-            stack.enter_context(hold_run(run.folder, run.logs))
-        for run in runs:
+    for run in runs:
+        for folder in (run.folder, run.logs):
+            if is_held(folder):
+                raise RunFolderError(describe_held(folder))
+    for run in runs:  # one after the other: so many locks at once may be more than a process may have files open
+        with hold_run(run.folder, run.logs):
             clear_run(list_checkpoints(run.folder), run.logs)

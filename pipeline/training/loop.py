@@ -51,6 +51,7 @@ def train(batch: ReplicaBatch, outputs: Outputs, stopping: Callable[[], bool]) -
     if batch.update > begun_at:
         outputs.save(batch, None)
     if config.final_eval_episodes and not evaluate_finally(batch, outputs, stopping):
+        outputs.report_stopped(batch.update, None)
         return
     outputs.finish()
 

@@ -90,8 +90,12 @@ class Outputs:
         """Write and report the checkpoints from which runs that were stopped go on; at update 0 none is begun."""
         if batch.update:
             self.save(batch, batch.update)
-            for run in self.runs:
-                self._report("saved", (run.key, batch.update, checkpoint_path(run.folder, batch.update)))
+            self.report_stopped(batch.update, batch.update)
+
+    def report_stopped(self, update: int, number: int | None) -> None:
+        """Report that runs were stopped after an update and have their checkpoints of this number; None: final ones."""
+        for run in self.runs:
+            self._report("saved", (run.key, update, checkpoint_path(run.folder, number)))
 
     def give_up(self, failures: Mapping[int, str], update: int) -> None:
         """Close and report runs that cannot go on.

@@ -141,7 +141,7 @@ class Progress:
             self.failed[key] = why
             self._figures.pop(key, None)
         if self._bar is not None:
-            self._bar.total -= self._remaining(update) * len(keys)
+            self._bar.total = max(self._bar.n, self._bar.total - self._remaining(update) * len(keys))
         if not self._single:
             tqdm.write(f"given up: {name_runs(keys)}: {why}", file=sys.stderr)
 

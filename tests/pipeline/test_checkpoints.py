@@ -244,3 +244,22 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path):
         save_checkpoint(path, {"policy_state_dict": {}, "resume": lambda: None})
     assert load_policy(path).update == 12
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_an_error_of_the_disk_and_leaves_nothing(tmp_path, monkeypatch):
+    """Torch tells of it as of a mistake of its own."""
+
+    def full(*_: object) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 40832 vs 40720")  # noqa: B904
+
+    path = tmp_path / "checkpoint_1.pt"
+    path.write_bytes(b"kept")
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_checkpoint(path, {"update": 1})
+    assert caught.value.filename == str(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint_1.pt"]
+    assert path.read_bytes() == b"kept"

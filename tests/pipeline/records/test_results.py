@@ -333,3 +333,17 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
         assert other.exists()  # of another file
     assert not (tmp_path / ".r.csv.abc.tmp").exists()
     assert len(read_results(tmp_path / "r.csv")) == 2
+
+
+def test_whole_numbers_that_could_not_be_read_back_are_not_written(tmp_path):
+    path = tmp_path / "results.csv"
+    append_result(path, {"checkpoint_path": "a.pt", "task_id": "T", "num_episodes": 4, "seed": 2**63 - 1})
+    kept = path.read_text()
+    with pytest.raises(ValueError, match="seed: expected a number of 64 bits"):
+        append_result(path, {"checkpoint_path": "b.pt", "task_id": "T", "num_episodes": 4, "seed": 2**63})
+    assert path.read_text() == kept
+    assert read_results(path)["seed"].tolist() == [2**63 - 1]
+    for cell in (str(2**63), "1e300"):
+        path.write_text(kept.replace(str(2**63 - 1), cell))
+        with pytest.raises(ResultsError, match="row 1: seed"):
+            read_results(path)

@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoints import read_checkpoint
 from pipeline.command.cli import parse_command
-from pipeline.command.workers import Link, WorkItem, do_items
+from pipeline.command.workers import Event, Link, WorkItem, do_items
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.guard import hold_run
 from pipeline.places import find_checkpoints, run_folder
@@ -477,6 +478,7 @@ def test_a_stop_during_the_final_evaluation_leaves_it_for_later(call, monkeypatc
 
     train_group(Link(report, stopping=lambda: bool(trained)), runs)
     assert "evaluated" not in reports and "finished" not in reports
+    assert "saved" in reports  # its final checkpoint, of which the words at the end tell
     assert final(RUN)["update"] == 6
     code, out, _ = call()
     assert (code, "final evaluation: 4 levels" in out) == (0, True)
@@ -603,6 +605,43 @@ def test_a_process_saves_when_the_one_that_started_it_is_killed(tmp_path, monkey
         assert read_checkpoint(saved)["update"] > 0
 
 
+def test_work_that_ends_early_without_a_word_is_not_taken_for_done(call, monkeypatch):
+    """As when SIGTERM reaches a process of the work alone."""
+    monkeypatch.setattr(driver, "do_items", lambda *_, **__: None)
+    code, out, _ = call("--seeds", "0-1")
+    assert (code, "2 not begun" in out) == (128 + signal.SIGTERM, True)
+
+
+def test_a_group_that_is_refused_does_not_stop_one_that_is_just_starting(call, monkeypatch):
+    wishes = []
+
+    def play(items, *, report, stopping, **_: object) -> None:
+        first, second = items
+        report(Event(first, "started"))
+        report(Event(second, "started"))
+        report(Event(first, "failed", "its metrics are damaged"))
+        wishes.append(stopping())
+        report(Event(second, "failed", "so are these"))
+        wishes.append(stopping())
+
+    monkeypatch.setattr(driver, "do_items", play)
+    code, _, err = call("--seeds", "0-1", "--max_replicas", "1")
+    assert wishes == [False, True]
+    assert (code, err) == (2, "error: its metrics are damaged; so are these\n")
+    assert files() == {}
+
+
+def test_overwriting_many_runs_takes_few_open_files(call):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    inside = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 64
+    resource.setrlimit(resource.RLIMIT_NOFILE, (inside + 40, hard))
+    try:
+        short = ("--num_updates", "1", "--final_eval_episodes", "0")
+        assert call(*short, "--seeds", "0-29", "--overwrite")[0] == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_run_that_diverges_is_given_up_and_the_others_go_on(call, monkeypatch):
     assert call("--seeds", "0-2")[0] == 0
     update = loop.run_update
@@ -672,6 +711,8 @@ def test_prices_beyond_float32_fail_and_say_so(call):
         (("--seeds", "0-1", "--jobs", "0"), ("--jobs", "at least 1", "'0'")),
         (("--seeds", "0-1", "--max_replicas", "few"), ("--max_replicas", "'few'")),
         (("--seeds", "0-1", "--task_id", "GoToObbj"), ("GoToObbj", "GoToObj")),
+        (("--seed", str(2**63)), ("seed", "less than 2^63")),
+        (("--trial", str(10**19)), ("trial", "less than 2^63")),
     ],
 )
 def test_bad_input_gets_one_clear_message_and_writes_nothing(args, words, call):
