@@ -36,7 +36,7 @@ __all__ = ["Checkpoint", "Evaluation", "evaluate", "evaluate_task", "load_checkp
 
 
 @as_command()
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; return the exit code: 0 done, 2 refused, 130 stopped by Ctrl-C."""
     options = {
         "checkpoint": "The .pt file.",

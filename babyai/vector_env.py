@@ -60,7 +60,6 @@ class VectorEnv:
         label: bool = True,
         record: bool = False,
         core: Literal["auto", "compiled", "plain"] = "auto",
-        threads: int = 1,
     ) -> None:
         """Builds the slots; `reset` starts their first levels.
 
@@ -76,7 +75,6 @@ class VectorEnv:
             record: whether every step carries `facts` and every `EpisodeEnd` its `env_context`. Needs `label`, because
                 the expert's subgoal is one of the facts.
             core: who plays the levels; "auto" takes the compiled core where it knows the task. Results are the same.
-            threads: threads over which the compiled core spreads the slots; results do not depend on it.
 
         Raises:
             UnknownTaskError: no such task.
@@ -98,7 +96,7 @@ class VectorEnv:
         self._core = None
         if core != "plain":
             self._core = build_compiled_core(
-                task_id, num_envs, max_steps, label=label, record=record, threads=threads, required=core == "compiled"
+                task_id, num_envs, max_steps, label=label, record=record, required=core == "compiled"
             )
         if self._core is None:
             self._core = PlainCore(task_id, num_envs, max_steps, label=label, record=record)

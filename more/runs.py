@@ -19,14 +19,17 @@ from pipeline.command.cli import parse_command
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
 from pipeline.command.shell import as_command
-from pipeline.config import ConfigError
-from pipeline.guard import RunFolderError, clear_run, find_conflict, hold_run, write_settings
+from pipeline.guard import (
+    SWITCHES,
+    RunFolderError,
+    check_switches,
+    clear_run,
+    describe_stop,
+    find_conflict,
+    hold_run,
+    write_settings,
+)
 from pipeline.tracking import Tracker, import_wandb
-
-SWITCHES = {
-    "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
-    "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
-}
 
 
 @as_command()
@@ -61,8 +64,7 @@ def run_training(
         RunFolderError: If a folder holds another run, or this one and neither switch is given.
         FolderError: If a folder cannot be written to, or another process is training there.
     """
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
+    check_switches(resume=resume, overwrite=overwrite)
     config = config.resolve()
     say = (lambda _: None) if quiet else print
     folder, logs = (Path(root) / config.run_name() for root in (config.checkpoint_dir, config.log_dir))
@@ -143,12 +145,12 @@ def _train_to_the_end(
     with tracker, interruption:
         _train(trainer, tracker, folder, interruption, quiet)
         if trainer.update == 0:
-            say("interrupted; nothing was left to save: --resume begins where this began")
+            say(describe_stop(0, None))
             return interruption.exit_code
         if trainer.update < trainer.total:
             path = numbered_path(folder, trainer.update)
             trainer.save(path, resumable=True)
-            say(f"interrupted after update {trainer.update}; saved {path}; --resume continues from there")
+            say(describe_stop(trainer.update, path))
             return interruption.exit_code
         trainer.save(folder / FINAL_NAME, resumable=False)
     say(f"checkpoint  {folder / FINAL_NAME}")

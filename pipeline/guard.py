@@ -15,9 +15,16 @@ from filelock import Timeout
 from pipeline.command.errors import ConfigError
 from pipeline.command.files import write_text
 from pipeline.command.folders import LOCK_NAME, hold_lock, make_writable
-from pipeline.tracking import METRICS_FILE
+from pipeline.tracking import METRICS_FILE, WANDB_ID_FILE
 
 CONFIG_FILE = "config.yaml"
+
+
+SWITCHES = {
+    "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
+    "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
+}
+"""Flags of every command that trains, with their help."""
 
 
 class RunFolderError(ConfigError):
@@ -35,6 +42,23 @@ class Conflict:
 
     kind: Literal["other", "begun"]
     text: str
+
+
+def check_switches(*, resume: bool, overwrite: bool) -> None:
+    """Refuse both switches at once.
+
+    Raises:
+        ConfigError: If both are given.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
+
+
+def describe_stop(update: int, path: Path | None) -> str:
+    """Return what to say of a run that was stopped after an update; without a checkpoint none was left to save."""
+    if path is None:
+        return "interrupted; nothing was left to save: --resume begins where this began"
+    return f"interrupted after update {update}; saved {path}; --resume continues from there"
 
 
 def find_conflict(
@@ -117,7 +141,7 @@ def write_settings(logs: Path, text: str) -> None:
 
 def clear_run(checkpoints: Iterable[Path], logs: Path) -> None:
     """Delete the files of an earlier run, and only those that a run writes."""
-    for path in [*checkpoints, logs / CONFIG_FILE, logs / METRICS_FILE]:
+    for path in [*checkpoints, logs / CONFIG_FILE, logs / METRICS_FILE, logs / WANDB_ID_FILE]:
         path.unlink(missing_ok=True)
     for path in logs.glob("events.out.tfevents.*"):
         path.unlink()

@@ -1,6 +1,7 @@
 """Where runs, checkpoints, caches and figures are: the one grammar of their paths, written and read here alone.
 
     <root>/<task_id>/trial_<N>/seed_<S>/                                      run_folder, also of a run's logs
+    <root>/<task_id>/sweep_trial_<N>.json                                     which trial of a sweep is what
     <root>/<task_id>/trial_<N>/[seed_<S>/]checkpoint_<update>.pt              or checkpoint_final.pt
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json      of a final checkpoint without update_<U>
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
@@ -112,6 +113,11 @@ def cache_path(
             raise PlaceError(f"{name}: expected a whole number, 0 or more, found {str(number)[:40]!r}")
         folder /= f"{name}_{int(number)}"
     return folder / CACHE_NAME
+
+
+def sweep_path(root: str | Path, run: Run) -> Path:
+    """Return `<root>/<task_id>/sweep_trial_<N>.json`, which tells of the sweep whose first trial is the run's."""
+    return Path(root) / run.task_id / f"sweep_trial_{run.trial}.json"
 
 
 def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:

@@ -8,8 +8,7 @@ holds the interpreter lock, and slots can be spread over threads: each touches i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +122,9 @@ def replay_row(world, row, actions, label, labels):
 
 
 @compiled
-def step_rows(world, first, last, actions, active, label, labels, outcomes, rewards):
-    """Act in rows `first` to `last`; rewards are written where an episode succeeds."""
-    for row in range(first, last):
+def step_rows(world, actions, active, label, labels, outcomes, rewards):
+    """Act in all active rows; rewards are written where an episode succeeds."""
+    for row in range(len(active)):
         if active[row]:
             outcome = _act(world, row, actions[row], label, labels)
             outcomes[row] = outcome
@@ -134,9 +133,9 @@ def step_rows(world, first, last, actions, active, label, labels, outcomes, rewa
 
 
 @compiled
-def step_recorded_rows(world, first, last, actions, active, labels, outcomes, rewards, events, objects):
-    """Act in rows `first` to `last`, and note what each action did."""
-    for row in range(first, last):
+def step_recorded_rows(world, actions, active, labels, outcomes, rewards, events, objects):
+    """Act in all active rows, and note what each action did."""
+    for row in range(len(active)):
         if active[row]:
             front, thing, code, held = remember_front(world, row)
             outcome = _act(world, row, actions[row], True, labels)
@@ -147,9 +146,9 @@ def step_recorded_rows(world, first, last, actions, active, labels, outcomes, re
 
 
 @compiled
-def observe_rows(world, first, last, active, view, direction, carrying):
-    """Write what rows `first` to `last` show."""
-    for row in range(first, last):
+def observe_rows(world, active, view, direction, carrying):
+    """Write what all active rows show."""
+    for row in range(len(active)):
         if active[row]:
             observe(world, row, view[row])
             direction[row] = world.scalars[row, DIRECTION]
@@ -192,7 +191,6 @@ def build_compiled_core(
     *,
     label: bool,
     record: bool,
-    threads: int = 1,
     required: bool = False,
 ) -> CompiledCore | None:
     """Return a core that plays a task's levels, None where they are not compiled.
@@ -203,20 +201,17 @@ def build_compiled_core(
         max_steps: Step limit of every episode; None keeps each level's own.
         label: Whether the expert labels every observation.
         record: Whether facts are recorded; needs `label`.
-        threads: Threads over which the slots are spread.
         required: Raise instead of returning None.
 
     Raises:
         UnknownTaskError: No such task.
-        ValueError: `required`, and the levels are not compiled; `max_steps` or `threads` is out of range.
+        ValueError: `required`, and the levels are not compiled; `max_steps` is out of range.
     """
     if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1):
         raise ValueError(f"max_steps: expected None or an int >= 1, found {max_steps!r}")
-    if threads < 1:
-        raise ValueError(f"threads: expected >= 1, found {threads}")
     program = level_program(task_id)
     if isinstance(program, LevelProgram):
-        return CompiledCore(program, num_envs, max_steps, label=label, record=record, threads=threads)
+        return CompiledCore(program, num_envs, max_steps, label=label, record=record)
     if required:
         raise ValueError(f"core: {program.task_id} is not compiled ({program.reason}); use auto or plain")
     return None
@@ -234,7 +229,7 @@ class CompiledCore:
     name = "compiled"
 
     def __init__(
-        self, program: LevelProgram, num_envs: int, max_steps: int | None, *, label: bool, record: bool, threads: int
+        self, program: LevelProgram, num_envs: int, max_steps: int | None, *, label: bool, record: bool
     ) -> None:
         self.task_id = program.task_id
         self.labels = np.full(num_envs, NO_LABEL, np.int64)
@@ -246,9 +241,6 @@ class CompiledCore:
         self._keys = np.zeros((num_envs, KEY_LENGTH), np.int8)
         self._contexts: list[dict[str, Any]] = [{}] * num_envs
         self._label, self._record = label, record
-        bounds = np.linspace(0, num_envs, min(threads, num_envs) + 1).astype(int)
-        self._shares = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-        self._pool = ThreadPoolExecutor(len(self._shares) - 1) if len(self._shares) > 1 else None
 
     def start(self, slots: Sequence[int], seeds: Sequence[int], plans: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
         """Start a level in each of `slots`."""
@@ -275,14 +267,14 @@ class CompiledCore:
         if self._record:
             facts = result.facts
             rest = (actions, active, self.labels, result.outcome, rewards, facts.event, facts.event_object)
-            self._spread(step_recorded_rows, *rest)
+            step_recorded_rows(self.world, *rest)
         else:
-            self._spread(step_rows, actions, active, self._label, self.labels, result.outcome, rewards)
+            step_rows(self.world, actions, active, self._label, self.labels, result.outcome, rewards)
         return rewards
 
     def observe(self, active: np.ndarray, result: VectorStep) -> None:
         """Fill what the active slots show: view, direction, carrying, and facts but for events."""
-        self._spread(observe_rows, active, result.view, result.direction, result.carrying)
+        observe_rows(self.world, active, result.view, result.direction, result.carrying)
         if self._record:
             facts = result.facts
             columns = facts.position, facts.door_unlocked, facts.subgoal, facts.walking, facts.straight
@@ -303,14 +295,3 @@ class CompiledCore:
     def env_context(self, slot: int) -> dict[str, Any]:
         """Return the slot's level at its start, see `babyai.compiled.context`; only where facts are recorded."""
         return self._contexts[slot]
-
-    def _spread(self, kernel: Callable[..., None], *rest: Any) -> None:
-        """Run a kernel over all rows, a share of them on each thread."""
-        (first, last), *others = self._shares
-        if not others:
-            kernel(self.world, first, last, *rest)
-            return
-        waiting = [self._pool.submit(kernel, self.world, *share, *rest) for share in others]
-        kernel(self.world, first, last, *rest)
-        for result in waiting:
-            result.result()

@@ -17,7 +17,8 @@ from babyai.missions import MissionEncoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.command.cli import check_numbers
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.errors import ConfigError
+from pipeline.config import TrainConfig
 from pipeline.evaluation.play import Evaluation, PlaySettings, Progress, evaluate_task_many
 from pipeline.records.cache import write_cache
 

@@ -2,7 +2,8 @@
 
     STEPS[4].name, STEPS[4].dtype, STEPS[4].meaning        # t_step, int32, steps since the episode began, from 0
 
-A new column is a line here and its value where it is observed, `pipeline.evaluation.tally`. All else follows from the
+A new column is a line here and its value where it is observed: `pipeline.evaluation.tally`, or for a fact of the world
+`babyai.facts`, which says its type and shape. All else follows from the
 declaration: tables and their data frames (`tables`), the lines of `routing_data.json` in both directions and records
 (`steps`, `episodes`), what figures know, and by `python -m pipeline.records.documents` the tables of docs/cache.md and
 the JSON schema.
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from babyai.facts import DIRECTION_NAMES, OUTCOME_NAMES, PLACES
+from babyai.facts import DIRECTION_NAMES, FACT_FIELDS, OUTCOME_NAMES, PLACES
 
 _FILLS = {"i": -1, "f": math.nan, "b": False, "U": ""}
 
@@ -73,6 +74,9 @@ class Column:
         return np.isfinite(values) if self.dtype.kind == "f" else (values != self.fill) | (self.dtype.kind == "b")
 
 
+_FACTS = {name: {"dtype": dtype, "shape": shape, "fill": fill} for name, shape, dtype, fill in FACT_FIELDS}
+"""What the world says of the arrays that it hands over."""
+
 FIRST_EVENTS = (
     Column("t_pick", np.int32, "`t_step` at which something was first picked up", "world", "steps", null="never"),
     Column("t_unlocked", np.int32, "`t_step` at which a door was first unlocked", "world", "steps", null="never"),
@@ -109,7 +113,15 @@ WEIGHTS = Column(
 
 STEPS = (
     Column("episode", np.int32, "index into `episodes`", "world", required=True),
-    Column("position", np.int16, "of the agent", "world", "cells", (2,), parts=("x", "y"), required=True),
+    Column(
+        "position",
+        meaning="of the agent",
+        source="world",
+        unit="cells",
+        parts=("x", "y"),
+        required=True,
+        **_FACTS["position"],
+    ),
     WEIGHTS,
     Column(
         "lpc",
@@ -129,11 +141,11 @@ STEPS = (
     Column("carrying", bool, "whether the agent carries anything", "world"),
     Column(
         "door_unlocked",
-        np.int8,
-        "whether a door that was locked at the start has been unlocked",
-        "world",
+        meaning="whether a door that was locked at the start has been unlocked",
+        source="world",
         labels={0: False, 1: True},
         null="none was locked",
+        **_FACTS["door_unlocked"],
     ),
     Column("action", np.int8, "what the policy did", "policy"),
     Column("action_logits", np.float32, "its logits", "policy", shape=(None,)),
@@ -149,27 +161,46 @@ STEPS = (
     *FIRST_EVENTS,
     Column(
         "walking",
-        np.float32,
-        "to the nearest one, around walls",
-        "world",
-        "moves",
-        (3,),
+        meaning="to the nearest one, around walls",
+        source="world",
+        unit="moves",
         keys=tuple(f"dist_to_{place}" for place in PLACES),
         null="there is none",
+        **_FACTS["walking"],
     ),
     Column(
         "straight",
-        np.float32,
-        "Euclidean distance to the same object",
-        "world",
-        "cells",
-        (3,),
+        meaning="Euclidean distance to the same object",
+        source="world",
+        unit="cells",
         keys=tuple(f"straight_to_{place}" for place in PLACES),
         null="there is none",
+        **_FACTS["straight"],
     ),
-    Column("subgoal", np.int8, "what the expert is after", "expert", names="subgoal_names", null="none"),
-    Column("event", np.int8, "what the action brought about", "world", names="event_names", fill=0, null="nothing"),
-    Column("event_object", np.int16, "what it happened to", "world", names="object_names", null="nothing"),
+    Column(
+        "subgoal",
+        meaning="what the expert is after",
+        source="expert",
+        names="subgoal_names",
+        null="none",
+        **_FACTS["subgoal"],
+    ),
+    Column(
+        "event",
+        meaning="what the action brought about",
+        source="world",
+        names="event_names",
+        null="nothing",
+        **_FACTS["event"],
+    ),
+    Column(
+        "event_object",
+        meaning="what it happened to",
+        source="world",
+        names="object_names",
+        null="nothing",
+        **_FACTS["event_object"],
+    ),
 )
 
 STEP_COLUMNS = {column.name: column for column in STEPS if column not in (WEIGHTS, *FIRST_EVENTS)}

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.records.columns import EPISODES, FIRST_EVENTS, STEPS, WEIGHTS, Column
 
 PAGE = Path(__file__).parents[2] / "docs" / "cache.md"
-SCHEMA = Path(__file__).parents[1] / "routing_data.schema.json"
+SCHEMA = Path(__file__).with_name("routing_data.schema.json")
 
 _TYPES = {"U": ("text", "string"), "b": ("bool", "boolean"), "i": ("int", "integer"), "f": ("float", "number")}
 """How a page and a JSON schema call the types of numpy."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 
@@ -197,3 +198,20 @@ def choose_episode(episodes: EpisodeTable, steps: np.ndarray | None = None) -> i
     rows = successes if len(successes) else rows
     by_length = rows[np.argsort(lengths[rows], kind="stable")]
     return int(by_length[(len(by_length) - 1) // 2])
+
+
+EVALUATION_METRICS = {
+    "eval/success_rate": "success_rate",
+    "eval/success_low": "success_low",
+    "eval/success_high": "success_high",
+    "eval/episodes": "num_episodes",
+    "eval/mean_lpc": "mean_lpc",
+    "eval/path_ratio": "path_ratio",
+    "eval/mean_steps": "mean_steps",
+}
+"""Logged metrics and the names under which an evaluation has them."""
+
+
+def evaluation_metrics(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """Return the `eval/...` metrics of an evaluation."""
+    return {key: metrics[name] for key, name in EVALUATION_METRICS.items()}

@@ -22,7 +22,8 @@ from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
 from pipeline.checkpoints import CheckpointError, save_checkpoint
 from pipeline.command.devices import derive_seed, resolve_device
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.errors import ConfigError
+from pipeline.config import TrainConfig
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.missions import MissionVectors
 from pipeline.engine.torch_engine import TorchEngine
@@ -32,19 +33,10 @@ from pipeline.policies import build_policy, build_projection
 from pipeline.records.metrics import EpisodeWindow
 from pipeline.training.losses import LossTerms, Price
 from pipeline.training.rollout import Acting, Rollout
+from pipeline.training.sums import LossSums
 
 MAY_DIFFER = ("seed", "trial", "lpc_alpha")
 """Fields in which runs that are trained together may differ."""
-
-SCALARS = (
-    "train/task_loss",
-    "train/lpc",
-    "train/penalty",
-    "train/total_loss",
-    "train/accuracy",
-    "train/labelled_fraction",
-    "train/grad_norm",
-)
 
 
 class ReplicaBatch:
@@ -70,6 +62,7 @@ class ReplicaBatch:
         rollout: Acts, and computes what the loss needs again.
         price: Of complexity; its alpha is (R,).
         expert_sizes: Per layer; empty for the baseline.
+        sums: Losses since the last line of metrics.
         windows: The runs' last episodes.
         episodes: Episodes ended, per run.
         update: Weight updates done.
@@ -166,8 +159,7 @@ class ReplicaBatch:
             self.rollout.load([env.reset() for env in self.envs], None)
         else:
             self._load([content["resume"] for content in resume])
-        self._sums = torch.zeros(len(self.configs), len(SCALARS) + 2 * len(self.expert_sizes), device=device)
-        self._updates_summed, self._seconds_summed = 0, 0.0
+        self.sums = LossSums(len(self.configs), len(self.expert_sizes), device)
 
     def _load(self, states: Sequence[dict[str, Any]]) -> None:
         current = []
@@ -197,29 +189,15 @@ class ReplicaBatch:
             return config.expert_action_prob
         return config.expert_action_prob * max(0.0, 1.0 - self.update / config.expert_action_decay)
 
-    @torch.no_grad()
     def note_update(self, losses: LossTerms, norms: Tensor, routing: Sequence[Tensor], seconds: float) -> None:
-        """Count an update that some run at least has taken, and keep what is logged of it.
-
-        Args:
-            losses: Each term (R,).
-            norms: (R,) of the gradients, before clipping.
-            routing: Router probabilities per layer.
-            seconds: That it has taken.
-        """
-        terms = [losses.task, losses.lpc, losses.penalty, losses.total, losses.accuracy, losses.labelled, norms]
-        entropies = [torch.special.entr(weights).sum(dim=-1).flatten(1).mean(dim=1) for weights in routing]
-        self._sums += torch.cat(
-            [torch.stack(terms, 1), losses.lpc_per_layer, *(entropy.unsqueeze(1) for entropy in entropies)], dim=1
-        )
+        """Count an update that some run at least has taken, and keep what is logged of it; see `LossSums.add`."""
+        self.sums.add(losses, norms, routing, seconds)
         for replica, ended in enumerate(self.rollout.ended):
             for episode in ended:
                 self.windows[replica].add(episode.outcome, episode.steps, episode.expert_steps)
             self.episodes[replica] += len(ended)
         self.update += 1
         self.seconds = [total + seconds for total in self.seconds]
-        self._seconds_summed += seconds
-        self._updates_summed += 1
 
     def without(self, replicas: Sequence[int]) -> ReplicaBatch:
         """Return the other runs, renumbered in their order; they go on as if those had never been there."""
@@ -230,8 +208,7 @@ class ReplicaBatch:
             announce=lambda line: None,
             engine=self._engine,
         )
-        others._sums.copy_(self._sums[kept])
-        others._updates_summed, others._seconds_summed = self._updates_summed, self._seconds_summed
+        others.sums = self.sums.select(kept)
         return others
 
     # ------------------------------------------------------------------------------------------------ what comes of it
@@ -243,23 +220,9 @@ class ReplicaBatch:
 
     def take_metrics(self) -> list[dict[str, float | int | None]]:
         """Return all metrics of each run, losses averaged since the last call; see `pipeline.tracking.METRICS`."""
-        updates, self._updates_summed = self._updates_summed, 0
-        seconds, self._seconds_summed = self._seconds_summed, 0.0
-        means = (self._sums / max(updates, 1)).tolist()
-        self._sums.zero_()
-        layers = range(len(self.expert_sizes))
-        names = [
-            *SCALARS,
-            *(f"train/lpc/layer_{i}" for i in layers),
-            *(f"train/router_entropy/layer_{i}" for i in layers),
-        ]
-        rows = []
-        for replica, env in enumerate(self.envs):
-            metrics: dict[str, float | int | None] = {"env_steps": self.env_steps}
-            if updates:
-                metrics |= zip(names, means[replica], strict=True)
-                steps = updates * self.config.num_envs * self.config.unroll_len
-                metrics["time/env_steps_per_second"] = steps / seconds
+        rows = self.sums.take(self.config.num_envs * self.config.unroll_len)
+        for replica, (metrics, env) in enumerate(zip(rows, self.envs, strict=True)):
+            metrics["env_steps"] = self.env_steps
             metrics |= {
                 **self.windows[replica].summary(),
                 "rollout/episodes_total": self.episodes[replica],
@@ -268,7 +231,6 @@ class ReplicaBatch:
                 "rollout/expert_action_prob": self.expert_action_prob(),
                 "time/seconds": self.seconds[replica],
             }
-            rows.append(metrics)
         return rows
 
     def evaluate(self, num_episodes: int, progress: Callable[[int], object] | None = None) -> list[Evaluation]:

@@ -7,13 +7,9 @@ from typing import Any
 
 from pipeline.command.cli import parse_command
 from pipeline.command.shell import as_command
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.config import TrainConfig
+from pipeline.guard import SWITCHES, check_switches
 from pipeline.training.options import OPTIONS, parse_sweep
-
-SWITCHES = {
-    "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
-    "overwrite": "Delete what an earlier run left in this run's folders, and start afresh.",
-}
 
 
 @as_command(stopped="stopped; the same command with --resume goes on from the last checkpoints")
@@ -31,8 +27,7 @@ def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> 
         replaces={"seeds": "seed", "lpc_alphas": "lpc_alpha"},
         **forced,
     )
-    if beside["resume"] and beside["overwrite"]:
-        raise ConfigError("--resume and --overwrite exclude each other: one keeps what is there, the other deletes it")
+    check_switches(**{name: beside[name] for name in SWITCHES})
     sweep = parse_sweep(config, **{name: beside.pop(name) for name in OPTIONS})
     from pipeline.training.driver import train_runs  # only here: --help and mistakes are told without torch
 

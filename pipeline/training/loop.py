@@ -10,24 +10,13 @@ A batch is R runs that differ in seed, trial and price of complexity alone, as o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from pipeline.records.metrics import evaluation_metrics
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.losses import compute_losses
 from pipeline.training.outputs import Outputs
 from pipeline.training.schedule import Due
-
-EVALUATION_METRICS = {
-    "eval/success_rate": "success_rate",
-    "eval/success_low": "success_low",
-    "eval/success_high": "success_high",
-    "eval/episodes": "num_episodes",
-    "eval/mean_lpc": "mean_lpc",
-    "eval/path_ratio": "path_ratio",
-    "eval/mean_steps": "mean_steps",
-}
-"""Logged metrics and the names under which an evaluation has them."""
 
 
 def train(batch: ReplicaBatch, outputs: Outputs, stopping: Callable[[], bool]) -> None:
@@ -115,8 +104,3 @@ def evaluate_finally(batch: ReplicaBatch, outputs: Outputs, stopping: Callable[[
 
 class _Stopped(Exception):
     """A stop was wished for during an evaluation."""
-
-
-def evaluation_metrics(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
-    """Return the `eval/...` metrics of an evaluation."""
-    return {key: metrics[name] for key, name in EVALUATION_METRICS.items()}

@@ -17,7 +17,7 @@ from pipeline.command.files import write_text
 from pipeline.command.folders import hold_lock
 from pipeline.config import TrainConfig
 from pipeline.guard import RunFolderError
-from pipeline.places import list_checkpoints, run_folder
+from pipeline.places import list_checkpoints, run_folder, sweep_path
 from pipeline.training.plan import PlannedRun
 
 SCHEMA_VERSION = 1
@@ -80,11 +80,6 @@ def _describe_progress(members: Sequence[PlannedRun]) -> str:
     return "; ".join(parts)
 
 
-def sweep_path(config: TrainConfig) -> Path:
-    """Return where the mapping of the sweep whose first run this is is kept."""
-    return Path(config.checkpoint_dir) / config.task_id / f"sweep_trial_{config.trial}.json"
-
-
 def write_mapping(runs: Sequence[PlannedRun], resolved: TrainConfig) -> Path:
     """Write trial -> alpha, seeds and paths, and the shared settings, and return the file's path.
 
@@ -98,7 +93,7 @@ def write_mapping(runs: Sequence[PlannedRun], resolved: TrainConfig) -> Path:
     Raises:
         RunFolderError: If another process holds the file's lock for a minute.
     """
-    path = sweep_path(runs[0].config)
+    path = sweep_path(runs[0].config.checkpoint_dir, runs[0].config)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS):

@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.errors import ConfigError
+from pipeline.config import TrainConfig
 
 MAX_RUNS = 10_000
 """Runs of one call; more are a slip of the keyboard."""

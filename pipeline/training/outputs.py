@@ -11,7 +11,7 @@ from pipeline.guard import write_settings
 from pipeline.places import checkpoint_path
 from pipeline.tracking import Tracker
 from pipeline.training.batch import ReplicaBatch
-from pipeline.training.plan import PlannedRun
+from pipeline.training.plan import Key, PlannedRun
 
 Metrics = Mapping[str, float | int | None]
 Report = Callable[[str, Any], object]
@@ -45,7 +45,7 @@ class Outputs:
         self.runs = list(runs)
         self._report = report
         self._steps = batch.config.num_envs * batch.config.unroll_len
-        self._trackers: dict[tuple[int, int], Tracker] = {}
+        self._trackers: dict[Key, Tracker] = {}
         for run, config in zip(runs, batch.configs, strict=True):
             tracker = Tracker(
                 run.logs,

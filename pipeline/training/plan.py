@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pipeline.checkpoints import CheckpointError
+from pipeline.command.devices import resolve_device
+from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
 from pipeline.guard import RunFolderError, describe_held, differing_settings, find_conflict, is_held
 from pipeline.places import find_trials, list_run_folders, run_folder
+from pipeline.tracking import import_wandb
 from pipeline.training.folders import (
     Stamp,
     has_checkpoints,
@@ -20,7 +24,10 @@ from pipeline.training.folders import (
     newest_checkpoint,
     stamp_checkpoints,
 )
-from pipeline.training.options import Sweep
+from pipeline.training.options import Sweep, default_replicas
+
+Key = tuple[int, int]
+"""Trial and seed, which name a run within its sweep."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class PlannedRun:
     stamp: Stamp = ()
 
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> Key:
         """Trial and seed, which name the run within its sweep."""
         return self.config.trial, self.config.seed
 
@@ -173,3 +180,36 @@ def group_runs(runs: Iterable[PlannedRun], max_replicas: int) -> list[list[Plann
         bounds = [len(together) * i // count for i in range(count + 1)]
         groups += [together[low:high] for low, high in itertools.pairwise(bounds)]
     return groups
+
+
+def choose_replicas(sweep: Sweep) -> int:
+    """Return how many runs one process trains as one program.
+
+    Raises:
+        ConfigError: If more than one is asked for with Weights & Biases, or a GPU that torch does not see.
+        TrackingError: If Weights & Biases is asked for and not installed.
+    """
+    config = sweep.configs[0]
+    if config.wandb_project is not None:
+        import_wandb()
+        if sweep.max_replicas is not None and sweep.max_replicas > 1 and len(sweep.configs) > 1:
+            raise ConfigError(
+                "wandb_project: Weights & Biases follows one run per process; leave --max_replicas out to train the "
+                "runs one after another, or pass --wandb_project null"
+            )
+        return 1
+    if sweep.max_replicas is not None:
+        return sweep.max_replicas
+    return default_replicas(config, on_cpu=resolve_device(config.device).type == "cpu")
+
+
+def count_jobs(config: TrainConfig) -> int:
+    """Return how many processes the cores that this one may use are enough for; 1 on a GPU.
+
+    Raises:
+        ConfigError: If a GPU is asked for and torch sees none.
+    """
+    if resolve_device(config.device).type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // config.torch_threads)

@@ -11,11 +11,10 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.config import TrainConfig
+from pipeline.guard import describe_stop
 from pipeline.records.metrics import describe_metrics
 from pipeline.training.mapping import format_seeds, write_mapping
-from pipeline.training.plan import PlannedRun
-
-Key = tuple[int, int]
+from pipeline.training.plan import Key, PlannedRun
 
 WATCHED = {
     "success": ("rollout/success_rate", ".2f"),
@@ -65,7 +64,6 @@ class Progress:
         left = [run for run in runs if run.key not in ended]
         if left:
             self.report("failed", ([run.key for run in left], why, left[0].update))
-        return True
 
     def close(self) -> None:
         """Leave the bar as it is; what is printed from now on comes below it."""
@@ -80,10 +78,7 @@ class Progress:
     def describe_interruption(self) -> str:
         """Return what was saved and how to go on."""
         if self._single:
-            if self.saved:
-                ((update, path),) = self.saved.values()
-                return f"interrupted after update {update}; saved {path}; --resume continues from there"
-            return "interrupted; nothing was left to save: --resume begins where this began"
+            return describe_stop(*next(iter(self.saved.values()), (0, None)))
         updates = sorted({update for update, _ in self.saved.values()})
         at = f" at update {updates[0]}" + (f" to {updates[-1]}" if len(updates) > 1 else "") if updates else ""
         rest = len(self._pending) - len(self.saved) - len(self.finished) - len(self.failed)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from pipeline.places import checkpoint_path, sweep_path
 from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
+from pipeline.records.metrics import evaluation_metrics
+from pipeline.training.folders import read_final_evaluation
 from pipeline.training.mapping import format_alpha
-from pipeline.training.plan import PlannedRun
+from pipeline.training.options import Sweep
+from pipeline.training.plan import Key, PlannedRun
 
 Metrics = Mapping[str, float | int | None]
 
 
-def run_lines(runs: Sequence[PlannedRun], found: Mapping[tuple[int, int], Metrics]) -> list[str]:
+def run_lines(runs: Sequence[PlannedRun], found: Mapping[Key, Metrics]) -> list[str]:
     """Return a table of the runs' final evaluations.
 
     Args:
@@ -33,7 +37,7 @@ def run_lines(runs: Sequence[PlannedRun], found: Mapping[tuple[int, int], Metric
     return align_right(rows)
 
 
-def alpha_lines(runs: Sequence[PlannedRun], found: Mapping[tuple[int, int], Metrics]) -> list[str]:
+def alpha_lines(runs: Sequence[PlannedRun], found: Mapping[Key, Metrics]) -> list[str]:
     """Return a table of means over the runs of each trial, with t intervals over runs."""
     rows = [("trial", "alpha", "runs", "mean success", "95% interval", "mean LPC", "95% interval")]
     for trial in dict.fromkeys(run.config.trial for run in runs):
@@ -76,3 +80,27 @@ def align_right(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a table's rows as lines, every column to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def print_results(runs: Sequence[PlannedRun], evaluations: Mapping[Key, Metrics]) -> None:
+    """Print the tables of runs and of prices, if any run has been evaluated."""
+    found: dict[Key, Metrics] = {key: evaluation_metrics(m) for key, m in evaluations.items()}
+    for run in runs:
+        episodes = run.config.final_eval_episodes
+        if run.complete and (line := read_final_evaluation(run.logs, run.update, episodes)) is not None:
+            found[run.key] = line
+    if found:
+        print("\n".join([*run_lines(runs, found), "", *alpha_lines(runs, found)]))
+
+
+def print_places(sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
+    """Print where everything is, and what to do next."""
+    logs = runs[0].logs if sweep.single else runs[0].logs.parents[1]
+    if sweep.single:
+        print(f"checkpoint   {checkpoint_path(runs[0].folder, None)}")
+    else:
+        # Of the first trial: a part of a sweep that is complete has none.
+        path = sweep_path(runs[0].config.checkpoint_dir, runs[0].config)
+        print(f"checkpoints  {path.parent}" + (f" (which trial is what: {path.name})" if path.exists() else ""))
+    print(f"logs         {logs} (metrics.jsonl; tensorboard --logdir {logs})")
+    print("next         python batch_eval.py")

@@ -76,18 +76,6 @@ def test_without_labels():
     play_both("GoToObj", steps=60, noise=1.0, label=False, told="")
 
 
-@pytest.mark.parametrize("threads", [2, 3, 8])
-def test_threads_change_nothing(threads):
-    rng = np.random.default_rng(0)
-    pair = [VectorEnv("GoToSeq", 7, SeedStreams(0, 7), max_steps=20, threads=n) for n in (1, threads)]
-    one, many = (env.reset() for env in pair)
-    for _ in range(60):
-        assert_same_step(many, one, "")
-        actions = rng.integers(7, size=7)
-        one, many = (env.step(actions) for env in pair)
-    assert pair[0].counters["levels_started"] > 14
-
-
 @pytest.mark.parametrize(("saved", "resumed"), [("compiled", "plain"), ("plain", "compiled")])
 def test_a_state_moves_between_cores(saved, resumed):
     rng = np.random.default_rng(1)
@@ -145,7 +133,5 @@ def test_levels_that_need_too_many_draws_are_replaced(plan_every):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="core: expected auto, compiled or plain, found 'fast'"):
         VectorEnv("GoToObj", 1, SeedList([0]), core="fast")
-    with pytest.raises(ValueError, match="threads: expected >= 1, found 0"):
-        VectorEnv("GoToObj", 1, SeedList([0]), threads=0)
     with pytest.raises(UnknownTaskError):
         babyai.compiled.core.build_compiled_core("GoToNowhere", 1, None, label=True, record=False)

@@ -59,7 +59,7 @@ def read_all(path):
 
 @pytest.fixture(scope="module")
 def validator():
-    schema = json.loads((ROOT / "pipeline/routing_data.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "pipeline/records/routing_data.schema.json").read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
 

@@ -30,6 +30,7 @@ from pipeline.training import plan as sweep_plan
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.command import main
 from pipeline.training.driver import count_jobs
+from pipeline.training.group import train_group
 from pipeline.training.mapping import format_alpha, format_seeds, write_mapping
 from pipeline.training.options import (
     CPU_REPLICAS,
@@ -42,7 +43,6 @@ from pipeline.training.options import (
 )
 from pipeline.training.plan import PlannedRun, group_runs, plan_runs
 from pipeline.training.summary import alpha_lines, run_lines
-from pipeline.training.work import train_group
 
 ROOT = Path(__file__).parents[3]
 DEBUG = str(ROOT / "configs" / "debug.yaml")

@@ -1,0 +1,75 @@
+"""Losses of R runs summed over updates, as the metrics that are logged of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.training.losses import LossTerms
+
+SCALARS = (
+    "train/task_loss",
+    "train/lpc",
+    "train/penalty",
+    "train/total_loss",
+    "train/accuracy",
+    "train/labelled_fraction",
+    "train/grad_norm",
+)
+
+
+class LossSums:
+    """What is logged of losses, gradients and routers, summed since the last line of metrics.
+
+    Args:
+        replicas: R.
+        layers: Of routers; 0 for the baseline.
+        device: Where the losses are.
+    """
+
+    def __init__(self, replicas: int, layers: int, device: torch.device) -> None:
+        per_layer = ("train/lpc", "train/router_entropy")
+        self._names = [*SCALARS, *(f"{name}/layer_{i}" for name in per_layer for i in range(layers))]
+        self._sums = torch.zeros(replicas, len(self._names), device=device)
+        self._updates, self._seconds = 0, 0.0
+
+    @torch.no_grad()
+    def add(self, losses: LossTerms, norms: Tensor, routing: Sequence[Tensor], seconds: float) -> None:
+        """Add an update.
+
+        Args:
+            losses: Each term (R,).
+            norms: (R,) of the gradients, before clipping.
+            routing: Router probabilities per layer, (R, ..., experts).
+            seconds: That it has taken.
+        """
+        terms = [losses.task, losses.lpc, losses.penalty, losses.total, losses.accuracy, losses.labelled, norms]
+        entropies = [torch.special.entr(weights).sum(dim=-1).flatten(1).mean(dim=1) for weights in routing]
+        self._sums += torch.cat(
+            [torch.stack(terms, 1), losses.lpc_per_layer, *(entropy.unsqueeze(1) for entropy in entropies)], dim=1
+        )
+        self._updates += 1
+        self._seconds += seconds
+
+    def take(self, env_steps: int) -> list[dict[str, float | int | None]]:
+        """Return the means of each run, and how fast it was; begin anew. Nothing of no update.
+
+        Args:
+            env_steps: Of an update of one run.
+        """
+        if not self._updates:
+            return [{} for _ in self._sums]
+        speed = {"time/env_steps_per_second": self._updates * env_steps / self._seconds}
+        rows = [dict(zip(self._names, means, strict=True)) | speed for means in (self._sums / self._updates).tolist()]
+        self._sums.zero_()
+        self._updates, self._seconds = 0, 0.0
+        return rows
+
+    def select(self, replicas: Sequence[int]) -> LossSums:
+        """Return the sums of some runs."""
+        selected = LossSums(len(replicas), 0, self._sums.device)
+        selected._names, selected._sums = self._names, self._sums[list(replicas)]
+        selected._updates, selected._seconds = self._updates, self._seconds
+        return selected
