@@ -20,6 +20,7 @@ with app.setup(hide_code=True):
     from pipeline.places import find_caches
     from plotting.browsing import (
         as_image,
+        attempt,
         choose_places,
         label_place,
         plot_task_heatmaps,
@@ -27,10 +28,9 @@ with app.setup(hide_code=True):
         select_rows,
         task_names,
         try_caches,
-        try_draw,
         try_results,
     )
-    from plotting.replicates import find_settings, try_join
+    from plotting.replicates import find_settings
     from plotting.style import save_figure
     from plotting.views import OTHER_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
 
@@ -167,7 +167,7 @@ def _(all_views, places, tabs):
 def _(setting_field):
     joined, joined_problem = None, "No runs that differ in trial or seed only have a cache each: train more seeds."
     if setting_field.value is not None:
-        joined, joined_problem = try_join(setting_field.value)
+        joined, joined_problem = attempt(setting_field.value.load, None)
     return joined, joined_problem
 
 
@@ -189,10 +189,10 @@ def _(all_views, caches_field, drawn, joined, joined_problem, setting_field, tab
         elif _tab == "Routing over runs":
             _drawn, _problem = {}, joined_problem
             if view_field.value is not None:
-                _drawn, _problem = try_draw(lambda: draw_view(joined, view_field.value, ViewOptions()))
+                _drawn, _problem = attempt(lambda: draw_view(joined, view_field.value, ViewOptions()), {})
                 _drawn = {f"{setting_field.value.folder}_{name}": figure for name, figure in _drawn.items()}
         else:
-            _drawn, _problem = try_draw(lambda view=TABS[_tab]: draw_results_view(drawn, view))
+            _drawn, _problem = attempt(lambda view=TABS[_tab]: draw_results_view(drawn, view), {})
         figures |= _drawn
         _images = [mo.image(**as_image(figure, name)) for name, figure in _drawn.items()]
         _blocks.append(mo.hstack(_images, justify="start", wrap=True))

@@ -13,23 +13,24 @@ __generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="Routing")
 
 with app.setup(hide_code=True):
+    from functools import partial
+
     import marimo as mo
 
     from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import (
         as_image,
+        attempt,
         choose_places,
         describe_cache,
         find_examples,
         label_place,
         metrics_table,
         try_cache,
-        try_draw,
     )
     from plotting.data import as_routing_data
     from plotting.groupings import GROUPINGS
-    from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
     from plotting.style import save_figure
     from plotting.temporal import find_events
     from plotting.views import ViewOptions, draw_view, list_views
@@ -301,42 +302,31 @@ def _(player, player_note, step_field):
 
 
 @app.cell(hide_code=True)
-def _(analysis_field, counts_field, data, missions, pictures):
-    def draw_heatmaps():
-        name, options = analysis_field.value, {"show_counts": counts_field.value}
-        if name == "overall":
-            figure = plot_overall_routing(data, pictures.get(name), missions.get(name), **options)
-            return {"routing_heatmap": figure}
-        return {f"routing_heatmap_by_{name}": plot_grouped_routing(data, name, pictures, missions, **options)}
-
-    return (draw_heatmaps,)
-
-
-@app.cell(hide_code=True)
 def _(
     all_views,
+    analysis_field,
+    counts_field,
     data,
-    draw_heatmaps,
     episode_field,
     event_field,
     groups,
+    missions,
     part_field,
     picture_note,
+    pictures,
     tabs,
     view_names,
     window_field,
 ):
-    _options = ViewOptions(episode_field.value, event_field.value, window_field.value, window_field.value)
+    _heatmaps = {"show_counts": counts_field.value, "pictures": pictures, "missions": missions}
+    _options = ViewOptions(episode_field.value, event_field.value, window_field.value, window_field.value, **_heatmaps)
     _part = data if part_field.value is None else groups[part_field.value]
     figures, _blocks = {}, []
     for _tab in view_names if all_views else [tabs.value]:
         for _view in view_names[_tab]:
-            _draw = (
-                draw_heatmaps
-                if _view == "overall"
-                else lambda view=_view: draw_view(data if view == "episode" else _part, view, _options)
-            )
-            _drawn, _problem = try_draw(_draw)
+            _data = data if _view in ("overall", "episode") else _part
+            _name = analysis_field.value if _view == "overall" else _view
+            _drawn, _problem = attempt(partial(draw_view, _data, _name, _options), {})
             figures |= _drawn
             if _view == "overall" and mo.running_in_notebook():
                 _blocks += [mo.mpl.interactive(figure) for figure in _drawn.values()]

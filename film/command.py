@@ -86,13 +86,8 @@ def run(settings: FilmSettings, *, output: str, checkpoint: str | None, cache: s
     if cache is not None and (settings.level_seed is not None or settings.max_steps is not None):
         raise ConfigError("--level_seed and --max_steps: the cache tells them; choose its --episode")
     if checkpoint is not None:
-        film = film_checkpoint(
-            checkpoint,
-            task_id,
-            settings.level_seed,
-            max_steps=settings.max_steps,
-            lang_encoder=settings.lang_encoder,
-        )
+        options = {"max_steps": settings.max_steps, "lang_encoder": settings.lang_encoder}
+        film = film_checkpoint(checkpoint, task_id, settings.level_seed, **options)
     elif cache is not None:
         film = _film_of_cache(read_cache(cache), settings.episode, task_id)
     else:

@@ -235,13 +235,8 @@ def _check_replay(where: str, film: FilmEpisode, rows: RoutingTable, outcome: in
         astray |= found.direction[:-1] != rows.direction
     if astray.any():
         step = int(astray.argmax())
-        stored, led = (
-            f"{place.tolist()} facing {DIRECTION_NAMES[facing] if facing >= 0 else 'anywhere'}"
-            for place, facing in (
-                (rows.position[step], rows.direction[step]),
-                (found.position[step], found.direction[step]),
-            )
-        )
+        facing = (*DIRECTION_NAMES, "anywhere")  # -1 is the last
+        stored, led = (f"{r.position[step].tolist()} facing {facing[r.direction[step]]}" for r in (rows, found))
         raise FilmError(
             f"{where}, step {step}: expected the agent at {stored}, the stored actions lead to {led}; {advice}"
         )

@@ -20,13 +20,8 @@ from matplotlib.patches import Rectangle
 
 from babyai.facts import ACTION_NAMES
 from film.episodes import FilmEpisode
-from plotting.style import (
-    CATEGORY_COLORS,
-    OUTCOME_COLORS,
-    expert_color,
-    expert_labels,
-    figure_style,
-)
+from plotting.panels import stack_weights, step_edges, write_near
+from plotting.style import CATEGORY_COLORS, OUTCOME_COLORS, expert_labels, figure_style
 
 _INK, _FAINT, _LINE, _BAR = "#222222", "#6B6B6B", "#444444", "#5B7083"
 
@@ -82,13 +77,11 @@ class FilmCanvas:
             self._write(status_x, status_y + k * _LINE_HEIGHT, "", weight="bold" if k == 0 else "normal", animated=True)
             for k in range(3)
         ]
-        self._veils = [ax.add_patch(Rectangle((0, 0), 0, 0, fc="white", alpha=0.72, zorder=5)) for ax in self._axes]
-        self._cursors = [
-            ax.add_patch(Rectangle((0, 0), 0, 0, fc="none", ec="black", lw=1.4, zorder=6, clip_on=False))
-            for ax in self._axes
-        ]
-        for artist in (*self._veils, *self._cursors):
-            artist.set_animated(True)
+        veil = {"fc": "white", "alpha": 0.72, "zorder": 5, "animated": True}
+        cursor = {"fc": "none", "ec": "black", "lw": 1.4, "zorder": 6, "clip_on": False, "animated": True}
+        self._veils, self._cursors = (
+            [ax.add_patch(Rectangle((0, 0), 0, 0, **style)) for ax in self._axes] for style in (veil, cursor)
+        )
         self._canvas.draw()
         self._background = self._canvas.copy_from_bbox(self._figure.bbox)
 
@@ -145,10 +138,7 @@ class FilmCanvas:
         ax.set_xlim(-0.5, len(self._episode) + 0.5)
         ax.tick_params(labelsize=8, colors=_LINE, labelbottom=k == count - 1)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            ax.spines[side].set_color(_LINE)
+        ax.spines[:].set_color(_LINE)
         return ax
 
     # -------------------------------------------------------------------------------------------------------- charts
@@ -156,7 +146,12 @@ class FilmCanvas:
     def _choose_panels(self) -> list:
         episode = self._episode
         if not episode.weights:
-            return [self._draw_subgoals, self._draw_actions]
+            subgoals = [name or "?" for name in episode.subgoals]
+            actions = [ACTION_NAMES[action] for action in episode.actions]
+            return [
+                lambda ax: self._draw_codes(ax, subgoals, "subgoal", CATEGORY_COLORS),
+                lambda ax: self._draw_codes(ax, actions, "action", [_BAR], ACTION_NAMES),
+            ]
         layers = [lambda ax, layer=layer: self._draw_weights(ax, layer) for layer in range(len(episode.weights))]
         return [*layers, self._draw_lpc] if np.isfinite(episode.lpc).all() else layers
 
@@ -164,47 +159,24 @@ class FilmCanvas:
         weights = self._episode.weights[layer]
         sizes = self._episode.expert_sizes[layer] if self._episode.expert_sizes else ()
         labels = expert_labels(list(sizes)) if sizes else [f"expert {k}" for k in range(weights.shape[1])]
-        edges = np.arange(len(weights) + 1) - 0.5
-        tops = np.cumsum(weights, axis=1)
-        for k, label in enumerate(labels):
-            low = tops[:, k - 1] if k else np.zeros(len(weights))
-            ax.stairs(tops[:, k], edges, baseline=low, fill=True, color=expert_color(k), label=label, lw=0, zorder=2)
-        ax.set_ylim(0, 1)
+        stack_weights(ax, np.arange(len(weights)), weights, labels)
         ax.set_yticks([0, 0.5, 1], ["0", "", "1"])
         ax.set_ylabel(f"layer {layer}", fontsize=9, color=_INK)
         handles, texts = ax.get_legend_handles_labels()
-        ax.legend(
-            handles[::-1],
-            texts[::-1],
-            loc="center left",
-            bbox_to_anchor=(1.0, 0.5),
-            frameon=False,
-            fontsize=8,
-            handlelength=0.9,
-            handleheight=0.9,
-            handletextpad=0.5,
-            labelspacing=0.3,
-        )
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        size = {"fontsize": 8, "handlelength": 0.9, "handleheight": 0.9, "handletextpad": 0.5, "labelspacing": 0.3}
+        ax.legend(handles[::-1], texts[::-1], **place, **size)
 
     def _draw_lpc(self, ax: Axes) -> None:
         lpc = np.asarray(self._episode.lpc, float)
-        edges = np.arange(len(lpc) + 1) - 0.5
+        edges = step_edges(np.arange(len(lpc)))
         ax.stairs(lpc, edges, baseline=0, fill=True, color="#d9d9d9", zorder=1)
         ax.stairs(lpc, edges, baseline=None, color=_INK, lw=1.4, zorder=2)
         highest = float(lpc.max())
         ax.set_ylim(0, highest * 1.12 or 1.0)
         ax.yaxis.get_major_locator().set_params(nbins=3)
         ax.set_ylabel("LPC", fontsize=9, color=_INK)
-        ax.text(
-            1.02, 0.5, f"mean\n{lpc.mean():.0f}", transform=ax.transAxes, fontsize=8, color=_INK, va="center", ha="left"
-        )
-
-    def _draw_subgoals(self, ax: Axes) -> None:
-        self._draw_codes(ax, [name or "?" for name in self._episode.subgoals], "subgoal", CATEGORY_COLORS)
-
-    def _draw_actions(self, ax: Axes) -> None:
-        names = [ACTION_NAMES[action] for action in self._episode.actions]
-        self._draw_codes(ax, names, "action", [_BAR], ACTION_NAMES)
+        self._write_beside(ax, f"mean\n{lpc.mean():.0f}", fontsize=8)
 
     def _draw_codes(
         self, ax: Axes, values: list[str], name: str, colors: Sequence[str], order: Sequence[str] = ()
@@ -217,7 +189,10 @@ class FilmCanvas:
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_yticks(range(len(rows)), rows, parse_math=False)
         ax.tick_params(axis="y", length=0)
-        ax.text(1.02, 0.5, name, transform=ax.transAxes, fontsize=9, color=_INK, va="center", ha="left")
+        self._write_beside(ax, name, fontsize=9)
+
+    def _write_beside(self, ax: Axes, text: str, fontsize: float) -> None:
+        ax.text(1.02, 0.5, text, transform=ax.transAxes, fontsize=fontsize, color=_INK, va="center", ha="left")
 
     def _draw_events(self) -> None:
         """Mark events by a line through all charts, and name them above as far as there is room."""
@@ -228,17 +203,8 @@ class FilmCanvas:
             for panel in self._axes:
                 panel.axvline(step + 0.5, color="black", lw=0.9, ls=(0, (3, 2)), zorder=4)
             for row, end in enumerate(rows_end):
-                label = ax.annotate(
-                    text,
-                    (step + 0.5, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(0, 4 + 11 * row),
-                    textcoords="offset points",
-                    fontsize=8,
-                    color=_INK,
-                    ha="center",
-                    parse_math=False,
-                )
+                style = {"xycoords": ("data", "axes fraction"), "fontsize": 8, "color": _INK, "parse_math": False}
+                label = write_near(ax, text, (step + 0.5, 1), (0, 4 + 11 * row), ha="center", **style)
                 extent = label.get_window_extent(renderer)
                 if extent.x0 > end + 4 and extent.x1 < right_edge:
                     rows_end[row] = extent.x1

@@ -23,19 +23,18 @@ from matplotlib.typing import ColorType
 
 from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from pipeline.records.results import Rows
-from plotting.panels import GREY, PAGE_WIDTH, finish, new_axes, series_style
+from plotting.panels import GREY, PAGE_WIDTH, finish, series_style, use_axes, write_near
 from plotting.runs import (
     METRIC_LABELS,
-    check_metric,
+    check_metrics,
     clip_to_range,
     collect_runs,
-    count_of,
     group_settings,
     last_checkpoints,
     pareto_front,
     short_task,
 )
-from plotting.style import figure_style
+from plotting.style import count_of, figure_style
 
 COLLAPSED = "collapsed router (LPC about 0 or constant)"
 
@@ -56,7 +55,7 @@ def plot_success_against_lpc(rows: Rows, ax: Axes | None = None) -> Axes:
     own = ax is None
     runs, notes = collect_runs(rows)
     last = last_checkpoints(runs)
-    ax = new_axes(size=(PAGE_WIDTH * 0.75, 4.0))[0, 0] if ax is None else ax
+    ax = use_axes(ax, size=(PAGE_WIDTH * 0.75, 4.0))[0, 0]
     shown = last[last["success_rate"].notna()]
     routed = group_settings(shown[shown["mean_lpc"].notna()])
     baselines = shown[shown["mean_lpc"].isna()]
@@ -121,15 +120,11 @@ def plot_task_bars(
         ValueError: If there is no such metric.
     """
     own = axes is None
-    for metric in metrics:
-        check_metric(metric)
+    check_metrics(*metrics)
     runs, notes = collect_runs(rows)
     last = group_settings(last_checkpoints(runs))
     settings = list(last.groupby(["setting", "task_id", "label"]))
-    if axes is None:
-        height = 1.3 + 0.3 * len(settings)
-        axes = new_axes(1, len(metrics), size=(PAGE_WIDTH, height), sharey=True)[0]
-    axes = list(axes)
+    axes = list(use_axes(axes, 1, len(metrics), size=(PAGE_WIDTH, 1.3 + 0.3 * len(settings)), sharey=True)[0])
     tasks = sorted(last["task_id"].unique())
     y = np.array([place + 0.7 * tasks.index(task) for place, ((_, task, _), _) in enumerate(settings)])
     for ax, metric in zip(axes, metrics, strict=True):
@@ -212,15 +207,7 @@ def _draw_bar(ax: Axes, place: float, members: pd.DataFrame, metric: str, color:
         ax.plot(value, spot, mark, color=color, markersize=3.2, zorder=4, clip_on=False)
     missing = len(members) - int(spread.n)
     text = f"n = {int(spread.n)}" + (f", {missing} not known" if missing else "")
-    ax.annotate(
-        text,
-        (end, place),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize="x-small",
-        color="0.25",
-    )
+    write_near(ax, text, (end, place), (5, 0), va="center", color="0.25")
 
 
 def _range(counts: pd.Series) -> str:

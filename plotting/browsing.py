@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ from plotting.style import expert_color, figure_style, layer_title
 
 _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
 _MAP_WIDTH, _LEGEND_WIDTH = 1.7, 1.4  # inches
+Found = TypeVar("Found")
 _CSS_DPI = 100  # CSS pixels per inch of a figure
 
 
@@ -134,9 +135,9 @@ def describe_cache(cache: Cache) -> str:
 def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Return the metrics of an evaluation, a row for each: its name, its value as text, over what it was taken."""
 
-    def value(name: str, form: str, unit: str = "") -> str:
+    def value(name: str, form: str) -> str:
         found = metrics.get(name)
-        return "not known" if found is None else f"{found:{form}}{unit}"
+        return "not known" if found is None else f"{found:{form}}"
 
     episodes, labelled = metrics.get("num_episodes"), metrics.get("labelled_steps")
     counts = [
@@ -266,19 +267,18 @@ def as_image(figure: Figure, name: str) -> dict[str, Any]:
     """
     content = io.BytesIO()
     with figure_style():
-        figure.savefig(
-            content, format="png", dpi=2 * _CSS_DPI, pil_kwargs={"compress_level": 1}
-        )  # quick; nobody keeps it
+        quick = {"compress_level": 1}  # nobody keeps it
+        figure.savefig(content, format="png", dpi=2 * _CSS_DPI, pil_kwargs=quick)
     size = {"width": round(figure.get_figwidth() * _CSS_DPI), "style": {"max-width": "100%"}}
     return {"src": content.getvalue(), "alt": name.replace("_", " ")} | size
 
 
-def try_draw(draw: Callable[[], Mapping[str, Figure]]) -> tuple[Mapping[str, Figure], str]:
-    """Return figures by the name of their file, or none and why the data does not have what they need."""
+def attempt(call: Callable[[], Found], otherwise: Found) -> tuple[Found, str]:
+    """Return what is found, such as figures, or else `otherwise` and why the data does not have what it takes."""
     try:
-        return draw(), ""
+        return call(), ""
     except ValueError as error:
-        return {}, str(error)
+        return otherwise, str(error)
 
 
 # ------------------------------------------------------------------------------------------------------------ examples

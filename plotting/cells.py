@@ -236,8 +236,7 @@ def draw_expert_legend(ax: Axes, labels: Sequence[str], num_experts: int | None 
     ax.set_xticks(sorted(ticks), [ticks[tick] for tick in sorted(ticks)])
     ax.tick_params(length=2, pad=1.5)
     ax.tick_params(axis="y", length=0)
-    for side in ("top", "right", "bottom", "left"):
-        ax.spines[side].set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.set_xlabel("mean routing weight", labelpad=1.5, fontsize="small")
     ax.set_title("Dominant expert", loc="left", fontsize="small", pad=3)
     return ax

@@ -9,18 +9,19 @@ python plotting_utils.py --results evaluation_results.csv --view success_lpc,lea
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from pipeline.command.cli import parse_command
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from pipeline.places import Place, find_caches, locate_cache, plot_path
-from pipeline.records.cache import CacheError, read_cache
+from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.cells import MIN_VISITS
@@ -37,7 +38,6 @@ SWITCHES = {
     "show_counts": "Write the number of steps into the cells of heatmaps.",
     "over_runs": "Draw the runs of --all_caches that differ in trial or seed only as one; the run is then the unit.",
 }
-T = TypeVar("T")
 _FORMATS = ("png", "pdf", "svg")
 
 
@@ -126,14 +126,8 @@ def _run_results(settings: PlotSettings, *, listing: bool) -> int:
         print(f"{settings.results}: {len(results)} checkpoints; views {', '.join(RESULT_VIEWS)}")
         return 0
     for view in RESULT_VIEWS if "all" in settings.views else settings.views:
-        for name, figure in draw_results_view(results, view).items():
-            _save(figure, Path(settings.output_dir) / f"{name}.png", settings)
+        _save(draw_results_view(results, view), Path(settings.output_dir), settings)
     return 0
-
-
-def _view_options(settings: PlotSettings, show_counts: bool) -> ViewOptions:
-    names = ("episode", "event", "before", "after", "min_visits")
-    return ViewOptions(**{name: getattr(settings, name) for name in names}, show_counts=show_counts)
 
 
 def _find_caches(folder: str) -> list[Place]:
@@ -152,69 +146,63 @@ def _run_settings(settings: PlotSettings, *, listing: bool, show_counts: bool) -
         raise ConfigError(
             f"{settings.all_caches}: expected runs that differ in trial or seed only, found none; train more seeds"
         )
-    failed = 0
-    for setting in _progress(found, False):
-        try:
-            data = setting.load()
-            if listing:
-                tqdm.write(f"{setting.label}: {', '.join(list_views(data))}")
-                continue
-            folder = Path(settings.output_dir) / setting.task_id / setting.folder
-            _draw_cache(data, setting.label, folder, settings, _view_options(settings, show_counts), False)
-        except ValueError as error:
-            tqdm.write(f"failed: {setting.label}: {error}", file=sys.stderr)
-            failed = 1
-    return failed
+    output = Path(settings.output_dir)
+    jobs = [_Job(setting.label, output / setting.task_id / setting.folder, setting.load) for setting in found]
+    return _draw_all(jobs, settings, listing, show_counts)
 
 
 def _run_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> int:
-    places: list[Place | Path] = (
-        [locate_cache(settings.cache) or Path(settings.cache)]
-        if settings.cache is not None
-        else list(_find_caches(settings.all_caches))
-    )
-    options = _view_options(settings, show_counts)
-    alone = settings.cache is not None
+    if settings.cache is not None:
+        places: list[Place | Path] = [locate_cache(settings.cache) or Path(settings.cache)]
+    else:
+        places = list(_find_caches(settings.all_caches))
     if ACROSS in settings.views and not listing:
         _draw_across(settings, places)
+        places = [] if settings.views == [ACROSS] else places
+
+    def load(place: Place | Path) -> RoutingData:
+        cache = read_cache(place)
+        if not listing and not cache.routing:
+            raise ConfigError(f"{place}: holds no steps; evaluate without --skip_routing")
+        return as_routing_data(cache)
+
+    jobs = [_Job(str(place), _output_folder(settings.output_dir, place), partial(load, place)) for place in places]
+    return _draw_all(jobs, settings, listing, show_counts)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Data to draw: its name, the folder of its figures, and what reads it."""
+
+    name: str
+    folder: Path
+    load: Callable[[], RoutingData]
+
+
+def _draw_all(jobs: Sequence[_Job], settings: PlotSettings, listing: bool, show_counts: bool) -> int:
+    """Draw or list the views of each; of many those that cannot be drawn are named and the others go on."""
+    names = ("episode", "event", "before", "after", "min_visits")
+    options = ViewOptions(**{name: getattr(settings, name) for name in names}, show_counts=show_counts)
+    alone = settings.cache is not None
     failed = 0
-    for place in _progress(places if listing or settings.views != [ACROSS] else [], alone):
+    for job in tqdm(jobs, desc="caches", unit="cache", disable=alone or None, dynamic_ncols=True):
         try:
-            cache = read_cache(place)
+            data = job.load()
+            supported = list_views(data)
             if listing:
-                tqdm.write(f"{place}: {', '.join(list_views(cache)) or 'no view, it holds no steps'}")
+                tqdm.write(f"{job.name}: {', '.join(supported) or 'no view, it holds no steps'}")
                 continue
-            if cache.routing is None or not len(cache.routing):
-                raise ConfigError(f"{place}: holds no steps; evaluate without --skip_routing")
-            _draw_cache(
-                as_routing_data(cache), place, _output_folder(settings.output_dir, place), settings, options, alone
-            )
-        except (CacheError, ValueError) as error:
+            for view in supported if "all" in settings.views else settings.views:
+                if view in supported or (alone and view != ACROSS):
+                    _save(draw_view(data, view, options), job.folder, settings)
+                elif view != ACROSS:
+                    tqdm.write(f"skipped: {job.name}: does not support {view}", file=sys.stderr)
+        except ValueError as error:
             if alone:
                 raise
-            tqdm.write(f"failed: {place}: {error}", file=sys.stderr)
+            tqdm.write(f"failed: {job.name}: {error}", file=sys.stderr)
             failed = 1
     return failed
-
-
-def _draw_cache(
-    data: RoutingData,
-    place: Place | Path | str,
-    folder: Path,
-    settings: PlotSettings,
-    options: ViewOptions,
-    alone: bool,
-) -> None:
-    """Draw all views of a cache, or of joined ones; of many those that lack one are named and the others go on."""
-    supported = list_views(data)
-    for view in supported if "all" in settings.views else settings.views:
-        if view == ACROSS:
-            continue
-        if view not in supported and not alone:
-            tqdm.write(f"skipped: {place}: does not support {view}", file=sys.stderr)
-            continue
-        for name, figure in draw_view(data, view, options).items():
-            _save(figure, folder / f"{name}.png", settings)
 
 
 def _draw_across(settings: PlotSettings, places: Iterable[Place]) -> None:
@@ -224,7 +212,7 @@ def _draw_across(settings: PlotSettings, places: Iterable[Place]) -> None:
         tqdm.write(f"skipped: {label}: no routing was recorded", file=sys.stderr)
     if not routed:
         raise ConfigError(f"{settings.all_caches}: no cache holds routing")
-    _save(plot_task_heatmaps(routed), Path(settings.output_dir) / "routing_heatmap_across_tasks.png", settings)
+    _save({"routing_heatmap_across_tasks": plot_task_heatmaps(routed)}, Path(settings.output_dir), settings)
 
 
 def _output_folder(output_dir: str, place: Place | Path) -> Path:
@@ -232,13 +220,10 @@ def _output_folder(output_dir: str, place: Place | Path) -> Path:
     return plot_path(output_dir, place, "").parent if isinstance(place, Place) else Path(output_dir)
 
 
-def _save(figure, path: Path, settings: PlotSettings) -> None:
-    for written in save_figure(figure, path, settings.kinds):
-        tqdm.write(str(written))
-
-
-def _progress(things: Sequence[T], alone: bool) -> Iterator[T]:
-    yield from tqdm(things, desc="caches", unit="cache", disable=alone or None, dynamic_ncols=True)
+def _save(figures: Mapping[str, Figure], folder: Path, settings: PlotSettings) -> None:
+    for name, figure in figures.items():
+        for written in save_figure(figure, folder / f"{name}.png", settings.kinds):
+            tqdm.write(str(written))
 
 
 def _split(value: str | list[str]) -> list[str]:

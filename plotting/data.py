@@ -1,7 +1,7 @@
 """`RoutingData`: the one view of recorded routing that all plots take, whatever it comes from.
 
     data = as_routing_data(read_cache(path))            # or (routing table, episode table), or a list of dicts
-    data.filter(data.routing.carrying).mean_weights("layer_0")
+    data.filter(data.routing.carrying).weights("layer_0").mean(axis=0)
 
 Columns are those of `RoutingTable`, with one entry per step; `data.of_episode(column)` spreads a column of the episode
 table over the steps. What is derived is computed when it is first asked for.
@@ -19,11 +19,13 @@ import numpy as np
 from pipeline.command.errors import UserError
 from pipeline.records.cache import Cache
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
+from pipeline.records.forms import LayoutNumbers
+from pipeline.records.intervals import Estimates, group_means
 from pipeline.records.metrics import choose_episode
 from pipeline.records.plain import from_plain
 from pipeline.records.steps import StepReader, iter_records
 from pipeline.records.tables import EpisodeTable, RoutingTable
-from plotting.runs import count_of
+from plotting.style import count_of
 
 
 class PlotError(UserError, ValueError):
@@ -98,23 +100,16 @@ class RoutingData:
     # ---------------------------------------------------------------------------------------------------------- columns
 
     @property
-    def positions(self) -> np.ndarray:
-        """int16 (S, 2), the agent's [x, y]."""
-        return self.routing.position
-
-    @property
     def lpc(self) -> np.ndarray:
         """float32 (S,), total LPC as recorded; NaN without routers."""
         return self.routing.lpc
 
     def weights(self, layer_name: str) -> np.ndarray:
         """Return the routing weights of a layer, float32 (S, E)."""
-        return self.routing.weights[self._layer(layer_name)]
-
-    def mean_weights(self, layer_name: str) -> np.ndarray:
-        """Return the mean routing weight of each expert of a layer over all steps, float64 (E,); NaN without steps."""
-        weights = self.weights(layer_name)
-        return weights.mean(axis=0, dtype=np.float64) if len(self) else np.full(weights.shape[1], np.nan)
+        names = self.layer_names
+        if layer_name not in names:
+            raise PlotError(f"layer_name: expected one of {', '.join(names) or 'none'}, found {layer_name!r}")
+        return self.routing.weights[names.index(layer_name)]
 
     @cached_property
     def layer_lpc(self) -> dict[str, np.ndarray]:
@@ -200,6 +195,16 @@ class RoutingData:
         """What means and intervals are over: runs that have steps here if there are several, else episodes."""
         return self.num_episodes if self.run is None else len(np.unique(self.run[self.episodes_present]))
 
+    def group_means(self, values: np.ndarray, groups: np.ndarray, num_groups: int) -> Estimates:
+        """Return means over episodes, or runs, with intervals: see `pipeline.records.intervals.group_means`.
+
+        Args:
+            values: Of each step, (S,) or (S, K).
+            groups: int (S,), 0 .. num_groups - 1; -1: none.
+            num_groups: G.
+        """
+        return group_means(values, groups, self.routing.episode, num_groups, self.run_of_step)
+
     def describe_size(self) -> str:
         """Return such as "300 episodes, 3,355 steps", "3 runs, 300 episodes, 3,355 steps"."""
         counts = [] if self.run is None else [("run", self.num_units)]
@@ -230,11 +235,6 @@ class RoutingData:
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each step as a dict, see `pipeline.records.steps.iter_records`."""
         return iter_records(self.routing, self.episodes)
-
-    def _layer(self, name: str) -> int:
-        if name not in self.layer_names:
-            raise PlotError(f"layer_name: expected one of {', '.join(self.layer_names) or 'none'}, found {name!r}")
-        return self.layer_names.index(name)
 
 
 def as_routing_data(
@@ -277,7 +277,12 @@ def as_routing_data(
 
 def _from_records(records: list[Mapping[str, Any]], expert_sizes: list[list[int]]) -> RoutingData:
     own = bool(records) and all(record.get("episode") is not None for record in records)
-    numbers, first = _number_episodes(records, own)
+    if own:
+        rows: dict[int, int] = {}
+        numbers = [rows.setdefault(int(record["episode"]), len(rows)) for record in records]
+    else:
+        numbers = LayoutNumbers(repr).number(dict(record.get("env_context") or {}) for record in records)
+    first = [records[row] for row in np.unique(numbers, return_index=True)[1].tolist()]
     reader = StepReader({})
     reader.add([{key: _plain(value) for key, value in r.items() if key != "env_context"} for r in records], numbers)
     routing = reader.table(expert_sizes)
@@ -287,30 +292,6 @@ def _from_records(records: list[Mapping[str, Any]], expert_sizes: list[list[int]
         name: from_plain(column, [_plain(fact.get(name)) for fact in facts]) for name, column in EPISODE_COLUMNS.items()
     }
     return RoutingData(routing, EpisodeTable(**columns, env_context=contexts), layouts_only=not own)
-
-
-def _number_episodes(records: list[Mapping[str, Any]], own: bool) -> tuple[list[int], list[Mapping[str, Any]]]:
-    """Return the row of each record's episode, and the first record of each row.
-
-    Args:
-        records: one per step.
-        own: the records number their episodes; otherwise equal `env_context` counts as one.
-    """
-    rows: dict[Any, int] = {}
-    numbers, first = [], []
-    last, key = None, ""
-    for record in records:
-        if own:
-            key = int(record["episode"])
-        else:
-            context = record.get("env_context")
-            if not first or (context is not last and context != last):  # mostly it is that of the step before
-                last, key = context, repr(context)
-        row = rows.setdefault(key, len(first))
-        if row == len(first):
-            first.append(record)
-        numbers.append(row)
-    return numbers, first
 
 
 def _plain(value: Any) -> Any:

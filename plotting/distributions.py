@@ -19,19 +19,20 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from babyai.facts import ACTION_NAMES
-from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, group_means, share_interval
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, share_interval
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.panels import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
+    as_routed_data,
     describe_n,
     expert_handles,
     finish,
     interval_note,
-    need_routing,
-    new_axes,
     series_style,
     unit_word,
+    use_axes,
+    write_near,
 )
 from plotting.style import expert_color, figure_style, layer_title
 
@@ -51,12 +52,9 @@ def plot_weight_distributions(data: Any, axes: Sequence[Axes] | None = None) -> 
         data: Cache, tables, step records or `RoutingData`.
         axes: One per layer; new ones by default.
     """
-    data, own = as_routing_data(data), axes is None
-    need_routing(data)
+    data, own = as_routed_data(data), axes is None
     layers = len(data.layer_names)
-    if axes is None:
-        axes = new_axes(1, layers, size=(max(COLUMN_WIDTH, 0.8 + 2.2 * layers), 2.7), sharey=True)[0]
-    axes = list(axes)
+    axes = list(use_axes(axes, 1, layers, size=(max(COLUMN_WIDTH, 0.8 + 2.2 * layers), 2.7), sharey=True)[0])
     x = np.linspace(0, 1, _THRESHOLDS + 1)
     for ax, name in zip(axes, data.layer_names, strict=True):
         weights = data.weights(name)
@@ -90,32 +88,22 @@ def plot_entropy_distribution(data: Any, ax: Axes | None = None) -> Axes:
         data: Cache, tables, step records or `RoutingData`.
         ax: To draw on; new ones by default.
     """
-    data, own = as_routing_data(data), ax is None
-    need_routing(data)
-    ax = new_axes(size=(COLUMN_WIDTH * 1.2, 3.0))[0, 0] if ax is None else ax
+    data, own = as_routed_data(data), ax is None
+    ax = use_axes(ax, size=(COLUMN_WIDTH * 1.2, 3.0))[0, 0]
     most = float(np.log(max(data.num_experts)))
     edges = np.linspace(0, most or 1.0, 41)
     everything = np.zeros(len(data), np.int64)
     for layer, name in enumerate(data.layer_names):
         entropy = compute_entropy(data.weights(name))
         color, marker = series_style(layer)
-        mean = group_means(entropy, everything, data.routing.episode, 1, data.run_of_step)
+        mean = data.group_means(entropy, everything, 1)
         counts = _mean_histogram(np.minimum(entropy, edges[-1]), edges, data.run_of_step)
         low, high = max(0.0, float(mean.low[0])), min(most, float(mean.high[0]))  # what an entropy can be
         interval = f" ({low:.2f} to {high:.2f})" if mean.n[0] >= MIN_FOR_INTERVAL else " (no interval)"
         ax.stairs(counts, edges, color=color, linewidth=1.3, label=f"{layer_title(name)}: {mean.mean[0]:.2f}{interval}")
         ax.plot(mean.mean, [0], marker, color=color, markersize=6, clip_on=False, zorder=5)
     ax.axvline(most, color="0.5", linewidth=0.8, linestyle=":")
-    ax.annotate(
-        "uniform",
-        (most, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(-2, -2),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize="x-small",
-    )
+    write_near(ax, "uniform", (most, 1), (-2, -2), xycoords=("data", "axes fraction"), ha="right", va="top")
     ax.set_xlim(0, (most or 1.0) * 1.01)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("Entropy of the routing weights (nats)")
@@ -168,16 +156,13 @@ def compute_path_frequencies(data: Any) -> PathFrequencies:
     Args:
         data: Cache, tables, step records or `RoutingData`, with routers.
     """
-    data = as_routing_data(data)
-    need_routing(data)
+    data = as_routed_data(data)
     best = np.stack([data.weights(name).argmax(axis=1) for name in data.layer_names], axis=1)
     shape = tuple(data.num_experts)
     codes = np.ravel_multi_index(tuple(best.T), shape)
     found, code, rows = np.unique(codes, return_inverse=True, return_counts=True)
     order = np.argsort(-rows, kind="stable")
-    place = np.empty(len(found), np.int64)
-    place[order] = np.arange(len(found))
-    code = place[code]
+    code = np.argsort(order)[code]
     counts = _count_by_episode(code, len(found), data)
     paths = np.stack(np.unravel_index(found[order], shape), axis=1)
     cost = np.full(len(found), np.nan)
@@ -200,7 +185,7 @@ def plot_path_frequencies(paths: PathFrequencies, ax: Axes | None = None, *, top
     own, data = ax is None, paths.data
     shown = min(top, len(paths.paths))
     layers = len(data.layer_names)
-    ax = new_axes(size=(PAGE_WIDTH * 0.85, 1.5 + 0.24 * shown))[0, 0] if ax is None else ax
+    ax = use_axes(ax, size=(PAGE_WIDTH * 0.85, 1.5 + 0.24 * shown))[0, 0]
     shares, y = paths.shares, np.arange(shown)
     ax.barh(y, shares.mean[:shown], color="0.72", height=0.7, linewidth=0)
     if shares.n.size and shares.n[0] >= MIN_FOR_INTERVAL:
@@ -260,7 +245,7 @@ def plot_action_frequencies(data: Any, ax: Axes | None = None) -> Axes:
     data, own = as_routing_data(data), ax is None
     if not data.knows("action"):
         raise PlotError("expected recorded actions, found none")
-    ax = new_axes(size=(COLUMN_WIDTH * 1.3, 3.0))[0, 0] if ax is None else ax
+    ax = use_axes(ax, size=(COLUMN_WIDTH * 1.3, 3.0))[0, 0]
     action, expert = data.routing.action, data.routing.expert_action
     labelled = (expert >= 0) & (action >= 0)
     used = labelled if labelled.any() else action >= 0
@@ -274,8 +259,7 @@ def plot_action_frequencies(data: Any, ax: Axes | None = None) -> Axes:
         if shares.n[0] >= MIN_FOR_INTERVAL:
             ax.vlines(x, shares.low, shares.high, color="black", linewidth=1.0)
         for place, top, count in zip(x, np.fmax(shares.mean, shares.high), shares.rows, strict=True):
-            style = {"ha": "center", "va": "bottom", "rotation": 90, "fontsize": "x-small", "color": "0.3"}
-            ax.annotate(f"{count:,}", (place, top), xytext=(0, 2), textcoords="offset points", **style)
+            write_near(ax, f"{count:,}", (place, top), (0, 2), ha="center", va="bottom", rotation=90, color="0.3")
     ax.set_xticks(range(len(names)), names)
     ax.set_ylabel("Share of steps")
     ax.set_ylim(0, ax.get_ylim()[1] * 1.2)

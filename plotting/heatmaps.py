@@ -40,6 +40,7 @@ from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
 from plotting.levels import draw_level
+from plotting.panels import write_near
 from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size, legend_height, names_width
 from plotting.style import figure_style, layer_title
 
@@ -295,6 +296,6 @@ def _draw_picture(
     if mission:
         inches = ax.get_position().width * ax.figure.get_figwidth()
         text = textwrap.fill(f"“{mission}”", max(12, int(inches * 15)), max_lines=2, placeholder=" …”")
-        place = {"xy": (0.5, 0 if below else 1), "xytext": (0, -2 if below else 4), "va": "top" if below else "bottom"}
-        ax.annotate(text, **place, xycoords="axes fraction", textcoords="offset points", ha="center",
-                    fontsize="x-small" if below else "small", style="italic")  # fmt: skip
+        style = {"ha": "center", "va": "top" if below else "bottom", "fontsize": "x-small" if below else "small"}
+        offset = (0, -2 if below else 4)
+        write_near(ax, text, (0.5, 0 if below else 1), offset, xycoords="axes fraction", style="italic", **style)

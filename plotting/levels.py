@@ -39,8 +39,7 @@ def set_grid_axes(ax: Axes, grid_info: Mapping[str, Any]) -> None:
     ax.set_ylim(grid_info["y_max"] + 0.5, grid_info["y_min"] - 0.5)
     ax.set_aspect("equal")
     ax.tick_params(length=2, pad=1.5)
-    for side in ("top", "right", "bottom", "left"):
-        ax.spines[side].set_visible(False)
+    ax.spines[:].set_visible(False)
 
 
 def ground_colors(grid_info: Mapping[str, Any]) -> np.ndarray:

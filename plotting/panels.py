@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Annotation
 
 from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates
-from plotting.data import PlotError, RoutingData
-from plotting.style import CATEGORY_COLORS, expert_color, expert_labels
+from plotting.data import PlotError, RoutingData, as_routing_data
+from plotting.style import CATEGORY_COLORS, expert_color, expert_labels, layer_title
 
 # Sand is lost on white as a thin line and comes last; neighbours are far apart. A series has its marker too.
 SERIES_COLORS = tuple(CATEGORY_COLORS[place] for place in (0, 3, 7, 5, 8, 4, 6, 2, 1))
@@ -25,18 +27,33 @@ COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.2
 """Inches: one and two columns of a usual paper."""
 
 
-def new_axes(rows: int = 1, columns: int = 1, *, size: tuple[float, float], **keywords) -> np.ndarray:
-    """Return axes (rows, columns) of a new figure, laid out so that nothing is clipped.
+def use_axes(
+    axes: Axes | Sequence[Axes] | np.ndarray | None,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    size: tuple[float, float],
+    **keywords,
+) -> np.ndarray:
+    """Return given axes as an array (rows, columns), or those of a new figure, laid out so that nothing is clipped.
 
     The figure is not one of pyplot's: nothing has to be closed, and nothing piles up in a notebook.
 
     Args:
+        axes: As a caller gave them; None for a new figure.
         rows: Of axes.
         columns: Of axes.
         size: Width and height in inches.
         **keywords: As for `Figure.subplots`.
     """
+    if axes is not None:
+        return np.asarray(axes).reshape(rows, columns)
     return Figure(figsize=size, layout="constrained").subplots(rows, columns, squeeze=False, **keywords)
+
+
+def write_near(ax: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **style) -> Annotation:
+    """Write a small text at an offset in points from a place; the style may tell the place's `xycoords`."""
+    return ax.annotate(text, place, xytext=offset, textcoords="offset points", **{"fontsize": "x-small", **style})
 
 
 def series_style(index: int) -> tuple[str, str]:
@@ -44,10 +61,12 @@ def series_style(index: int) -> tuple[str, str]:
     return SERIES_COLORS[index % len(SERIES_COLORS)], SERIES_MARKERS[index % len(SERIES_MARKERS)]
 
 
-def need_routing(data: RoutingData) -> None:
-    """Raise ValueError for a policy without routers."""
+def as_routed_data(data: Any) -> RoutingData:
+    """Return data as `as_routing_data` does, and raise ValueError for a policy without routers."""
+    data = as_routing_data(data)
     if not data.has_routing:
         raise PlotError("expected a policy with routers, found none: a baseline has no routing to show")
+    return data
 
 
 def episode_word(data: RoutingData) -> str:
@@ -78,13 +97,6 @@ def interval_note(data: RoutingData, marks: str) -> str:
     if data.num_units < MIN_FOR_INTERVAL:
         return f"fewer than {MIN_FOR_INTERVAL} {unit}s: no intervals"
     return f"{marks}: 95 % interval over {unit}s"
-
-
-def limit_lpc(ax: Axes, estimates: Sequence[Estimates]) -> None:
-    """Begin an axis of LPC at 0, so that the rounding noise of a constant one does not look like structure."""
-    ends = [np.fmax(part.mean, part.high) for part in estimates]
-    top = max([1.0, *(float(end) for part in ends for end in part if np.isfinite(end))])
-    ax.set_ylim(-0.04 * top, 1.06 * top)
 
 
 def layer_experts(data: RoutingData, layer: int) -> list[str]:
@@ -137,8 +149,7 @@ def finish(axes: Axes | Sequence[Axes], notes: Sequence[str], *, own: bool, hand
     if own:
         figure.supxlabel(text, x=0.01, **style)
     else:
-        below = {"xycoords": "axes fraction", "xytext": (0, -36), "textcoords": "offset points", "va": "top"}
-        first.annotate(text, (0, 0), annotation_clip=False, **below, **style)
+        write_near(first, text, (0, 0), (0, -36), xycoords="axes fraction", va="top", annotation_clip=False, **style)
 
 
 def _legend_width(labels: list[str], columns: int) -> float:
@@ -148,27 +159,36 @@ def _legend_width(labels: list[str], columns: int) -> float:
 
 
 def draw_curves(
-    axes: Sequence[Axes], x: np.ndarray, lpc: Estimates, weights: Sequence[Estimates], *, label: str, width: float = 1.0
+    axes: np.ndarray, curves: Sequence[tuple[np.ndarray, Estimates, Sequence[Estimates]]], data: RoutingData
 ) -> None:
-    """Draw LPC, the experts' weights of each layer, and n as bars below.
+    """Draw mean LPC, the experts' weights of each layer, and n as bars below; on common scales.
+
+    LPC begins at 0, so that the rounding noise of a constant one does not look like structure.
 
     Args:
-        axes: One for LPC, one per layer, one for n.
-        x: (G,).
-        lpc: Of shape (G,).
-        weights: Per layer, of shape (G, experts).
-        label: What n counts.
-        width: Of a bar, in units of x.
+        axes: (2 + layers, curves), for LPC, the layers, n.
+        curves: For each column of axes x (G,), such as time or distance, in equal steps; LPC, of shape (G,); and per
+            layer the weights, of shape (G, experts).
+        data: What they were computed from.
     """
-    _draw_estimates(axes[0], x, lpc, color="black")
-    for ax, estimates in zip(axes[1:-1], weights, strict=True):
-        for expert, part in enumerate(estimates.columns()):
-            _draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)
-        ax.set_ylim(-0.04, 1.04)
-    axes[-1].bar(x, lpc.n, width=width * 0.85, color="0.75", linewidth=0)
-    axes[-1].set_ylabel(label)
-    axes[-1].set_ylim(0, max(1, float(np.max(lpc.n, initial=0))) * 1.15)
-    axes[-1].yaxis.get_major_locator().set_params(nbins=2, integer=True)
+    for (x, lpc, weights), column in zip(curves, axes.T, strict=True):
+        _draw_estimates(column[0], x, lpc, color="black")
+        for ax, estimates in zip(column[1:-1], weights, strict=True):
+            for expert, part in enumerate(estimates.columns()):
+                _draw_estimates(ax, x, part, color=expert_color(expert), top=1.0)
+            ax.set_ylim(-0.04, 1.04)
+        column[-1].bar(x, lpc.n, width=0.85 * (x[1] - x[0] if len(x) > 1 else 1), color="0.75", linewidth=0)
+        column[-1].xaxis.get_major_locator().set_params(integer=True)
+        column[-1].yaxis.get_major_locator().set_params(nbins=2, integer=True)
+    labels = [LPC_LABEL, *(f"{layer_title(name)}\nweight" for name in data.layer_names), f"n {unit_word(data)}s"]
+    for ax, label in zip(axes[:, 0], labels, strict=True):
+        ax.set_ylabel(label)
+    ends = np.concatenate([np.fmax(lpc.mean, lpc.high) for _, lpc, _ in curves])
+    top = max(1.0, float(ends[np.isfinite(ends)].max(initial=0.0)))
+    most = max(int(lpc.n.max(initial=1)) for _, lpc, _ in curves)
+    for above, below in zip(axes[0], axes[-1], strict=True):
+        above.set_ylim(-0.04 * top, 1.06 * top)
+        below.set_ylim(0, most * 1.15)
 
 
 def _draw_estimates(ax: Axes, x: np.ndarray, estimates: Estimates, *, color: str, top: float = np.inf) -> None:
@@ -180,3 +200,27 @@ def _draw_estimates(ax: Axes, x: np.ndarray, estimates: Estimates, *, color: str
     ax.vlines(x[firm], low, high, color=color, linewidth=1.2, zorder=3)
     for rows, face in ((firm, color), (~firm, "white")):
         ax.plot(x[rows], mean[rows], "o", markersize=3.5, color=color, markerfacecolor=face, zorder=4)
+
+
+def stack_weights(ax: Axes, time: np.ndarray, weights: np.ndarray, labels: Sequence[str | None] = ()) -> None:
+    """Draw weights as stacked bars without gaps: they belong to steps, there is nothing between two steps.
+
+    Args:
+        ax: To draw on.
+        time: int (S,), of the steps, without gaps.
+        weights: (S, experts).
+        labels: Of the experts, for a legend; none by default.
+    """
+    tops = np.cumsum(weights, axis=1, dtype=np.float64)
+    below = np.zeros(len(time))
+    for expert, label in enumerate(labels or [None] * weights.shape[1]):
+        style = {"color": expert_color(expert), "linewidth": 0, "label": label}
+        ax.stairs(tops[:, expert], step_edges(time), baseline=below, fill=True, **style)
+        below = tops[:, expert]
+    ax.set_ylim(0, 1)
+    ax.set_yticks([0, 0.5, 1])
+
+
+def step_edges(time: np.ndarray) -> np.ndarray:
+    """Return where the bars of steps (S,) begin and end, (S + 1,)."""
+    return np.append(time - 0.5, time[-1] + 0.5)

@@ -18,27 +18,24 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from babyai.facts import OUTCOME_NAMES, PLACES
-from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, group_means
+from babyai.facts import PLACES
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.distributions import action_names
-from plotting.groupings import drop_unused
+from plotting.groupings import drop_unused, encode_groups
 from plotting.panels import (
-    LPC_LABEL,
     PAGE_WIDTH,
+    as_routed_data,
     describe_n,
     draw_curves,
     expert_handles,
     finish,
     layer_experts,
-    limit_lpc,
     mean_note,
-    need_routing,
-    new_axes,
     unit_word,
+    use_axes,
 )
-from plotting.runs import count_of
-from plotting.style import expert_cmap, figure_style, layer_title
+from plotting.style import count_of, expert_cmap, figure_style, layer_title
 
 _MOST_BINS = 16
 
@@ -87,8 +84,7 @@ def compute_distance_profile(data: Any, place: str, most_bins: int = _MOST_BINS)
     Raises:
         ValueError: If there are no such distances.
     """
-    data = as_routing_data(data)
-    need_routing(data)
+    data = as_routed_data(data)
     if place not in known_places(data):
         known = ", ".join(known_places(data)) or "none"
         raise PlotError(f"place: expected one to which distances were recorded ({known}), found {place!r}")
@@ -99,10 +95,8 @@ def compute_distance_profile(data: Any, place: str, most_bins: int = _MOST_BINS)
     width = -(-(longest + 1) // most_bins)
     edges = np.arange(0, longest + width + 1, width)
     group = np.where(known, moves // width, -1)
-    bins = len(edges) - 1
-    units = {"units": data.routing.episode, "num_groups": bins, "clusters": data.run_of_step}
-    lpc = group_means(data.lpc, group, **units)
-    weights = tuple(group_means(column, group, **units) for column in data.routing.weights)
+    lpc = data.group_means(data.lpc, group, len(edges) - 1)
+    weights = tuple(data.group_means(column, group, len(edges) - 1) for column in data.routing.weights)
     return DistanceProfile(place, edges, lpc, weights, int((~known).sum()), data)
 
 
@@ -126,33 +120,18 @@ def plot_distance_profiles(
         raise PlotError("expected recorded distances to door, key or target, found none")
     profiles = [compute_distance_profile(data, place) for place in places]
     layers = len(data.layer_names)
-    if axes is None:
-        heights = [1.2] + [1.0] * layers + [0.5]
-        size = (min(PAGE_WIDTH, 1.4 + 2.2 * len(places)), 1.4 + 0.95 * sum(heights))
-        axes = new_axes(layers + 2, len(places), size=size, sharex="col", sharey="row", height_ratios=heights)
-    axes = np.asarray(axes).reshape(layers + 2, len(places))
-    unit = unit_word(data)
+    heights = [1.2] + [1.0] * layers + [0.5]
+    size = (min(PAGE_WIDTH, 1.4 + 2.2 * len(places)), 1.4 + 0.95 * sum(heights))
+    shared = {"sharex": "col", "sharey": "row", "height_ratios": heights}
+    axes = use_axes(axes, layers + 2, len(places), size=size, **shared)
+    draw_curves(axes, [((p.edges[:-1] + p.edges[1:] - 1) / 2, p.lpc, p.weights) for p in profiles], data)
     for profile, column in zip(profiles, axes.T, strict=True):
-        x, width = (profile.edges[:-1] + profile.edges[1:] - 1) / 2, int(profile.edges[1] - profile.edges[0])
-        draw_curves(column, x, profile.lpc, profile.weights, label="", width=width)
+        width = int(profile.edges[1] - profile.edges[0])
         bins = f", bins of {width}" if width > 1 else ""
         column[-1].set_xlabel(f"Moves to the {profile.place}{bins}")
-        column[-1].xaxis.get_major_locator().set_params(integer=True)
         column[0].set_title(profile.place.capitalize(), loc="left")
-    axes[0, 0].set_ylabel(LPC_LABEL)
-    for ax in axes[0]:
-        limit_lpc(ax, [profile.lpc for profile in profiles])
-    for ax, name in zip(axes[1:-1, 0], data.layer_names, strict=True):
-        ax.set_ylabel(f"{layer_title(name)}\nweight")
-    axes[-1, 0].set_ylabel(f"n {unit}s")
-    most = max(int(profile.lpc.n.max(initial=1)) for profile in profiles)
-    axes[-1, 0].set_ylim(0, most * 1.15)
     missing = [f"{count_of(p.unknown, 'step')} without a {p.place}" for p in profiles if p.unknown]
-    notes = [
-        describe_n(data),
-        mean_note(data),
-        ", ".join(missing),
-    ]
+    notes = [describe_n(data), mean_note(data), ", ".join(missing)]
     finish(list(axes.flat), notes, own=own, handles=expert_handles(data))
     return axes
 
@@ -200,18 +179,16 @@ def compute_specialisation(data: Any, by: str = "action") -> Specialisation:
     Raises:
         ValueError: If it is none of them.
     """
-    data = as_routing_data(data)
-    need_routing(data)
+    data = as_routed_data(data)
     group, names = drop_unused(*_codes(data, by))
-    units = {"units": data.routing.episode, "num_groups": len(names), "clusters": data.run_of_step}
-    weights = tuple(group_means(w, group, **units) for w in data.routing.weights)
+    weights = tuple(data.group_means(w, group, len(names)) for w in data.routing.weights)
     return Specialisation(by, names, weights, int((group < 0).sum()), data)
 
 
-def known_aspects(data: Any) -> list[str]:
-    """Return those of `ASPECTS` that were recorded."""
+def known_aspects(data: Any, among: Sequence[str] = ASPECTS) -> list[str]:
+    """Return those of some `ASPECTS` that were recorded."""
     data = as_routing_data(data)
-    return [by for by in ASPECTS if (_codes(data, by)[0] >= 0).any()]
+    return [by for by in among if (_codes(data, by)[0] >= 0).any()]
 
 
 def _codes(data: RoutingData, by: str) -> tuple[np.ndarray, list[str]]:
@@ -219,8 +196,7 @@ def _codes(data: RoutingData, by: str) -> tuple[np.ndarray, list[str]]:
     if by not in ASPECTS:
         raise PlotError(f"by: expected one of {', '.join(ASPECTS)}, found {by!r}")
     if by == "outcome":
-        codes, names = data.of_episode("outcome").astype(np.int64) - 1, list(OUTCOME_NAMES.values())
-        return np.where(codes < 0, -1, codes), names
+        return encode_groups(data, by)
     codes = getattr(data.routing, by).astype(np.int64)
     return codes, list(data.routing.subgoal_names) if by == "subgoal" else action_names(data)
 
@@ -241,18 +217,15 @@ def plot_specialisation(
     Raises:
         ValueError: If none was recorded.
     """
-    data, own = as_routing_data(data), axes is None
-    need_routing(data)
-    known = [aspect for aspect in by if (_codes(data, aspect)[0] >= 0).any()]
+    data, own = as_routed_data(data), axes is None
+    known = known_aspects(data, by)
     if not known:
         raise PlotError(f"expected one of {', '.join(by)} to be recorded, found none")
     tables = [compute_specialisation(data, aspect) for aspect in known]
     layers = len(data.layer_names)
-    if axes is None:
-        heights = [len(table.names) + 0.8 for table in tables]
-        size = (max(4.0, 1.5 + 0.62 * sum(data.num_experts)), 1.1 + 0.36 * sum(heights))
-        axes = new_axes(len(tables), layers, size=size, height_ratios=heights, width_ratios=data.num_experts)
-    axes = np.asarray(axes).reshape(len(tables), layers)
+    heights = [len(table.names) + 0.8 for table in tables]
+    size = (max(4.0, 1.5 + 0.62 * sum(data.num_experts)), 1.1 + 0.36 * sum(heights))
+    axes = use_axes(axes, len(tables), layers, size=size, height_ratios=heights, width_ratios=data.num_experts)
     for table, across in zip(tables, axes, strict=True):
         for layer, (ax, estimates) in enumerate(zip(across, table.weights, strict=True)):
             _draw_matrix(ax, estimates, layer_experts(data, layer))
@@ -284,19 +257,9 @@ def _draw_matrix(ax: Axes, estimates: Estimates, experts: Sequence[str]) -> None
     for (row, expert), mean in np.ndenumerate(estimates.mean):
         half = (estimates.high - estimates.low)[row, expert] / 2
         spread = "n < 3" if not np.isfinite(half) else f"±{half:.2f}" if half >= 0.005 else "±<.005"
-        text = f"{mean:.2f}\n{spread}"
-        ax.text(
-            expert,
-            row,
-            text,
-            ha="center",
-            va="center",
-            fontsize="x-small",
-            linespacing=0.95,
-            color="white" if mean > 0.6 else "black",
-        )
+        style = {"fontsize": "x-small", "linespacing": 0.95, "color": "white" if mean > 0.6 else "black"}
+        ax.text(expert, row, f"{mean:.2f}\n{spread}", ha="center", va="center", **style)
     ax.set_xticks(range(width), [label.replace(" (", "\n(") for label in experts], fontsize="x-small")
     ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.set_ylim(groups - 0.5, -0.5)

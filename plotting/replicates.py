@@ -24,7 +24,8 @@ from pipeline.records.cache import CacheError, read_header
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
 from plotting.data import RoutingData, as_routing_data
-from plotting.runs import SETTING_COLUMNS, collect_runs, count_of, group_settings, last_checkpoints, short_task
+from plotting.runs import SETTING_COLUMNS, collect_runs, group_settings, last_checkpoints, short_task
+from plotting.style import count_of
 
 
 def join_runs(runs: Sequence[RoutingData]) -> RoutingData:
@@ -103,14 +104,6 @@ def find_settings(places: Iterable[Place], least: int = 2) -> tuple[list[Setting
         label = f"{words} · {count_of(len(found))} ({_describe(found)})"
         settings.append(Setting(task_id, label, _describe(found, words=False), found))
     return settings, [*notes, *more]
-
-
-def try_join(setting: Setting) -> tuple[RoutingData | None, str]:
-    """Return the steps of a setting's runs, or None and why they cannot be had, to be shown."""
-    try:
-        return setting.load(), ""
-    except ValueError as error:
-        return None, str(error)
 
 
 def _row(place: Place, header: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pipeline.config import NOT_IDENTITY, TrainConfig, parse_expert_sizes
 from pipeline.places import FINAL_NAME
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import Rows, as_results
+from plotting.style import count_of
 
 SETTING_COLUMNS = (
     *("task_id", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
@@ -141,11 +142,6 @@ def group_settings(last: pd.DataFrame, ignore: str | None = None) -> pd.DataFram
     return last.assign(setting=numbers, label=[labels[k] for k in numbers]).sort_values("setting", kind="stable")
 
 
-def count_of(n: int, word: str = "run") -> str:
-    """Return "1 run", "2 runs"."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
-
-
 def short_task(task_id: str) -> str:
     """Return a task's name without what all tasks have: `BabyAI-GoToObj-v0` -> `GoToObj`."""
     return task_id.removeprefix("BabyAI-").removesuffix("-v0")
@@ -161,10 +157,11 @@ def success_intervals(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return low, high
 
 
-def check_metric(metric: str) -> None:
-    """Raise ValueError unless this is a metric of `METRIC_LABELS`."""
-    if metric not in METRIC_LABELS:
-        raise ValueError(f"metric: expected one of {', '.join(METRIC_LABELS)}, found {metric!r}")
+def check_metrics(*metrics: str) -> None:
+    """Raise ValueError unless these are metrics of `METRIC_LABELS`."""
+    for metric in metrics:
+        if metric not in METRIC_LABELS:
+            raise ValueError(f"metric: expected one of {', '.join(METRIC_LABELS)}, found {metric!r}")
 
 
 def clip_to_range(metric: str, low: float | np.ndarray, high: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -141,11 +141,6 @@ def expert_cmap(expert: int) -> Colormap:
     return EXPERT_CMAPS[expert] if expert < len(EXPERT_CMAPS) else OTHER_CMAP
 
 
-def expert_label(size: int) -> str:
-    """Return the name of an expert of which nothing is known but its hidden size."""
-    return "skip" if size == 0 else f"size {size}"
-
-
 def expert_labels(sizes: Sequence[int]) -> list[str]:
     """Return names of a layer's experts, in their order: [0, 16, 32] gives skip, small (16), large (32).
 
@@ -156,14 +151,17 @@ def expert_labels(sizes: Sequence[int]) -> list[str]:
     words = {1: [""], 2: ["small", "large"], 3: ["small", "medium", "large"]}.get(len(distinct))
     names = {0: "skip"}
     for rank, size in enumerate(distinct):
-        names[size] = f"{words[rank]} ({size})" if words and words[rank] else expert_label(size)
-    total = {size: list(sizes).count(size) for size in set(sizes)}
-    seen: dict[int, int] = {}
-    labels = []
-    for size in sizes:
-        seen[size] = seen.get(size, 0) + 1
-        labels.append(names[size] if total[size] == 1 else f"{names[size]} #{seen[size]}")
-    return labels
+        names[size] = f"{words[rank]} ({size})" if words and words[rank] else f"size {size}"
+    sizes = list(sizes)
+    numbers = [
+        f" #{sizes[:place].count(size) + 1}" if sizes.count(size) > 1 else "" for place, size in enumerate(sizes)
+    ]
+    return [names[size] + number for size, number in zip(sizes, numbers, strict=True)]
+
+
+def count_of(n: int, word: str = "run") -> str:
+    """Return "1 run", "2 runs"."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def layer_title(layer_name: str) -> str:

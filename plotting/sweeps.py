@@ -20,18 +20,17 @@ from matplotlib.lines import Line2D
 from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from pipeline.records.results import Rows
 from plotting.across import COLLAPSED
-from plotting.panels import COLUMN_WIDTH, PAGE_WIDTH, finish, new_axes, series_style
+from plotting.panels import COLUMN_WIDTH, PAGE_WIDTH, finish, series_style, use_axes
 from plotting.runs import (
     METRIC_LABELS,
-    check_metric,
+    check_metrics,
     clip_to_range,
     collect_runs,
-    count_of,
     group_settings,
     last_checkpoints,
     short_task,
 )
-from plotting.style import figure_style
+from plotting.style import count_of, figure_style
 
 
 @figure_style()
@@ -52,17 +51,15 @@ def plot_learning_over_updates(
         ValueError: If there is no such metric.
     """
     own = axes is None
-    for metric in metrics:
-        check_metric(metric)
+    check_metrics(*metrics)
     runs, notes = collect_runs(rows)
     last = group_settings(last_checkpoints(runs))
     runs = runs.merge(last[["run", "setting", "label"]], on="run")
     names = last["label"].unique().tolist()
     tasks = sorted(last["task_id"].unique())
-    if axes is None:
-        size = (PAGE_WIDTH, 1.0 + 1.9 * max(1, len(tasks)))
-        axes = new_axes(max(1, len(tasks)), len(metrics), size=size, sharex="col", sharey="col")
-    axes = np.asarray(axes).reshape(max(1, len(tasks)), len(metrics))
+    height = max(1, len(tasks))
+    size = (PAGE_WIDTH, 1.0 + 1.9 * height)
+    axes = use_axes(axes, height, len(metrics), size=size, sharex="col", sharey="col")
     if not tasks:
         axes[0, 0].set_title(f"n = {count_of(0)}", loc="left")
     for task, across in zip(tasks, axes[: len(tasks)], strict=True):
@@ -109,10 +106,10 @@ def plot_alpha_sweep(rows: Rows, metric: str = "mean_lpc", ax: Axes | None = Non
     Raises:
         ValueError: If there is no such metric.
     """
-    check_metric(metric)
+    check_metrics(metric)
     own = ax is None
     runs, notes = collect_runs(rows)
-    ax = new_axes(size=(COLUMN_WIDTH * 1.3, 3.6))[0, 0] if ax is None else ax
+    ax = use_axes(ax, size=(COLUMN_WIDTH * 1.3, 3.6))[0, 0]
     last = last_checkpoints(runs)
     priced = last[last["lpc_alpha"].notna() & last["mean_lpc"].notna()]
     shown = group_settings(priced[priced[metric].notna()])

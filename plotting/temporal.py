@@ -17,23 +17,24 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from babyai.facts import OUTCOME_NAMES
-from pipeline.records.intervals import Estimates, group_means
+from pipeline.records.intervals import Estimates
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.panels import (
     LPC_LABEL,
     PAGE_WIDTH,
+    as_routed_data,
     describe_n,
     draw_curves,
     episode_word,
     expert_handles,
     finish,
-    limit_lpc,
     mean_note,
-    need_routing,
-    new_axes,
-    unit_word,
+    stack_weights,
+    step_edges,
+    use_axes,
+    write_near,
 )
-from plotting.style import expert_color, figure_style, layer_title
+from plotting.style import figure_style, layer_title
 
 EVENT_TEXTS = {
     "picked": "picked up",
@@ -70,8 +71,7 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None) ->
     Raises:
         ValueError: If the episode has no steps here, or there are no routers.
     """
-    data, own = as_routing_data(data), axes is None
-    need_routing(data)
+    data, own = as_routed_data(data), axes is None
     one = data.filter(np.flatnonzero(data.routing.episode == episode))
     if not len(one):
         present = data.episodes_present
@@ -81,19 +81,15 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None) ->
         raise PlotError("episode: this cache tells layouts apart, not episodes, so that none can be followed in time")
     time = _step_numbers(one)
     layers = len(one.layer_names)
-    if axes is None:
-        heights = [1.0] * layers + [0.9, 0.7]
-        size = (PAGE_WIDTH, 0.9 + 0.85 * sum(heights))
-        axes = new_axes(layers + 2, 1, size=size, sharex=True, height_ratios=heights)[:, 0]
-    axes = list(axes)
+    heights = [1.0] * layers + [0.9, 0.7]
+    size = (PAGE_WIDTH, 0.9 + 0.85 * sum(heights))
+    axes = list(use_axes(axes, layers + 2, size=size, sharex=True, height_ratios=heights)[:, 0])
     for ax, name in zip(axes[:layers], one.layer_names, strict=True):
-        _stack_weights(ax, time, one.weights(name))
+        stack_weights(ax, time, one.weights(name))
         ax.set_ylabel(f"{layer_title(name)}\nweight")
-        ax.set_ylim(0, 1)
-        ax.set_yticks([0, 0.5, 1])
     curves = ((one.lpc, LPC_LABEL, 1.0), (one.routing.entropy, "Entropy\n(nats)", 0.1))
     for ax, (values, label, least) in zip(axes[layers:], curves, strict=True):
-        ax.stairs(values, _edges(time), baseline=None, color="black", linewidth=1.2)
+        ax.stairs(values, step_edges(time), baseline=None, color="black", linewidth=1.2)
         ax.set_ylabel(label)
         top = max(float(np.nanmax(values, initial=0.0)), least)
         ax.set_ylim(-0.04 * top, 1.08 * top)
@@ -104,19 +100,6 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None) ->
     axes[0].set_title(_describe_episode(one, episode), loc="left", pad=24 if one.routing.event.any() else 6)
     finish(axes, [], own=own, handles=expert_handles(one))
     return axes
-
-
-def _stack_weights(ax: Axes, time: np.ndarray, weights: np.ndarray) -> None:
-    """Draw weights as stacked bars without gaps: they belong to steps, there is nothing between two steps."""
-    tops = np.cumsum(weights, axis=1, dtype=np.float64)
-    below = np.zeros(len(time))
-    for expert in range(weights.shape[1]):
-        ax.stairs(tops[:, expert], _edges(time), baseline=below, fill=True, color=expert_color(expert), linewidth=0)
-        below = tops[:, expert]
-
-
-def _edges(time: np.ndarray) -> np.ndarray:
-    return np.append(time - 0.5, time[-1] + 0.5)
 
 
 def _mark_events(axes: Sequence[Axes], time: np.ndarray, data: RoutingData) -> None:
@@ -131,27 +114,16 @@ def _mark_events(axes: Sequence[Axes], time: np.ndarray, data: RoutingData) -> N
             ax.axvline(time[row], color="black", linewidth=0.8, linestyle=":", zorder=5)
         level = (level + 1) % 2 if time[row] - last < 0.2 * span else 0  # neighbours' texts do not touch
         late = time[row] - time[0] > 0.85 * span
-        axes[0].annotate(
-            f"{EVENT_TEXTS.get(name, name)} {thing}".strip(),
-            (time[row], 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(2 if late else -2, 3 + 9 * level),
-            textcoords="offset points",
-            ha="right" if late else "left",
-            fontsize="x-small",
-            annotation_clip=False,
-        )
+        text, offset = f"{EVENT_TEXTS.get(name, name)} {thing}".strip(), (2 if late else -2, 3 + 9 * level)
+        style = {"xycoords": ("data", "axes fraction"), "ha": "right" if late else "left", "annotation_clip": False}
+        write_near(axes[0], text, (time[row], 1.0), offset, **style)
         last = time[row]
 
 
 def _describe_episode(data: RoutingData, episode: int) -> str:
     episodes = data.episodes
-    parts = [f"Episode {episode}"]
-    if episodes.mission[episode]:
-        parts.append(f"“{episodes.mission[episode]}”")
-    if int(episodes.outcome[episode]) in OUTCOME_NAMES:
-        parts.append(OUTCOME_NAMES[int(episodes.outcome[episode])])
-    return ", ".join(parts)
+    mission, outcome = episodes.mission[episode], OUTCOME_NAMES.get(int(episodes.outcome[episode]))
+    return ", ".join(filter(None, [f"Episode {episode}", mission and f"“{mission}”", outcome]))
 
 
 def _step_numbers(data: RoutingData) -> np.ndarray:
@@ -209,8 +181,7 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
     Raises:
         ValueError: If it is no event, or happens nowhere in this data, or there are no routers.
     """
-    data = as_routing_data(data)
-    need_routing(data)
+    data = as_routed_data(data)
     if before < 0 or after < 0:
         raise PlotError(f"before, after: expected 0 or more, found {before}, {after}")
     known = find_events(data)
@@ -228,12 +199,11 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
     offset = np.where(happens, time - np.where(happens, moment[routing.episode], 0), 0)
     group = np.where(happens & (offset >= -before) & (offset <= after), offset + before, -1)
     width = before + 1 + after
-    units = {"units": routing.episode, "num_groups": width, "clusters": data.run_of_step}
     return EventAligned(
         event=event,
         offsets=np.arange(-before, after + 1),
-        lpc=group_means(data.lpc, group, **units),
-        weights=tuple(group_means(weights, group, **units) for weights in routing.weights),
+        lpc=data.group_means(data.lpc, group, width),
+        weights=tuple(data.group_means(weights, group, width) for weights in routing.weights),
         num_events=int((moment < never).sum()),
         num_episodes=data.num_episodes,
         data=data,
@@ -249,23 +219,16 @@ def plot_event_aligned(aligned: EventAligned, axes: Sequence[Axes] | None = None
         axes: One for LPC, one per layer, one for n; new ones by default.
     """
     own, data, layers = axes is None, aligned.data, len(aligned.weights)
-    if axes is None:
-        heights = [1.3] + [1.0] * layers + [0.5]
-        size = (PAGE_WIDTH * 0.6, 1.2 + 1.0 * sum(heights))
-        axes = new_axes(layers + 2, 1, size=size, sharex=True, height_ratios=heights)[:, 0]
-    axes = list(axes)
-    x = aligned.offsets
-    unit, episode = unit_word(data), episode_word(data)
-    draw_curves(axes, x, aligned.lpc, aligned.weights, label=f"n {unit}s")
-    axes[0].set_ylabel(LPC_LABEL)
-    limit_lpc(axes[0], [aligned.lpc])
-    for ax, name in zip(axes[1:-1], data.layer_names, strict=True):
-        ax.set_ylabel(f"{layer_title(name)}\nweight")
+    heights = [1.3] + [1.0] * layers + [0.5]
+    size = (PAGE_WIDTH * 0.6, 1.2 + 1.0 * sum(heights))
+    axes = use_axes(axes, layers + 2, size=size, sharex=True, height_ratios=heights)
+    x, episode = aligned.offsets, episode_word(data)
+    draw_curves(axes, [(x, aligned.lpc, aligned.weights)], data)
+    axes = list(axes[:, 0])
     for ax in axes:
         ax.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=1)
     verb = EVENT_TEXTS.get(aligned.event, aligned.event)
     axes[-1].set_xlabel(f"Steps since the action by which something was {verb}")
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set_xlim(x[0] - 0.6, x[-1] + 0.6)
     rest = aligned.num_episodes - aligned.num_events
     reach = "how many reach" if data.run is None else "how many runs have one that reaches"

@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.records.results import Rows, as_results
@@ -49,6 +51,8 @@ class ViewOptions:
         after: Steps shown after it.
         min_visits: Cells of heatmaps with fewer steps are hatched.
         show_counts: Write the number of steps into the cells of heatmaps.
+        pictures: Of a level of each group of a heatmap, by the group's key; without one it is drawn as a schematic.
+        missions: The pictures' instructions.
     """
 
     episode: int | None = None
@@ -57,6 +61,8 @@ class ViewOptions:
     after: int = 10
     min_visits: int = MIN_VISITS
     show_counts: bool = False
+    pictures: Mapping[Hashable, np.ndarray] = field(default_factory=dict)
+    missions: Mapping[Hashable, str] = field(default_factory=dict)
 
 
 def list_views(data: Any) -> list[str]:
@@ -93,9 +99,10 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         raise PlotError(f"view: expected one that this cache supports ({', '.join(supported)}), found {view!r}")
     if view in GROUPINGS:
         marks = {"min_visits": options.min_visits, "show_counts": options.show_counts}
+        pictures, missions = options.pictures, options.missions
         if view == "overall":
-            return {"routing_heatmap": plot_overall_routing(data, **marks)}
-        return {f"routing_heatmap_by_{view}": plot_grouped_routing(data, view, **marks)}
+            return {"routing_heatmap": plot_overall_routing(data, pictures.get(view), missions.get(view), **marks)}
+        return {f"routing_heatmap_by_{view}": plot_grouped_routing(data, view, pictures, missions, **marks)}
     if view == "episode":
         episode = data.typical_episode if options.episode is None else options.episode
         return {f"routing_episode_{episode}": plot_episode(data, episode)[0].figure}

@@ -8,7 +8,7 @@ episodes were played, how they ended, or even where one ends and the next begins
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,12 @@ def parse(content: Any, blocks: Iterator[Any]) -> Parsed:
     stated = header.get("expert_hidden_sizes")
     sizes = [] if stated in (None, []) else parse_expert_sizes(stated)  # not known, or no routers
     steps = StepReader({name: header[key] for name, key in CODE_NAMES.items() if key in header})
-    layouts = _Layouts()
+    layouts = LayoutNumbers()
     for rows in blocks:
         if not isinstance(rows, list):
             raise ValueError("expected an object with a list routing_data")
-        steps.add(rows, layouts.number(rows) if entries is None else None)
+        contexts = (row.get("env_context") if isinstance(row, dict) else None for row in rows)
+        steps.add(rows, layouts.number(contexts) if entries is None else None)
     count = header.get("num_steps")
     if "num_steps" in header and (count or 0) != steps.rows:
         raise ValueError(f"routing_data: expected {count} steps as num_steps says, found {steps.rows}")
@@ -121,23 +122,31 @@ def _parse_older(
     return episodes, routing, False
 
 
-class _Layouts:
-    """Numbers the `env_context` of steps, equal ones alike, in order of appearance."""
+class LayoutNumbers:
+    """Numbers the `env_context` of steps, equal ones alike, in order of appearance.
 
-    def __init__(self) -> None:
+    Attributes:
+        found: The different ones.
+    """
+
+    def __init__(self, describe: Callable[[dict[str, Any]], str] = dump) -> None:
         self.found: list[dict[str, Any]] = []
+        self._describe = describe
         self._numbers: dict[str, int] = {}
 
-    def number(self, rows: list[Any]) -> list[int]:
-        """Return the number of each row's layout."""
+    def number(self, contexts: Iterable[dict[str, Any] | None]) -> list[int]:
+        """Return the number of each step's layout.
+
+        Raises:
+            ValueError: If a step has none.
+        """
         numbers, last, number = [], None, -1
-        for row in rows:
-            context = row.get("env_context") if isinstance(row, dict) else None
+        for context in contexts:
             if not isinstance(context, dict):
                 raise ValueError("expected a list episodes, or an env_context in every step; found neither")
-            if context != last:  # most steps are in the same level as the one before
+            if context is not last and context != last:  # most steps are in the same level as the one before
                 last = context
-                number = self._numbers.setdefault(dump(context), len(self.found))
+                number = self._numbers.setdefault(self._describe(context), len(self.found))
                 if number == len(self.found):
                     self.found.append(context)
             numbers.append(number)

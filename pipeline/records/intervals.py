@@ -153,17 +153,17 @@ def share_interval(parts: np.ndarray, totals: np.ndarray, clusters: np.ndarray |
         found, place = np.unique(np.asarray(clusters)[totals > 0], return_inverse=True)
         inside = np.arange(len(found))[:, None] == place  # (clusters, units with rows)
         shares = (inside @ parts[totals > 0]) / (inside @ totals[totals > 0])[:, None]
-        each = mean_interval(shares)
-        low, high = np.clip(each.low, 0.0, 1.0), np.clip(each.high, 0.0, 1.0)
-        n = np.full(each.mean.shape, len(found))
-        return Estimates(each.mean, low, high, n, parts.sum(axis=0).astype(np.int64))
-    n, total = int((totals > 0).sum()), totals.sum()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = parts.sum(axis=0) / total
-        residuals = np.square(parts - share * totals[:, None]).sum(axis=0)
-        half = t_quantile(n) * np.sqrt(np.float64(n) / (n - 1) * residuals) / total
-    low, high = np.clip(share - half, 0.0, 1.0), np.clip(share + half, 0.0, 1.0)
-    return Estimates(share, low, high, np.full(share.shape, n), parts.sum(axis=0).astype(np.int64))
+        each, n = mean_interval(shares), len(found)
+        share, low, high = each.mean, each.low, each.high
+    else:
+        n, total = int((totals > 0).sum()), totals.sum()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = parts.sum(axis=0) / total
+            residuals = np.square(parts - share * totals[:, None]).sum(axis=0)
+            half = t_quantile(n) * np.sqrt(np.float64(n) / (n - 1) * residuals) / total
+        low, high = share - half, share + half
+    rows = parts.sum(axis=0).astype(np.int64)
+    return Estimates(share, np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0), np.full(share.shape, n), rows)
 
 
 def t_quantile(n: int | np.ndarray, confidence: float = 0.95) -> np.ndarray:

@@ -12,6 +12,7 @@ from pipeline.config import TrainConfig
 from pipeline.records.cache import cache_path, find_caches, read_header, write_cache
 from pipeline.records.intervals import group_means, share_interval
 from pipeline.records.metrics import compute_metrics
+from plotting.browsing import attempt
 from plotting.command import main
 from plotting.data import as_routing_data
 from plotting.distributions import (
@@ -28,7 +29,7 @@ from plotting.relations import (
     plot_distance_profiles,
     plot_specialisation,
 )
-from plotting.replicates import find_settings, join_runs, try_join
+from plotting.replicates import find_settings, join_runs
 from plotting.temporal import compute_event_aligned, plot_event_aligned
 from plotting.views import ViewOptions, draw_view, list_views
 from tests.plotting.test_plotting_views import T2, ten_steps, texts
@@ -320,7 +321,7 @@ def test_a_setting_that_cannot_be_joined_says_why(tmp_path):
     path = [write(tmp_path, seed) for seed in (0, 1)][1]
     setting = find_settings(find_caches(tmp_path))[0][0]
     path.write_text("{")
-    data, problem = try_join(setting)
+    data, problem = attempt(setting.load, None)
     assert data is None and str(path) in problem
 
 

@@ -349,6 +349,17 @@ def test_odd_data_can_be_drawn(kind):
             figure.draw_without_rendering()
 
 
+@pytest.mark.parametrize("view", ["overall", "outcome"])
+def test_heatmaps_show_the_pictures_they_are_given(view):
+    key = {"overall": "overall", "outcome": "success"}[view]
+    picture = np.full((6, 6, 3), 7, np.uint8)
+    options = ViewOptions(pictures={key: picture}, missions={key: "go to the seven"})
+    (figure,) = draw_view(ten_steps(), view, options).values()
+    shown = [image.get_array() for ax in figure.axes for image in ax.get_images()]
+    assert any(np.array_equal(image, picture) for image in shown)
+    assert "go to the seven" in texts(figure)
+
+
 def test_a_view_that_data_does_not_support_is_refused():
     with pytest.raises(ValueError, match=r"supports \(overall, actions\), found 'paths'"):
         draw_view(random_tables(2, [5, 6], []), "paths", ViewOptions())
