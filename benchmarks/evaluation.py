@@ -43,7 +43,8 @@ from benchmarks.common import ROOT, as_benchmark, format_machine_facts, format_r
 from benchmarks.training import EXPERT, TRAINED, UNTRAINED
 from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.config import ConfigError, TrainConfig
+from pipeline.command.errors import ConfigError
+from pipeline.config import TrainConfig
 from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
 from pipeline.evaluation.play import Evaluation, PlaySettings, PolicyBatch, evaluate_task, evaluate_task_many

@@ -32,7 +32,7 @@ from more.generation import generate
 from more.model import MoreModel, count_parameters, routing_losses
 from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
-from pipeline.config import ConfigError
+from pipeline.command.errors import ConfigError
 from pipeline.policies import seeded_init
 
 BALANCE = 0.01  # weight of the balance loss
