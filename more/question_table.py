@@ -80,7 +80,7 @@ class TableSettings:
 
 
 @as_command()
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line of more/evaluate_for_llm.py; return the exit code."""
     options = {
         "checkpoint_path": "The .pth file.",

@@ -102,7 +102,7 @@ def parse_numbers(name: str, text: str | None) -> list[int]:
 
 
 @as_command()
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line of more/evaluate.py; return the exit code."""
     options = {
         "checkpoint_path": "The .pth file.",
