@@ -204,7 +204,7 @@ def _(cache):
         show_data_types=False,
         show_download=False,
         show_search=False,
-        wrapped_columns=["over"],
+        column_widths={"metric": 140, "value": 110, "over": 800},
     )
     mo.vstack([mo.md(describe_cache(cache)), _metrics])
     return (data,)

@@ -194,7 +194,7 @@ def results_table(results: pd.DataFrame) -> pd.DataFrame:
         **{name: 100 * results[name] for name in rates},
     )
     shown = shown.round({"mean_lpc": 1, "path_ratio": 3, **dict.fromkeys(rates, 1)}).rename(columns=_SHOWN)
-    # A notebook writes NaN, and leaves NA empty.
+    # NA, not NaN, which a notebook would write as a number.
     return shown.astype(dict.fromkeys(shown.select_dtypes("float64"), "Float64"))
 
 
