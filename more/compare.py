@@ -32,15 +32,9 @@ from pipeline.command.files import write_json, write_text
 from pipeline.command.folders import check_file, check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
 from pipeline.command.shell import as_command
-from pipeline.command.workers import Event, Link, WorkItem, do_items
+from pipeline.command.workers import Event, Link, Stopped, WorkItem, do_items
 from pipeline.config import ConfigError
 from pipeline.records.intervals import mean_interval
-
-STOPPED = "stopped"
-
-
-class _Stopped(Exception):
-    """A stop is wished."""
 
 
 class Run(NamedTuple):
@@ -147,7 +141,7 @@ def compare(settings: CompareSettings, output: Path) -> int:
 
         def note(event: Event) -> None:
             nonlocal ended
-            if event.kind in ("started", "progress") or event.content == STOPPED:
+            if event.kind in ("started", "progress", "stopped"):
                 return
             ended += 1
             if event.kind != "done":
@@ -189,29 +183,24 @@ def run_config(settings: CompareSettings, run: Run) -> TrainingConfig:
     )
 
 
-def run_item(link: Link, settings: CompareSettings, run: Run) -> str:
+def run_item(link: Link, settings: CompareSettings, run: Run) -> None:
     """Train (or go on training) and evaluate one combination, and write its result, as an item of work.
 
-    Return "done", or "stopped" if a stop was wished before its end. `seconds` of the result is the wall-clock time of
-    this call's training: where a run was interrupted, that of its last part alone.
+    `seconds` of the result is the wall-clock time of this call's training: where a run was interrupted, that of its
+    last part alone.
+
+    Raises:
+        Stopped: If a stop was wished before its end.
     """
-
-    def tick() -> None:
-        if link.stopping():
-            raise _Stopped
-
     config = run_config(settings, run)
     began = time.perf_counter()
     if run_training(config, resume=True, quiet=True, stopping=link.stopping):
-        return STOPPED
+        raise Stopped
     seconds = time.perf_counter() - began
     path = Path(config.checkpoint_dir) / config.run_name() / FINAL_NAME
     loaded = load_model(path, resolve_device(settings.device))
     wanted = EvaluationSettings(**_evaluated(settings), cache_dir=settings.cache_dir)
-    try:
-        evaluation = evaluate_checkpoint(loaded, wanted, name=str(path), quiet=True, tick=tick)
-    except _Stopped:
-        return STOPPED
+    evaluation = evaluate_checkpoint(loaded, wanted, name=str(path), quiet=True, tick=link.heed)
     lines = (Path(config.log_dir) / config.run_name() / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     speeds = sorted(json.loads(line)["Tokens_per_Second"] for line in lines)
     result = {
@@ -220,7 +209,6 @@ def run_item(link: Link, settings: CompareSettings, run: Run) -> str:
         **{"seconds": seconds, "tokens_per_second": speeds[len(speeds) // 2], "evaluation": evaluation},
     }
     write_json(run_folder(settings, run) / "result.json", result, indent=1)
-    return "done"
 
 
 def _evaluated(settings: CompareSettings) -> dict[str, int | None]:

@@ -37,6 +37,10 @@ END_SECONDS = 30.0  # that a worker may take to remove files half written when i
 _STOP = b""
 
 
+class Stopped(KeyboardInterrupt):
+    """An item ends because a stop is wished; no `except Exception` on its way takes it for a failure."""
+
+
 @dataclass(frozen=True)
 class WorkItem:
     """A piece of work.
@@ -59,12 +63,12 @@ class Event:
 
     Attributes:
         item: Which one.
-        kind: started; progress, any number of times; and one of done, failed, died.
+        kind: started; progress, any number of times; and one of done, stopped, failed, died.
         content: Of progress what was reported, of done the result, of failed and died why, in one line.
     """
 
     item: WorkItem
-    kind: Literal["started", "progress", "done", "failed", "died"]
+    kind: Literal["started", "progress", "done", "stopped", "failed", "died"]
     content: Any = None
 
 
@@ -79,6 +83,15 @@ class Link:
 
     report: Callable[[Any], object]
     stopping: Callable[[], bool]
+
+    def heed(self, *_: object) -> None:
+        """End the item here if a stop is wished: for work of which nothing need be saved. Fits where progress is told.
+
+        Raises:
+            Stopped: If it is.
+        """
+        if self.stopping():
+            raise Stopped
 
 
 def do_items(
@@ -118,6 +131,8 @@ def _do(link: Link, item: WorkItem) -> tuple[str, Any]:
     """Return the kind and the content of an item's last event."""
     try:
         return "done", item.function(link, *item.arguments)
+    except Stopped:
+        return "stopped", None
     except MISTAKES as error:
         return "failed", explain(error)
     except Exception as error:

@@ -193,8 +193,7 @@ def work_share(link: Link, plan: BatchPlan, todo: Sequence[Place]) -> None:
 
     def report(content: Report) -> None:
         link.report(content)
-        if link.stopping():
-            raise KeyboardInterrupt
+        link.heed()
 
     work(plan, todo, report)
 
@@ -227,8 +226,8 @@ def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[
         def note(event: Event) -> None:
             if event.kind == "progress":
                 take(event.content)
-            elif event.kind == "died":
-                lost.append("the process that was at it died; the same call retries")
+            elif event.kind in ("died", "stopped"):
+                lost.append(f"the process that was at it {event.kind}; the same call retries")
             elif event.kind == "failed":
                 lost.append(event.content)
 

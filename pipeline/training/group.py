@@ -40,7 +40,7 @@ def train_group(link: Link, runs: Sequence[PlannedRun]) -> None:
                 raise RunFolderError(
                     f"{run.folder} has been changed by another process meanwhile; start the command again"
                 )
-        train(batch, Outputs(runs, batch, report, stack), link.stopping)
+        train(batch, Outputs(runs, batch, report, stack), link)
 
 
 def build_batch(runs: Sequence[PlannedRun], report: Report) -> ReplicaBatch:

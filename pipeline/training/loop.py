@@ -10,8 +10,8 @@ A batch is R runs that differ in seed, trial and price of complexity alone, as o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
+from pipeline.command.workers import Link, Stopped
 from pipeline.records.metrics import evaluation_metrics
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.losses import compute_losses
@@ -19,16 +19,16 @@ from pipeline.training.outputs import Outputs
 from pipeline.training.schedule import Due
 
 
-def train(batch: ReplicaBatch, outputs: Outputs, stopping: Callable[[], bool]) -> None:
+def train(batch: ReplicaBatch, outputs: Outputs, link: Link) -> None:
     """Train runs to their last update and evaluate them; or, once a stop is wished for, save them as they are.
 
     Args:
         batch: The runs.
         outputs: Where their metrics and checkpoints go.
-        stopping: Says whether a stop is wished for.
+        link: Says whether a stop is wished for.
     """
     config, begun_at = batch.config, batch.update
-    while batch.update < config.num_updates and not stopping():
+    while batch.update < config.num_updates and not link.stopping():
         failures = run_update(batch)
         outputs.count_steps()
         if failures:
@@ -50,9 +50,12 @@ def train(batch: ReplicaBatch, outputs: Outputs, stopping: Callable[[], bool]) -
         return
     if batch.update > begun_at:
         outputs.save(batch, None)
-    if config.final_eval_episodes and not evaluate_finally(batch, outputs, stopping):
-        outputs.report_stopped(batch.update, None)
-        return
+    if config.final_eval_episodes:
+        try:
+            evaluate_finally(batch, outputs, link)
+        except Stopped:
+            outputs.report_stopped(batch.update, None)
+            return
     outputs.finish()
 
 
@@ -86,22 +89,13 @@ def run_update(batch: ReplicaBatch) -> dict[int, str]:
     }
 
 
-def evaluate_finally(batch: ReplicaBatch, outputs: Outputs, stopping: Callable[[], bool]) -> bool:
-    """Evaluate trained runs on the fixed levels; return whether that was done, and not stopped."""
+def evaluate_finally(batch: ReplicaBatch, outputs: Outputs, link: Link) -> None:
+    """Evaluate trained runs on the fixed levels.
 
-    def heed(_: int) -> None:
-        if stopping():
-            raise _Stopped
-
+    Raises:
+        Stopped: If a stop is wished for before the end.
+    """
     outputs.say(f"trained; evaluating on {batch.config.final_eval_episodes} fixed levels")
-    try:
-        evaluations = batch.evaluate(batch.config.final_eval_episodes, progress=heed)
-    except _Stopped:
-        return False
+    evaluations = batch.evaluate(batch.config.final_eval_episodes, progress=link.heed)
     rows = [{"env_steps": batch.env_steps, **evaluation_metrics(evaluation.metrics)} for evaluation in evaluations]
     outputs.log_evaluation(batch.update, rows, [evaluation.metrics for evaluation in evaluations])
-    return True
-
-
-class _Stopped(Exception):
-    """A stop was wished for during an evaluation."""

@@ -37,7 +37,7 @@ from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_rou
 from more.report import EvaluationSettings, evaluate_checkpoint, format_report, parse_numbers, reopen_source
 from more.tokens import train_tokenizer
 from pipeline.command.interruption import Terminated
-from pipeline.command.workers import Link
+from pipeline.command.workers import Link, Stopped
 from pipeline.config import ConfigError
 from pipeline.records.intervals import wilson_interval
 from tests.more_settings import CACHE, SIZES, small_trainer
@@ -385,7 +385,7 @@ def wait_long(link, settings, run):
     while not link.stopping():
         time.sleep(0.05)
     path.with_suffix(".stopped").touch()
-    return more.compare.STOPPED
+    raise Stopped
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
@@ -424,11 +424,12 @@ def test_a_wish_to_stop_ends_a_run_of_a_comparison_where_it_is(when, tmp_path, m
 
     settings = CompareSettings(updates=3, match="none", folder=str(tmp_path), cache_dir=CACHE)
     link = Link(lambda content: None, stopping)
-    assert more.compare.run_item(link, settings, Run("base", 1, 0)) == more.compare.STOPPED
+    with pytest.raises(Stopped):
+        more.compare.run_item(link, settings, Run("base", 1, 0))
     found = {path.name for path in tmp_path.rglob("*.pth")}
     assert found == ({"checkpoint_2.pth"} if when == "training" else {FINAL_NAME})
     assert not list(tmp_path.rglob("result.json"))
-    assert more.compare.run_item(Link(lambda content: None, lambda: False), settings, Run("base", 1, 0)) == "done"
+    more.compare.run_item(Link(lambda content: None, lambda: False), settings, Run("base", 1, 0))
     assert len(list(tmp_path.rglob("result.json"))) == 1
 
 

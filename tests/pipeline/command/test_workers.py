@@ -137,6 +137,23 @@ def test_a_wish_to_stop_reaches_those_begun_and_begins_no_other(jobs, tmp_path):
     assert [event.content for event in ends] == ["saved"] * jobs
 
 
+def heed(link: Link, folder: str) -> None:
+    Path(folder, "begun").touch()
+    try:
+        while True:
+            link.heed()
+            time.sleep(0.02)
+    except Exception:  # which a stop is not
+        Path(folder, "taken for a failure").touch()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_item_that_heeds_ends_where_it_is(jobs, tmp_path):
+    events = collect([WorkItem("x", heed, (str(tmp_path),))], jobs, stopping=lambda: (tmp_path / "begun").exists())
+    assert [event.kind for event in events] == ["started", "stopped"]
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
+
+
 def test_an_exception_ends_all_at_once_but_not_within_a_file(tmp_path):
     begun = []
 
