@@ -80,7 +80,10 @@ def _train_groups(groups: Sequence[Sequence[PlannedRun]], jobs: int, progress: P
         if event.kind == "progress":
             progress.report(*event.content)
             return
-        (at_work.add if event.kind == "started" else at_work.discard)(event.item.name)
+        if event.kind == "started":
+            at_work.add(event.item.name)
+            return
+        at_work.discard(event.item.name)
         if event.kind in ("failed", "died"):
             why = f"{event.content}; its last checkpoint stays" if event.kind == "died" else event.content
             if progress.begun:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline.checkpoints import CheckpointError
+from pipeline.checkpoints import CheckpointError, read_header
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
 from pipeline.guard import RunFolderError, describe_held, differing_settings, find_conflict, is_held
-from pipeline.places import find_trials, list_run_folders, run_folder
+from pipeline.places import find_trials, list_checkpoints, list_run_folders, run_folder
 from pipeline.tracking import import_wandb
 from pipeline.training.folders import (
     Stamp,
@@ -149,12 +149,11 @@ def _find_strangers(config: TrainConfig, sweep: Sweep) -> Iterator[str]:
     for folder in list_run_folders(config.checkpoint_dir, config):
         if folder in ours:
             continue
-        try:
-            found = newest_checkpoint(folder)
-        except CheckpointError:  # nobody's run
-            continue
-        if found is not None:
-            header = found[1]
+        for path in list_checkpoints(folder)[-1:]:  # any tells the setting
+            try:
+                header = read_header(path)
+            except CheckpointError:  # nobody's run
+                continue
             but = {"seed", *header.unknown_fields}
             if differences := differing_settings(header.config, config.identity(), but):
                 yield f"{folder} holds a run of another setting ({differences})"

@@ -7,13 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
-from pipeline.baseline import GRUPolicy
+from mixture_of_experts import ExpertDropout
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.packed import pack_replicas
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
-from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
+from tests.policies import KINDS, Widths, build_small_policy
 
 OBS, LANG, SENTENCE, WIDTH, ROUTER, ACTIONS = 9, 4, 6, 10, 5, 7
 STEPS = 6
@@ -24,25 +23,11 @@ LAYERS = {
     "skips at both ends": [[0, 3, 0], [0, 2, 1, 0]],
     "large": [[0, 16, 32]],
 }
-KINDS = ("moe", "mop", "mop with LayerNorm")
 CASES = [("gru", "classic"), *((kind, name) for kind in KINDS for name in LAYERS)]
 
 
 def build(kind: str, sizes: list[list[int]], seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    if kind == "gru":
-        policy: nn.Module = GRUPolicy(OBS, 7, ACTIONS, LANG)
-    elif kind == "moe":
-        policy = MixtureOfExpertsPolicy(OBS, WIDTH, sizes, ROUTER, ACTIONS, LANG)
-    else:
-        norm = "layer" if kind == "mop with LayerNorm" else "none"
-        policy = StatefulMoPPolicy(
-            create_babyai_mop_config(OBS + LANG, ACTIONS, WIDTH, ROUTER, sizes, expert_norm=norm)
-        )
-    with torch.no_grad():  # LayerNorms start as the identity map of their input; make their weights matter
-        for parameter in policy.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-    return policy
+    return build_small_policy(kind, sizes, Widths(OBS, LANG, WIDTH, ROUTER, ACTIONS), seed)
 
 
 class Unroll:

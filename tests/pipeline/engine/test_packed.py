@@ -10,7 +10,7 @@ from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
 from pipeline.baseline import GRUPolicy
 from pipeline.engine.packed import pack_replicas
 from pipeline.engine.packed_policy import PackedOutput, PackedPolicy
-from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
+from tests.policies import Widths, build_small_policy
 
 OBS, LANG, WIDTH, ROUTER, ACTIONS = 6, 3, 8, 5, 4
 STEPS, ENVS = 9, 4
@@ -27,20 +27,7 @@ LAYERS = {
 
 
 def build(kind: str, sizes: list[list[int]], dtype: torch.dtype = torch.float64) -> nn.Module:
-    torch.manual_seed(0)
-    if kind == "gru":
-        policy: nn.Module = GRUPolicy(OBS, 7, ACTIONS, LANG)
-    elif kind == "moe":
-        policy = MixtureOfExpertsPolicy(OBS, WIDTH, sizes, ROUTER, ACTIONS, LANG)
-    else:
-        norm = "layer" if kind == "mop with LayerNorm" else "none"
-        policy = StatefulMoPPolicy(
-            create_babyai_mop_config(OBS + LANG, ACTIONS, WIDTH, ROUTER, sizes, expert_norm=norm)
-        )
-    with torch.no_grad():  # LayerNorms start as the identity map of their input; make their weights matter
-        for parameter in policy.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-    return policy.to(dtype)
+    return build_small_policy(kind, sizes, Widths(OBS, LANG, WIDTH, ROUTER, ACTIONS)).to(dtype)
 
 
 def make_inputs(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
