@@ -24,6 +24,12 @@ class DataError(UserError, ValueError):
     """Data that cannot be had or read; the message names the file, what was expected and what to do."""
 
 
+def name_some(names: Sequence[str], most: int = 6) -> str:
+    """Return names joined by commas, at most so many and how many there are besides, for one line."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 @dataclass(frozen=True)
 class Question:
     """A question with its answer.
