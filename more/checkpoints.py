@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from babyai.torch_defaults import own_defaults
 from more.config import ModelConfig
 from more.model import MoreModel
 from more.tokens import Tokenizer
@@ -130,7 +131,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
 
 def build_model(config: ModelConfig, seed: int) -> MoreModel:
     """Return an untrained model on the CPU, its weights drawn from `seed`; torch's generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with own_defaults(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MoreModel(config)
 

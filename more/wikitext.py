@@ -90,7 +90,7 @@ def find_wikitext(folder: Path, say: Callable[[str], object] = lambda _: None) -
     """
     folder = folder.resolve()
     copies, others = _list_texts(folder), []
-    for place in sorted({path.parent for path in folder.rglob("train-00000-of-*.parquet")}):
+    for place in sorted({path.parent for path in folder.rglob("train-*-of-*.parquet")}):
         try:
             copies += [_look_into(place)]
         except DataError as error:

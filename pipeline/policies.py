@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from babyai.facts import NUM_ACTIONS
+from babyai.torch_defaults import own_defaults
 from mixture_of_experts import MixtureOfExpertsPolicy
 from pipeline.baseline import GRUPolicy
 from pipeline.command.devices import derive_seed
@@ -49,7 +50,7 @@ def build_projection(config: TrainConfig, encoder_width: int) -> nn.Linear:
 
 @contextmanager
 def seeded_init(seed: int, stream: int) -> Iterator[None]:
-    """Within the block torch's CPU generator starts from (seed, stream); after it, it is as it was before."""
-    with torch.random.fork_rng(devices=[]):
+    """Within the block torch's CPU generator starts from (seed, stream), and float32 is made; after it, as before."""
+    with own_defaults(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, stream))
         yield
