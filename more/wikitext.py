@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,19 +228,28 @@ def _read_parquet(path: Path) -> Iterator[str]:
         raise DataError(f"{path}: expected a column text, of strings, found {', '.join(columns) or 'none'}")
     import pyarrow.parquet
 
-    row = 0
     try:
         for batch in pyarrow.parquet.ParquetFile(path).iter_batches(columns=["text"]):
-            for line in batch.column(0).to_pylist():
-                if line is None:
-                    raise DataError(
-                        f"{path}: expected text in every row, found none (null) in row {row} of the column text; "
-                        "WikiText has an empty text there: get the file again"
-                    )
-                yield line.rstrip("\n")
-                row += 1
+            yield from take_lines(path, batch.column(0).to_pylist())
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as parquet after row {row} ({error})") from None
+        raise DataError(f"{path}: cannot be read as parquet ({error})") from None
+
+
+def take_lines(path: Path, rows: Iterable[str | None]) -> Iterator[str]:
+    """Yield rows of a column of text as lines.
+
+    Raises:
+        DataError: If one is null: WikiText has an empty text where it has nothing, so something was lost.
+    """
+    before = "(the file's start)"
+    for row in rows:
+        if row is None:
+            raise DataError(
+                f"{path}: expected text in every row of the column text, found a null after {before[:60]!r}; WikiText "
+                "has none, get the file again"
+            )
+        before = row.strip() or before
+        yield row.rstrip("\n")
 
 
 def read_parquet_form(path: Path) -> tuple[dict[str, str], int]:
