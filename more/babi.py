@@ -133,7 +133,7 @@ def read_babi_jsonl(path: Path) -> dict[int, list[Question]]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     return [line for line in text.splitlines() if line.strip()]

@@ -139,8 +139,18 @@ def settings_from_description(description: Mapping[str, Any]) -> DataSettings:
     return DataSettings(**{**settings, "embedded": EmbeddedSettings(**settings["embedded"])})
 
 
-def open_source(settings: DataSettings, announce: Callable[[str], object] = print) -> Source:
+def open_source(
+    settings: DataSettings,
+    announce: Callable[[str], object] = print,
+    *,
+    tokenizer: tuple[Tokenizer, str] | None = None,
+) -> Source:
     """Return the data that settings name, and announce in one line what is used.
+
+    Args:
+        settings: Which.
+        announce: Called with the line.
+        tokenizer: A checkpoint's tokenizer and what it is in words: none is looked for.
 
     Raises:
         DataError: If a folder or the hub is asked for and is not there, a file cannot be read, or it cannot be told
@@ -163,7 +173,7 @@ def open_source(settings: DataSettings, announce: Callable[[str], object] = prin
         found = {
             "text": find_wikitext(folder, notes.append),
             "questions": find_babi(folder, notes.append),
-            "tokenizer": read_tokenizer(folder, notes.append),
+            "tokenizer": read_tokenizer(folder, notes.append) if tokenizer is None else tokenizer[0],
         }
         if not any(found.values()):
             raise DataError(
@@ -173,12 +183,14 @@ def open_source(settings: DataSettings, announce: Callable[[str], object] = prin
         origin = {name: str(folder) for name in found}
         settings = dataclasses.replace(settings, data_dir=str(folder))
     elif settings.data != "embedded":
-        found, origin = _ask_hub(settings.data == "hub", notes)
+        found, origin = _ask_hub(settings.data == "hub", notes, tokenizer is not None)
     if found["text"] is not None:
         origins["text"] = f"{name_wikitext(found['text'])} ({origin['text']})"
     if found["questions"] is not None:
         origins["questions"] = f"bAbI ({origin['questions']})"
-    if found["tokenizer"] is not None:
+    if tokenizer is not None:
+        found["tokenizer"], origins["tokenizer"] = tokenizer
+    elif found["tokenizer"] is not None:
         origins["tokenizer"] = f"{found['tokenizer'].name} ({origin['tokenizer']})"
     announce(
         f"data: text {origins['text']}; questions {origins['questions']}; tokenizer {origins['tokenizer']}"
@@ -187,7 +199,7 @@ def open_source(settings: DataSettings, announce: Callable[[str], object] = prin
     return Source(settings, found["text"], found["questions"], found["tokenizer"], origins, notes)
 
 
-def _ask_hub(must_answer: bool, notes: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _ask_hub(must_answer: bool, notes: list[str], has_tokenizer: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what the hub has and where from; add to `notes` why something is missing."""
     found: dict[str, Any] = {"text": None, "questions": None, "tokenizer": None}
 
@@ -205,6 +217,8 @@ def _ask_hub(must_answer: bool, notes: list[str]) -> tuple[dict[str, Any], dict[
         return taken
 
     for name, take in (("tokenizer", tokenizer), ("questions", questions), ("text", text)):
+        if name == "tokenizer" and has_tokenizer:
+            continue
         try:
             found[name] = take()
         except (HubError, DataError) as error:

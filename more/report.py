@@ -141,7 +141,8 @@ def reopen_source(loaded: LoadedModel, data_dir: str | None, quiet: bool = False
         stored = dataclasses.replace(stored, data="auto", data_dir=data_dir)
     elif loaded.data["text"].startswith("embedded") and loaded.data["questions"].startswith("embedded"):
         stored = dataclasses.replace(stored, data="embedded", data_dir=None)
-    source = open_source(stored, (lambda _: None) if quiet else print)
+    known = (loaded.tokenizer, loaded.data["tokenizer"])  # whatever tokenizer lies in the folder by now
+    source = open_source(stored, (lambda _: None) if quiet else print, tokenizer=known)
     if source.digest != loaded.data["digest"]:
         raise DataError(
             f"the checkpoint was trained on text {loaded.data['text']}, questions {loaded.data['questions']}; what is "

@@ -215,7 +215,7 @@ def _read_lines(files: Sequence[Path]) -> Iterator[str]:
             yield from _read_parquet(path)
             continue
         try:
-            with path.open(encoding="utf-8") as lines:
+            with path.open(encoding="utf-8-sig") as lines:
                 for line in lines:
                     yield line.rstrip("\n")
         except (OSError, UnicodeDecodeError) as error:

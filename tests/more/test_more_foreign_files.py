@@ -127,6 +127,11 @@ def test_training_and_evaluation_with_such_a_tokenizer_say_so_and_have_the_plain
     said = "tokenizer: tokenizer.json was saved with truncation to 4 tokens, padding to 64 tokens: switched off"
     assert said in capsys.readouterr().out
     assert load_model("c_used/base_rec1/final_model.pth").data["notes"] == [said]
+    # What lies in the folder by now is not what a checkpoint is evaluated with.
+    save(tmp_path / "used" / "tokenizer.json", train_tokenizer(generate(TINY, 1).documents["train"], 280))
+    assert report.main(["--checkpoint_path", path, "--data_dir", "used", "--num_questions", "3"]) == 0
+    assert "tokenizer byte pairs, 300 tokens" in capsys.readouterr().out
+    assert json.loads(Path("c_used/base_rec1/evaluation.json").read_text())["perplexity"] == figures["plain"][0]
 
 
 # ----------------------------------------------------------------------------------------------- which of several files
