@@ -3,8 +3,8 @@
     with own_defaults("cuda"):
         model = Model()                          # float32, on the CPU until it is moved
 
-A notebook or another library may have changed torch's default dtype or device, or be within an autocast: models would
-then be drawn, and sentences embedded, in other numbers.
+A notebook or another library may have changed torch's default dtype or device or the precision of products, or be
+within an autocast: models would then be drawn, and sentences embedded, in other numbers.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ def own_defaults(device_type: str = "cpu") -> Iterator[None]:
     """Within the block torch makes float32 on the CPU where it is not told otherwise; after it, what it made before.
 
     Args:
-        device_type: Where is computed; an autocast there is off within the block.
+        device_type: Where is computed; an autocast and products in less than float32 are off there within the block.
     """
     dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
@@ -29,4 +29,10 @@ def own_defaults(device_type: str = "cpu") -> Iterator[None]:
             stack.enter_context(torch.device("cpu"))
         if torch.is_autocast_enabled(device_type):
             stack.enter_context(torch.autocast(device_type, enabled=False))
+        products = torch.backends.cuda.matmul if device_type == "cuda" else torch.backends.mkldnn.matmul
+        precision = products.fp32_precision
+        if precision in ("tf32", "bf16"):
+            inherited = precision == torch.backends.fp32_precision
+            stack.callback(setattr, products, "fp32_precision", "none" if inherited else precision)
+            products.fp32_precision = "ieee"
         yield

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from babyai.torch_defaults import own_defaults
 from mixture_of_experts import compute_router_terms
 from more.checkpoints import build_model
 from more.config import MODEL_TYPES, PRESETS, ModelConfig, compute_widths, count_expert_parameters
@@ -336,7 +337,7 @@ def test_torch_s_defaults_change_neither_weights_nor_logits(model_type, defaults
     expected = build_model(config, seed=0).eval()
     with defaults():
         found = build_model(config, seed=0).eval()
-        with torch.autocast("cpu", enabled=False):  # a caller's autocast of a forward pass is the caller's wish
+        with own_defaults():  # a caller's autocast of a forward pass is the caller's wish
             logits = logits_of(found, tokens)
     assert all(torch.equal(one, other) for one, other in zip(expected.parameters(), found.parameters(), strict=True))
     assert torch.equal(logits, logits_of(expected, tokens))
