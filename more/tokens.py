@@ -251,7 +251,8 @@ def _choose(folder: Path, usable: Mapping[Path, Tokenizer]) -> tuple[Path, str]:
     for path, tokenizer in usable.items():
         kinds.setdefault(_tell_apart(tokenizer), path)
     if len(kinds) == 1:
-        return next(iter(usable)), f"the only one of byte pairs over bytes with {END_OF_TEXT}"
+        which = "the only one" if len(usable) == 1 else "as others"
+        return next(iter(usable)), f"{which} of byte pairs over bytes with {END_OF_TEXT}"
     gpt2 = [path for path in kinds.values() if usable[path].name == "GPT-2's"]
     if len(gpt2) == 1:
         return gpt2[0], f"the one with GPT-2's {GPT2_TOKENS:,} tokens"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+import torch
 from tokenizers import models, normalizers, pre_tokenizers
 
 from more import report, runs
 from more.babi import DataError
-from more.checkpoints import load_model
+from more.checkpoints import load_model, save_checkpoint
 from more.data import DataSettings, find_babi, open_source
 from more.stories import SPLITS, EmbeddedSettings, generate
 from more.tokens import END_OF_TEXT, GPT2_TOKENS, Tokenizer, read_tokenizer, train_tokenizer
@@ -132,6 +133,11 @@ def test_training_and_evaluation_with_such_a_tokenizer_say_so_and_have_the_plain
     assert report.main(["--checkpoint_path", path, "--data_dir", "used", "--num_questions", "3"]) == 0
     assert "tokenizer byte pairs, 300 tokens" in capsys.readouterr().out
     assert json.loads(Path("c_used/base_rec1/evaluation.json").read_text())["perplexity"] == figures["plain"][0]
+    # A checkpoint of before holds the tokenizer with all that was on.
+    save_checkpoint(Path("before.pth"), {**torch.load(path, weights_only=True), "tokenizer": inner.to_str()})
+    assert report.main(["--checkpoint_path", "before.pth", "--num_questions", "3"]) == 0
+    assert "tokenizer: that of the checkpoint was saved with truncation to 4 tokens" in capsys.readouterr().out
+    assert json.loads(Path("evaluation.json").read_text())["perplexity"] == figures["plain"][0]
 
 
 # ----------------------------------------------------------------------------------------------- which of several files
