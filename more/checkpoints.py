@@ -22,6 +22,7 @@ import torch
 from more.config import ModelConfig
 from more.model import MoreModel
 from more.tokens import Tokenizer
+from pipeline.command.devices import drawn_from
 from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
 from pipeline.config import ConfigError
@@ -130,8 +131,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
 
 def build_model(config: ModelConfig, seed: int) -> MoreModel:
     """Return an untrained model on the CPU, its weights drawn from `seed`; torch's generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         return MoreModel(config)
 
 

@@ -20,6 +20,7 @@ from more.data import Source, open_source, settings_from_description
 from more.evaluation import build_question_sets, measure_perplexity, measure_questions
 from more.generation import generate
 from more.model import count_parameters
+from more.tokens import describe_switched_off
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.devices import resolve_device
 from pipeline.command.files import write_json
@@ -141,7 +142,10 @@ def reopen_source(loaded: LoadedModel, data_dir: str | None, quiet: bool = False
         stored = dataclasses.replace(stored, data="auto", data_dir=data_dir)
     elif loaded.data["text"].startswith("embedded") and loaded.data["questions"].startswith("embedded"):
         stored = dataclasses.replace(stored, data="embedded", data_dir=None)
-    source = open_source(stored, (lambda _: None) if quiet else print)
+    announce = (lambda _: None) if quiet else print
+    describe_switched_off(loaded.tokenizer, "that of the checkpoint", announce)
+    known = (loaded.tokenizer, loaded.data["tokenizer"])  # whatever tokenizer lies in the folder by now
+    source = open_source(stored, announce, tokenizer=known)
     if source.digest != loaded.data["digest"]:
         raise DataError(
             f"the checkpoint was trained on text {loaded.data['text']}, questions {loaded.data['questions']}; what is "

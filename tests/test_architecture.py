@@ -249,7 +249,7 @@ def test_minigrid_stays_behind_the_border_of_the_world():
 
 def test_torch_enters_the_world_with_the_encoders_only():
     world = {path for path in importers("torch") if path.startswith("babyai/")}
-    assert world == {"babyai/missions.py", "babyai/huggingface_encoder.py"}
+    assert world == {"babyai/missions.py", "babyai/huggingface_encoder.py", "babyai/torch_defaults.py"}
 
 
 def test_slow_and_optional_packages_are_imported_where_they_are_used():
