@@ -131,7 +131,8 @@ def print_table(reports: Sequence[Report]) -> None:
         name = f"{found.task_id:<34} {found.trial:>5} {_text(found.seed, 'd'):>5}"
         if kind in ("failed", "claimed"):
             update = "final" if found.update is None else found.update
-            print(f"{name} {update:>7} {'failed' if kind == 'failed' else 'left to another call that is at it'}")
+            holder = f"left to another call that is at it{row and f': {row}'}"
+            print(f"{name} {update:>7} {'failed' if kind == 'failed' else holder}")
             continue
         success, ratio = _text(row["success_rate"], ".1%"), _text(row["path_ratio"], ".3f")
         before = " (done before)" if kind == "already" else ""
