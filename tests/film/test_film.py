@@ -12,7 +12,7 @@ from PIL import Image
 
 from babyai.level_seeds import evaluation_seeds
 from babyai.render import level_mission, render_level, replay, replay_frames
-from film import command, contact_sheet
+from film import command, contact_sheet, sheet
 from film import files as film_files
 from film.episodes import FilmError, film_bot, film_cached, film_checkpoint
 from film.frames import FilmCanvas
@@ -284,7 +284,7 @@ def test_contact_sheet(suffix, tmp_path, capsys):
 def test_contact_sheet_names_seed_and_mission_of_each_picture():
     seeds = range(6)
     pictures = [render_level(TASK, seed, tile_size=4) for seed in seeds]
-    figure = contact_sheet.draw_sheet(TASK, pictures, [(seed, level_mission(TASK, seed)) for seed in seeds])
+    figure = sheet.draw_sheet(TASK, pictures, [(seed, level_mission(TASK, seed)) for seed in seeds])
     assert len(figure.axes) == 6
     for ax, picture in zip(figure.axes, pictures, strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), picture)

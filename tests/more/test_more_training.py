@@ -13,10 +13,11 @@ from filelock import FileLock
 
 from mixture_of_experts import MixtureOfExpertsPolicy, Router, RouterTerms, compute_router_terms
 from more.checkpoints import CheckpointError, check_flags, list_numbered, load_model, read_checkpoint
+from more.commands import train as main
 from more.config import ModelConfig
 from more.model import routing_losses
 from more.monitoring import RouterFigures, RouterSums
-from more.runs import main, run_training
+from more.runs import run_training
 from more.settings import TrainingConfig
 from more.training import METRICS, TrainingError, compute_lr
 from pipeline.command.cli import parse_command
