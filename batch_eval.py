@@ -10,7 +10,6 @@ evaluates it all the same. Several calls may run at once on the same files. docs
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -107,8 +106,8 @@ def run(
     if not todo:
         print(f"{settings.checkpoint_dir}: no checkpoint matches; train one: python train_mop.py --config config.yaml")
         return 0
-    # Before the work, not after it; a results file may be a link to one elsewhere.
-    for folder in (plan.cache_dir, Path(os.path.realpath(plan.results_path)).parent):
+    results = plan.results_path.resolve() if plan.results_path.is_symlink() else plan.results_path
+    for folder in (plan.cache_dir, results.parent):  # before the work, not after it
         make_writable(folder)
     if plan.results_path.exists():
         read_results(plan.results_path)

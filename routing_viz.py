@@ -17,6 +17,9 @@ with app.setup(hide_code=True):
 
     import marimo as mo
 
+    from pipeline.command.displays import draw_without_display
+
+    draw_without_display()  # before matplotlib is imported
     from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import (

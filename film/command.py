@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.command.cli import parse_command
+from pipeline.command.displays import draw_without_display
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(settings: FilmSettings, *, output: str, checkpoint: str | None, cache: str | None, task_id: str | None) -> None:
     """Find the episode that is asked for and film it."""
+    draw_without_display()
     from film.episodes import film_bot, film_checkpoint  # here: --help is told without minigrid and matplotlib
     from film.files import check_format
     from film.make import make_film

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.command.cli import parse_command
+from pipeline.command.displays import draw_without_display
 from pipeline.command.folders import check_file
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
@@ -47,6 +48,7 @@ class SheetSettings:
 
 def run(settings: SheetSettings, *, task_id: str, output: str, evaluated: bool) -> None:
     """Draw the levels that are asked for and write the sheet."""
+    draw_without_display()
     from tqdm import tqdm  # here: --help is told without minigrid and matplotlib
 
     from babyai.level_seeds import EVALUATION_SEED, evaluation_seeds

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.command.cli import parse_command
+from pipeline.command.displays import draw_without_display
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from plotting.options import SWITCHES, PlotSettings
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if switches["over_runs"] and settings.all_caches is None:
         raise ConfigError("over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting")
+    draw_without_display()
     from plotting.drawing import (  # here: --help is told without matplotlib
         check_asked,
         draw_caches,

@@ -262,7 +262,7 @@ def test_a_missing_encoder_is_named_and_a_failed_film_leaves_nothing(tmp_path, m
     with pytest.raises(OSError, match="disk full"):
         film_files.write_film(tmp_path / "film.gif", frames(), 2, fps=4, samples=[frame])
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ConfigError, match="found a folder"):
+    with pytest.raises(ConfigError, match="found the folder"):
         (tmp_path / "a.gif").mkdir()
         film_files.check_format(tmp_path / "a.gif")
 

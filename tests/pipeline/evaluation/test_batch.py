@@ -825,7 +825,7 @@ def test_ctrl_c_while_one_checkpoint_is_evaluated(place, monkeypatch, capsys):
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(eval_mop, "evaluate_checkpoint", interrupt)
+    monkeypatch.setattr("pipeline.evaluation.checkpoint.evaluate_checkpoint", interrupt)
     assert eval_mop.main(["--checkpoint", path_of(MOE), "--json", "out.json"]) == 130
     assert "stopped" in capsys.readouterr().err
     assert not Path("out.json").exists()
