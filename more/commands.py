@@ -45,10 +45,10 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
     output = Path(values["output"] or path.with_name("evaluation.json"))
     from more.report import evaluate_checkpoint, format_report, open_checkpoint
 
-    loaded = open_checkpoint(path, settings)
     check_file("output", output)
     if output.suffix != ".json":  # as a checkpoint is not, which it would replace
         raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
+    loaded = open_checkpoint(path, settings)
     result = evaluate_checkpoint(loaded, settings, name=str(path))
     write_json(output, result, indent=2)
     print(format_report(result))

@@ -122,25 +122,31 @@ def describe_holder(path: Path) -> str:
 
 
 def _acquire(path: Path, timeout: float) -> FileLock | SoftFileLock:
+    native = FileLock(path, timeout=timeout, fallback_to_soft=False)
+    soft = SoftFileLock(_soft_path(path), timeout=timeout)
     made = not path.exists()
-    lock: FileLock | SoftFileLock = FileLock(path, timeout=timeout, fallback_to_soft=False)
     try:
         try:
-            return lock.acquire().lock
+            native.acquire()
+        except Timeout:
+            raise
         except OSError as error:
-            if isinstance(error, Timeout):
-                raise
             if error.errno not in _NO_FLOCK:
                 error.filename = error.filename or str(path)
                 raise
-            if made:
-                with suppress(OSError):
-                    path.unlink()
             _say_once(
                 f"{path.parent}: this file system has no locks ({error.strerror}); files that end in .soft take their "
                 "place. One that a killed process leaves may have to be deleted: docs/file-systems.md"
             )
-            return SoftFileLock(_soft_path(path), timeout=timeout).acquire().lock
+        else:
+            if not _soft_path(path).exists():
+                return native
+            native.release()  # a machine that has no locks here is at work, or was: it does not see ours
+        if made:
+            with suppress(OSError):
+                path.unlink()
+        soft.acquire()
+        return soft
     except Timeout:
         raise HeldError(describe_holder(path)) from None
 

@@ -303,7 +303,12 @@ def test_folders_that_cannot_be_written_to_are_one_line(tmp_path, capsys, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     locked = tmp_path / "locked"
     locked.mkdir()
-    monkeypatch.setattr("pipeline.command.folders.os.access", lambda place, mode: place != locked)
+
+    def refuse(place):
+        if place == locked:
+            raise OSError(30, "Read-only file system", str(place))
+
+    monkeypatch.setattr("pipeline.command.folders.try_writing", refuse)
     config = small_config(tmp_path, **{name: str(locked / "deeper")})
     assert_refused(capsys, flags_of(config), f"{name}: expected a folder that may be written to, found {locked}")
     assert list(locked.iterdir()) == []

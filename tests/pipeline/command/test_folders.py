@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import importlib
 import os
 import subprocess
 import sys
@@ -89,6 +90,33 @@ def test_a_folder_that_refuses_is_told_whatever_the_system_says_of_permissions(t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "arguments", "setting"),
+    [
+        ("eval_mop", "main", "--checkpoint none.pt --json out/metrics.json", "json"),
+        ("eval_mop", "main", "--checkpoint none.pt --routing out/routing.json", "routing"),
+        ("plotting.command", "main", "--cache none.json --output_dir out", "output_dir"),
+        ("film.command", "main", "--checkpoint none.pt --output out/film.gif", "--output"),
+        ("film.contact_sheet", "main", "--task_id none --output out/sheet.png", "--output"),
+        ("more.commands", "train", "--preset debug --data_dir none", "checkpoint_dir"),
+        ("more.commands", "evaluate", "--checkpoint_path none.pth --output out/figures.json", "output"),
+        ("more.commands", "evaluate_for_llm", "--checkpoint_path none.pth --output_csv out/t.csv", "output_csv"),
+        ("more.compare", "main", "--output out/table.json", "output"),
+    ],
+)
+def test_every_command_tries_to_write_before_it_works(
+    module, name, arguments, setting, tmp_path, monkeypatch, refuse_writing, capsys
+):
+    """What they are to read is not there either: that they say nothing of it shows what was tried first."""
+    monkeypatch.chdir(tmp_path)
+    main = getattr(importlib.import_module(module), name)
+    assert main(arguments.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {setting}: expected a folder that may be written to")
+    assert "Read-only file system" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_flock_a_file_keeps_processes_apart_and_one_line_says_so(tmp_path, no_flock, capsys):
     path = tmp_path / ".lock"
     for _ in range(2):
@@ -151,6 +179,18 @@ def test_what_a_kill_on_another_machine_left_is_named_with_what_to_do(tmp_path, 
     assert describe_holder(path) == f"it is process 12 on node7.cluster; if that has ended, delete {path}.soft"
     path.with_name(".lock.soft").write_text("")
     assert "delete" in describe_holder(path)
+
+
+def test_a_machine_with_flock_heeds_one_without(tmp_path):
+    path = tmp_path / ".lock"
+    path.with_name(".lock.soft").write_text("12\nnode7.cluster\n")
+    assert is_lock_held(path)
+    with pytest.raises(HeldError, match="node7"), hold_lock(path, 0):
+        pass
+    path.with_name(".lock.soft").unlink()
+    with hold_lock(path, 0):
+        assert is_lock_held(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_failure_of_locks_names_the_file(tmp_path, monkeypatch):
