@@ -17,6 +17,9 @@ with app.setup(hide_code=True):
 
     import marimo as mo
 
+    from pipeline.command.displays import draw_without_display
+
+    draw_without_display()  # before matplotlib is imported
     from pipeline.places import find_caches
     from plotting.browsing import (
         as_image,

@@ -17,6 +17,9 @@ with app.setup(hide_code=True):
 
     import marimo as mo
 
+    from pipeline.command.displays import draw_without_display
+
+    draw_without_display()  # before matplotlib is imported
     from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import (
@@ -171,10 +174,10 @@ def _(
     try:
         with mo.status.progress_bar(total=_settings.num_episodes, title=label_place(_place), show_eta=True) as _bar:
             _cache = evaluate_fresh(_place, _settings, progress=_bar.update)
+        set_fresh((_place, _cache))  # it is shown even if it cannot be written
         if keep_field.value:
             _path = cache_path(cache_dir_field.value, _place.task_id, _place.trial, _place.seed, _place.update)
             keep_fresh(_cache, _path, results_path)
-        set_fresh((_place, _cache))
         _done = mo.callout(f"Wrote {_path} and its row in {results_path}", kind="success") if keep_field.value else None
     except MISTAKES as error:
         _done = mo.callout(f"{error}", kind="danger")

@@ -21,20 +21,16 @@ from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from more.checkpoints import FINAL_NAME, load_model
 from more.config import MODEL_TYPES, Match
-from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
-from more.runs import run_training
+from more.options import EvaluationSettings, parse_numbers
 from more.settings import TrainingConfig
 from pipeline.command.cli import check_numbers, parse_command
-from pipeline.command.devices import resolve_device
 from pipeline.command.files import write_json, write_text
 from pipeline.command.folders import check_file, check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
 from pipeline.command.shell import as_command
 from pipeline.command.workers import Event, Link, Stopped, WorkItem, do_items
 from pipeline.config import ConfigError
-from pipeline.records.intervals import mean_interval
 
 
 class Run(NamedTuple):
@@ -122,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
     check_file("output", output)
     check_folder("folder", Path(settings.folder))
+    from pipeline.command.devices import resolve_device  # here: --help and mistakes are told without torch
+
     resolve_device(settings.device)
     return compare(settings, output)
 
@@ -192,6 +190,11 @@ def run_item(link: Link, settings: CompareSettings, run: Run) -> None:
     Raises:
         Stopped: If a stop was wished before its end.
     """
+    from more.checkpoints import FINAL_NAME, load_model
+    from more.report import evaluate_checkpoint
+    from more.runs import run_training
+    from pipeline.command.devices import resolve_device
+
     config = run_config(settings, run)
     began = time.perf_counter()
     if run_training(config, resume=True, quiet=True, stopping=link.stopping):
@@ -268,6 +271,8 @@ def collect_figures(results: Sequence[dict[str, Any]]) -> dict[str, list[float]]
 
 def write_tables(settings: CompareSettings, output: Path) -> None:
     """Write all figures as JSON and the table as Markdown, of what is done so far."""
+    from pipeline.records.intervals import mean_interval
+
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for run in settings.runs():
         if (result := read_result(settings, run)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,9 @@ from more.checkpoints import FINAL_NAME, list_numbered, numbered_path, read_chec
 from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer
-from pipeline.command.cli import parse_command
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
-from pipeline.command.shell import as_command
 from pipeline.guard import (
-    SWITCHES,
     RunFolderError,
     check_switches,
     clear_run,
@@ -30,17 +27,6 @@ from pipeline.guard import (
     write_settings,
 )
 from pipeline.tracking import Tracker, import_wandb
-
-
-@as_command()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line of more/train.py; return the exit code: 0 done, 2 refused, 128 + signal when interrupted.
-
-    A file that cannot be read or written is also 2.
-    """
-    description = "Train a language model. Flags win over the YAML file, that over the preset."
-    config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
-    return run_training(config, **switches)
 
 
 def run_training(

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from pipeline.records.results import Rows, as_results
 from plotting.across import plot_success_against_lpc, plot_task_bars
 from plotting.aggregate import get_available_analyses
-from plotting.cells import MIN_VISITS
 from plotting.data import PlotError, as_routing_data
 from plotting.distributions import (
     compute_path_frequencies,
@@ -28,6 +27,7 @@ from plotting.distributions import (
 )
 from plotting.groupings import GROUPINGS
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.options import MIN_VISITS
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import tempfile
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+_IN_USE = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
+_WAITS = (0.05, 0.2, 0.5, 1.0)  # seconds
 
 
 @contextmanager
@@ -17,24 +23,68 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
 
     The content reaches the disk before the name does (fsync), so that a power cut cannot leave an empty file under the
     final name. Missing folders are made. If the block raises, the temporary file is removed and `path` is untouched.
+
+    Nothing is asked of the file system but that it can make files and rename them: modes are not changed, and one
+    without fsync does without (docs/file-systems.md). Errors of writing name `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        # mkstemp makes files private; give the mode that open() would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less what the umask takes
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        _reach_disk(temporary)
+        _rename(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _name_target(error, temporary, path)
         raise
+
+
+def _reach_disk(path: Path) -> None:
+    with path.open("rb") as written:
+        try:
+            os.fsync(written.fileno())
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Give a file the place of another; on shared drives, one that somebody reads cannot be replaced meanwhile."""
+    for wait in _WAITS:
+        try:
+            temporary.replace(path)
+            return
+        except OSError as error:
+            if error.errno not in _IN_USE or path.is_dir() or not path.exists():
+                raise
+        time.sleep(wait)
+    temporary.replace(path)
+
+
+def _name_target(error: OSError, temporary: Path, path: Path) -> None:
+    """Let an error name the file that was to be written; that a disk is full, the system says without a name."""
+    nameless = error.filename is None and error.errno is not None and not isinstance(error, ConnectionError)
+    if nameless or str(error.filename) == str(temporary):
+        error.filename, error.filename2 = str(path), None
+
+
+def try_writing(folder: Path) -> None:
+    """Write a file in a folder that is there as `replace_atomically` does, twice, and delete it.
+
+    Raises:
+        OSError: If a file cannot be written there.
+    """
+    path = folder / f".probe.{uuid.uuid4().hex[:12]}"
+    try:
+        for content in (b"first", b"second"):
+            with replace_atomically(path) as temporary:
+                temporary.write_bytes(content)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

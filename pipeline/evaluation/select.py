@@ -14,13 +14,11 @@ from typing import Any
 from babyai.levels import resolve_task_id
 from pipeline.checkpoints import CheckpointError
 from pipeline.checkpoints import read_header as read_checkpoint_header
-from pipeline.evaluation.checkpoint import EvaluationSettings, build_row, name_of
+from pipeline.evaluation.checkpoint import build_row, name_of
+from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import Place, cache_path, find_caches, find_checkpoints
 from pipeline.records.cache import CacheError, read_header
 from pipeline.records.results import ResultsError, append_result, find_done, read_results
-
-TOGETHER = 16
-"""Checkpoints evaluated at once where nothing else is asked for."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
+from pipeline.command.folders import HeldError, hold_lock
 from pipeline.config import parse_expert_sizes
 
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
@@ -85,7 +85,7 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
     path = Path(os.path.realpath(path))  # one file, one lock, by whatever name it is reached
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS):
+        with hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS):
             texts = _read_texts(path)
             columns = [*COLUMNS, *(name for name in texts if name not in COLUMNS)]
             texts = texts.reindex(columns=columns, fill_value="")
@@ -97,10 +97,10 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
                 (path.parent / stray).unlink(missing_ok=True)  # of a process that was killed; we hold the lock
             with replace_atomically(path) as temporary:
                 _write_texts(texts, temporary)
-    except Timeout:
+    except HeldError as error:
         raise ResultsError(
             f"{path}: another process has kept it locked for {_LOCK_SECONDS:.0f} s; end that process, or choose "
-            "another --results_path"
+            "another --results_path" + (error.args[0] and f" ({error})")
         ) from None
 
 

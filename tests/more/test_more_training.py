@@ -13,10 +13,11 @@ from filelock import FileLock
 
 from mixture_of_experts import MixtureOfExpertsPolicy, Router, RouterTerms, compute_router_terms
 from more.checkpoints import CheckpointError, check_flags, list_numbered, load_model, read_checkpoint
+from more.commands import train as main
 from more.config import ModelConfig
 from more.model import routing_losses
 from more.monitoring import RouterFigures, RouterSums
-from more.runs import main, run_training
+from more.runs import run_training
 from more.settings import TrainingConfig
 from more.training import METRICS, TrainingError, compute_lr
 from pipeline.command.cli import parse_command
@@ -302,7 +303,12 @@ def test_folders_that_cannot_be_written_to_are_one_line(tmp_path, capsys, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     locked = tmp_path / "locked"
     locked.mkdir()
-    monkeypatch.setattr("pipeline.command.folders.os.access", lambda place, mode: place != locked)
+
+    def refuse(place):
+        if place == locked:
+            raise OSError(30, "Read-only file system", str(place))
+
+    monkeypatch.setattr("pipeline.command.folders.try_writing", refuse)
     config = small_config(tmp_path, **{name: str(locked / "deeper")})
     assert_refused(capsys, flags_of(config), f"{name}: expected a folder that may be written to, found {locked}")
     assert list(locked.iterdir()) == []

@@ -84,7 +84,7 @@ def test_the_second_signal_of_an_interruption_stops_at_once():
 
 MODULES = [
     *("eval_mop", "batch_eval", "plotting.command", "film.command", "film.contact_sheet"),
-    *("more.runs", "more.report", "more.question_table", "more.compare"),
+    *("more.commands:train", "more.commands:evaluate", "more.commands:evaluate_for_llm", "more.compare"),
     *(f"benchmarks.{name}" for name in ("evaluation", "figures", "more", "policy", "sweep", "training", "world")),
 ]
 
@@ -92,7 +92,8 @@ MODULES = [
 def main_of(module: str):
     if module == "train_mop":
         return lambda argv: importlib.import_module("pipeline.training.command").main("", argv)
-    return importlib.import_module(module).main
+    module, _, name = module.partition(":")
+    return getattr(importlib.import_module(module), name or "main")
 
 
 @pytest.mark.parametrize("module", ["train_mop", *MODULES])

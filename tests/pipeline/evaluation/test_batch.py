@@ -1,6 +1,8 @@
 """eval_mop.py and batch_eval.py: what they write, when they leave it, and that no accident loses anything."""
 
 import csv
+import errno
+import fcntl
 import json
 import os
 import pickle
@@ -704,6 +706,27 @@ def claimed(place) -> Iterator[str]:
         yield found.path.as_posix()
 
 
+def test_without_flock_claims_keep_calls_apart_and_name_who_is_at_it(place, monkeypatch, capsys):
+    """As on NFS without its lock service: files take the locks' place, and one may be left by another machine."""
+
+    def refuse(handle, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    plan = BatchPlan(EvaluationSettings(), RESULTS, CACHES)
+    (found,) = select_checkpoints(Path("checkpoints"), trial=2)
+    with claim(plan, found) as mine, claim(plan, found) as again:
+        assert (mine, again) == (True, False)
+        (left,) = (CACHES / ".claims").iterdir()
+    assert list((CACHES / ".claims").iterdir()) == []
+    left.write_text("12\nnode7.cluster\n")
+    assert batch_eval.main(["--trial", "2", *FEW]) == 0
+    assert f"it is process 12 on node7.cluster; if that has ended, delete {left}" in capsys.readouterr().out
+    left.unlink()
+    assert batch_eval.main(["--trial", "2", *FEW]) == 0
+    assert len(by_path()) == 1
+
+
 def test_what_another_call_is_at_is_left_to_it(claimed, capsys):
     assert batch_eval.main([*FEW]) == 0
     assert list(by_path()) == [path for path in ALL if path != claimed]
@@ -825,7 +848,7 @@ def test_ctrl_c_while_one_checkpoint_is_evaluated(place, monkeypatch, capsys):
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(eval_mop, "evaluate_checkpoint", interrupt)
+    monkeypatch.setattr("pipeline.evaluation.checkpoint.evaluate_checkpoint", interrupt)
     assert eval_mop.main(["--checkpoint", path_of(MOE), "--json", "out.json"]) == 130
     assert "stopped" in capsys.readouterr().err
     assert not Path("out.json").exists()
