@@ -154,6 +154,12 @@ def _locate(grammar: str, path: str | Path, root: str | Path | None) -> Place | 
     return Place(Path(path), match["task_id"], trial, seed, update)
 
 
+def named_update(path: Path) -> int | None:
+    """Return the update that a checkpoint's name says; None: it is a final one."""
+    match = re.fullmatch(_CHECKPOINT_NAME, path.name)
+    return None if match is None or match["update"] is None else int(match["update"])
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run's folder in order of their updates (as numbers, not as text), the final last."""
     matches = ((path, re.fullmatch(_CHECKPOINT_NAME, path.name)) for path in folder.glob("checkpoint_*.pt"))

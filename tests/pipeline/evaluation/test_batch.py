@@ -21,6 +21,7 @@ import batch_eval
 import eval_mop
 import pipeline.evaluation.work
 from babyai import hub
+from pipeline.checkpoints import save_checkpoint
 from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.evaluation.work import choose_share, claim
@@ -109,7 +110,7 @@ def without_time(row: dict[str, Any]) -> dict[str, Any]:
 def edit_checkpoint(path: str | Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = torch.load(path, weights_only=True)
     change(content)
-    torch.save(content, path)
+    save_checkpoint(Path(path), content)
 
 
 def copy_runs(seeds: int) -> list[str]:
@@ -462,7 +463,8 @@ def test_bad_checkpoints_are_named_and_the_good_ones_evaluated(place, played, ca
     assert len(named) == len(bad)
     for path in bad:
         assert len([line for line in named if line.startswith(f"failed: {path}: ") and line.count(str(path)) == 1]) == 1
-    assert sum("can run code" in line for line in named) == 5
+    assert sum("empty, damaged" in line for line in named) == 3
+    assert sum("posix.mkdir" in line and "can run code" in line for line in named) == 2
     assert "input_dim: expected 152, found 147" in named[5]
     assert "found NaN or infinity in head.bias" in named[6]
     assert printed.out.count(" failed") == len(bad)
