@@ -190,7 +190,7 @@ def check_content(
 
 
 def _damaged(path: str | Path, what: str) -> str:
-    return f"{path}: it is damaged: {what} not what was saved. Take a copy or another checkpoint of the run"
+    return f"{path}: it is damaged: {what} not what was saved; restore it from a copy"
 
 
 def _check_records(path: Path, chosen: Callable[[str], bool]) -> None:
@@ -233,7 +233,7 @@ def explain_damage(
             away.append(path.name)
             continue
         return CheckpointError(
-            f"{error}. The newest sound checkpoint before it is {path}, of update {update}: delete or rename "
-            f"{' and '.join(away)}, and --resume goes on from there"
+            f"{error}. The newest sound checkpoint before it is {path}, of update {update}. To go on from there, "
+            f"delete or rename {' and '.join(away)}, and pass --resume"
         )
     return CheckpointError(f"{error}. {damaged.parent} has no sound one to go on from: --overwrite starts afresh")

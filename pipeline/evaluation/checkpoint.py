@@ -17,7 +17,6 @@ from babyai.missions import MissionEncoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.command.cli import check_numbers
-from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
 from pipeline.evaluation.play import Evaluation, PlaySettings, Progress, evaluate_task_many
 from pipeline.records.cache import write_cache
@@ -47,10 +46,8 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_numbers(self, 1, "num_episodes", "num_envs", "torch_threads")
+        check_numbers(self, 1, "num_episodes", "num_envs", "max_steps", "torch_threads")
         check_numbers(self, 0, "eval_seed")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ConfigError(f"max_steps: expected at least 1, or null, found {self.max_steps}")
 
 
 @dataclass(frozen=True)
