@@ -127,7 +127,7 @@ def open_file(path: str | Path, layout: Layout, device: torch.device | str = "cp
             f"{path}: cannot be read ({error.strerror}); expected a checkpoint written by {layout.writer}"
         ) from None
     unusable = f"{path}: expected a checkpoint written by {layout.writer}; it is empty, damaged or something else"
-    is_zip = zipfile.is_zipfile(path)
+    is_zip = _is_zip(path)
     if is_zip:
         _check_records(path, lambda name: not _TENSOR_RECORD.fullmatch(name))
     with torch.serialization.safe_globals(stand_ins()), warnings.catch_warnings():
@@ -143,11 +143,18 @@ def open_file(path: str | Path, layout: Layout, device: torch.device | str = "cp
             raise CheckpointError(unusable) from None
 
 
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # a damaged one
+        return True
+
+
 def _name_objects(path: Path, error: Exception) -> str:
     """Return which objects are no plain data if this is why a file could not be loaded, else ""."""
     if isinstance(error, NotPlainError):
         return str(error)
-    if "Unsupported operand" in str(error) and (zipfile.is_zipfile(path) or _first_bytes(path) in _LATER_PICKLES):
+    if "Unsupported operand" in str(error) and (_is_zip(path) or _first_bytes(path) in _LATER_PICKLES):
         return "a pickle of another protocol than torch's own, 2"
     first = re.search(r"GLOBAL (\S+)", str(error))
     if first is None:
@@ -199,7 +206,7 @@ def _check_records(path: Path, chosen: Callable[[str], bool]) -> None:
     Raises:
         CheckpointError: If one is not.
     """
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
