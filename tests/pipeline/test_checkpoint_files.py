@@ -14,7 +14,7 @@ from more.checkpoints import read_checkpoint as read_more
 from pipeline.checkpoint_files import CheckpointError, compute_digest, explain_damage
 from pipeline.checkpoints import load_policy, read_checkpoint, read_header, save_checkpoint, verify_checkpoint
 from pipeline.config import TrainConfig
-from tests.checkpoints import SMALL, make_content
+from tests.checkpoints import SMALL, flip_in, make_content
 from tests.more_settings import small_trainer
 
 
@@ -30,14 +30,6 @@ def save_model(path: Path) -> Path:
     trainer.run_update()
     trainer.save(path, resumable=True)
     return path
-
-
-def flip_in(path: Path, tensor: torch.Tensor) -> None:
-    """Change a byte of a tensor within a file."""
-    data, values = bytearray(path.read_bytes()), tensor.numpy().tobytes()
-    assert data.count(values) == 1
-    data[data.index(values) + len(values) // 2] ^= 0x10
-    path.write_bytes(data)
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
