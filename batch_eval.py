@@ -20,6 +20,8 @@ from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.folders import make_writable
 from pipeline.command.shell import as_command
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
+from pipeline.places import find_strays
+from pipeline.records.metrics import describe_replaced
 
 if TYPE_CHECKING:
     from pipeline.evaluation.select import BatchPlan
@@ -103,6 +105,12 @@ def run(
         update=settings.update,
         final_only=final_only,
     )
+    if strays := find_strays(settings.checkpoint_dir):
+        print(
+            f"passed over: {len(strays)} checkpoints that lie in no <task>/trial_<N>/[seed_<S>/] (numbers below 2^63, "
+            f"without leading zeros), such as {strays[0]}",
+            file=sys.stderr,
+        )
     if not todo:
         print(f"{settings.checkpoint_dir}: no checkpoint matches; train one: python train_mop.py --config config.yaml")
         return 0
@@ -145,9 +153,10 @@ def print_table(reports: Sequence[Report]) -> None:
             continue
         success, ratio = _text(row["success_rate"], ".1%"), _text(row["path_ratio"], ".3f")
         before = " (done before)" if kind == "already" else ""
+        levels = ", ".join([str(row["num_episodes"]), *describe_replaced(row)])
         print(
             f"{name} {_text(row['update'], 'd'):>7} {success:>8} {ratio:>10} {_text(row['mean_lpc'], '.1f'):>7}  "
-            f"{row['num_episodes']}{before}"
+            f"{levels}{before}"
         )
 
 

@@ -15,6 +15,7 @@ from more.checkpoints import FINAL_NAME, list_numbered, numbered_path, read_chec
 from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer
+from pipeline.checkpoint_files import CheckpointError, explain_damage
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
 from pipeline.guard import (
@@ -192,9 +193,22 @@ def _list_checkpoints(folder: Path) -> list[Path]:
 
 
 def _newest(folder: Path) -> dict[str, Any] | None:
-    """Return the content of the run's last checkpoint; None where there is none."""
+    """Return the content of the run's last checkpoint; None where there is none.
+
+    Raises:
+        CheckpointError: If it is damaged; with the newest sound one before it.
+    """
     paths = _list_checkpoints(folder)
-    return read_checkpoint(paths[-1]) if paths else None
+    if not paths:
+        return None
+    try:
+        return read_checkpoint(paths[-1])
+    except CheckpointError as error:
+        raise explain_damage(error, paths[-1], reversed(paths[:-1]), _update_of) from None
+
+
+def _update_of(path: Path) -> int:
+    return int(read_checkpoint(path)["update"])
 
 
 def _opening_words(trainer: Trainer) -> str:

@@ -180,8 +180,8 @@ class TrainConfig:
         )
         for name in at_least_zero.split():
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("trial", "seed"):  # as large as paths, results and tables can hold
-            self._require(name, getattr(self, name) < 2**63, "less than 2^63")
+        for name, value in self.to_dict().items():  # as large as paths, results and tables can hold
+            self._require(name, not isinstance(value, int) or value < 2**63, "less than 2^63")
         self._require("lpc_alpha", self.lpc_alpha < float("inf"), "a finite number")
         for name in ("lr", "lpc_eps", "lpc_exponent"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "a positive number")

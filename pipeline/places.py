@@ -9,8 +9,8 @@
     for place in find_checkpoints("checkpoints"):
         cache_path("evaluation_cache", place.task_id, place.trial, place.seed, place.update)
 
-Numbers have no leading zeros: trial_01 would share its results with trial_1. What does not follow the grammar is no
-place and is passed over.
+Numbers have no leading zeros, since trial_01 would share its results with trial_1, and are below 2^63, as large as
+results can hold. What does not follow the grammar is no place and is passed over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,19 @@ CACHE_NAME = "routing_data.json"
 FINAL_NAME = "checkpoint_final.pt"
 
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
-_NUMBER = r"(?:0|[1-9]\d{0,18})"
+_LARGEST = str(2**63 - 1)
+_NUMBER = "|".join(
+    [
+        r"(?:0|[1-9]\d{0,17}",
+        rf"[1-{int(_LARGEST[0]) - 1}]\d{{18}}",
+        *(
+            rf"{_LARGEST[:i]}[0-{int(digit) - 1}]\d{{{18 - i}}}"  # the same up to here, then smaller
+            for i, digit in enumerate(_LARGEST)
+            if i and digit > "0"
+        ),
+        f"{_LARGEST})",
+    ]
+)
 _RUN = rf"(?P<task_id>{_TASK})/trial_(?P<trial>{_NUMBER})(?:/seed_(?P<seed>{_NUMBER}))?"
 _CHECKPOINT_NAME = rf"checkpoint_(?:(?P<update>{_NUMBER})|final)\.pt"
 _CHECKPOINT = rf"{_RUN}/{_CHECKPOINT_NAME}"
@@ -109,8 +121,10 @@ def cache_path(
     for name, number in (("trial", trial), ("seed", seed), ("update", update)):
         if number is None and name != "trial":
             continue
-        if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= number < 10**19:
-            raise PlaceError(f"{name}: expected a whole number, 0 or more, found {str(number)[:40]!r}")
+        if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= number <= int(_LARGEST):
+            raise PlaceError(
+                f"{name}: expected a whole number, 0 or more and less than 2^63, found {str(number)[:40]!r}"
+            )
         folder /= f"{name}_{int(number)}"
     return folder / CACHE_NAME
 
@@ -154,6 +168,12 @@ def _locate(grammar: str, path: str | Path, root: str | Path | None) -> Place | 
     return Place(Path(path), match["task_id"], trial, seed, update)
 
 
+def named_update(path: Path) -> int | None:
+    """Return the update that a checkpoint's name says; None: it is a final one."""
+    match = re.fullmatch(_CHECKPOINT_NAME, path.name)
+    return int(match["update"]) if match and match["update"] else None
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run's folder in order of their updates (as numbers, not as text), the final last."""
     matches = ((path, re.fullmatch(_CHECKPOINT_NAME, path.name)) for path in folder.glob("checkpoint_*.pt"))
@@ -164,7 +184,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def find_checkpoints(root: str | Path) -> list[Place]:
     """Return the checkpoints under `<root>/<task_id>/trial_<N>/[seed_<S>/]`, ordered by task, trial, seed and update.
 
-    Trials, seeds and updates are ordered as numbers; a run's final checkpoint comes last. Other files are passed over.
+    No deeper folder is looked into, so that links to folders are followed and none leads in a circle. Trials, seeds and
+    updates are ordered as numbers; a run's final checkpoint comes last. Other files are passed over.
 
     Raises:
         PlaceError: If `root` is no folder.
@@ -172,8 +193,23 @@ def find_checkpoints(root: str | Path) -> list[Place]:
     root = Path(root)
     if not root.is_dir():
         raise PlaceError(f"{root}: expected a folder of checkpoints; train first (python train_mop.py), or name it")
-    found = (locate_checkpoint(path, root) for path in root.glob("*/trial_*/**/checkpoint_*.pt"))
+    paths = (path for folder in ("", "seed_*/") for path in root.glob(f"*/trial_*/{folder}checkpoint_*.pt"))
+    found = (locate_checkpoint(path, root) for path in paths)
     return _in_order((place for place in found if place and re.fullmatch(_LEVEL, place.task_id)), final=float("inf"))
+
+
+def find_strays(root: str | Path) -> list[Path]:
+    """Return the files of a folder of checkpoints that are named as one and lie where none is looked for, in order."""
+    root = Path(root)
+    paths = (path for folder in ("", "*/", "*/*/") for path in root.glob(f"*/trial_*/{folder}checkpoint_*.pt"))
+    return sorted(
+        path
+        for path in paths
+        if re.fullmatch(_LEVEL, path.relative_to(root).parts[0])
+        and re.fullmatch(r"checkpoint_(\d+|final)\.pt", path.name)
+        and locate_checkpoint(path, root) is None
+        and path.is_file()
+    )
 
 
 def find_caches(cache_dir: str | Path) -> list[Place]:

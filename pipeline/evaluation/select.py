@@ -59,7 +59,8 @@ def select_checkpoints(
 ) -> list[Place]:
     """Return the checkpoints of a folder that pass the filters.
 
-    A run's final checkpoint and the numbered one of the same update are one: the final stands for both.
+    A run's final checkpoint and the numbered one of the same update are one: the final stands for both. A final one
+    that cannot be read may be of any update, and stays in unless its run has another one of the update asked for.
 
     Raises:
         UnknownTaskError: If a task of the filter does not exist.
@@ -80,10 +81,11 @@ def select_checkpoints(
         if place.update is None and (update is not None or place.run in numbered):
             updates[place] = _update_of(place)
     finals = {place.run: updates[place] for place in found if place.update is None}
+    present = {place.run for place in found if update is not None and updates[place] == update}
     return [
         place
         for place in found
-        if (update is None or updates[place] == update)
+        if (update is None or updates[place] == update or (updates[place] is None and place.run not in present))
         and (place.update is None or place.update != finals.get(place.run))
     ]
 

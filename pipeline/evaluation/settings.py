@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from babyai.level_seeds import EVALUATION_SEED
 from pipeline.command.cli import check_numbers
-from pipeline.command.errors import ConfigError
 
 TOGETHER = 16
 """Checkpoints evaluated at once where nothing else is asked for."""
@@ -36,7 +35,5 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_numbers(self, 1, "num_episodes", "num_envs", "torch_threads")
+        check_numbers(self, 1, "num_episodes", "num_envs", "max_steps", "torch_threads")
         check_numbers(self, 0, "eval_seed")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ConfigError(f"max_steps: expected at least 1, or null, found {self.max_steps}")

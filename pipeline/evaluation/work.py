@@ -130,10 +130,10 @@ def work(plan: BatchPlan, todo: Sequence[Place], report: Callable[[Report], obje
 
         for found in todo:
             with ExitStack() as mine:
-                if not mine.enter_context(claim(plan, found)):
-                    report(("claimed", found, None))
-                    continue
                 try:
+                    if not mine.enter_context(claim(plan, found)):
+                        report(("claimed", found, None))
+                        continue
                     taken = take_up(plan, found)
                 except Exception as error:
                     report(_failure(found, error))

@@ -142,7 +142,7 @@ def _read_trials(path: Path) -> list[dict[str, Any]]:
     """Return the trials of an earlier mapping, none if there is no usable one."""
     try:
         trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
-        usable = all(isinstance(entry["trial"], int) and all(s >= 0 for s in entry["seeds"]) for entry in trials)
-        return trials if usable else []
+        numbers = [number for entry in trials for number in (entry["trial"], *entry["seeds"])]
+        return trials if all(type(number) is int and 0 <= number < 2**63 for number in numbers) else []
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -8,7 +8,7 @@ import tokenizers
 import torch
 from tokenizers import models, normalizers, pre_tokenizers
 
-from more import report, runs
+from more import commands
 from more.babi import DataError
 from more.checkpoints import load_model, save_checkpoint
 from more.data import DataSettings, find_babi, open_source
@@ -119,9 +119,9 @@ def test_training_and_evaluation_with_such_a_tokenizer_say_so_and_have_the_plain
     for name in ("plain", "used"):
         places = ["--checkpoint_dir", f"c_{name}", "--log_dir", f"r_{name}"]
         flags = small_flags(updates=2, num_stories=20, seq_length=128)
-        assert runs.main(["--model_type", "base", "--data_dir", name, *places, *flags]) == 0
+        assert commands.train(["--model_type", "base", "--data_dir", name, *places, *flags]) == 0
         path = f"c_{name}/base_rec1/final_model.pth"
-        assert report.main(["--checkpoint_path", path, "--num_questions", "3", "--sample_tokens", "2"]) == 0
+        assert commands.evaluate(["--checkpoint_path", path, "--num_questions", "3", "--sample_tokens", "2"]) == 0
         result = json.loads(Path(f"c_{name}/base_rec1/evaluation.json").read_text())
         figures[name] = (result["perplexity"], result["questions"])
     assert figures["used"] == figures["plain"]
@@ -130,12 +130,12 @@ def test_training_and_evaluation_with_such_a_tokenizer_say_so_and_have_the_plain
     assert load_model("c_used/base_rec1/final_model.pth").data["notes"] == [said]
     # What lies in the folder by now is not what a checkpoint is evaluated with.
     save(tmp_path / "used" / "tokenizer.json", train_tokenizer(generate(TINY, 1).documents["train"], 280))
-    assert report.main(["--checkpoint_path", path, "--data_dir", "used", "--num_questions", "3"]) == 0
+    assert commands.evaluate(["--checkpoint_path", path, "--data_dir", "used", "--num_questions", "3"]) == 0
     assert "tokenizer byte pairs, 300 tokens" in capsys.readouterr().out
     assert json.loads(Path("c_used/base_rec1/evaluation.json").read_text())["perplexity"] == figures["plain"][0]
     # A checkpoint of before holds the tokenizer with all that was on.
     save_checkpoint(Path("before.pth"), {**torch.load(path, weights_only=True), "tokenizer": inner.to_str()})
-    assert report.main(["--checkpoint_path", "before.pth", "--num_questions", "3"]) == 0
+    assert commands.evaluate(["--checkpoint_path", "before.pth", "--num_questions", "3"]) == 0
     assert "tokenizer: that of the checkpoint was saved with truncation to 4 tokens" in capsys.readouterr().out
     assert json.loads(Path("evaluation.json").read_text())["perplexity"] == figures["plain"][0]
 

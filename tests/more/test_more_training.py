@@ -25,6 +25,7 @@ from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError
 from pipeline.guard import RunFolderError
 from pipeline.tracking import is_metric
+from tests.checkpoints import flip_in
 from tests.more_settings import small_config, small_trainer
 
 
@@ -413,6 +414,57 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
         load_model(path)
     torch.save({**content, "model_config": {**content["model_config"], "d_model": 32}}, path)
     with pytest.raises(CheckpointError, match="do not fit together"):
+        load_model(path)
+
+
+def test_a_damaged_newest_checkpoint_is_named_with_the_one_to_go_on_from(tmp_path, capsys):
+    config = small_config(tmp_path)
+    folder = tmp_path / "checkpoint_dir" / config.run_name()
+    trainer = small_trainer(tmp_path)
+    for update in (1, 2, 3):
+        trainer.run_update()
+        trainer.save(folder / f"checkpoint_{update}.pth", resumable=True)
+    second, last = (folder / f"checkpoint_{update}.pth" for update in (2, 3))
+    flip_in(last, read_checkpoint(last)["optimizer_state_dict"]["state"][0]["exp_avg"])
+    with pytest.raises(CheckpointError) as caught:
+        run_training(config, resume=True, quiet=True)
+    assert str(caught.value) == (
+        f"{last}: it is damaged: the state to resume from is not what was saved; restore it from a copy. The newest "
+        f"sound checkpoint before it is {second}, of update 2. To go on from there, delete or rename checkpoint_3.pth, "
+        "and pass --resume"
+    )
+    last.unlink()
+    assert run_training(config, resume=True, quiet=True) == 0
+
+    final = folder / "final_model.pth"
+    flip_in(final, next(iter(read_checkpoint(final)["model_state_dict"].values())))
+    with pytest.raises(CheckpointError, match=r"final_model\.pth: it is damaged: its weights") as caught:
+        run_training(config, resume=True, quiet=True)
+    assert ("checkpoint_2.pth, of update 2" in str(caught.value)) == second.exists()
+
+
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 40832 vs 40720")  # noqa: B904
+
+    trainer = small_trainer(tmp_path)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        trainer.save(tmp_path / "model.pth", resumable=False)
+
+
+class Sealed:
+    """No plain data."""
+
+
+def test_objects_in_a_checkpoint_are_named_and_not_loaded(tmp_path):
+    path = tmp_path / "model.pth"
+    small_trainer(tmp_path).save(path, resumable=False)
+    torch.save({**read_checkpoint(path), "extra": Sealed()}, path)
+    with pytest.raises(CheckpointError, match=rf"model\.pth: holds {__name__}\.Sealed.*can run code"):
         load_model(path)
 
 

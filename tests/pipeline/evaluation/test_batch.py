@@ -23,14 +23,16 @@ import batch_eval
 import eval_mop
 import pipeline.evaluation.work
 from babyai import hub
+from pipeline.checkpoints import save_checkpoint
 from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.evaluation.work import choose_share, claim
-from pipeline.places import Place
+from pipeline.places import Place, PlaceError
 from pipeline.records.cache import find_caches, read_cache
 from pipeline.records.results import append_result, plain_rows, read_results
 from pipeline.training.loop import run_update
 from tests.babyai.test_missions import save_tiny_distilbert
+from tests.checkpoints import flip_in
 from tests.pipeline.test_checkpoints import Bomb, make_foreign, save_foreign
 from tests.pipeline.training.test_training import debug_config, train
 
@@ -111,7 +113,7 @@ def without_time(row: dict[str, Any]) -> dict[str, Any]:
 def edit_checkpoint(path: str | Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = torch.load(path, weights_only=True)
     change(content)
-    torch.save(content, path)
+    save_checkpoint(Path(path), content)
 
 
 def copy_runs(seeds: int) -> list[str]:
@@ -464,12 +466,86 @@ def test_bad_checkpoints_are_named_and_the_good_ones_evaluated(place, played, ca
     assert len(named) == len(bad)
     for path in bad:
         assert len([line for line in named if line.startswith(f"failed: {path}: ") and line.count(str(path)) == 1]) == 1
-    assert sum("can run code" in line for line in named) == 5
+    assert sum("empty, damaged" in line for line in named) == 3
+    assert sum("can run code" in line for line in named) == 2
+    assert sum("holds posix.mkdir" in line for line in named) == 1  # the other is a pickle of a later protocol
     assert "input_dim: expected 152, found 147" in named[5]
     assert "found NaN or infinity in head.bias" in named[6]
     assert printed.out.count(" failed") == len(bad)
     assert len(find_caches(CACHES)) == len(good)
     assert {path for path in place.parent.rglob("*") if place not in path.parents} == before
+
+
+def test_a_checkpoint_that_cannot_be_claimed_fails_alone(place, monkeypatch, capsys):
+    """Its place was asked for before anything was tried: one such run stopped all."""
+    plain = BatchPlan.cache_of
+
+    def cache_of(plan: BatchPlan, found: Place) -> Path:
+        if found.trial == 1:
+            raise PlaceError(f"trial: expected less, found {found.trial}")
+        return plain(plan, found)
+
+    monkeypatch.setattr(BatchPlan, "cache_of", cache_of)
+    assert batch_eval.main(list(FEW)) == 1
+    assert list(by_path()) == [path_of(BASELINE)]
+    printed = capsys.readouterr()
+    assert printed.err.count("trial: expected less, found 1") == 2
+
+
+def test_a_stored_config_that_no_table_can_hold_fails_alone(place, capsys):
+    content = torch.load(path_of(MOE), weights_only=True)
+    content["config"]["num_updates"] = 10**20
+    save_checkpoint(Path(path_of(MOE)), content)
+    assert batch_eval.main(list(FEW)) == 1
+    assert list(by_path()) == [path_of(MOE, "2"), path_of(BASELINE)]
+    assert "num_updates: expected less than 2^63" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("update", ["2", "3"])
+def test_a_damaged_final_checkpoint_is_named_unless_another_is_what_was_asked_for(place, capsys, update):
+    """Which update it is of, it cannot say."""
+    Path(path_of(MOE)).write_bytes(b"")
+    assert batch_eval.main(["--trial", "1", "--update", update, *FEW]) == int(update == "3")
+    assert (f"failed: {path_of(MOE)}" in capsys.readouterr().err) == (update == "3")
+    assert RESULTS.exists() == (update == "2")
+
+
+def test_a_flipped_byte_in_the_weights_is_a_named_failure(place, capsys):
+    flip_in(
+        Path(path_of(MOE, "2")), torch.load(path_of(MOE, "2"), weights_only=True)["policy_state_dict"]["head.weight"]
+    )
+    assert batch_eval.main(list(FEW)) == 1
+    assert f"failed: {path_of(MOE, '2')}: it is damaged: its weights are not" in capsys.readouterr().err
+    assert list(by_path()) == ALL[1:]
+
+
+def test_checkpoints_in_odd_folders_are_told_of(place, capsys):
+    odd = Path("checkpoints", TASK, "trial_007", "seed_0", "checkpoint_final.pt")
+    odd.parent.mkdir(parents=True)
+    shutil.copy(path_of(BASELINE), odd)
+    assert batch_eval.main(["--trial", "2", *FEW]) == 0
+    assert "passed over: 1 checkpoints that lie in no <task>" in (err := capsys.readouterr().err)
+    assert str(odd) in err
+
+
+def test_levels_that_the_bot_cannot_solve_are_told_of(place, capsys):
+    """96 of 146 on this task with 50 episodes; they were in the CSV alone."""
+    folder = Path("checkpoints", "BabyAI-OpenDoorsOrderN4Debug-v0", "trial_2", "seed_0")
+    folder.mkdir(parents=True)
+    shutil.copy(path_of(BASELINE), folder)
+    few = ["--num_episodes", "4", "--max_steps", "4"]
+    for before in ("", " (done before)"):
+        assert batch_eval.main(["--trial", "2", *few]) == 0
+        rows = {row["task_id"]: row for row in by_path().values()}
+        replaced = rows[folder.parts[1]]["bot_plan_failures"]
+        assert replaced > 0
+        said = f"  4, replaced {replaced} of {4 + replaced} levels, which the bot cannot solve{before}"
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if "replaced" in line] == [line for line in lines if line.endswith(said)]
+        assert sum(line.endswith(said) for line in lines) == 1
+    flags = ["--checkpoint", str(folder / "checkpoint_final.pt"), "--task_id", "OpenDoorsOrderN4Debug", *few]
+    assert eval_mop.main(flags) == 0
+    assert said.split(",")[1] in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_checkpoint_s_own_words_choose_no_path(place, capsys):
