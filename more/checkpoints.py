@@ -48,8 +48,13 @@ def list_numbered(folder: Path) -> list[Path]:
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically; `content` has the keys of the module's docstring but `schema_version`."""
-    with replace_atomically(path) as temporary:
-        torch.save({"schema_version": SCHEMA_VERSION, **content}, temporary)
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save({"schema_version": SCHEMA_VERSION, **content}, file)
+        except RuntimeError as error:  # torch's own, of a file that could not be written
+            if isinstance(error.__context__, OSError):
+                raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
+            raise
 
 
 def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

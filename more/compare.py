@@ -28,6 +28,7 @@ from more.runs import run_training
 from more.settings import TrainingConfig
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.devices import resolve_device
+from pipeline.command.errors import UserError
 from pipeline.command.files import write_json, write_text
 from pipeline.command.folders import check_file, check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
@@ -35,6 +36,7 @@ from pipeline.command.shell import as_command
 from pipeline.command.workers import Event, Link, Stopped, WorkItem, do_items
 from pipeline.config import ConfigError
 from pipeline.records.intervals import mean_interval
+from pipeline.tracking import METRICS_FILE
 
 
 class Run(NamedTuple):
@@ -114,7 +116,7 @@ class CompareSettings:
 
 @as_command(stopped="stopped; the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 a run failed, 2 refused, 130 stopped by Ctrl-C."""
+    """Run the command line; return the exit code: 0 done, 1 a run failed, 2 refused, 128 + signal stopped."""
     options = {"output": "JSON file of all figures; a Markdown table of the same name goes beside it."}
     settings, values = parse_command("Compare the variants.", CompareSettings, argv, options=options)
     output = Path(values["output"] or "more_comparison.json")
@@ -192,23 +194,25 @@ def run_item(link: Link, settings: CompareSettings, run: Run) -> None:
     Raises:
         Stopped: If a stop was wished before its end.
     """
-    config = run_config(settings, run)
+    config, folder = run_config(settings, run), run_folder(settings, run)
     began = time.perf_counter()
-    if run_training(config, resume=True, quiet=True, stopping=link.stopping):
+    if run_training(config, resume=True, quiet=True, stopping=link.stopping) > 128:
         raise Stopped
     seconds = time.perf_counter() - began
     path = Path(config.checkpoint_dir) / config.run_name() / FINAL_NAME
     loaded = load_model(path, resolve_device(settings.device))
     wanted = EvaluationSettings(**_evaluated(settings), cache_dir=settings.cache_dir)
     evaluation = evaluate_checkpoint(loaded, wanted, name=str(path), quiet=True, tick=link.heed)
-    lines = (Path(config.log_dir) / config.run_name() / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    speeds = sorted(json.loads(line)["Tokens_per_Second"] for line in lines)
+    metrics = Path(config.log_dir) / config.run_name() / METRICS_FILE
+    speeds = sorted(json.loads(line)["Tokens_per_Second"] for line in metrics.read_text(encoding="utf-8").splitlines())
+    if not speeds:
+        raise UserError(f"{metrics}: expected the run's metrics, found none; delete {folder}, and the run is done anew")
     result = {
         **{"identity": config.resolve().identity(), "evaluation_of": _evaluated(settings)},
         **run._asdict(),
         **{"seconds": seconds, "tokens_per_second": speeds[len(speeds) // 2], "evaluation": evaluation},
     }
-    write_json(run_folder(settings, run) / "result.json", result, indent=1)
+    write_json(folder / "result.json", result, indent=1)
 
 
 def _evaluated(settings: CompareSettings) -> dict[str, int | None]:
