@@ -52,10 +52,12 @@ def as_command(*, stopped: str = "stopped") -> Callable[[Callable[P, int | None]
     def decorate(body: Callable[P, int | None]) -> Callable[P, int]:
         @functools.wraps(body)
         def main(*args: P.args, **kwargs: P.kwargs) -> int:
+            code = None
             try:
                 with _end_heard():
                     try:
-                        return body(*args, **kwargs) or 0
+                        code = body(*args, **kwargs) or 0
+                        return code
                     finally:
                         sys.stdout.flush()  # here, where a reader that has gone is noticed, not when Python ends
             except BrokenPipeError:
@@ -63,7 +65,7 @@ def as_command(*, stopped: str = "stopped") -> Callable[[Callable[P, int | None]
                 return READER_GONE
             except MISTAKES as error:
                 _tell(f"error: {explain(error)}")
-                return 2
+                return 2 if code is None else code or 1  # all is done, and the words of it could not be written
             except KeyboardInterrupt as error:
                 _tell(stopped)
                 return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
