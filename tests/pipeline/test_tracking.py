@@ -197,7 +197,6 @@ def test_metrics_are_whole_where_nothing_fails(tmp_path):
 
 def test_a_disk_that_says_so_late_is_heard(tmp_path, monkeypatch):
     """NFS tells of a full disk when a file is closed."""
-
     whole = Lines.close
 
     def close(self):
