@@ -4,7 +4,8 @@
     loaded.model, loaded.tokenizer, loaded.config, loaded.data
 
 A file holds schema_version, model_state_dict, model_config, training_config, data (which data, and how it is had
-again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict.
+again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict, and timed if it is there
+until the next one is.
 """
 
 from __future__ import annotations

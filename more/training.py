@@ -256,5 +256,7 @@ class Trainer:
             "tokens": self.tokens,
         }
         if resumable:
-            content |= {"optimizer_state_dict": self.optimizer.state_dict(), "timed": timed}
+            content["optimizer_state_dict"] = self.optimizer.state_dict()
+        if timed:
+            content["timed"] = True
         save_checkpoint(path, content)

@@ -283,7 +283,7 @@ class ReplicaBatch:
                 "window": self.windows[replica].state(),
                 "episodes": self.episodes[replica],
                 "seconds": self.seconds[replica],
-                "timed": timed,
+                **({"timed": True} if timed else {}),
             },
         }
 
