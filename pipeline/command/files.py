@@ -17,6 +17,9 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
 
     The content reaches the disk before the name does (fsync), so that a power cut cannot leave an empty file under the
     final name. Missing folders are made. If the block raises, the temporary file is removed and `path` is untouched.
+
+    Raises:
+        OSError: If it cannot be written; it names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +35,11 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno is not None and error.filename in (None, name):  # a full disk has no name, ours nobody knows
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -3,8 +3,10 @@
 import asyncio
 import errno
 import json
+import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import types
@@ -25,7 +27,7 @@ from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.outputs import Outputs
 from pipeline.training.plan import PlannedRun
-from tests.training_runs import RUN, TASK, assert_same_run, files, final, metrics
+from tests.training_runs import DEBUG, ROOT, RUN, TASK, assert_same_run, files, final, metrics
 
 FOLDER = Path("checkpoints") / TASK / RUN
 LOG = Path("runs") / TASK / RUN / "metrics.jsonl"
@@ -324,3 +326,40 @@ def test_wandb_that_fails_on_the_way_ends_no_training(call, monkeypatch):
     assert code == 0
     assert out.count("Weights & Biases: RuntimeError: the network has gone") == 1
     assert [row["update"] for row in metrics(RUN)] == [2, 4, 6, 6]
+
+
+WANDB = """
+from wandb import errors
+def login():
+    raise errors.UsageError("api_key not configured (no-tty). call wandb.login(key=[your_api_key])")
+init = login
+"""
+ERRORS = """
+class Error(Exception): ...
+class CommError(Error): ...
+class UsageError(Error): ...
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [("train_mop.py", "--config", DEBUG), ("more/train.py", "--preset", "debug", "--tensorboard", "false")]
+)
+def test_a_job_without_a_key_of_wandb_gets_one_line(script, tmp_path):
+    package = tmp_path / "packages" / "wandb"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(WANDB)
+    (package / "errors.py").write_text(ERRORS)
+    (tmp_path / "work").mkdir()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script[0]), *script[1:], "--wandb_project", "p"],
+        cwd=tmp_path / "work",
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: wandb_project: Weights & Biases cannot be used (UsageError: api_key not")
+    assert done.stderr.count("\n") == 1
+    assert files(tmp_path / "work") == {}
