@@ -116,7 +116,10 @@ class Tracker:
             write_text(path, "".join(kept))
             self._lines = Lines(path)
             if tensorboard:
-                self._writer = self._open_tensorboard(resume_update)
+                try:
+                    self._writer = _open_tensorboard(self.run_dir, resume_update, announce)
+                except OSError as error:
+                    self._drop_tensorboard(error)
         except BaseException:
             self.close(failed=True)
             raise
@@ -192,24 +195,14 @@ class Tracker:
             self.missing = f"metrics not written: {explain(error, self.run_dir / METRICS_FILE)}"
             self._announce(f"{self.missing}; the run goes on, and each further line is tried")
 
-    def _open_tensorboard(self, resume_update: int | None) -> Any:
-        try:
-            return _open_tensorboard(self.run_dir, resume_update, self._announce)
-        except OSError as error:
-            return self._drop_tensorboard(error)
-
     def _drop_tensorboard(self, error: Exception) -> None:
         self._writer = None
-        self._announce(
-            f"TensorBoard: {explain(error, self.run_dir)}; its files end here, {METRICS_FILE} has all that was written"
-        )
+        self._announce(f"TensorBoard: {explain(error, self.run_dir)}; its files end here, {METRICS_FILE} has all")
 
     def _drop_wandb(self, error: Exception) -> None:
         self._run = None
-        self._announce(
-            f"Weights & Biases: {type(error).__name__}: {explain(error)}; it is left out from here, {METRICS_FILE} in "
-            f"{self.run_dir} goes on"
-        )
+        why = f"{type(error).__name__}: {explain(error)}"
+        self._announce(f"Weights & Biases: {why}; it is left out from here, {self.run_dir / METRICS_FILE} goes on")
 
     def __enter__(self) -> Self:
         """Return the tracker itself."""

@@ -148,6 +148,7 @@ raise SystemExit(main())
         (["-c", LISTING.replace("COUNT", "3")], (141,)),  # noticed when all is flushed
         (["-c", LISTING.replace("COUNT", "30000")], (141,)),
         (["-m", "babyai.levels"], (-signal.SIGPIPE,)),
+        (["-m", "babyai.compiled.catalogue"], (-signal.SIGPIPE,)),
         (["train_mop.py", "--help"], (0, 141)),  # argparse does not mind
     ],
 )
