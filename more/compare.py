@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -148,12 +149,16 @@ def compare(settings: CompareSettings, output: Path) -> int:
             ended += 1
             if event.kind != "done":
                 failures.append(f"{event.item.name}: {event.content}")
-            write_tables(settings, output)
+            with suppress(OSError):  # a full disk ends no other run; at the end it is told
+                write_tables(settings, output)
             bar.set_postfix_str(event.item.name, refresh=False)
             bar.update()
 
         do_items(items, jobs=settings.jobs, report=note, stopping=interruption.stopping)
+    write_tables(settings, output)
     if ended < len(items):
+        if interruption.reader_gone:
+            raise BrokenPipeError
         stop_at_once(interruption.signal_number)
     print(output.with_suffix(".md").read_text(encoding="utf-8"))
     for failure in failures:

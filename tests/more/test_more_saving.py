@@ -142,6 +142,21 @@ def test_a_comparison_takes_a_run_that_lacks_some_metrics_and_names_one_without_
             run_item(link, settings, Run("base", 1, 0))
 
 
+def test_a_table_that_cannot_be_written_on_the_way_ends_no_other_run(tmp_path, monkeypatch):
+    ended = []
+
+    def refuse(settings, output):
+        if 0 < len(ended) < 3:
+            raise FULL
+
+    monkeypatch.setattr(more.compare, "run_item", lambda link, settings, run: ended.append(run.seed))
+    monkeypatch.setattr(more.compare, "write_tables", refuse)
+    (tmp_path / "table.md").write_text("the table")
+    settings = CompareSettings(variants="base", seeds="0-2", folder=str(tmp_path), cache_dir=CACHE)
+    assert more.compare.compare(settings, tmp_path / "table.json") == 0
+    assert ended == [0, 1, 2]
+
+
 def by_time(monkeypatch) -> None:
     """Let as many minutes pass as are wanted, at each update."""
     monkeypatch.setattr(
