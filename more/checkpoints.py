@@ -4,8 +4,8 @@
     loaded.model, loaded.tokenizer, loaded.config, loaded.data
 
 A file holds schema_version, model_state_dict, model_config, training_config, data (which data, and how it is had
-again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict. Its digests are those of
-`pipeline.checkpoint_files`.
+again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict, and timed if it is there
+until the next one is. Its digests are those of `pipeline.checkpoint_files`.
 """
 
 from __future__ import annotations

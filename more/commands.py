@@ -5,6 +5,7 @@ Each imports what it needs torch for only when it has read its flags: `--help` a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,15 +21,20 @@ from pipeline.guard import SWITCHES
 
 @as_command()
 def train(argv: Sequence[str] | None = None) -> int:
-    """Run the command line of more/train.py; return the exit code: 0 done, 2 refused, 128 + signal when interrupted.
+    """Run the command line of more/train.py; return the exit code.
 
-    A file that cannot be read or written is also 2.
+    0: done. 1: the last checkpoint or some metrics could not be written. 2: refused. 128 + signal: interrupted.
     """
     description = "Train a language model. Flags win over the YAML file, that over the preset."
     config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
     from more.runs import run_training
+    from more.training import UnsavedError
 
-    return run_training(config, **switches)
+    try:
+        return run_training(config, **switches)
+    except UnsavedError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
 
 
 @as_command()

@@ -26,6 +26,9 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
 
     Nothing is asked of the file system but that it can make files and rename them: modes are not changed, and one
     without fsync does without (docs/file-systems.md). Errors of writing name `path`.
+
+    Raises:
+        OSError: If it cannot be written; it names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,3 +103,38 @@ def write_json(path: str | Path, content: Any, *, indent: int | None = None) -> 
         ValueError: If a number is not finite, which JSON does not know.
     """
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+class Lines:
+    """A file to which whole lines are appended, or nothing: what a full disk has cut is taken back."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file that is there or not, of whole lines."""
+        self._file = path.open("ab", buffering=0)
+        self._end = self._file.tell()  # of the whole lines
+
+    def append(self, line: str) -> None:
+        """Write a line.
+
+        Raises:
+            OSError: If it cannot be written; if a part of it stays, the next line takes its place.
+        """
+        rest = memoryview(f"{line}\n".encode())
+        size = len(rest)
+        self._take_back()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with suppress(OSError):
+                self._take_back()
+            raise
+        self._end += size
+
+    def _take_back(self) -> None:
+        if os.fstat(self._file.fileno()).st_size > self._end:
+            self._file.truncate(self._end)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

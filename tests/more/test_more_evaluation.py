@@ -389,7 +389,7 @@ def wait_long(link, settings, run):
     raise Stopped
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGHUP, Terminated)])
 def test_a_signal_stops_a_comparison_of_several_jobs(number, error, tmp_path, monkeypatch):
     """Leaving the pool waited for its queue, so that every run that had not begun was still done."""
 

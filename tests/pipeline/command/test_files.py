@@ -2,11 +2,13 @@
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from pipeline.command import files
+from pipeline.command.errors import explain
 from pipeline.command.files import replace_atomically, try_writing, write_json, write_text
 
 
@@ -29,6 +31,26 @@ def test_error_while_writing_leaves_the_old_file(tmp_path, error):
         raise error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_the_file_s_name(tmp_path):
+    """The system names no file where a write fails."""
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            write_text(path, "x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert explain(caught.value) == f"{path}: File too large"
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_with_another_file_s_name_keeps_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no_such_source"), replace_atomically(tmp_path / "a"):
+        (tmp_path / "no_such_source").read_bytes()
 
 
 def test_old_file_is_whole_until_the_new_one_is(tmp_path):

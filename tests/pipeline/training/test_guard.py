@@ -1,7 +1,6 @@
 """The guard of run folders: what is complete, begun, another run's, held or damaged, and what is deleted."""
 
 import contextlib
-import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -234,16 +233,6 @@ def test_damaged_metrics_are_named_in_one_line(flags, call):
     assert code == 2
     assert f"{log}, line 1" in err and "Traceback" not in err
     assert files() == before
-
-
-@pytest.mark.parametrize(("flags", "run"), [(("--seed", "0"), ""), (("--seeds", "0"), "trial 1, seed 0: ")])
-def test_an_error_of_the_disk_is_told_in_one_line(flags, run, call, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "checkpoint_4.pt")
-
-    monkeypatch.setattr(ReplicaBatch, "save", full)
-    code, _, err = call(*flags)
-    assert (code, err.splitlines()[-1]) == (1, f"failed: {run}checkpoint_4.pt: No space left on device")
 
 
 def test_the_mapping_keeps_the_seeds_of_a_sweep_that_has_no_checkpoints_yet(tmp_path):
