@@ -6,6 +6,9 @@
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json      of a final checkpoint without update_<U>
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
 
+Caches are also read, never written, where older code left them: in `update_unknown` instead of `update_<U>`, and in
+`<root>/<task_id>/<task_id>/`, as a folder becomes that is downloaded into itself.
+
     for place in find_checkpoints("checkpoints"):
         cache_path("evaluation_cache", place.task_id, place.trial, place.seed, place.update)
 
@@ -32,7 +35,11 @@ _NUMBER = r"(?:0|[1-9]\d{0,18})"
 _RUN = rf"(?P<task_id>{_TASK})/trial_(?P<trial>{_NUMBER})(?:/seed_(?P<seed>{_NUMBER}))?"
 _CHECKPOINT_NAME = rf"checkpoint_(?:(?P<update>{_NUMBER})|final)\.pt"
 _CHECKPOINT = rf"{_RUN}/{_CHECKPOINT_NAME}"
-_CACHE = rf"{_RUN}(?:/update_(?P<update>{_NUMBER}))?/{re.escape(CACHE_NAME)}"
+_UNKNOWN = "update_unknown"
+_CACHE = (
+    rf"(?:(?P<doubled>{_TASK})/(?=(?P=doubled)/))?{_RUN}"
+    rf"(?:/update_(?P<update>{_NUMBER})|/(?P<unknown>{_UNKNOWN}))?/{re.escape(CACHE_NAME)}"
+)
 _LEVEL = r"BabyAI-[A-Za-z0-9]+-v\d+"  # checkpoints of other programs may lie beside ours
 
 
@@ -50,6 +57,8 @@ class Place:
         trial: Trial of the run.
         seed: Seed of the run; None where the path has no `seed_<S>` folder.
         update: Update of the checkpoint; None for the final one.
+        unknown_update: True for a cache in `update_unknown`; `update` is None.
+        doubled: True for a cache in `<root>/<task_id>/<task_id>/`; only a known root tells.
     """
 
     path: Path
@@ -57,6 +66,8 @@ class Place:
     trial: int
     seed: int | None
     update: int | None
+    unknown_update: bool = False
+    doubled: bool = False
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -122,7 +133,9 @@ def sweep_path(root: str | Path, run: Run) -> Path:
 
 def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:
     """Return `<plots_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png`, beside which its cache lies."""
-    return cache_path(plots_dir, place.task_id, place.trial, place.seed, place.update).with_name(f"{name}.png")
+    root = Path(plots_dir) / place.task_id if place.doubled else plots_dir
+    folder = cache_path(root, place.task_id, place.trial, place.seed, place.update).parent
+    return (folder / _UNKNOWN if place.unknown_update else folder) / f"{name}.png"
 
 
 # -------------------------------------------------------------------------------------------------------------- read
@@ -151,7 +164,9 @@ def _locate(grammar: str, path: str | Path, root: str | Path | None) -> Place | 
     if match is None:
         return None
     trial, seed, update = (None if match[name] is None else int(match[name]) for name in ("trial", "seed", "update"))
-    return Place(Path(path), match["task_id"], trial, seed, update)
+    found = match.groupdict()
+    unknown, doubled = found.get("unknown") is not None, found.get("doubled") is not None
+    return Place(Path(path), match["task_id"], trial, seed, update, unknown, doubled)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -179,9 +194,10 @@ def find_checkpoints(root: str | Path) -> list[Place]:
 def find_caches(cache_dir: str | Path) -> list[Place]:
     """Return the caches under a folder by task, trial, seed and update, in the order of their numbers.
 
-    The cache of a run's final checkpoint comes first, as its folder does.
+    The cache of a run's final checkpoint comes first, as its folder does; then one of an unknown update.
     """
-    paths = Path(cache_dir).glob(f"*/trial_*/**/{CACHE_NAME}")
+    patterns = (f"{folders}/trial_*/**/{CACHE_NAME}" for folders in ("*", "*/*"))
+    paths = {path for pattern in patterns for path in Path(cache_dir).glob(pattern)}
     found = (locate_cache(path, cache_dir) for path in paths if path.is_file())
     return _in_order((place for place in found if place), final=-1)
 
@@ -205,6 +221,7 @@ def _in_order(places: Iterable[Place], final: float) -> list[Place]:
 
     def order(place: Place) -> tuple:
         seed = -1 if place.seed is None else place.seed
-        return place.task_id, place.trial, seed, final if place.update is None else place.update
+        update = final if place.update is None else place.update
+        return place.task_id, place.trial, seed, update, place.unknown_update, place.doubled
 
     return sorted(places, key=order)

@@ -222,11 +222,8 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"expected valid JSON, found {name}, which is none; null stands for what is not known")
+    """Return what JSON says; the NaN and Infinity of Python's json, which are none, are null: not known."""
+    return json.loads(text, parse_constant=lambda name: None)
 
 
 def _split_blocks(text: str) -> tuple[Any, Iterator[Any]]:

@@ -277,6 +277,22 @@ def test_older_forms_without_time(tmp_path, inline):
     assert metrics["success_rate"] is metrics["mean_lpc"] is None
 
 
+@pytest.mark.parametrize("times", [None, [0, 1, 0, 1], [0, 1, 5, 6]])
+def test_steps_alone(tmp_path, times):
+    """The oldest form told nothing of the level; what is not told is None."""
+    steps = [older_step(x, **({"t_step": times[x]} if times else {})) for x in range(4)]
+    (tmp_path / "a.json").write_text(json.dumps({"num_episodes": 2, "routing_data": steps}), encoding="utf-8")
+    cache = read_all(tmp_path / "a.json")
+    borders = times == [0, 1, 0, 1]
+    assert cache.layouts_only is not borders
+    assert cache.routing.episode.tolist() == ([0, 0, 1, 1] if borders else [0] * 4)
+    assert cache.routing.position[:, 0].tolist() == [0, 1, 2, 3]
+    known = {"episode", "position", "layer_routing", "lpc", "env_context", *(["t_step"] if times else [])}
+    for record in cache.records():
+        assert {key for key, value in record.items() if value is not None} == known
+        assert record["env_context"] == {}
+
+
 @pytest.mark.parametrize("inline", [True, False])
 def test_older_forms_with_time(tmp_path, inline):
     times = [(0, 0), (0, 1), (0, 0), (0, 1), (0, 2), (1, 0)]
@@ -464,12 +480,26 @@ def relay(content):
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_constants_that_are_no_json_are_refused(tmp_path, constant):
+def test_constants_that_are_no_json_are_not_known(tmp_path, constant):
+    """Python's json writes them, as for the path ratio of a policy that never succeeded."""
     write(tmp_path / "a.json")
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    (tmp_path / "a.json").write_text(re.sub(r'"lpc":[^,]+', f'"lpc":{constant}', text, count=1), encoding="utf-8")
-    with pytest.raises(CacheError, match=constant):
-        read_cache(tmp_path / "a.json")
+    text = re.sub(r'"lpc":[^,]+', f'"lpc":{constant}', text, count=1)
+    text = re.sub(r'"path_ratio":[^,]+', f'"path_ratio":{constant}', text, count=1)
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    cache = read_all(tmp_path / "a.json")
+    assert np.isnan(cache.routing.lpc).tolist() == [True, False, False, False, False]
+    assert cache.metrics["path_ratio"] is read_header(cache.path)["metrics"]["path_ratio"] is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("position", "[NaN, 2]"), ("episode", "NaN")])
+def test_constants_do_not_stand_for_what_must_be_known(tmp_path, key, value):
+    write(tmp_path / "a.json")
+    content = load(tmp_path / "a.json")
+    change(content, ["routing_data", 1, key], "HERE")
+    (tmp_path / "a.json").write_text(json.dumps(content).replace('"HERE"', value), encoding="utf-8")
+    with pytest.raises(CacheError, match=rf"a\.json: {key}: expected"):
+        read_all(tmp_path / "a.json")
 
 
 @given(data=st.data())
