@@ -6,8 +6,9 @@
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json      of a final checkpoint without update_<U>
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
 
-Caches are also read, never written, where older code left them: in `update_unknown` instead of `update_<U>`, and in
-`<root>/<task_id>/<task_id>/`, as a folder becomes that is downloaded into itself.
+A cache may also be compact, `routing_data.json.gz`; there is one of the two. It is also read, never written, where
+older code left it: in `update_unknown` instead of `update_<U>`, and in `<root>/<task_id>/<task_id>/`, as a folder becomes
+that is downloaded into itself.
 
     for place in find_checkpoints("checkpoints"):
         cache_path("evaluation_cache", place.task_id, place.trial, place.seed, place.update)
@@ -28,6 +29,8 @@ from typing import Protocol
 from pipeline.command.errors import UserError
 
 CACHE_NAME = "routing_data.json"
+COMPACT = ".gz"
+"""What the name of a compact cache has besides."""
 FINAL_NAME = "checkpoint_final.pt"
 
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
@@ -38,7 +41,7 @@ _CHECKPOINT = rf"{_RUN}/{_CHECKPOINT_NAME}"
 _UNKNOWN = "update_unknown"
 _CACHE = (
     rf"(?:(?P<doubled>{_TASK})/(?=(?P=doubled)/))?{_RUN}"
-    rf"(?:/update_(?P<update>{_NUMBER})|/(?P<unknown>{_UNKNOWN}))?/{re.escape(CACHE_NAME)}"
+    rf"(?:/update_(?P<update>{_NUMBER})|/(?P<unknown>{_UNKNOWN}))?/{re.escape(CACHE_NAME)}(?:{re.escape(COMPACT)})?"
 )
 _LEVEL = r"BabyAI-[A-Za-z0-9]+-v\d+"  # checkpoints of other programs may lie beside ours
 
@@ -126,6 +129,17 @@ def cache_path(
     return folder / CACHE_NAME
 
 
+def compact_path(path: str | Path) -> Path:
+    """Return the path of a cache in its compact form."""
+    return Path(path).with_name(Path(path).name + COMPACT)
+
+
+def stored_cache(path: str | Path) -> Path:
+    """Return the file of a cache, which may be the compact one; of both the newer, of none `path`."""
+    files = [file for file in (Path(path), compact_path(path)) if file.is_file()]
+    return max(files, key=lambda file: file.stat().st_mtime_ns, default=Path(path))
+
+
 def sweep_path(root: str | Path, run: Run) -> Path:
     """Return `<root>/<task_id>/sweep_trial_<N>.json`, which tells of the sweep whose first trial is the run's."""
     return Path(root) / run.task_id / f"sweep_trial_{run.trial}.json"
@@ -196,9 +210,9 @@ def find_caches(cache_dir: str | Path) -> list[Place]:
 
     The cache of a run's final checkpoint comes first, as its folder does; then one of an unknown update.
     """
-    patterns = (f"{folders}/trial_*/**/{CACHE_NAME}" for folders in ("*", "*/*"))
-    paths = {path for pattern in patterns for path in Path(cache_dir).glob(pattern)}
-    found = (locate_cache(path, cache_dir) for path in paths if path.is_file())
+    patterns = (f"{folders}/trial_*/**/{CACHE_NAME}*" for folders in ("*", "*/*"))
+    paths = {path.with_name(CACHE_NAME) for pattern in patterns for path in Path(cache_dir).glob(pattern)}
+    found = (locate_cache(path, cache_dir) for path in map(stored_cache, paths) if path.is_file())
     return _in_order((place for place in found if place), final=-1)
 
 

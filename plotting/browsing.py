@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pipeline.places import Place
+from pipeline.places import Place, stored_cache
 from pipeline.records.cache import Cache, CacheError, read_cache
 from pipeline.records.results import ResultsError, as_results, read_results
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
@@ -46,7 +46,7 @@ def load_cache(path: str | Path) -> Cache:
     Raises:
         CacheError: If the file cannot be used.
     """
-    path = Path(path)
+    path = stored_cache(path)
     try:
         stamp = path.stat()
     except OSError:
