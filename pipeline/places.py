@@ -7,8 +7,8 @@
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
 
 A cache may also be compact, `routing_data.json.gz`; there is one of the two. It is also read, never written, where
-older code left it: in `update_unknown` instead of `update_<U>`, and in `<root>/<task_id>/<task_id>/`, as a folder becomes
-that is downloaded into itself.
+older code left it: in `update_unknown` instead of `update_<U>`, and in `<root>/<task_id>/<task_id>/`, as a folder
+becomes that is downloaded into itself.
 
     for place in find_checkpoints("checkpoints"):
         cache_path("evaluation_cache", place.task_id, place.trial, place.seed, place.update)

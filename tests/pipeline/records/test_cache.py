@@ -426,6 +426,19 @@ def test_steps_of_todays_form_survive_in_the_older_ones(tmp_path, form):
             assert old[key] == new[key], key
 
 
+@pytest.mark.parametrize("inline", [True, False])
+def test_levels_of_the_older_forms_are_checked_too(tmp_path, inline):
+    context = build_context(0) | {"doors": [[3, 4]]}
+    older_file(tmp_path / "a.json", [context], [(0, older_step())], inline=inline)
+    with pytest.raises(
+        CacheError, match=r"a\.json: env_context: doors: expected a list of \[x, y, color.*\[\[3, 4\]\]"
+    ):
+        read_cache(tmp_path / "a.json")
+    for doors in (None, [], [[3, 4, "red"]], [[3, 4, "red", False, True]]):
+        older_file(tmp_path / "a.json", [context | {"doors": doors}], [(0, older_step())], inline=inline)
+        assert read_cache(tmp_path / "a.json").episodes.env_context[0]["doors"] == doors
+
+
 def test_flat_expert_sizes_are_one_layer(tmp_path):
     older_file(tmp_path / "a.json", [{}], [(0, older_step())], inline=False)
     content = load(tmp_path / "a.json")
@@ -526,6 +539,15 @@ def change(content, where, value):
         (["episodes", 0, "level_seed"], 1.5),
         (["episodes", 0, "mean_lpc"], 10**400),
         (["episodes", 0, "mission"], 7),
+        (["episodes", 0, "grid_size"], [8]),
+        (["episodes", 0, "agent_start_pos"], 3),
+        (["episodes", 0, "agent_start_dir"], [0]),
+        (["episodes", 0, "agent_start_room"], [10**30, 1]),
+        (["episodes", 0, "target_pos"], ["3", "4"]),
+        (["episodes", 0, "room_bounds"], [[0, 0]]),
+        (["episodes", 0, "balls"], [[3, 4]]),
+        (["episodes", 0, "doors"], [{"x": 3, "y": 4}]),
+        (["episodes", 0, "walls"], [3]),
         (["routing_data", 1], None),
         (["routing_data", 1, "episode"], 2),
         (["routing_data", 1, "episode"], -1),
