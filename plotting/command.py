@@ -21,7 +21,7 @@ from pipeline.command.cli import parse_command
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from pipeline.places import Place, find_caches, locate_cache, plot_path
-from pipeline.records.cache import CacheError, read_cache
+from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.cells import MIN_VISITS
@@ -221,7 +221,7 @@ def _draw_across(settings: PlotSettings, places: Iterable[Place]) -> int:
     for place in choose_places(places):
         try:
             cache = read_cache(place)
-        except CacheError as error:
+        except ValueError as error:
             tqdm.write(f"failed: {error}", file=sys.stderr)
             failed = 1
             continue
