@@ -85,7 +85,7 @@ def find_settings(places: Iterable[Place], least: int = 2) -> tuple[list[Setting
         least: Runs that a setting must have.
     """
     rows, by_path, notes = [], {}, []
-    for place in places:
+    for place in sorted(places, key=lambda place: not place.doubled):  # of a run and its copy the last counts
         try:
             header = read_header(place)
         except CacheError as error:

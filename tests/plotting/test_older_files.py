@@ -1,6 +1,9 @@
 """Figures of what older code left: caches of every form in every view, and results of other programs."""
 
+import gzip
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ from plotting.command import main
 from plotting.data import as_routing_data
 from plotting.replicates import find_settings
 from plotting.views import CACHE_VIEWS, RESULT_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
+from tests.notebooks import TASKS, write_example
 from tests.older_caches import FORMS, TASK, write_form
 
 MAPS = {"overall", "weights", "entropy", "paths"}
@@ -89,6 +93,34 @@ def test_a_folder_of_all_forms(tmp_path, monkeypatch, capsys):
     assert len(failed) == 2 and all(line.count("old/BabyAI-Open-v0") == 1 for line in failed)  # once for each view
     found, notes = find_settings(places)
     assert found == [] and sum("of an older form" in note for note in notes) == len(FORMS)
+
+
+def test_copies_in_doubled_folders_are_no_further_runs(tmp_path):
+    folder = Path(write_example(tmp_path)["cache_dir"])
+    before, _ = find_settings(find_caches(folder))
+    assert [len(setting.places) for setting in before] == [2, 2]
+    for task in TASKS:
+        shutil.copytree(folder / task, tmp_path / "copy")
+        shutil.move(tmp_path / "copy", folder / task / task)
+        (folder / task / "trial_1" / "seed_0" / "update_100").rename(folder / task / "trial_1/seed_0/update_unknown")
+    places = find_caches(folder)
+    assert len(places) == 12 and len({label_place(place) for place in places}) == 12
+    after, _ = find_settings(places)
+    assert [(s.label, s.folder, s.places) for s in after] == [(s.label, s.folder, s.places) for s in before]
+
+
+def test_compact_caches_are_listed_and_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = Path(write_example(tmp_path)["cache_dir"])
+    plain = [place.path for place in find_caches(folder)]
+    for path in plain:
+        path.with_name("routing_data.json.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert [place.path.name for place in find_caches(folder)] == ["routing_data.json.gz"] * 6
+    assert main(["--all_caches", str(folder), "--view", "paths", "--formats", "svg"]) == 0
+    assert main(["--cache", str(plain[0]), "--view", "actions", "--formats", "svg"]) == 0
+    assert len(list((tmp_path / "plots").rglob("*.svg"))) == 7
+    assert [len(setting.load()) for setting in find_settings(find_caches(folder))[0]] == [54, 54]
 
 
 # --------------------------------------------------------------------------------------------------------- results
