@@ -208,9 +208,11 @@ def find_checkpoints(root: str | Path) -> list[Place]:
 def find_caches(cache_dir: str | Path) -> list[Place]:
     """Return the caches under a folder by task, trial, seed and update, in the order of their numbers.
 
-    The cache of a run's final checkpoint comes first, as its folder does; then one of an unknown update.
+    The cache of a run's final checkpoint comes first, as its folder does; then one of an unknown update. Links to
+    folders are followed.
     """
-    patterns = (f"{folders}/trial_*/**/{CACHE_NAME}*" for folders in ("*", "*/*"))
+    below = ("", "seed_*/", "update_*/", "seed_*/update_*/")
+    patterns = (f"{task}/trial_*/{folders}{CACHE_NAME}*" for task in ("*", "*/*") for folders in below)
     paths = {path.with_name(CACHE_NAME) for pattern in patterns for path in Path(cache_dir).glob(pattern)}
     found = (locate_cache(path, cache_dir) for path in map(stored_cache, paths) if path.is_file())
     return _in_order((place for place in found if place), final=-1)
