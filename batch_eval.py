@@ -32,6 +32,7 @@ SWITCHES = {
     "force": "Evaluate also what is done.",
     "skip_routing": "Only the results: keep no routing in memory and write no cache.",
     "inline_context": "Repeat each level's context in every step of the cache, for readers that expect it there.",
+    "compact": "Write caches through gzip, routing_data.json.gz, much smaller; whatever reads caches reads those too.",
     "reindex": "Evaluate nothing; rebuild the rows of the results from the caches.",
 }
 
@@ -79,7 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(
-    settings: BatchSettings, *, final_only: bool, force: bool, skip_routing: bool, inline_context: bool, reindex: bool
+    settings: BatchSettings,
+    *,
+    final_only: bool,
+    force: bool,
+    skip_routing: bool,
+    inline_context: bool,
+    compact: bool,
+    reindex: bool,
 ) -> int:
     """Evaluate or reindex; print a table; return the exit code."""
     from pipeline.evaluation.select import BatchPlan, select_checkpoints  # here: --help is told without torch
@@ -93,6 +101,7 @@ def run(
         force=force,
         skip_routing=skip_routing,
         inline_context=inline_context,
+        compact=compact,
         together=settings.together,
     )
     if reindex:

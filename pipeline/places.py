@@ -6,6 +6,10 @@
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json      of a final checkpoint without update_<U>
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
 
+A cache may also be compact, `routing_data.json.gz`; there is one of the two. It is also read, never written, where
+older code left it: in `update_unknown` instead of `update_<U>`, and in `<root>/<task_id>/<task_id>/`, as a folder
+becomes that is downloaded into itself.
+
     for place in find_checkpoints("checkpoints"):
         cache_path("evaluation_cache", place.task_id, place.trial, place.seed, place.update)
 
@@ -25,6 +29,8 @@ from typing import Protocol
 from pipeline.command.errors import UserError
 
 CACHE_NAME = "routing_data.json"
+COMPACT = ".gz"
+"""What the name of a compact cache has besides."""
 FINAL_NAME = "checkpoint_final.pt"
 
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
@@ -44,7 +50,11 @@ _NUMBER = "|".join(
 _RUN = rf"(?P<task_id>{_TASK})/trial_(?P<trial>{_NUMBER})(?:/seed_(?P<seed>{_NUMBER}))?"
 _CHECKPOINT_NAME = rf"checkpoint_(?:(?P<update>{_NUMBER})|final)\.pt"
 _CHECKPOINT = rf"{_RUN}/{_CHECKPOINT_NAME}"
-_CACHE = rf"{_RUN}(?:/update_(?P<update>{_NUMBER}))?/{re.escape(CACHE_NAME)}"
+_UNKNOWN = "update_unknown"
+_CACHE = (
+    rf"(?:(?P<doubled>{_TASK})/(?=(?P=doubled)/))?{_RUN}"
+    rf"(?:/update_(?P<update>{_NUMBER})|/(?P<unknown>{_UNKNOWN}))?/{re.escape(CACHE_NAME)}(?:{re.escape(COMPACT)})?"
+)
 _LEVEL = r"BabyAI-[A-Za-z0-9]+-v\d+"  # checkpoints of other programs may lie beside ours
 
 
@@ -62,6 +72,8 @@ class Place:
         trial: Trial of the run.
         seed: Seed of the run; None where the path has no `seed_<S>` folder.
         update: Update of the checkpoint; None for the final one.
+        unknown_update: True for a cache in `update_unknown`; `update` is None.
+        doubled: True for a cache in `<root>/<task_id>/<task_id>/`; only a known root tells.
     """
 
     path: Path
@@ -69,6 +81,8 @@ class Place:
     trial: int
     seed: int | None
     update: int | None
+    unknown_update: bool = False
+    doubled: bool = False
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -129,6 +143,17 @@ def cache_path(
     return folder / CACHE_NAME
 
 
+def compact_path(path: str | Path) -> Path:
+    """Return the path of a cache in its compact form."""
+    return Path(path).with_name(Path(path).name + COMPACT)
+
+
+def stored_cache(path: str | Path) -> Path:
+    """Return the file of a cache, which may be the compact one; of both the newer, of none `path`."""
+    files = [file for file in (Path(path), compact_path(path)) if file.is_file()]
+    return max(files, key=lambda file: file.stat().st_mtime_ns, default=Path(path))
+
+
 def sweep_path(root: str | Path, run: Run) -> Path:
     """Return `<root>/<task_id>/sweep_trial_<N>.json`, which tells of the sweep whose first trial is the run's."""
     return Path(root) / run.task_id / f"sweep_trial_{run.trial}.json"
@@ -136,7 +161,9 @@ def sweep_path(root: str | Path, run: Run) -> Path:
 
 def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:
     """Return `<plots_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png`, beside which its cache lies."""
-    return cache_path(plots_dir, place.task_id, place.trial, place.seed, place.update).with_name(f"{name}.png")
+    root = Path(plots_dir) / place.task_id if place.doubled else plots_dir
+    folder = cache_path(root, place.task_id, place.trial, place.seed, place.update).parent
+    return (folder / _UNKNOWN if place.unknown_update else folder) / f"{name}.png"
 
 
 # -------------------------------------------------------------------------------------------------------------- read
@@ -165,7 +192,9 @@ def _locate(grammar: str, path: str | Path, root: str | Path | None) -> Place | 
     if match is None:
         return None
     trial, seed, update = (None if match[name] is None else int(match[name]) for name in ("trial", "seed", "update"))
-    return Place(Path(path), match["task_id"], trial, seed, update)
+    found = match.groupdict()
+    unknown, doubled = found.get("unknown") is not None, found.get("doubled") is not None
+    return Place(Path(path), match["task_id"], trial, seed, update, unknown, doubled)
 
 
 def named_update(path: Path) -> int | None:
@@ -215,10 +244,13 @@ def find_strays(root: str | Path) -> list[Path]:
 def find_caches(cache_dir: str | Path) -> list[Place]:
     """Return the caches under a folder by task, trial, seed and update, in the order of their numbers.
 
-    The cache of a run's final checkpoint comes first, as its folder does.
+    The cache of a run's final checkpoint comes first, as its folder does; then one of an unknown update. Links to
+    folders are followed.
     """
-    paths = Path(cache_dir).glob(f"*/trial_*/**/{CACHE_NAME}")
-    found = (locate_cache(path, cache_dir) for path in paths if path.is_file())
+    below = ("", "seed_*/", "update_*/", "seed_*/update_*/")
+    patterns = (f"{task}/trial_*/{folders}{CACHE_NAME}*" for task in ("*", "*/*") for folders in below)
+    paths = {path.with_name(CACHE_NAME) for pattern in patterns for path in Path(cache_dir).glob(pattern)}
+    found = (locate_cache(path, cache_dir) for path in map(stored_cache, paths) if path.is_file())
     return _in_order((place for place in found if place), final=-1)
 
 
@@ -241,6 +273,7 @@ def _in_order(places: Iterable[Place], final: float) -> list[Place]:
 
     def order(place: Place) -> tuple:
         seed = -1 if place.seed is None else place.seed
-        return place.task_id, place.trial, seed, final if place.update is None else place.update
+        update = final if place.update is None else place.update
+        return place.task_id, place.trial, seed, update, place.unknown_update, place.doubled
 
     return sorted(places, key=order)

@@ -21,7 +21,15 @@ from plotting.data import RoutingData, as_routing_data
 from plotting.options import ACROSS, PlotSettings, check_names
 from plotting.replicates import find_settings
 from plotting.style import save_figure
-from plotting.views import CACHE_VIEWS, RESULT_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
+from plotting.views import (
+    CACHE_VIEWS,
+    RESULT_VIEWS,
+    ViewOptions,
+    describe_lack,
+    draw_results_view,
+    draw_view,
+    list_views,
+)
 
 
 def check_asked(settings: PlotSettings, *, listing: bool) -> None:
@@ -74,8 +82,9 @@ def draw_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> 
         places: list[Place | Path] = [locate_cache(settings.cache) or Path(settings.cache)]
     else:
         places = list(_find_caches(settings.all_caches))
+    failed = 0
     if ACROSS in settings.views and not listing:
-        _draw_across(settings, places)
+        failed = _draw_across(settings, places)
         places = [] if settings.views == [ACROSS] else places
 
     def load(place: Place | Path) -> RoutingData:
@@ -85,7 +94,7 @@ def draw_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> 
         return as_routing_data(cache)
 
     jobs = [_Job(str(place), _output_folder(settings.output_dir, place), partial(load, place)) for place in places]
-    return _draw_all(jobs, settings, listing, show_counts)
+    return _draw_all(jobs, settings, listing, show_counts) or failed
 
 
 @dataclass(frozen=True)
@@ -114,23 +123,34 @@ def _draw_all(jobs: Sequence[_Job], settings: PlotSettings, listing: bool, show_
                 if view in supported or (alone and view != ACROSS):
                     _save(draw_view(data, view, options), job.folder, settings)
                 elif view != ACROSS:
-                    tqdm.write(f"skipped: {job.name}: does not support {view}", file=sys.stderr)
+                    lack = describe_lack(data, view)
+                    tqdm.write(f"skipped: {job.name}: does not support {view}: {lack}", file=sys.stderr)
         except ValueError as error:
             if alone:
                 raise
-            tqdm.write(f"failed: {job.name}: {error}", file=sys.stderr)
+            tqdm.write(f"failed: {job.name}: {str(error).removeprefix(f'{job.name}: ')}", file=sys.stderr)
             failed = 1
     return failed
 
 
-def _draw_across(settings: PlotSettings, places: Iterable[Place]) -> None:
-    caches = {label_place(place): read_cache(place) for place in choose_places(places)}
-    routed = {label: cache for label, cache in caches.items() if cache.routing is not None and cache.routing.weights}
-    for label in caches.keys() - routed.keys():
-        tqdm.write(f"skipped: {label}: no routing was recorded", file=sys.stderr)
+def _draw_across(settings: PlotSettings, places: Iterable[Place]) -> int:
+    """Draw one checkpoint of each task; return 1 if some could not be read, and name them."""
+    routed, failed = {}, 0
+    for place in choose_places(places):
+        try:
+            cache = read_cache(place)
+        except ValueError as error:
+            tqdm.write(f"failed: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        if cache.routing is None or not cache.routing.weights:
+            tqdm.write(f"skipped: {label_place(place)}: no routing was recorded", file=sys.stderr)
+        else:
+            routed[label_place(place)] = cache
     if not routed:
         raise ConfigError(f"{settings.all_caches}: no cache holds routing")
     _save({"routing_heatmap_across_tasks": plot_task_heatmaps(routed)}, Path(settings.output_dir), settings)
+    return failed
 
 
 def _output_folder(output_dir: str, place: Place | Path) -> Path:

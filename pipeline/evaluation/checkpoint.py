@@ -191,7 +191,12 @@ def build_row(header: dict[str, Any], metrics: dict[str, Any], *, has_routing: b
 
 
 def write_evaluation(
-    path: Path, header: dict[str, Any], evaluation: Evaluation, *, inline_context: bool = False
+    path: Path,
+    header: dict[str, Any],
+    evaluation: Evaluation,
+    *,
+    inline_context: bool = False,
+    compact: bool = False,
 ) -> None:
     """Write the cache of an evaluation."""
     write_cache(
@@ -201,4 +206,5 @@ def write_evaluation(
         episodes=evaluation.episodes,
         routing=evaluation.routing,
         inline_context=inline_context,
+        compact=compact,
     )

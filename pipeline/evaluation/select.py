@@ -32,6 +32,7 @@ class BatchPlan:
         force: Evaluate also what is done.
         skip_routing: Record no routing and write no cache.
         inline_context: Repeat each level's context in every step of the cache, for readers that expect it there.
+        compact: Write the cache through gzip.
         together: Checkpoints of one kind evaluated at once, at most.
     """
 
@@ -41,6 +42,7 @@ class BatchPlan:
     force: bool = False
     skip_routing: bool = False
     inline_context: bool = False
+    compact: bool = False
     together: int = TOGETHER
 
     def cache_of(self, found: Place) -> Path:

@@ -106,7 +106,7 @@ def write_results(plan: BatchPlan, pending: Pending, evaluation: Evaluation) -> 
         target = plan.cache_of(found)
         for stray in target.parent.glob(f".{target.name}.*.tmp"):  # of a process that was killed: we hold the claim
             stray.unlink(missing_ok=True)
-        write_evaluation(target, header, evaluation, inline_context=plan.inline_context)
+        write_evaluation(target, header, evaluation, inline_context=plan.inline_context, compact=plan.compact)
     row = build_row(header, evaluation.metrics, has_routing=record)
     append_result(plan.results_path, row)
     return row

@@ -132,6 +132,37 @@ def test_last_folders_of_a_doubled_path_count():
     assert locate_cache(path, "T") is None
 
 
+def test_folders_of_older_code_are_found_and_told_apart(tmp_path):
+    folders = [
+        *(f"{TASK}/trial_1/seed_0", f"{TASK}/{TASK}/trial_1/seed_0", f"{TASK}/trial_1/seed_0/update_unknown"),
+        *(f"{TASK}/trial_1/seed_0/update_600", f"{TASK}/{TASK}/trial_2/update_unknown", "trial_1/trial_1/trial_1"),
+    ]
+    for folder in [*folders, f"{TASK}/Other/trial_1", f"{TASK}/{TASK}/{TASK}/trial_1", f"{TASK}/trial_1/update_None"]:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "routing_data.json").touch()
+    places = find_caches(tmp_path)
+    assert [place.path.parent.relative_to(tmp_path).as_posix() for place in places] == folders
+    assert [place.run for place in places] == [(TASK, 1, 0)] * 4 + [(TASK, 2, None), ("trial_1", 1, None)]
+    assert [place.update for place in places] == [None, None, None, 600, None, None]
+    assert [place.unknown_update for place in places] == [False, False, True, False, True, False]
+    assert [place.doubled for place in places] == [False, True, False, False, True, True]
+    figures = [plot_path("plots", place, "map").as_posix() for place in places]
+    assert figures == [f"plots/{folder}/map.png" for folder in folders]  # none in place of another's
+
+
+def test_caches_behind_links_are_found(tmp_path):
+    """Folders of results are often links to a larger disk."""
+    for folder in (f"disk/{TASK}/trial_1", "disk/seed_3/update_5", "disk/update_7"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "routing_data.json").touch()
+    (tmp_path / "caches" / TASK / "trial_2" / "seed_0").mkdir(parents=True)
+    (tmp_path / "caches" / TASK / "trial_1").symlink_to(tmp_path / "disk" / TASK / "trial_1")
+    (tmp_path / "caches" / TASK / "trial_2" / "seed_3").symlink_to(tmp_path / "disk" / "seed_3")
+    (tmp_path / "caches" / TASK / "trial_2" / "seed_0" / "update_7").symlink_to(tmp_path / "disk" / "update_7")
+    found = [(place.trial, place.seed, place.update) for place in find_caches(tmp_path / "caches")]
+    assert found == [(1, None, None), (2, 0, 7), (2, 3, 5)]
+
+
 def test_place_can_be_used_as_a_path(tmp_path):
     path = tmp_path / "x"
     path.write_text("content")

@@ -316,6 +316,27 @@ def test_inline_context_repeats_it_in_every_step(place):
     assert all(step["env_context"]["grid_size"] == [6, 6] for step in content["routing_data"])
 
 
+def test_compact_caches_count_as_caches(place, played, capsys):
+    only = ["--trial", "2", *FEW]
+    batch_eval.main(only)
+    plain = CACHES / BASELINE / "routing_data.json"
+    expected = read_cache(plain)
+    assert batch_eval.main([*only, "--compact"]) == 0  # what is there is done, whatever its form
+    assert len(played) == 1 and plain.exists()
+    assert batch_eval.main([*only, "--compact", "--force"]) == 0
+    packed = plain.with_name("routing_data.json.gz")
+    assert sorted(path.name for path in plain.parent.iterdir()) == [packed.name]
+    assert read_cache(plain).routing.action_logits.tolist() == expected.routing.action_logits.tolist()
+    batch_eval.main([*only, "--compact"])
+    batch_eval.main(only)
+    assert len(played) == 2
+    packed.write_bytes(packed.read_bytes()[:-9])
+    batch_eval.main([*only, "--compact"])
+    assert len(played) == 3 and read_cache(packed).metrics == expected.metrics
+    assert batch_eval.main(["--reindex", "--results_path", "again.csv"]) == 0
+    assert "again.csv: 1 rows" in capsys.readouterr().out
+
+
 # -------------------------------------------------------------------------------------------------- several at once
 
 
