@@ -26,7 +26,6 @@ from plotting.aggregate import (
     room_labels_for_groups,
 )
 from plotting.cells import (
-    compute_lpc_scale,
     draw_expert_legend,
     render_lpc_heatmap,
     render_routing_heatmap,
@@ -51,6 +50,7 @@ from plotting.relations import (
 )
 from plotting.replicates import join_runs
 from plotting.runs import collect_runs, group_settings, last_checkpoints, pareto_front
+from plotting.scales import compute_lpc_scale
 from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, expert_labels, figure_style, save_figure
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned

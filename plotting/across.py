@@ -23,6 +23,7 @@ from matplotlib.typing import ColorType
 
 from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from pipeline.records.results import Rows
+from plotting.collapse import COLLAPSED
 from plotting.panels import GREY, PAGE_WIDTH, finish, series_style, use_axes, write_near
 from plotting.runs import (
     METRIC_LABELS,
@@ -35,8 +36,6 @@ from plotting.runs import (
     short_task,
 )
 from plotting.style import count_of, figure_style
-
-COLLAPSED = "collapsed router (LPC about 0 or constant)"
 
 
 @figure_style()

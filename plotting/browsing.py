@@ -24,14 +24,15 @@ from pipeline.records.cache import Cache, CacheError, read_cache
 from pipeline.records.results import ResultsError, as_results, read_results
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import (
-    compute_lpc_scale,
-    legend_labels,
+    legend_entries,
     lpc_mappable,
     render_lpc_heatmap,
     render_routing_heatmap,
 )
+from plotting.collapse import largest_lpc
 from plotting.data import as_routing_data
 from plotting.runs import collect_runs, last_checkpoints, short_task
+from plotting.scales import Marks, choose_lpc_scale
 from plotting.style import expert_color, figure_style, layer_title
 
 _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
@@ -220,7 +221,7 @@ def select_rows(results: pd.DataFrame, *, tasks: Sequence[str] = (), last_only: 
 
 @figure_style()
 def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = ()) -> Figure:
-    """Return small multiples: a row per cache, a routing map per layer, LPC; each row on its own grid and LPC scale.
+    """Return small multiples: a row per cache, a routing map per layer, LPC from 0 to the row's largest possible.
 
     Args:
         caches: {label: cache or other routing data with routers}.
@@ -241,8 +242,8 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = ()) -> 
     for (label, part), row in zip(data.items(), axes, strict=True):
         averages = aggregate_routing_by_position(part)
         row[0].set_axis_off()
-        names = legend_labels(part.expert_sizes, part.num_experts)
-        handles = [Patch(color=expert_color(expert), label=name) for expert, name in enumerate(names)]
+        entries = legend_entries(part.expert_sizes, part.num_experts)
+        handles = [Patch(color=expert_color(hue), label=name) for name, hue in entries]
         row[0].legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0.75), title="Dominant expert", borderpad=0)
         row[0].text(0, 0.98, f"{label}\n{part.describe_size()}".replace(" · ", "\n", 1), va="top", fontsize="small")
         for ax, layer in zip(row[1:-1], part.layer_names, strict=False):
@@ -252,7 +253,8 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = ()) -> 
             ax.set_axis_off()
         render_lpc_heatmap(row[-1], averages, grids[label])
         row[-1].set_title("LPC, total", fontsize="small")
-        figure.colorbar(lpc_mappable(*compute_lpc_scale(averages.lpc.values())), ax=row[-1], fraction=0.05)
+        scale = choose_lpc_scale([(averages.lpc, averages.visits)], largest_lpc(part.expert_sizes), Marks())
+        figure.colorbar(lpc_mappable(*scale), ax=row[-1], fraction=0.05)
     if notes:
         figure.supxlabel("not shown: " + "; ".join(notes), fontsize="small", x=0.01, ha="left", wrap=True)
     return figure

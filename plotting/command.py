@@ -24,9 +24,9 @@ from pipeline.places import Place, find_caches, locate_cache, plot_path
 from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
-from plotting.cells import MIN_VISITS
 from plotting.data import RoutingData, as_routing_data
 from plotting.replicates import find_settings
+from plotting.scales import MIN_VISITS
 from plotting.style import save_figure
 from plotting.views import CACHE_VIEWS, RESULT_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
 

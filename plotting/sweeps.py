@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from pipeline.records.results import Rows
-from plotting.across import COLLAPSED
+from plotting.collapse import COLLAPSED
 from plotting.panels import COLUMN_WIDTH, PAGE_WIDTH, finish, series_style, use_axes
 from plotting.runs import (
     METRIC_LABELS,

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, get_available_analyses
 from plotting.cells import (
-    compute_lpc_scale,
     draw_expert_legend,
     legend_labels,
     render_lpc_heatmap,
@@ -26,6 +25,7 @@ from plotting.cells import (
 )
 from plotting.data import as_routing_data
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.scales import compute_lpc_scale
 from plotting.style import (
     EXPERT_CMAPS,
     EXPERT_COLORS,
@@ -214,7 +214,7 @@ def test_names_of_experts():
     assert expert_labels([16]) == ["size 16"]
     assert expert_labels([8, 0, 8]) == ["size 8 #1", "skip", "size 8 #2"]
     assert expert_labels([1, 2, 3, 4]) == ["size 1", "size 2", "size 3", "size 4"]
-    assert legend_labels([[0, 16], [0, 32, 64]], [2, 3]) == ["expert 0 (0)", "expert 1 (16, 32)", "expert 2 (-, 64)"]
+    assert legend_labels([[0, 16], [0, 32, 64]], [2, 3]) == ["skip", "small (16; 32)", "large (64)"]
     assert legend_labels([[0, 16], [0, 16]], [2, 2]) == ["skip", "size 16"]
     assert legend_labels([], [2]) == ["expert 0", "expert 1"]
 
