@@ -71,7 +71,7 @@ def collapse_banner(data: RoutingData) -> str:
     if not collapsed:
         return ""
     lpc, largest = data.lpc[np.isfinite(data.lpc)], largest_lpc(data.expert_sizes)
-    low, high = (f"{value:,.4g}" for value in (lpc.min(), lpc.max()))
+    low, high = (f"{value:,.{0 if value >= 100 else 1}f}" for value in (lpc.min(), lpc.max()))
     of = f" of at most {largest:,}" if largest else ""
     span = f"LPC {low}{of}" if low == high else f"LPC {low} to {high}{of}"
     if data.run is not None:

@@ -140,7 +140,7 @@ def describe_replaced(replaced: int, played: int | None = None) -> str:
     if not replaced:
         return ""
     of = f" of {replaced + played:,}" if played is not None else ""
-    return f"{replaced:,}{of} levels replaced by others, the expert cannot solve them"
+    return f"{replaced:,}{of} levels were replaced by others: the expert cannot solve them"
 
 
 def layer_colors(data: RoutingData, layer: int) -> list[str]:
@@ -178,7 +178,7 @@ def finish(
 
     Args:
         axes: Of the figure; the legend shows each of their labels once.
-        notes: Sentences; empty ones are left out.
+        notes: Sentences; empty ones are left out, one that begins with a line break is a line of its own.
         own: The figure was made here: legend and notes belong to it as a whole, and it is made higher for what is more
             than usual of them. Otherwise they belong to the first axes.
         handles: Of the legend, instead of those with a label.
@@ -198,7 +198,9 @@ def finish(
         more += _add_legend(figure if own else first, entries, banner, width, own=own)
     text = "; ".join(note for note in (*notes, replaced_note(data) if data is not None else "") if note)
     if text:
-        lines = wrap_text(text, max(width, 2.0), 0.694 * mpl.rcParams["font.size"])
+        small = 0.694 * mpl.rcParams["font.size"]
+        paragraphs = text.replace("; \n", "\n").split("\n")
+        lines = [line for part in paragraphs for line in wrap_text(part, max(width, 2.0), small)]
         style = {"ha": "left", "fontsize": "x-small", "color": GREY}
         if own:
             figure.supxlabel("\n".join(lines), x=0.01, **style)

@@ -223,7 +223,7 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
         by_task = alike.groupby("task_id")
         differing = (by_task.nunique(dropna=False) > 1).any()
         differing[further] = (by_task[further].nunique() > 1).any()
-        differing["policy"] = mixed
+        differing["policy"] = mixed and (bool((alike["policy"] == "gru").all()) or alike["policy"].nunique() > 1)
         counts = by_task[further].count()
         unsure = ((counts > 0) & counts.lt(by_task.size(), axis=0)).any()
         for setting, values in alike.iterrows():
@@ -234,8 +234,35 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
             if unknown:
                 told = any(name in known for name in further)
                 parts.append(f"unknown: {', '.join(unknown)}" if told else "configuration unknown")
-            labels[setting] = ", ".join(parts)
+            labels[setting] = ", ".join(parts) or (_text(values["policy"]) if mixed else "")
     return labels
+
+
+_SHARED = (
+    *("lpc_alpha", "normalize_lpc", "expert_hidden_sizes", "num_updates", "lr", "lang_encoder", "intermediate_dim"),
+    *("router_hidden_size", "max_steps"),
+)
+
+
+def describe_shared(last: pd.DataFrame) -> str:
+    """Return what the runs with routers have in common, and what differs between tasks only, for a caption.
+
+    Args:
+        last: From `last_checkpoints`, some or all.
+    """
+    values = _setting_values(last)[[*_SHARED, "task_id"]]
+    values = values[(last["policy"].fillna("") != "gru").to_numpy()]
+    shared, by_task = [], []
+    for name in _SHARED:
+        known = values[values[name].notna()]
+        texts = list(dict.fromkeys(known[name].map(_text)))
+        phrase = _PHRASES.get(name, f"{name} {{}}")
+        if len(texts) == 1 and len(known) == len(values):
+            shared.append(phrase.format(texts[0]))
+        elif texts and known.groupby("task_id")[name].nunique().max() == 1:
+            by_task.append(phrase.format(" or ".join(texts)))
+    parts = [f"all: {', '.join(shared)}" if shared else "", f"by task: {', '.join(by_task)}" if by_task else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _sortable(value: Any) -> tuple:

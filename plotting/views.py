@@ -27,6 +27,7 @@ from plotting.distributions import (
 )
 from plotting.groupings import GROUPINGS
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.logs import read_logs
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
 from plotting.scales import MIN_VISITS, SCALES
 from plotting.style import figure_size
@@ -57,6 +58,7 @@ class ViewOptions:
         scale: Of LPC: "absolute", from 0 to the largest possible, or "relative", see `plotting.scales`.
         width: Of figures in inches, see `plotting.style.parse_width`; None for what suits each.
         font: Size of their text in points; None for `plotting.style.BASE_FONT`.
+        log_dir: Folder of training logs; None for where they usually are, see `plotting.logs`.
     """
 
     episode: int | None = None
@@ -70,6 +72,7 @@ class ViewOptions:
     scale: str = SCALES[0]
     width: float | None = None
     font: float | None = None
+    log_dir: str | None = None
 
 
 def list_views(data: Any) -> list[str]:
@@ -134,16 +137,23 @@ def _draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
     return {f"routing_{view}": draw[view]().figure}
 
 
-def draw_results_view(rows: Rows, view: str) -> dict[str, Figure]:
+def draw_results_view(rows: Rows, view: str, options: ViewOptions | None = None) -> dict[str, Figure]:
     """Return the figures of a view of results by the name of their file, without its ending.
 
     Args:
         rows: From `read_results`, at least one.
-        view: One of `RESULT_VIEWS`.
+        view: One of `RESULT_VIEWS`; learning reads the training logs of the runs, see `plotting.logs`.
+        options: Of which `width`, `font` and `log_dir` matter here.
 
     Raises:
         ValueError: If there is no such view, or there are no rows.
     """
+    options = options or ViewOptions()
+    with figure_size(options.width, options.font):
+        return _draw_results_view(rows, view, options)
+
+
+def _draw_results_view(rows: Rows, view: str, options: ViewOptions) -> dict[str, Figure]:
     if view not in RESULT_VIEWS:
         raise PlotError(f"view: expected one of {', '.join(RESULT_VIEWS)}, found {view!r}")
     results = as_results(rows)
@@ -154,5 +164,6 @@ def draw_results_view(rows: Rows, view: str) -> dict[str, Figure]:
     if view == "tasks":
         return {view: plot_task_bars(results)[0].figure}
     if view == "learning":
-        return {view: plot_learning_over_updates(results)[0, 0].figure}
+        logs, notes = read_logs(results, options.log_dir)
+        return {view: plot_learning_over_updates(results, logs=logs, log_notes=notes)[0, 0].figure}
     return {f"alpha_{name}": plot_alpha_sweep(results, name).figure for name in ("success_rate", "mean_lpc")}

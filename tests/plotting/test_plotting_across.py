@@ -349,9 +349,9 @@ def test_learning_has_a_row_per_task_and_tells_who_has_no_lpc():
 
 
 def test_bars_by_hand():
-    axes = plot_task_bars([*SEEDS, row(0.5, None, trial=9), row(0.25, 10.0, task="BabyAI-Open-v0")])
+    axes = plot_task_bars([*SEEDS, row(0.5, None, trial=9), row(0.25, 100.0, task="BabyAI-Open-v0")])
     assert [round(bar.get_width(), 6) for bar in axes[0].patches] == [0.5, 0.7, 0.25]
-    assert [bar.get_width() for bar in axes[1].patches] == [300.0, 10.0]
+    assert [bar.get_width() for bar in axes[1].patches] == [300.0, 100.0]
     written = texts(axes[0])
     assert "no routers, n = 1" in written and written.count("n = 3") >= 2 and "GoToObj gru" in written
 
