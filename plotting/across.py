@@ -38,6 +38,7 @@ from plotting.runs import (
 from plotting.settings import (
     Encoded,
     encode_settings,
+    fold_label,
     lpc_label,
     set_lpc_axis,
     spread_over_runs,
@@ -155,7 +156,8 @@ def plot_task_bars(
             ax.set_xlim(None, ax.get_xlim()[1] * (4.0 if logarithmic else 1.15))  # for "n = 3"
         else:
             ax.set_xlim(0, 1.16 if metric in ("success_rate", "agreement") else ax.get_xlim()[1] * 1.12)
-        ax.set_xlabel(lpc_label(logarithmic) if metric == "mean_lpc" else METRIC_LABELS[metric])
+        name = lpc_label(logarithmic) if metric == "mean_lpc" else METRIC_LABELS[metric]
+        ax.set_xlabel(fold_label(ax, name, len(metrics) + 1))  # names of settings take about a column
     axes[0].set_yticks([y for y, _, _ in labels], [text for _, text, _ in labels])
     for tick, (_, _, bold) in zip(axes[0].get_yticklabels(), labels, strict=True):
         tick.set_fontweight("bold" if bold else "normal")

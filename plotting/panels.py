@@ -221,7 +221,7 @@ def _add_legend(owner: Figure | Axes, entries: dict[str, Artist], banner: str, w
     size = mpl.rcParams["legend.fontsize"]
     labels = [_fold(label, width - 0.6 * size / 8, size) for label in entries]
     columns = next(
-        k for k in (5, 4, 3, 2, 1) if k == 1 or (k <= len(labels) and _legend_width(labels, k, size) < width)
+        k for k in (5, 4, 3, 2, 1) if k == 1 or (k <= len(labels) and _legend_width(labels, k, size) < 0.96 * width)
     )
     place = {"loc": "outside upper left"} if own else {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
     legend = owner.legend(list(entries.values()), labels, ncols=columns, borderaxespad=0.2, **place)

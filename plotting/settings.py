@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pipeline.records.intervals import Estimates, mean_interval, success_over_runs
 from plotting.panels import GREY, SERIES_COLORS, series_style
 from plotting.runs import METRIC_LABELS, describe_shared, group_settings, short_task
-from plotting.style import alpha_color, current_size
+from plotting.style import alpha_color, current_size, wrap_text
 
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
@@ -163,7 +163,10 @@ def set_lpc_axis(ax: Axes, values: Sequence[float], *, vertical: bool) -> bool:
         return False
     least = 10.0 ** max(0.0, np.floor(np.log10(positive.min())))
     (ax.set_yscale if vertical else ax.set_xscale)("symlog", linthresh=least, linscale=0.5)
-    ticks = [0.0, *(10.0**power for power in range(int(np.log10(least)), int(np.ceil(np.log10(top))) + 1))]
+    room = ax.get_position().size[int(vertical)] * ax.figure.get_size_inches()[int(vertical)] / current_size().scale
+    powers = range(int(np.log10(least)), int(np.ceil(np.log10(top))) + 1)
+    step = 1 if vertical or room / len(powers) > 0.42 else 2 if room / len(powers) > 0.21 else 3
+    ticks = [0.0, *(10.0**power for power in powers[::step])]
     axis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= 2 * top]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axis.set_minor_locator(NullLocator())
@@ -181,6 +184,6 @@ def width_of_axes(ax: Axes, columns: int) -> float:
     return ax.figure.get_figwidth() / columns - 0.75 * current_size().scale
 
 
-def small_font() -> float:
-    """Return the size of small print, in points."""
-    return 0.694 * mpl.rcParams["font.size"]
+def fold_label(ax: Axes, text: str, columns: int) -> str:
+    """Return the name of an axis of x in as many lines as it takes, below one of some axes beside each other."""
+    return "\n".join(wrap_text(text, max(0.7, width_of_axes(ax, columns)), mpl.rcParams["axes.labelsize"]))

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from plotting.aggregate import GridInfo
@@ -60,6 +60,12 @@ class Sheet:
     def text(self, left: float, top: float, text: str, **style: object) -> None:
         """Write below and right of a place."""
         self.figure.text(left / self.width, 1 - top / self.height, text, va="top", **style)
+
+    def patch(self, left: float, top: float, width: float, height: float, color: str) -> None:
+        """Add a rectangle of one colour, as beside the name of an expert."""
+        corner = (left / self.width, 1 - (top + height) / self.height)
+        size = (width / self.width, height / self.height)
+        self.figure.add_artist(Rectangle(corner, *size, fc=color, lw=0, transform=self.figure.transFigure))
 
     def bar(
         self,

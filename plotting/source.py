@@ -23,6 +23,8 @@ from pipeline.command.files import replace_atomically
 from pipeline.records.intervals import Estimates
 from plotting.aggregate import PositionAverages
 
+_FIRST = ("panel", "metric", "group", "series", "task", "setting", "lpc_alpha", "trial", "seed")
+
 _TABLES: WeakKeyDictionary[Figure, list[pd.DataFrame]] = WeakKeyDictionary()
 
 
@@ -34,7 +36,11 @@ def add_source(figure: Figure, table: pd.DataFrame | Mapping[str, Any]) -> None:
 def source_of(figure: Figure) -> pd.DataFrame:
     """Return what a figure was drawn from; without rows for one that shows nothing."""
     tables = [table.astype(object) for table in _TABLES.get(figure, []) if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if not tables:
+        return pd.DataFrame()
+    table = pd.concat(tables, ignore_index=True)
+    first = [name for name in _FIRST if name in table]
+    return table[first + [name for name in table if name not in first]]
 
 
 def write_source(figure: Figure, path: str | Path) -> Path:

@@ -38,6 +38,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from pipeline.command.files import replace_atomically
+from plotting.origin import Origin, describe_origin, format_metadata
 
 _EXPERT_ENDS = (
     ("blue", "#BDD1FD", "#0B4FD1"),
@@ -198,15 +199,18 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+def save_figure(
+    figure: Figure, path: str | Path, formats: Sequence[str] = ("png",), origin: Origin | None = None
+) -> list[Path]:
     """Write a figure once per format and return the paths written; the figure stays open.
 
-    Each file appears complete or not at all, missing folders are made.
+    Each file appears complete or not at all, missing folders are made. The same figure gives the same bytes.
 
     Args:
         figure: any figure.
         path: of the file; its ending, if it is a format that matplotlib writes, is replaced by each of `formats`.
         formats: such as "png" (300 dpi), "pdf", "svg". With `path` ending in none of them its ending is one more.
+        origin: What the files are to say of where the figure comes from; by default the version that drew it.
 
     Raises:
         ValueError: If matplotlib cannot write a format.
@@ -222,7 +226,7 @@ def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = ("png
         for name in formats:
             target = stem.with_name(f"{stem.name}.{name.lower()}")
             with replace_atomically(target) as temporary:
-                metadata = {"CreationDate": None} if name.lower() == "pdf" else None  # same figure, same bytes
+                metadata = format_metadata(origin or describe_origin(), name.lower(), stem.name) or None
                 figure.savefig(temporary, format=name.lower(), dpi=_RC["savefig.dpi"], metadata=metadata)
             paths.append(target)
     return paths

@@ -190,8 +190,9 @@ def _draw_curves(ax: Axes, members: pd.DataFrame, curves: pd.DataFrame, metric: 
     for run, curve in points.groupby("run"):
         style = {"linestyle": "None"} if run in set(logged["run"]) else {"linewidth": 0.6, "linestyle": line}
         ax.plot(curve["update"], curve[metric], color=color, alpha=0.8, marker=".", markersize=4.5, **style)
+    width = 0.5 if members["run"].nunique() >= MIN_FOR_INTERVAL else 1.1  # there is no mean beside them
     for _, curve in logged.groupby("run"):
-        ax.plot(curve["update"], curve[metric], color=color, linewidth=0.5, alpha=0.6, linestyle=line, marker=",")
+        ax.plot(curve["update"], curve[metric], color=color, linewidth=width, alpha=0.7, linestyle=line, marker=",")
     for table, name in ((points, "run, evaluated"), (logged, "run, training")):
         keys = {"panel": name, "task": first["task_id"], "setting": first["label"], "lpc_alpha": first["lpc_alpha"]}
         add_source(ax.figure, table.merge(members[["run", "trial", "seed"]].drop_duplicates("run"), on="run")
