@@ -24,7 +24,7 @@ from matplotlib.typing import ColorType
 from pipeline.records.intervals import MIN_FOR_INTERVAL
 from pipeline.records.results import Rows
 from plotting.collapse import COLLAPSED
-from plotting.panels import GREY, PAGE_WIDTH, describe_replaced, finish, use_axes, write_near
+from plotting.panels import GREY, PAGE_WIDTH, describe_replaced, finish, fold_label, use_axes, write_near
 from plotting.runs import (
     METRIC_LABELS,
     check_metrics,
@@ -38,7 +38,6 @@ from plotting.runs import (
 from plotting.settings import (
     Encoded,
     encode_settings,
-    fold_label,
     lpc_label,
     set_lpc_axis,
     spread_over_runs,
@@ -78,7 +77,7 @@ def plot_success_against_lpc(rows: Rows, ax: Axes | None = None) -> Axes:
     for task in told.tasks:
         means = []
         for (_, alpha, rest), members in routed[routed["task_id"] == task].groupby(
-            ["setting", routed["lpc_alpha"].fillna(np.nan), "rest"], dropna=False
+            ["setting", "lpc_alpha", "rest"], dropna=False
         ):
             mean, over_levels = _draw_setting(ax, members, told.color(task, alpha), told.marker(task))
             if told.letters:
@@ -236,8 +235,9 @@ def _draw_setting(ax: Axes, members: pd.DataFrame, color: ColorType, marker: str
     lpc, (success, over_levels) = spread_over_runs(members, "mean_lpc")[0], spread_over_runs(members, "success_rate")
     x, y = float(lpc.mean), float(success.mean)
     firm = len(members) >= MIN_FOR_INTERVAL
-    if firm:
+    if firm and np.isfinite(lpc.low):
         ax.hlines(y, *clip_to_range("mean_lpc", lpc.low, lpc.high), color=color, linewidth=1.4, zorder=3)
+    if firm and np.isfinite(success.low):
         ax.vlines(x, *clip_to_range("success_rate", success.low, success.high), color=color, linewidth=1.4, zorder=3)
     ax.plot(x, y, marker, color=color, markersize=6.5, markerfacecolor=color if firm else "white", zorder=4)
     add_source(ax.figure, runs_table(members, ["success_rate", "success_low", "success_high", "mean_lpc"]))
@@ -304,7 +304,7 @@ def _draw_bar(ax: Axes, place: float, members: pd.DataFrame, metric: str, color:
     else:
         ax.barh(place, mean, height=0.72, color=color, alpha=0.35, linewidth=0)
     end = values.max()
-    if spread.n >= MIN_FOR_INTERVAL:
+    if np.isfinite(spread.low):
         low, high = clip_to_range(metric, spread.low, spread.high)
         ax.hlines(place, low, high, color=color, linewidth=1.6, zorder=3)
         end = np.fmax(end, high)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.places import PlaceError, locate_checkpoint, run_folder
+from pipeline.places import FINAL_NAME, PlaceError, locate_checkpoint, run_folder
 from pipeline.records.results import Rows, as_results
 from pipeline.tracking import METRICS_FILE
 from plotting.style import count_of
@@ -66,7 +66,7 @@ def read_logs(rows: Rows, log_dir: str | Path | None = None) -> tuple[pd.DataFra
 def _find_log(folder: str, log_dir: str | Path | None) -> Path | None:
     """Return the log of the run whose checkpoints are in a folder."""
     try:
-        place = locate_checkpoint(Path(folder) / "checkpoint_final.pt")
+        place = locate_checkpoint(Path(folder) / FINAL_NAME)
     except (PlaceError, OSError):
         return None
     if place is None:

@@ -78,6 +78,16 @@ def write_near(ax: Axes, text: str, place: tuple[float, float], offset: tuple[fl
     return ax.annotate(text, place, xytext=points, textcoords="offset points", **{"fontsize": "x-small", **style})
 
 
+def width_of_axes(ax: Axes, columns: int) -> float:
+    """Return about how many inches wide each of some axes beside each other is, before they are laid out."""
+    return ax.figure.get_figwidth() / columns - 0.75 * current_size().scale
+
+
+def fold_label(ax: Axes, text: str, columns: int) -> str:
+    """Return the name of an axis of x in as many lines as it takes, below one of some axes beside each other."""
+    return "\n".join(wrap_text(text, max(0.7, width_of_axes(ax, columns)), mpl.rcParams["axes.labelsize"]))
+
+
 def series_style(index: int) -> tuple[str, str]:
     """Return colour and marker of the series of this number; 72 are told apart."""
     return SERIES_COLORS[index % len(SERIES_COLORS)], SERIES_MARKERS[index % len(SERIES_MARKERS)]

@@ -31,6 +31,7 @@ from plotting.panels import (
     draw_curves,
     expert_handles,
     finish,
+    fold_label,
     layer_experts,
     mean_note,
     unit_word,
@@ -134,8 +135,7 @@ def plot_distance_profiles(
         width = int(profile.edges[1] - profile.edges[0])
         bins = f", bins of {width}" if width > 1 else ""
         label = f"Moves to the {profile.place}{bins}"
-        narrow = own and current_size().width is not None and current_size().width < 1.6 * len(places)
-        column[-1].set_xlabel(label.replace(" the ", "\nthe ") if narrow else label)
+        column[-1].set_xlabel(fold_label(column[-1], label, len(places)) if own else label)
         column[0].set_title(profile.place.capitalize(), loc="left")
     missing = [f"{count_of(p.unknown, 'step')} without a {p.place}" for p in profiles if p.unknown]
     notes = [describe_n(data), mean_note(data), ", ".join(missing)]

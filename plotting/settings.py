@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,7 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pipeline.records.intervals import Estimates, mean_interval, success_over_runs
 from plotting.panels import GREY, SERIES_COLORS, series_style
 from plotting.runs import METRIC_LABELS, describe_shared, group_settings, short_task
-from plotting.style import alpha_color, current_size, wrap_text
+from plotting.style import alpha_color, current_size
 
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
@@ -38,7 +37,8 @@ class Encoded:
     """Runs with what tells their settings.
 
     Attributes:
-        rows: Of runs, with the columns `setting`, `label` (of all that differs), `rest` (the same without alpha).
+        rows: Of runs, `policy` "" where it is not known, with the columns `setting`, `label` (of all that differs),
+            `rest` (the same without alpha).
         tasks: Ids in alphabetical order.
         alphas: Those of runs with routers, ascending, if there are several; else empty.
         letters: {rest: letter or a short text}; empty if settings differ in alpha and policy only.
@@ -101,8 +101,8 @@ def encode_settings(last: pd.DataFrame, *, lines: bool = False) -> Encoded:
     """
     rows = group_settings(last)
     rest = group_settings(last, ignore="lpc_alpha")["label"]
-    rows = rows.assign(rest=rest.loc[rows.index])
-    routed = rows[rows["policy"].fillna("") != "gru"]
+    rows = rows.assign(rest=rest.loc[rows.index], policy=rows["policy"].fillna(""))
+    routed = rows[rows["policy"] != "gru"]
     alphas = sorted(routed["lpc_alpha"].dropna().unique().tolist())
     names = sorted(routed["rest"].unique().tolist())
     letters: dict[str, str] = {}
@@ -177,13 +177,3 @@ def set_lpc_axis(ax: Axes, values: Sequence[float], *, vertical: bool) -> bool:
 def lpc_label(logarithmic: bool) -> str:
     """Return the name of the axis of LPC."""
     return METRIC_LABELS["mean_lpc"] + (", logarithmic" if logarithmic else "")
-
-
-def width_of_axes(ax: Axes, columns: int) -> float:
-    """Return about how many inches wide each of some axes beside each other is, before they are laid out."""
-    return ax.figure.get_figwidth() / columns - 0.75 * current_size().scale
-
-
-def fold_label(ax: Axes, text: str, columns: int) -> str:
-    """Return the name of an axis of x in as many lines as it takes, below one of some axes beside each other."""
-    return "\n".join(wrap_text(text, max(0.7, width_of_axes(ax, columns)), mpl.rcParams["axes.labelsize"]))

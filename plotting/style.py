@@ -329,5 +329,15 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
 def wrap_text(text: str, width: float, size: float) -> list[str]:
     """Return a text in lines that fit into a figure of a width in inches; [] for no text."""
-    letters = len(text) * (width - 0.15) / max(text_width(text, size), 0.01)
-    return textwrap.wrap(text, max(16, int(0.97 * letters)))
+    room, gap = 0.97 * width - 0.12, text_width("n n", size) - text_width("nn", size)
+    lines, end = [], 0.0
+    for word in text.split():
+        wide = text_width(word, size)
+        if lines and end + gap + wide <= room:
+            lines[-1] += f" {word}"
+            end += gap + wide
+        else:
+            parts = textwrap.wrap(word, max(8, int(len(word) * room / wide))) if wide > room else [word]
+            lines += parts
+            end = text_width(parts[-1], size)
+    return lines

@@ -23,7 +23,7 @@ from pipeline.records.results import Rows
 from plotting.across import AGREE, mean_row, replaced_levels, runs_table
 from plotting.collapse import COLLAPSED
 from plotting.logs import LOGGED
-from plotting.panels import COLUMN_WIDTH, PAGE_WIDTH, finish, use_axes
+from plotting.panels import COLUMN_WIDTH, PAGE_WIDTH, finish, use_axes, width_of_axes
 from plotting.runs import (
     METRIC_LABELS,
     check_metrics,
@@ -38,7 +38,6 @@ from plotting.settings import (
     lpc_label,
     set_lpc_axis,
     spread_over_runs,
-    width_of_axes,
 )
 from plotting.source import add_source
 from plotting.style import count_of, figure_style, wrap_text
@@ -73,7 +72,7 @@ def plot_learning_over_updates(
     runs, notes = collect_runs(rows)
     told = encode_settings(last_checkpoints(runs), lines=True)
     last = told.rows
-    runs = runs.merge(last[["run", "setting", "label", "rest"]], on="run")
+    runs = runs.drop(columns="policy").merge(last[["run", "setting", "label", "rest", "policy"]], on="run")
     curves = _curves_of(last, logs)
     height = max(1, len(told.tasks))
     size = (PAGE_WIDTH, 1.0 + 1.9 * height)
@@ -263,7 +262,7 @@ def _draw_sweep(ax: Axes, members: pd.DataFrame, metric: str, style: tuple, asid
     )
     for x, (spread, _) in spreads.items():
         firm = spread.n >= MIN_FOR_INTERVAL
-        if firm:
+        if np.isfinite(spread.low):
             ax.vlines(x, *clip_to_range(metric, spread.low, spread.high), color=color, linewidth=1.4, zorder=3)
         ax.plot(x, spread.mean, marker, color=color, markersize=5, markerfacecolor=color if firm else "white", zorder=4)
         add_source(ax.figure, mean_row(members[members["x"] == x], {metric: spread}))

@@ -28,6 +28,7 @@ from plotting.panels import (
     episode_word,
     expert_handles,
     finish,
+    fold_label,
     layer_colors,
     layer_experts,
     mean_note,
@@ -241,7 +242,8 @@ def plot_event_aligned(
     for ax in axes:
         ax.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=1)
     verb = EVENT_TEXTS.get(aligned.event, aligned.event)
-    axes[-1].set_xlabel(f"Steps since the action by which something was {verb}")
+    label = f"Steps since the action by which something was {verb}"
+    axes[-1].set_xlabel(fold_label(axes[-1], label, 1) if own else label)
     axes[-1].set_xlim(x[0] - 0.6, x[-1] + 0.6)
     rest = aligned.num_episodes - aligned.num_events
     reach = "how many reach" if data.run is None else "how many runs have one that reaches"
