@@ -42,6 +42,8 @@ from plotting.distributions import (
 )
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.levels import draw_level
+from plotting.logs import read_logs
+from plotting.origin import describe_origin
 from plotting.relations import (
     compute_distance_profile,
     compute_specialisation,
@@ -51,7 +53,19 @@ from plotting.relations import (
 from plotting.replicates import join_runs
 from plotting.runs import collect_runs, group_settings, last_checkpoints, pareto_front
 from plotting.scales import compute_lpc_scale
-from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, expert_labels, figure_style, save_figure
+from plotting.source import source_of, write_source
+from plotting.style import (
+    EXPERT_CMAPS,
+    EXPERT_COLORS,
+    UNVISITED_COLOR,
+    alpha_color,
+    expert_colors,
+    expert_labels,
+    figure_size,
+    figure_style,
+    parse_width,
+    save_figure,
+)
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
 from plotting.views import ViewOptions, draw_results_view, draw_view, list_views

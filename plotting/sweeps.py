@@ -203,7 +203,7 @@ def _draw_curves(ax: Axes, members: pd.DataFrame, curves: pd.DataFrame, metric: 
         return
     spread = mean_interval(shared.T.to_numpy())
     low, high = clip_to_range(metric, spread.low, spread.high)
-    many = len(shared) > 30
+    many = averaged is logged or len(shared) > 30
     ax.plot(shared.index, spread.mean, color=color, linestyle=line, marker="" if many else marker, markersize=4)
     flat = spread.high <= spread.low  # runs that agree exactly have no interval
     low, high = np.where(flat, np.nan, low), np.where(flat, np.nan, high)
