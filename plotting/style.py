@@ -158,10 +158,11 @@ def figure_size(width: float | None = None, font: float | None = None) -> Iterat
     """Make the figures drawn within the block as wide as a column or page of a paper, with text of a size.
 
     Args:
-        width: In inches, see `parse_width`; None for what suits each figure.
-        font: In points; None for `BASE_FONT`.
+        width: In inches, see `parse_width`; None for what is set already, at first what suits each figure.
+        font: In points; None for what is set already, at first `BASE_FONT`.
     """
-    token = _SIZE.set(FigureSize(width, font or BASE_FONT))
+    before = current_size()
+    token = _SIZE.set(FigureSize(before.width if width is None else width, before.font if font is None else font))
     try:
         yield
     finally:
