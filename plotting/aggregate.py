@@ -19,7 +19,7 @@ import pandas as pd
 
 from pipeline.records.tables import RoutingTable
 from plotting.data import RoutingData, as_routing_data
-from plotting.groupings import GROUPINGS, encode_groups, find_grouping
+from plotting.groupings import GROUPINGS, encode_groups, find_grouping, grouping_of
 from plotting.layouts import describe_levels, layouts_of
 
 Position = tuple[int, int]
@@ -184,7 +184,8 @@ def group_routing_data(routing_data: Any, group_by: str) -> RoutingGroups:
         ValueError: If there is no such grouping, or it is by levels and the steps tell nothing of them.
     """
     data = as_routing_data(routing_data)
-    name, grouping = find_grouping(group_by, data)
+    name = find_grouping(group_by, data)
+    grouping = grouping_of(name, data)
     codes, keys = encode_groups(data, name)
     rows = pd.Series(codes).groupby(codes).indices  # a quarter of the time of sorting; steps keep their order
     groups = {key: data.filter(rows[code]) for code, key in enumerate(keys)}

@@ -31,8 +31,9 @@ from plotting.cells import (
 from plotting.collapse import collapse_banner, largest_lpc
 from plotting.data import as_routing_data
 from plotting.levels import keep_ticks
+from plotting.options import SCALES
 from plotting.runs import collect_runs, last_checkpoints, short_task
-from plotting.scales import SCALES, Marks, choose_lpc_scale, span_of
+from plotting.scales import Marks, choose_lpc_scale, span_of
 from plotting.sheet import MARGIN, Sheet, lines_height
 from plotting.source import add_source, maps_table
 from plotting.style import current_size, expert_color, figure_style, layer_title, text_width
@@ -275,7 +276,7 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = (), *, 
         ends = choose_lpc_scale(maps, largest_lpc(part.expert_sizes), how)
         render_lpc_heatmap(ax, averages, grids[label], vmin=ends[0], vmax=ends[1])
         keep_ticks(ax, left=False)
-        sheet.bar(lpc_mappable(*ends), (lefts[-1] + width + 0.08, below, 0.08, height), span=span_of(maps, how))
+        sheet.bar(lpc_mappable(*ends), lefts[-1] + width + 0.08, below, 0.08, height, span=span_of(maps, how))
         top += room
     return sheet.figure
 

@@ -25,7 +25,8 @@ from matplotlib.patches import Patch, Rectangle
 from plotting.aggregate import GridInfo, Position, PositionAverages
 from plotting.collapse import largest_lpc
 from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
-from plotting.scales import MIN_VISITS, Marks, choose_lpc_scale
+from plotting.options import MIN_VISITS
+from plotting.scales import Marks, choose_lpc_scale
 from plotting.style import (
     DOOR_COLOR,
     LARGE_HUE,

@@ -237,26 +237,24 @@ def encode_groups(data: RoutingData, name: str) -> Codes:
 
     Args:
         data: The steps.
-        name: One of `GROUPINGS`.
+        name: From `find_grouping`.
     """
-    return data.remember(
-        f"groups by {name}", lambda: (GROUPINGS.get(name) or find_grouping(name, data)[1]).encode(data)
-    )
+    return data.remember(f"groups by {name}", lambda: grouping_of(name, data).encode(data))
 
 
-def find_grouping(group_by: str, data: RoutingData) -> tuple[str, Grouping]:
-    """Return a grouping and its name.
+def find_grouping(group_by: str, data: RoutingData | None = None) -> str:
+    """Return the name of a grouping, which may be given as `by_starting_room` too.
 
     Args:
-        group_by: One of `GROUPINGS`, also as `by_starting_room`; or a field of the data's `env_context`.
-        data: The steps.
+        group_by: One of `GROUPINGS`, or a field of the data's `env_context`.
+        data: The steps; None to ask for the names of `GROUPINGS` only.
 
     Raises:
         ValueError: If there is none of that name, or the steps tell nothing of the levels that it is by.
     """
     name = group_by.removeprefix("by_")
     name = _FIELDS_WITH_NAMES.get(name, name)
-    contexts = data.contexts if len(data) else []
+    contexts = data.contexts if data is not None and len(data) else []
     fields = sorted({field for context in contexts for field in context})
     if name in GROUPINGS:
         if name in _OF_LEVEL and contexts and not fields:
@@ -264,20 +262,30 @@ def find_grouping(group_by: str, data: RoutingData) -> tuple[str, Grouping]:
                 f"group_by: expected steps whose levels are described, found none with an env_context, so that {name} "
                 "cannot be told; of a cache's JSON pass the whole dict, not its list routing_data alone"
             )
-        return name, GROUPINGS[name]
+        return name
     if name not in fields:
         known = f"; or a field of env_context: {', '.join(fields)}" if fields else ""
         raise PlotError(f"group_by: expected one of {', '.join(GROUPINGS)}{known}; found {group_by!r}")
+    return name
+
+
+def grouping_of(name: str, data: RoutingData) -> Grouping:
+    """Return a grouping by its name, which `find_grouping` gives."""
+    return GROUPINGS[name] if name in GROUPINGS else _by_field(name, data)
+
+
+def _by_field(name: str, data: RoutingData) -> Grouping:
+    """Return the grouping by a field of `env_context`, each value a group."""
     title = name.replace("_", " ")
 
     def label(key: Hashable) -> str:
         return f"{title.capitalize()} {key}".replace("'", "")
 
-    keys = {_frozen(context.get(name)) for context in contexts} - {None}
+    keys = {_frozen(context.get(name)) for context in data.contexts} - {None}
     places = all(isinstance(key, tuple) and len(key) == 2 and all(type(x) is int for x in key) for key in keys)
     order = _reading_order if places else repr if len({type(key) for key in keys}) > 1 else None
     encode = _by_episode(lambda context: _frozen(context.get(name)), order)
-    return name, Grouping(title, f"{name} is not known", encode, label)
+    return Grouping(title, f"{name} is not known", encode, label)
 
 
 def _frozen(value: Any) -> Hashable:

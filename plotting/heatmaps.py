@@ -35,7 +35,7 @@ from plotting.cells import (
 )
 from plotting.collapse import collapse_banner, largest_lpc
 from plotting.data import RoutingData, as_routing_data
-from plotting.groupings import find_grouping
+from plotting.groupings import find_grouping, grouping_of
 from plotting.layouts import describe_levels
 from plotting.levels import draw_level, keep_ticks
 from plotting.narrow import Frame, draw_flow, draw_groups, is_narrow
@@ -108,7 +108,7 @@ def _draw_baseline(
     top = sheet.top + _TITLE
     _draw_picture(sheet.axes(MARGIN, top, width, height), data, grid_info, *picture)
     mappable = render_visits_heatmap(sheet.axes(right, top, width, height, "Visits"), averages.visits, grid_info)
-    sheet.bar(mappable, (right + width + _BAR_GAP, top, _BAR, height), "steps")
+    sheet.bar(mappable, right + width + _BAR_GAP, top, _BAR, height, "steps")
     add_source(sheet.figure, maps_table({"": averages}))
     return sheet.figure
 
@@ -157,19 +157,19 @@ def _draw_overall(
             render_lpc_heatmap(ax, averages.layer_lpc[layer], grid_info, vmin=scale[0], vmax=scale[1], **marks)
             keep_ticks(ax, left=left == first)
             place = (left, second + height + _TICKS, width, _BAR)
-            sheet.bar(lpc_mappable(*scale), place, span=span_of(found, how))
+            sheet.bar(lpc_mappable(*scale), *place, span=span_of(found, how))
     ax = sheet.axes(lefts[-1], top, width, height, "LPC, total")
     found = [(averages.lpc, averages.visits)]
     scale = choose_lpc_scale(found, largest_lpc(data.expert_sizes), how)
     render_lpc_heatmap(ax, averages.lpc, grid_info, vmin=scale[0], vmax=scale[1], **marks)
     keep_ticks(ax, left=False)
     place = (bar_left, top, _BAR, height)
-    sheet.bar(lpc_mappable(*scale), place, "LPC", span_of(found, how))
+    sheet.bar(lpc_mappable(*scale), *place, "LPC", span_of(found, how))
     if per_layer:
         ax = sheet.axes(lefts[-1], second, width, height, "Visits")
         mappable = render_visits_heatmap(ax, averages.visits, grid_info)
         keep_ticks(ax, left=False)
-        sheet.bar(mappable, (bar_left, second, _BAR, height), "steps")
+        sheet.bar(mappable, bar_left, second, _BAR, height, "steps")
     return sheet.figure
 
 
@@ -204,7 +204,8 @@ def plot_grouped_routing(
     """
     how = Marks(**marks)
     everything = as_routing_data(routing_data)
-    name, grouping = find_grouping(group_by, everything)
+    name = find_grouping(group_by, everything)
+    grouping = grouping_of(name, everything)
     data = everything.where(filter_fn)
     groups = group_routing_data(data, name)
     what = "" if name == "overall" else f" by {grouping.title}"
@@ -287,7 +288,7 @@ def _draw_grouped(
                 render_routing_heatmap(ax, row.averages, local, layer, **marks)
             keep_ticks(ax, left=left == first, bottom=number == len(rows) - 1)
     bar_height = height if len(rows) == 1 else min(2.4, step + height)
-    sheet.bar(lpc_mappable(*scale), (bar_left, top, _BAR, bar_height), "LPC", span_of(found, how))
+    sheet.bar(lpc_mappable(*scale), bar_left, top, _BAR, bar_height, "LPC", span_of(found, how))
     names = names_width([name for name, _ in entries])
     legend_left = min(first, full - names - 1.0 - 1.4 - MARGIN)  # a narrow figure has it further left
     sheet.legend(max(MARGIN, legend_left), end, entries, data.num_experts, handles, beside=True)

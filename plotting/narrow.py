@@ -92,9 +92,9 @@ def draw_flow(
             maps = [(averages.layer_lpc[name] if name else averages.lpc, averages.visits)]
             low, high = choose_lpc_scale(maps, largest_lpc(sizes), how)
             render_lpc_heatmap(ax, maps[0][0], grid_info, vmin=low, vmax=high, **marks)
-            sheet.bar(lpc_mappable(low, high), below, span=span_of(maps, how))
+            sheet.bar(lpc_mappable(low, high), *below, span=span_of(maps, how))
         else:
-            sheet.bar(render_visits_heatmap(ax, averages.visits, grid_info), below)
+            sheet.bar(render_visits_heatmap(ax, averages.visits, grid_info), *below)
         keep_ticks(ax, left=number % columns == 0)
     return sheet.figure
 
@@ -135,7 +135,7 @@ def draw_groups(
                 )
             keep_ticks(ax, left=left == lefts[0], bottom=row == len(groups) - 1)
     below = (lefts[-1], end - _BAR - _BAR_ROOM, width, _BAR)
-    sheet.bar(lpc_mappable(low, high), below, span=span_of(maps, how))
+    sheet.bar(lpc_mappable(low, high), *below, span=span_of(maps, how))
     return sheet.figure
 
 

@@ -16,7 +16,8 @@ from matplotlib.text import Annotation
 from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates
 from plotting.collapse import collapse_banner
 from plotting.data import PlotError, RoutingData, as_routing_data
-from plotting.scales import SCALES, choose_axis
+from plotting.options import SCALES
+from plotting.scales import choose_axis
 from plotting.source import add_source, estimates_table
 from plotting.style import (
     CATEGORY_COLORS,
@@ -263,7 +264,7 @@ def draw_curves(
     axes: np.ndarray,
     curves: Sequence[tuple[np.ndarray, Estimates, Sequence[Estimates]]],
     data: RoutingData,
-    names: Sequence[str],
+    names: Sequence[str] = (),
     scale: str = SCALES[0],
 ) -> None:
     """Draw mean LPC, the experts' weights of each layer, and n as bars below; on common scales.
@@ -273,10 +274,10 @@ def draw_curves(
         curves: For each column of axes x (G,), such as time or distance, in equal steps; LPC, of shape (G,); and per
             layer the weights, of shape (G, experts).
         data: What they were computed from.
-        names: Of each x, for the table of what was drawn.
+        names: Of each x, for the table of what was drawn; "x" by default.
         scale: Of LPC, see `choose_axis`.
     """
-    for (x, lpc, weights), column, name in zip(curves, axes.T, names, strict=True):
+    for (x, lpc, weights), column, name in zip(curves, axes.T, names or ["x"] * len(curves), strict=True):
         figure, axis = column[0].figure, {name: x}
         _draw_estimates(column[0], x, lpc, color="black")
         add_source(figure, estimates_table("LPC", "", axis, lpc))

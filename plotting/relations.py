@@ -24,6 +24,7 @@ from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.distributions import action_names
 from plotting.groupings import drop_unused, encode_groups
+from plotting.options import SCALES
 from plotting.panels import (
     PAGE_WIDTH,
     as_routed_data,
@@ -37,7 +38,6 @@ from plotting.panels import (
     unit_word,
     use_axes,
 )
-from plotting.scales import SCALES
 from plotting.source import add_source, estimates_table
 from plotting.style import count_of, current_size, expert_cmap, expert_hues, figure_style, layer_title, text_width
 

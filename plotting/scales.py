@@ -15,12 +15,7 @@ import numpy as np
 
 from plotting.collapse import largest_lpc
 from plotting.data import PlotError, RoutingData
-
-MIN_VISITS = 5
-"""Steps below which a cell is marked as rarely visited."""
-
-SCALES = ("absolute", "relative")
-"""Of LPC: from 0 to the largest possible, or from the least to the greatest value that is shown."""
+from plotting.options import MIN_VISITS, SCALES
 
 _LEAST_SHARE = 0.1  # of the largest possible LPC that the axis of a curve shows
 

@@ -70,7 +70,10 @@ class Sheet:
     def bar(
         self,
         mappable: ScalarMappable,
-        place: tuple[float, float, float, float],
+        left: float,
+        top: float,
+        width: float,
+        height: float,
         label: str = "",
         span: tuple[float, float] | None = None,
     ) -> None:
@@ -78,11 +81,13 @@ class Sheet:
 
         Args:
             mappable: What has the colours.
-            place: Left, top, width and height.
+            left: Of the bar.
+            top: Of it.
+            width: Of it.
+            height: Of it.
             label: Of the bar.
             span: Part of the scale to be framed: where the values of the maps are.
         """
-        left, top, width, height = place
         orientation = "vertical" if height > width else "horizontal"
         if orientation == "horizontal":  # labels stand out at the ends
             left, width = left + 0.08 * width, 0.84 * width
@@ -152,18 +157,20 @@ def legend_height(labels: Sequence[str], num_handles: int, *, beside: bool) -> f
     return max(strips, entries + 0.06) if beside else strips + 0.12 + entries
 
 
-def compute_map_size(grid_info: GridInfo, area: float, columns: float = 1, rest: float = 0.0) -> tuple[float, float]:
+def compute_map_size(
+    grid_info: GridInfo, area: float, columns: int | None = None, rest: float = 0.0
+) -> tuple[float, float]:
     """Return width and height, in inches, of a map of the grid's shape, within limits.
 
     Args:
         grid_info: From `compute_grid_bounds`.
         area: In square inches, if the figure may be as wide as it likes.
-        columns: Of maps beside each other, if its width is given.
+        columns: Of maps beside each other, if its width is given; None for a figure that does not follow it.
         rest: Of that width, what else takes of it.
     """
     ratio = min(max(grid_info["grid_width"] / grid_info["grid_height"], 0.25), 4.0)
     size = current_size()
-    if size.width is not None:
+    if size.width is not None and columns is not None:
         width = max(_LEAST_MAP, (size.width / size.scale - rest) / columns)
         return width, width / ratio
     return float(np.sqrt(area * ratio)), float(np.sqrt(area / ratio))

@@ -20,7 +20,6 @@ A colour means one thing in every figure, film and diagram:
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -158,7 +157,8 @@ def figure_size(width: float | None = None, font: float | None = None) -> Iterat
     """Make the figures drawn within the block as wide as a column or page of a paper, with text of a size.
 
     Args:
-        width: In inches, see `parse_width`; None for what is set already, at first what suits each figure.
+        width: In inches, see `plotting.options.parse_width`; None for what is set already, at first what suits each
+            figure.
         font: In points; None for what is set already, at first `BASE_FONT`.
     """
     before = current_size()
@@ -172,19 +172,6 @@ def figure_size(width: float | None = None, font: float | None = None) -> Iterat
 def current_size() -> FigureSize:
     """Return how large figures are to be here."""
     return _SIZE.get()
-
-
-def parse_width(text: str) -> float:
-    """Return a width in inches: of "180mm", "8.5 cm" or "3.5in"; a number alone is of inches.
-
-    Raises:
-        ValueError: If it is no width, or none from 1 to 40 inches.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(mm|cm|in)?\s*", str(text))
-    inches = float(match[1]) * {"mm": 1 / 25.4, "cm": 1 / 2.54}.get(match[2], 1.0) if match else 0.0
-    if not 1.0 <= inches <= 40.0:
-        raise ValueError(f"width: expected such as 180mm, 8.5cm or 3.5in, from 1 to 40 inches, found {text!r}")
-    return inches
 
 
 @contextmanager

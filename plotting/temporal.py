@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from babyai.facts import OUTCOME_NAMES
 from pipeline.records.intervals import Estimates
 from plotting.data import PlotError, RoutingData, as_routing_data
+from plotting.options import SCALES
 from plotting.panels import (
     LPC_LABEL,
     PAGE_WIDTH,
@@ -37,7 +38,7 @@ from plotting.panels import (
     use_axes,
     write_near,
 )
-from plotting.scales import SCALES, choose_axis
+from plotting.scales import choose_axis
 from plotting.source import add_source
 from plotting.style import figure_style, layer_title
 

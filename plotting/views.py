@@ -28,8 +28,8 @@ from plotting.distributions import (
 from plotting.groupings import GROUPINGS
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.logs import read_logs
+from plotting.options import MIN_VISITS, SCALES
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
-from plotting.scales import MIN_VISITS, SCALES
 from plotting.style import figure_size
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned

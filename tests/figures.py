@@ -6,6 +6,20 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from plotting.groupings import GROUPINGS
+from plotting.views import list_views
+
+VIEWS = (
+    *GROUPINGS,
+    *("episode", "events", "weights", "entropy", "paths", "actions", "distances", "specialisation"),
+)
+"""Views of a cache that follow a given width and have their numbers as a table."""
+
+
+def known_views(data) -> list[str]:
+    """Return those of `VIEWS` that data supports."""
+    return [view for view in list_views(data) if view in VIEWS]
+
 
 def texts(figure: Figure) -> list[str]:
     """Return all that is written in a figure."""

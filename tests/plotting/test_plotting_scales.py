@@ -16,6 +16,7 @@ from plotting.collapse import collapse_banner, find_collapse
 from plotting.data import as_routing_data
 from plotting.distributions import plot_entropy_distribution
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.options import parse_width
 from plotting.replicates import join_runs
 from plotting.scales import Marks, choose_axis, choose_lpc_scale
 from plotting.style import (
@@ -26,11 +27,10 @@ from plotting.style import (
     expert_hues,
     figure_size,
     layer_style,
-    parse_width,
 )
 from plotting.temporal import compute_event_aligned, plot_episode, plot_event_aligned
-from plotting.views import ViewOptions, draw_view, list_views
-from tests.figures import layout_problems, texts, texts_outside
+from plotting.views import ViewOptions, draw_view
+from tests.figures import known_views, layout_problems, texts, texts_outside
 from tests.tables import build_context, random_tables
 
 
@@ -110,7 +110,7 @@ def test_curves_of_a_collapsed_router_lie_at_the_bottom():
 def test_routing_that_does_not_vary_is_named_in_every_view(lpc, found):
     data = build_data(lpc=lpc)
     assert find_collapse(data) == [found]
-    for view in list_views(data):
+    for view in known_views(data):
         for figure in draw_view(data, view, ViewOptions()).values():
             named = any("Collapsed router" in text for text in texts(figure))
             assert named == (bool(found) and view != "actions") or (view == "actions" and named == bool(found)), view
@@ -125,7 +125,7 @@ def test_collapsed_runs_among_others_are_counted():
 
 def test_replaced_levels_are_told_in_every_view():
     data = build_data(replaced=96)
-    for view in list_views(data):
+    for view in known_views(data):
         for figure in draw_view(data, view, ViewOptions()).values():
             written = " ".join(" ".join(texts(figure)).split())
             assert "96 of 99 levels were replaced by others: the expert cannot solve them" in written, view
@@ -198,7 +198,7 @@ def test_what_is_no_width_is_refused(text):
 def test_figures_are_as_wide_as_asked_and_nothing_is_cut_off(width):
     data = build_data(lengths=(12, 11, 9, 10), sizes=[(0, 16, 32)] * 3)
     options = ViewOptions(width=parse_width(width), font=7.0, event="unlocked")
-    for view in list_views(data):
+    for view in known_views(data):
         for name, figure in draw_view(data, view, options).items():
             assert figure.get_figwidth() == pytest.approx(parse_width(width)), name
             assert texts_outside(figure) == [], name
