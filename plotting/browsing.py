@@ -32,6 +32,7 @@ from plotting.collapse import collapse_banner, largest_lpc
 from plotting.data import as_routing_data
 from plotting.levels import keep_ticks
 from plotting.options import SCALES
+from plotting.panels import replaced_note
 from plotting.runs import collect_runs, last_checkpoints, short_task
 from plotting.scales import Marks, choose_lpc_scale, span_of
 from plotting.sheet import MARGIN, Sheet, lines_height
@@ -40,7 +41,7 @@ from plotting.style import current_size, expert_color, figure_style, layer_title
 
 _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
 _MAP_WIDTH, _GAP, _TICKS, _BAR_ROOM = 1.7, 0.13, 0.24, 0.6  # inches: maps, between them, tick labels, a bar
-_NAME, _STRIP = 0.5, 0.145  # inches: for the name of a row and titles of maps, for the name of an expert
+_NAME = 0.64  # inches: for the name of a row, its experts and the titles of maps
 Found = TypeVar("Found")
 _CSS_DPI = 100  # CSS pixels per inch of a figure
 
@@ -244,40 +245,39 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = (), *, 
     collapsed = [label for label, part in data.items() if collapse_banner(part)]
     banner = f"Collapsed router: {'; '.join(collapsed)}" if collapsed else ""
     lines = [
-        "LPC " + ("on a relative scale of each row" if scale == "relative" else "from 0 to the row's largest possible")
+        "LPC on a relative scale of each row" if scale == "relative" else "LPC from 0 to the row's largest possible"
     ]
+    lines += [f"{label}: {note}" for label, part in data.items() if (note := replaced_note(part))]
     lines += ["not shown: " + "; ".join(notes)] if notes else []
     size, natural = current_size(), 2 * MARGIN + _TICKS + columns * (_MAP_WIDTH + _GAP) + _BAR_ROOM
     full = natural if size.width is None else size.width / size.scale
     width = (full - 2 * MARGIN - _TICKS - _BAR_ROOM) / columns - _GAP
     heights = [width * grid["grid_height"] / grid["grid_width"] for grid in grids.values()]
-    rows = [_NAME + _STRIP * len(legends[label]) + height + _TICKS for label, height in zip(data, heights, strict=True)]
-    sheet = Sheet(
-        full, lines_height(full, banner, *lines) + sum(rows) + MARGIN, "Routing by task", *lines, banner=banner
-    )
+    full_height = lines_height(full, banner, *lines) + sum(_NAME + height + _TICKS for height in heights) + MARGIN
+    sheet = Sheet(full, full_height, "Routing by task", *lines, banner=banner)
     top = sheet.top
-    for (label, part), height, room in zip(data.items(), heights, rows, strict=True):
+    for (label, part), height in zip(data.items(), heights, strict=True):
         averages = aggregate_routing_by_position(part)
         add_source(sheet.figure, maps_table({label: averages}))
         name = f"{label} ({part.describe_size()})"
         shrink = min(1.0, (full - 2 * MARGIN) / text_width(name, 7.5, "bold"))
         sheet.text(MARGIN, top + 0.06, name, fontweight="bold", fontsize=7.5 * shrink * size.scale)
-        for place, (name, hue) in enumerate(legends[label]):
-            sheet.text(MARGIN + _TICKS + 0.16, top + 0.24 + _STRIP * place, name, fontsize="small")
-            sheet.patch(MARGIN + _TICKS, top + 0.26 + _STRIP * place, 0.11, 0.09, expert_color(hue))
-        below = top + _NAME + _STRIP * len(legends[label])
-        lefts = [MARGIN + _TICKS + column * (width + _GAP) for column in range(columns)]
+        below, lefts = top + _NAME, [MARGIN + _TICKS + column * (width + _GAP) for column in range(columns)]
+        left = lefts[0]
+        for name, hue in legends[label]:
+            sheet.patch(left, top + 0.26, 0.11, 0.09, expert_color(hue))
+            sheet.text(left + 0.16, top + 0.24, name, fontsize="small")
+            left += 0.36 + text_width(name, 7.5)
         for left, layer in zip(lefts, part.layer_names, strict=False):
             ax = sheet.axes(left, below, width, height, layer_title(layer))
             render_routing_heatmap(ax, averages, grids[label], layer)
             keep_ticks(ax, left=left == lefts[0])
         ax = sheet.axes(lefts[-1], below, width, height, "LPC, total")
-        maps = [(averages.lpc, averages.visits)]
-        ends = choose_lpc_scale(maps, largest_lpc(part.expert_sizes), how)
+        ends = choose_lpc_scale(maps := [(averages.lpc, averages.visits)], largest_lpc(part.expert_sizes), how)
         render_lpc_heatmap(ax, averages, grids[label], vmin=ends[0], vmax=ends[1])
         keep_ticks(ax, left=False)
         sheet.bar(lpc_mappable(*ends), lefts[-1] + width + 0.08, below, 0.08, height, span=span_of(maps, how))
-        top += room
+        top = below + height + _TICKS
     return sheet.figure
 
 

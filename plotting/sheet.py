@@ -103,7 +103,8 @@ class Sheet:
             bar.set_ticks(ticks, labels=[f"{tick:,}" for tick in ticks])
             bar.minorticks_off()
         else:
-            ticks = MaxNLocator(nbins=6 if orientation == "vertical" else 3).tick_values(low, high)
+            most = max(1, min(6, int(height / 0.2))) if orientation == "vertical" else 3
+            ticks = MaxNLocator(nbins=most).tick_values(low, high)
             ticks = [tick for tick in ticks if low <= tick <= high]
             whole = all(float(tick).is_integer() for tick in ticks)
             bar.set_ticks(ticks, labels=[f"{tick:,.0f}" for tick in ticks] if whole else None)
