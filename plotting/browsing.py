@@ -244,9 +244,7 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = (), *, 
     legends = {label: legend_entries(part.expert_sizes, part.num_experts) for label, part in data.items()}
     collapsed = [label for label, part in data.items() if collapse_banner(part)]
     banner = f"Collapsed router: {'; '.join(collapsed)}" if collapsed else ""
-    lines = [
-        "LPC on a relative scale of each row" if scale == "relative" else "LPC from 0 to the row's largest possible"
-    ]
+    lines = ["LPC " + {"relative": "on a relative scale of each row"}.get(scale, "from 0 to the largest possible")]
     lines += [f"{label}: {note}" for label, part in data.items() if (note := replaced_note(part))]
     lines += ["not shown: " + "; ".join(notes)] if notes else []
     size, natural = current_size(), 2 * MARGIN + _TICKS + columns * (_MAP_WIDTH + _GAP) + _BAR_ROOM
