@@ -17,7 +17,7 @@ from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates
 from plotting.collapse import collapse_banner
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.options import SCALES
-from plotting.scales import choose_axis
+from plotting.scales import axis_name, choose_axis
 from plotting.source import add_source, estimates_table
 from plotting.style import (
     CATEGORY_COLORS,
@@ -35,7 +35,6 @@ SERIES_COLORS = tuple(CATEGORY_COLORS[place] for place in (0, 3, 7, 5, 8, 4, 6, 
 SERIES_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 GREY = "0.35"
 
-LPC_LABEL = "LPC"
 COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.2
 """Inches: one and two columns of a usual paper."""
 
@@ -290,7 +289,7 @@ def draw_curves(
         column[-1].bar(x, lpc.n, width=0.85 * (x[1] - x[0] if len(x) > 1 else 1), color="0.75", linewidth=0)
         column[-1].xaxis.get_major_locator().set_params(integer=True)
         column[-1].yaxis.get_major_locator().set_params(nbins=2, integer=True)
-    labels = [LPC_LABEL, *(f"{layer_title(name)}\nweight" for name in data.layer_names), f"n {unit_word(data)}s"]
+    labels = [axis_name(scale), *(f"{layer_title(name)}\nweight" for name in data.layer_names), f"n {unit_word(data)}s"]
     for ax, label in zip(axes[:, 0], labels, strict=True):
         ax.set_ylabel(label)
     ends = [part for _, lpc, _ in curves for part in (lpc.mean, np.fmax(lpc.low, 0.0), lpc.high)]

@@ -106,6 +106,11 @@ def describe_scale(data: RoutingData, how: Marks, *, shared: bool = False) -> st
     return f"LPC from 0 to the largest possible, {sum(parts):,}{'' if shared else f' ({layers})'}{frame}"
 
 
+def axis_name(scale: str) -> str:
+    """Return the name of an axis of LPC, which says so if it does not begin at 0."""
+    return "LPC" if scale == "absolute" else "LPC\n(not from 0)"
+
+
 def choose_axis(values: Iterable[float], sizes: Sequence[Sequence[int]], scale: str = SCALES[0]) -> tuple[float, float]:
     """Return the ends of an axis of LPC for curves.
 

@@ -21,7 +21,6 @@ from pipeline.records.intervals import Estimates
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.options import SCALES
 from plotting.panels import (
-    LPC_LABEL,
     PAGE_WIDTH,
     as_routed_data,
     describe_n,
@@ -38,7 +37,7 @@ from plotting.panels import (
     use_axes,
     write_near,
 )
-from plotting.scales import choose_axis
+from plotting.scales import axis_name, choose_axis
 from plotting.source import add_source
 from plotting.style import figure_style, layer_title
 
@@ -99,7 +98,7 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None, *,
             add_source(ax.figure, {"panel": f"weight {name}", "series": label, "step": time, "value": values})
     most = float(np.mean(np.log(one.num_experts)))
     limits = (choose_axis(one.lpc, one.expert_sizes, scale), (-0.04 * most, 1.04 * most or 1.0))
-    curves = ((one.lpc, LPC_LABEL), (one.routing.entropy, "Entropy\n(nats)"))
+    curves = ((one.lpc, axis_name(scale)), (one.routing.entropy, "Entropy\n(nats)"))
     for ax, (values, label), ends in zip(axes[layers:], curves, limits, strict=True):
         ax.stairs(values, step_edges(time), baseline=None, color="black", linewidth=1.2)
         ax.set_ylabel(label)
