@@ -292,7 +292,7 @@ def draw_curves(
     labels = [axis_name(scale), *(f"{layer_title(name)}\nweight" for name in data.layer_names), f"n {unit_word(data)}s"]
     for ax, label in zip(axes[:, 0], labels, strict=True):
         ax.set_ylabel(label)
-    ends = [part for _, lpc, _ in curves for part in (lpc.mean, np.fmax(lpc.low, 0.0), lpc.high)]
+    ends = [part for _, lpc, _ in curves for part in (lpc.mean, np.clip(lpc.low, 0.0, None), lpc.high)]
     limits = choose_axis(np.concatenate(ends), data.expert_sizes, scale)
     most = max(int(lpc.n.max(initial=1)) for _, lpc, _ in curves)
     for above, below in zip(axes[0], axes[-1], strict=True):

@@ -108,7 +108,7 @@ def describe_scale(data: RoutingData, how: Marks, *, shared: bool = False) -> st
 
 def axis_name(scale: str) -> str:
     """Return the name of an axis of LPC, which says so if it does not begin at 0."""
-    return "LPC" if scale == "absolute" else "LPC\n(not from 0)"
+    return "LPC" if scale == "absolute" else "LPC,\nrelative"
 
 
 def choose_axis(values: Iterable[float], sizes: Sequence[Sequence[int]], scale: str = SCALES[0]) -> tuple[float, float]:
