@@ -264,4 +264,4 @@ def test_a_relative_axis_of_lpc_says_so_and_does_not_begin_at_zero():
     for view in ("distances", "events", "episode"):
         for figure in draw_view(data, view, ViewOptions(scale="relative")).values():
             axes = [ax for ax in figure.axes if ax.get_ylabel() == "LPC,\nrelative"]
-            assert len(axes) == 1 and 300 < axes[0].get_ylim()[0] < 340, view
+            assert len(axes) == 1 and 100 < axes[0].get_ylim()[0] < 340, view
