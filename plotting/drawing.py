@@ -56,7 +56,10 @@ class Task:
         origin = describe_origin(self.command, inputs)
         for name, figure in figures.items():
             written = save_figure(figure, folder / f"{name}.png", self.settings.kinds, origin)
-            written += [write_source(figure, folder / f"{name}.png")] if self.data else []
+            if self.data and (table := write_source(figure, folder / f"{name}.png")) is not None:
+                written.append(table)
+            elif self.data:
+                tqdm.write(f"skipped: {name}: shows no numbers that could be a table", file=sys.stderr)
             for path in written:
                 tqdm.write(str(path))
 

@@ -43,8 +43,8 @@ def source_of(figure: Figure) -> pd.DataFrame:
     return table[first + [name for name in table if name not in first]]
 
 
-def write_source(figure: Figure, path: str | Path) -> Path:
-    """Write what a figure was drawn from as CSV beside it, complete or not at all; return the file.
+def write_source(figure: Figure, path: str | Path) -> Path | None:
+    """Write what a figure was drawn from as CSV beside it, whole or not at all; return the file, None for no numbers.
 
     Args:
         figure: As drawn.
@@ -52,6 +52,8 @@ def write_source(figure: Figure, path: str | Path) -> Path:
     """
     target = Path(path).with_suffix(".csv")
     table = source_of(figure)
+    if table.empty:
+        return None
     with replace_atomically(target) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     return target
