@@ -23,7 +23,15 @@ from matplotlib.patches import Patch, Rectangle
 
 from plotting.aggregate import GridInfo, Position, PositionAverages
 from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
-from plotting.style import DOOR_COLOR, LPC_CMAP, UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_labels
+from plotting.style import (
+    DIFFERENCE_CMAP,
+    DOOR_COLOR,
+    LPC_CMAP,
+    UNVISITED_COLOR,
+    WALL_COLOR,
+    expert_cmap,
+    expert_labels,
+)
 
 MIN_VISITS = 5
 """Steps below which a cell is marked as rarely visited."""
@@ -98,6 +106,35 @@ def render_lpc_heatmap(
     values = np.array(list(avg_lpc_by_pos.values()), np.float64)
     colors = np.where(np.isfinite(values)[:, None], mappable.to_rgba(values)[:, :3], np.nan)
     return _render(ax, list(avg_lpc_by_pos), colors, grid_info, visits, min_visits, show_counts)
+
+
+def render_difference_heatmap(
+    ax: Axes,
+    differences: Mapping[Position, float],
+    grid_info: GridInfo,
+    *,
+    limit: float,
+    visits: Mapping[Position, int] | None = None,
+    min_visits: int = MIN_VISITS,
+) -> Axes:
+    """Draw differences of LPC, white at 0; returns `ax`.
+
+    Args:
+        ax: To draw on.
+        differences: {(x, y): what LPC is above or below something}.
+        grid_info: From `compute_grid_bounds`.
+        limit: Greatest difference, of either sign, that has a colour of its own.
+        visits: {(x, y): steps}.
+        min_visits: Cells with fewer steps are hatched; 0 for none.
+    """
+    values = np.array(list(differences.values()), np.float64)
+    colors = difference_mappable(limit).to_rgba(values)[:, :3]
+    return _render(ax, list(differences), colors, grid_info, visits, min_visits, False)
+
+
+def difference_mappable(limit: float) -> ScalarMappable:
+    """Return what a colour bar of differences from -limit to limit needs."""
+    return ScalarMappable(Normalize(-limit, limit), DIFFERENCE_CMAP)
 
 
 def render_visits_heatmap(ax: Axes, visits: Mapping[Position, int], grid_info: GridInfo) -> ScalarMappable:

@@ -52,6 +52,8 @@ UNVISITED_COLOR = "#F4F4F4"
 WALL_COLOR = "#8A8A8A"
 DOOR_COLOR = "#1A1A1A"
 LPC_CMAP = "viridis"
+DIFFERENCE_CMAP = "RdBu_r"
+"""Of differences, white at 0."""
 
 OUTCOME_COLORS = {"success": "#009988", "failure": "#CC3311", "timeout": "#8C8C8C", "unknown": "#C8C8C8"}
 """Colours of outcomes; teal, red and grey stay apart for colour-blind readers."""

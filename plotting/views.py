@@ -26,13 +26,25 @@ from plotting.distributions import (
     plot_path_frequencies,
     plot_weight_distributions,
 )
+from plotting.elapsed import compute_elapsed, plot_elapsed, plot_without_time
 from plotting.groupings import GROUPINGS
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
 
-OTHER_VIEWS = ("episode", "events", "weights", "entropy", "paths", "actions", "distances", "specialisation")
+OTHER_VIEWS = (
+    "episode",
+    "events",
+    "elapsed",
+    "without_time",
+    "weights",
+    "entropy",
+    "paths",
+    "actions",
+    "distances",
+    "specialisation",
+)
 CACHE_VIEWS = (*GROUPINGS, *OTHER_VIEWS)
 """Views of one cache: the groupings of heatmaps, and the others."""
 
@@ -74,6 +86,7 @@ def list_views(data: Any) -> list[str]:
     if data.has_routing:
         found |= {*get_available_analyses(data), "weights", "entropy", "paths"}
         found |= {"episode"} if not data.layouts_only and data.run is None else set()
+        found |= set() if data.layouts_only else {"elapsed", "without_time"}
         found |= {"events"} if not data.layouts_only and find_events(data) else set()
         found |= {"distances"} if known_places(data) else set()
         found |= {"specialisation"} if known_aspects(data) else set()
@@ -110,7 +123,11 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         events = [options.event] if options.event is not None else list(find_events(data))
         aligned = {event: compute_event_aligned(data, event, options.before, options.after) for event in events}
         return {f"routing_events_{event}": plot_event_aligned(part)[0].figure for event, part in aligned.items()}
+    if view == "without_time":
+        rooms = "starting_room" if "starting_room" in supported else "overall"
+        return {"routing_without_time": plot_without_time(data, rooms, min_visits=options.min_visits)}
     draw = {
+        "elapsed": lambda: plot_elapsed(compute_elapsed(data))[0],
         "weights": lambda: plot_weight_distributions(data)[0],
         "entropy": lambda: plot_entropy_distribution(data),
         "paths": lambda: plot_path_frequencies(compute_path_frequencies(data)),
