@@ -23,9 +23,11 @@ from pipeline.config import ConfigError
 from pipeline.places import Place, find_caches, locate_cache, plot_path
 from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
+from plotting.behaviour import STATE_FACTS
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.cells import MIN_VISITS
 from plotting.data import RoutingData, as_routing_data
+from plotting.groupings import find_grouping
 from plotting.replicates import find_settings
 from plotting.style import save_figure
 from plotting.views import CACHE_VIEWS, RESULT_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
@@ -57,6 +59,9 @@ class PlotSettings:
         event: Of the view events; by default each that happens.
         before: Steps shown before an event.
         after: Steps shown after it.
+        group_by: Grouping of the views behaviour and cell_actions, such as key_phase.
+        state: What makes a state besides the cell, in the view behaviour: some of direction, carrying, door_unlocked,
+            with commas between them; "none" for the cell alone. By default all that was recorded.
         min_visits: Cells of heatmaps with fewer steps are hatched.
     """
 
@@ -70,6 +75,8 @@ class PlotSettings:
     event: str | None = None
     before: int = 10
     after: int = 10
+    group_by: str = "overall"
+    state: str | list[str] | None = None
     min_visits: int = MIN_VISITS
 
     def __post_init__(self) -> None:
@@ -90,6 +97,13 @@ class PlotSettings:
                     raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
         if not self.kinds:
             raise ConfigError(f"formats: expected some of {', '.join(_FORMATS)}, found none")
+        try:
+            find_grouping(self.group_by)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        for fact in self.facts or ():
+            if fact not in STATE_FACTS:
+                raise ConfigError(f"state: expected some of {', '.join(STATE_FACTS)}, or none; found {fact!r}")
         for name in ("episode", "before", "after", "min_visits"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name}: expected 0 or more, found {getattr(self, name)}")
@@ -99,6 +113,11 @@ class PlotSettings:
         """The views by name."""
         default = "success_lpc" if self.results is not None else "overall"
         return _split(self.view) or [default]
+
+    @property
+    def facts(self) -> tuple[str, ...] | None:
+        """Facts of a state, None for all known."""
+        return None if self.state is None else tuple(name for name in _split(self.state) if name != "none")
 
     @property
     def kinds(self) -> list[str]:
@@ -181,8 +200,9 @@ class _Job:
 
 def _draw_all(jobs: Sequence[_Job], settings: PlotSettings, listing: bool, show_counts: bool) -> int:
     """Draw or list the views of each; of many those that cannot be drawn are named and the others go on."""
-    names = ("episode", "event", "before", "after", "min_visits")
-    options = ViewOptions(**{name: getattr(settings, name) for name in names}, show_counts=show_counts)
+    names = ("episode", "event", "before", "after", "group_by", "min_visits")
+    told = {name: getattr(settings, name) for name in names}
+    options = ViewOptions(**told, state=settings.facts, show_counts=show_counts)
     alone = settings.cache is not None
     failed = 0
     for job in tqdm(jobs, desc="caches", unit="cache", disable=alone or None, dynamic_ncols=True):

@@ -34,8 +34,8 @@ from plotting.cells import (
     compute_lpc_scale,
     difference_mappable,
     lpc_mappable,
-    render_difference_heatmap,
     render_lpc_heatmap,
+    render_value_heatmap,
 )
 from plotting.data import PlotError, RoutingData
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping
@@ -124,7 +124,7 @@ def compute_elapsed(data: Any, group_by: str = "starting_room") -> Elapsed:
         joint = np.where((shown >= 0) & (codes >= 0), codes * (last + 1) + shown, -1)
         means = data.group_means(data.lpc, joint, len(keys) * (last + 1))
         groups = {labels[key]: _part(means, code, last + 1) for code, key in enumerate(keys)}
-    shares = [predict_lpc(run) for run in _runs(data)]
+    shares = [predict_lpc(run) for run in data.split_runs()]
     return Elapsed(
         time=np.arange(last + 1),
         lpc=data.group_means(data.lpc, shown, last + 1),
@@ -133,7 +133,7 @@ def compute_elapsed(data: Any, group_by: str = "starting_room") -> Elapsed:
         title=GROUPINGS[name].title,
         shares={name: np.array([share[name] for share in shares]) for name in PREDICTORS},
         dominant=tuple(
-            np.stack([_dominance(run.routing.weights[layer]) for run in _runs(data)])
+            np.stack([_dominance(run.routing.weights[layer]) for run in data.split_runs()])
             for layer in range(len(data.layer_names))
         ),
         not_shown=int((shown < 0).sum()),
@@ -144,12 +144,6 @@ def compute_elapsed(data: Any, group_by: str = "starting_room") -> Elapsed:
 def _part(estimates: Estimates, group: int, width: int) -> Estimates:
     rows = slice(group * width, (group + 1) * width)
     return Estimates(*(getattr(estimates, field.name)[rows] for field in dataclasses.fields(Estimates)))
-
-
-def _runs(data: RoutingData) -> list[RoutingData]:
-    if data.run is None:
-        return [data]
-    return [data.filter(data.run_of_step == run) for run in np.unique(data.run_of_step).tolist()]
 
 
 def _dominance(weights: np.ndarray) -> np.ndarray:
@@ -401,7 +395,7 @@ def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], min_
         for left, layer in zip(lefts, layers, strict=True):
             text = "LPC given time" if layer == "total" else f"{layer_title(layer)} given time"
             ax = sheet.axes(left, row_top, width, height, text if number == 0 else "")
-            render_difference_heatmap(ax, row.rests[layer], local, limit=limit, **marks)
+            render_value_heatmap(ax, row.rests[layer], local, difference_mappable(limit), **marks)
             ax.set_yticks([])
             if number < len(rows) - 1:
                 ax.set_xticks([])

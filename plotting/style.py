@@ -61,6 +61,9 @@ OUTCOME_COLORS = {"success": "#009988", "failure": "#CC3311", "timeout": "#8C8C8
 CATEGORY_COLORS = ["#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#999933", "#882255", "#44AA99", "#AA4499"]
 """Colours of anything else (tasks, runs, subgoals): Paul Tol's "muted" scheme."""
 
+ACTION_COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+"""Colours of the seven actions: Paul Tol's "bright" scheme."""
+
 _FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")  # the first three have equal widths
 
 _RC: dict[str, Any] = {

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 
 from pipeline.records.results import Rows, as_results
 from plotting.across import plot_success_against_lpc, plot_task_bars
+from plotting.actions import plot_actions_by, plot_cell_actions
 from plotting.aggregate import get_available_analyses
+from plotting.behaviour import compute_behaviour, knows_policy, plot_behaviour
 from plotting.cells import MIN_VISITS
 from plotting.data import PlotError, as_routing_data
 from plotting.distributions import (
@@ -27,7 +29,7 @@ from plotting.distributions import (
     plot_weight_distributions,
 )
 from plotting.elapsed import compute_elapsed, plot_elapsed, plot_without_time
-from plotting.groupings import GROUPINGS
+from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
@@ -42,6 +44,9 @@ OTHER_VIEWS = (
     "entropy",
     "paths",
     "actions",
+    "behaviour",
+    "cell_actions",
+    "actions_by_carrying",
     "distances",
     "specialisation",
 )
@@ -61,6 +66,8 @@ class ViewOptions:
         event: To align episodes on; None: every event that happens, a figure each.
         before: Steps shown before the event.
         after: Steps shown after it.
+        group_by: Grouping of the views behaviour and cell_actions.
+        state: What makes a state besides the cell, in the view behaviour; None: all that was recorded.
         min_visits: Cells of heatmaps with fewer steps are hatched.
         show_counts: Write the number of steps into the cells of heatmaps.
         pictures: Of a level of each group of a heatmap, by the group's key; without one it is drawn as a schematic.
@@ -71,6 +78,8 @@ class ViewOptions:
     event: str | None = None
     before: int = 10
     after: int = 10
+    group_by: str = "overall"
+    state: Sequence[str] | None = None
     min_visits: int = MIN_VISITS
     show_counts: bool = False
     pictures: Mapping[Hashable, np.ndarray] = field(default_factory=dict)
@@ -83,6 +92,9 @@ def list_views(data: Any) -> list[str]:
     if not len(data):
         return []
     found = {"overall", "actions"} if data.knows("action") else {"overall"}
+    found |= {"behaviour"} if knows_policy(data) and not data.layouts_only else set()
+    found |= {"cell_actions"} if knows_policy(data) else set()
+    found |= {"actions_by_carrying"} if data.knows("action") and len(encode_groups(data, "carrying")[1]) > 1 else set()
     if data.has_routing:
         found |= {*get_available_analyses(data), "weights", "entropy", "paths"}
         found |= {"episode"} if not data.layouts_only and data.run is None else set()
@@ -126,6 +138,13 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
     if view == "without_time":
         rooms = "starting_room" if "starting_room" in supported else "overall"
         return {"routing_without_time": plot_without_time(data, rooms, min_visits=options.min_visits)}
+    if view == "behaviour":
+        found = compute_behaviour(data, options.group_by, options.state)
+        return {f"behaviour{_suffix(options)}": plot_behaviour(found)}
+    if view == "cell_actions":
+        return {f"cell_actions{_suffix(options)}": plot_cell_actions(data, options.group_by)}
+    if view == "actions_by_carrying":
+        return {"actions_by_carrying": plot_actions_by(data, "carrying").figure}
     draw = {
         "elapsed": lambda: plot_elapsed(compute_elapsed(data))[0],
         "weights": lambda: plot_weight_distributions(data)[0],
@@ -136,6 +155,11 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         "specialisation": lambda: plot_specialisation(data)[0, 0],
     }
     return {f"routing_{view}": draw[view]().figure}
+
+
+def _suffix(options: ViewOptions) -> str:
+    name = find_grouping(options.group_by)
+    return "" if name == "overall" else f"_by_{name}"
 
 
 def draw_results_view(rows: Rows, view: str) -> dict[str, Figure]:
