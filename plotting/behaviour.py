@@ -40,6 +40,7 @@ from science.statistics.information import (
     Bracket,
     bracket_information,
     divergence,
+    information_of_counts,
     number_states,
     policies_from_logits,
     state_entropies,
@@ -164,13 +165,19 @@ def compute_behaviour(data: Any, group_by: str = "overall", state: Sequence[str]
 def _of_run(label: str, data: RoutingData, overall: np.ndarray, facts: Sequence[str]) -> GroupBehaviour:
     """Return the behaviour in the steps of one group of one run."""
     routing = data.routing
-    policies = step_policies(data)[0]
+    policies, from_actions = step_policies(data)
     cells = number_states(routing.position)
     states = number_states(cells, *(getattr(routing, fact) for fact in facts))
     each = state_entropies(policies, cells, routing.episode)
     first = np.unique(cells, return_index=True)[1]
     positions = [(int(x), int(y)) for x, y in routing.position[first]]
     local = policies.mean(axis=0)
+
+    def bracket(which: np.ndarray) -> Bracket:
+        if from_actions:  # few actions a state: Grassberger's estimate is the better one
+            return information_of_counts(policies.argmax(axis=1), which, policies.shape[1])
+        return bracket_information(policies, which, routing.episode)
+
     information = {}
     for cell, position in enumerate(positions):
         rows = cells == cell
@@ -183,8 +190,8 @@ def _of_run(label: str, data: RoutingData, overall: np.ndarray, facts: Sequence[
         kl_global=dict(zip(positions, divergence(each.policy, overall).tolist(), strict=True)),
         kl_local=dict(zip(positions, divergence(each.policy, local).tolist(), strict=True)),
         information=information,
-        cell_information=bracket_information(policies, cells, routing.episode),
-        state_information=bracket_information(policies, states, routing.episode),
+        cell_information=bracket(cells),
+        state_information=bracket(states),
     )
 
 

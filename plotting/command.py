@@ -3,6 +3,7 @@
 python plotting_utils.py --cache evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed_0/routing_data.json --view overall
 python plotting_utils.py --all_caches evaluation_cache --view starting_room,paths --formats png,pdf
 python plotting_utils.py --all_caches evaluation_cache --over_runs --view events,entropy,distances
+python plotting_utils.py --all_caches evaluation_cache --over_prices --view price_maps,association --group_by key_phase
 python plotting_utils.py --results evaluation_results.csv --view success_lpc,learning,alpha,tasks
 """
 
@@ -28,9 +29,19 @@ from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.cells import MIN_VISITS
 from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import find_grouping
+from plotting.prices import find_price_series
 from plotting.replicates import find_settings
 from plotting.style import save_figure
-from plotting.views import CACHE_VIEWS, RESULT_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
+from plotting.views import (
+    CACHE_VIEWS,
+    PRICE_VIEWS,
+    RESULT_VIEWS,
+    ViewOptions,
+    draw_price_view,
+    draw_results_view,
+    draw_view,
+    list_views,
+)
 
 ACROSS = "across_tasks"
 """The view of several caches together: small multiples of heatmaps, one checkpoint of each task."""
@@ -38,6 +49,8 @@ ACROSS = "across_tasks"
 SWITCHES = {
     "list": "Draw nothing; say which views there are.",
     "show_counts": "Write the number of steps into the cells of heatmaps.",
+    "over_prices": "Draw the settings of --all_caches that differ in the price of complexity only side by side: views "
+    "price_maps and association.",
     "over_runs": "Draw the runs of --all_caches that differ in trial or seed only as one; the run is then the unit.",
 }
 _FORMATS = ("png", "pdf", "svg")
@@ -59,7 +72,7 @@ class PlotSettings:
         event: Of the view events; by default each that happens.
         before: Steps shown before an event.
         after: Steps shown after it.
-        group_by: Grouping of the views behaviour and cell_actions, such as key_phase.
+        group_by: Grouping of the views behaviour, cell_actions, association and price_maps, such as key_phase.
         state: What makes a state besides the cell, in the view behaviour: some of direction, carrying, door_unlocked,
             with commas between them; "none" for the cell alone. By default all that was recorded.
         min_visits: Cells of heatmaps with fewer steps are hatched.
@@ -90,7 +103,7 @@ class PlotSettings:
             found = " and ".join(f"--{name}" for name in given) or "none"
             raise ConfigError(f"expected one of --cache FILE, --all_caches FOLDER, --results FILE, found {found}")
         known = RESULT_VIEWS if self.results is not None else CACHE_VIEWS
-        known = (*known, ACROSS) if self.all_caches is not None else known
+        known = (*known, ACROSS, *PRICE_VIEWS) if self.all_caches is not None else known
         for name, values, allowed in (("view", self.views, (*known, "all")), ("formats", self.kinds, _FORMATS)):
             for value in values:
                 if value not in allowed:
@@ -131,8 +144,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings, switches = parse_command(
         "Draw routing and results without a display.", PlotSettings, argv, switches=SWITCHES
     )
-    if switches["over_runs"] and settings.all_caches is None:
-        raise ConfigError("over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting")
+    for name in ("over_runs", "over_prices"):
+        if switches[name] and settings.all_caches is None:
+            raise ConfigError(f"{name}: expected --all_caches FOLDER, whose caches it groups into runs of one setting")
+    if switches["over_runs"] and switches["over_prices"]:
+        raise ConfigError("--over_runs and --over_prices exclude each other: prices are drawn over runs as it is")
+    if not switches["over_prices"] and "price_maps" in settings.views:
+        raise ConfigError("view: price_maps is of several prices: add --over_prices")
+    if switches["over_prices"]:
+        return _run_prices(settings, listing=switches["list"])
     if settings.results is not None:
         return _run_results(settings, listing=switches["list"])
     run = _run_settings if switches["over_runs"] else _run_caches
@@ -170,6 +190,37 @@ def _run_settings(settings: PlotSettings, *, listing: bool, show_counts: bool) -
     return _draw_all(jobs, settings, listing, show_counts)
 
 
+def _run_prices(settings: PlotSettings, *, listing: bool) -> int:
+    """Draw the settings that differ in the price only together, into a folder named by their trials."""
+    found, notes = find_price_series(_find_caches(settings.all_caches))
+    for note in notes:
+        print(f"skipped: {note}", file=sys.stderr)
+    if not found:
+        raise ConfigError(
+            f"{settings.all_caches}: expected settings that differ in the price of complexity only, found none; "
+            "train with --lpc_alphas 0,1e-5,1e-4"
+        )
+    views = [view for view in settings.views if view in PRICE_VIEWS]
+    if "all" in settings.views or settings.view in ("", []):
+        views = list(PRICE_VIEWS)
+    if not views:
+        raise ConfigError(f"view: expected some of {', '.join(PRICE_VIEWS)} with --over_prices")
+    for series in found:
+        if listing:
+            print(f"{series.label} ({', '.join(series.settings)}): {', '.join(PRICE_VIEWS)}")
+            continue
+        for view in views:
+            figures = draw_price_view(series, view, _options(settings))
+            _save(figures, Path(settings.output_dir) / series.task_id / series.folder, settings)
+    return 0
+
+
+def _options(settings: PlotSettings, show_counts: bool = False) -> ViewOptions:
+    names = ("episode", "event", "before", "after", "group_by", "min_visits")
+    told = {name: getattr(settings, name) for name in names}
+    return ViewOptions(**told, state=settings.facts, show_counts=show_counts)
+
+
 def _run_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> int:
     if settings.cache is not None:
         places: list[Place | Path] = [locate_cache(settings.cache) or Path(settings.cache)]
@@ -200,9 +251,7 @@ class _Job:
 
 def _draw_all(jobs: Sequence[_Job], settings: PlotSettings, listing: bool, show_counts: bool) -> int:
     """Draw or list the views of each; of many those that cannot be drawn are named and the others go on."""
-    names = ("episode", "event", "before", "after", "group_by", "min_visits")
-    told = {name: getattr(settings, name) for name in names}
-    options = ViewOptions(**told, state=settings.facts, show_counts=show_counts)
+    options = _options(settings, show_counts)
     alone = settings.cache is not None
     failed = 0
     for job in tqdm(jobs, desc="caches", unit="cache", disable=alone or None, dynamic_ncols=True):

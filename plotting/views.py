@@ -18,6 +18,7 @@ from pipeline.records.results import Rows, as_results
 from plotting.across import plot_success_against_lpc, plot_task_bars
 from plotting.actions import plot_actions_by, plot_cell_actions
 from plotting.aggregate import get_available_analyses
+from plotting.association import compute_associations, plot_associations
 from plotting.behaviour import compute_behaviour, knows_policy, plot_behaviour
 from plotting.cells import MIN_VISITS
 from plotting.data import PlotError, as_routing_data
@@ -31,7 +32,9 @@ from plotting.distributions import (
 from plotting.elapsed import compute_elapsed, plot_elapsed, plot_without_time
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.prices import PriceSeries, plot_price_maps
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
+from plotting.runs import short_task
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
 
@@ -47,11 +50,15 @@ OTHER_VIEWS = (
     "behaviour",
     "cell_actions",
     "actions_by_carrying",
+    "association",
     "distances",
     "specialisation",
 )
 CACHE_VIEWS = (*GROUPINGS, *OTHER_VIEWS)
 """Views of one cache: the groupings of heatmaps, and the others."""
+
+PRICE_VIEWS = ("price_maps", "association")
+"""Views of settings that differ in the price of complexity only."""
 
 RESULT_VIEWS = ("success_lpc", "learning", "alpha", "tasks")
 """Views of `evaluation_results.csv`."""
@@ -66,7 +73,7 @@ class ViewOptions:
         event: To align episodes on; None: every event that happens, a figure each.
         before: Steps shown before the event.
         after: Steps shown after it.
-        group_by: Grouping of the views behaviour and cell_actions.
+        group_by: Grouping of the views behaviour, cell_actions, association and price_maps.
         state: What makes a state besides the cell, in the view behaviour; None: all that was recorded.
         min_visits: Cells of heatmaps with fewer steps are hatched.
         show_counts: Write the number of steps into the cells of heatmaps.
@@ -99,6 +106,7 @@ def list_views(data: Any) -> list[str]:
         found |= {*get_available_analyses(data), "weights", "entropy", "paths"}
         found |= {"episode"} if not data.layouts_only and data.run is None else set()
         found |= set() if data.layouts_only else {"elapsed", "without_time"}
+        found |= set() if data.layouts_only else {"association"}
         found |= {"events"} if not data.layouts_only and find_events(data) else set()
         found |= {"distances"} if known_places(data) else set()
         found |= {"specialisation"} if known_aspects(data) else set()
@@ -145,6 +153,8 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         return {f"cell_actions{_suffix(options)}": plot_cell_actions(data, options.group_by)}
     if view == "actions_by_carrying":
         return {"actions_by_carrying": plot_actions_by(data, "carrying").figure}
+    if view == "association":
+        return {f"association{_suffix(options)}": draw_associations({"": data}, options)}
     draw = {
         "elapsed": lambda: plot_elapsed(compute_elapsed(data))[0],
         "weights": lambda: plot_weight_distributions(data)[0],
@@ -160,6 +170,32 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
 def _suffix(options: ViewOptions) -> str:
     name = find_grouping(options.group_by)
     return "" if name == "overall" else f"_by_{name}"
+
+
+def draw_associations(settings: Mapping[str, Any], options: ViewOptions, title: str = "") -> Figure:
+    """Return the figure of LPC's associations in settings by their label."""
+    return plot_associations(compute_associations(settings, options.group_by, progress=True), title=title)[0].figure
+
+
+def draw_price_view(series: PriceSeries, view: str, options: ViewOptions) -> dict[str, Figure]:
+    """Return the figures of a view over prices by the name of their file, without its ending.
+
+    Args:
+        series: Runs that differ in the price only.
+        view: One of `PRICE_VIEWS`.
+        options: Settings of all views.
+
+    Raises:
+        ValueError: If there is no such view, or a cache cannot be used.
+    """
+    if view not in PRICE_VIEWS:
+        raise PlotError(f"view: expected one of {', '.join(PRICE_VIEWS)} over prices, found {view!r}")
+    settings, title = series.load(), short_task(series.task_id)
+    if view == "association":
+        figure = draw_associations(settings, options, title)
+    else:
+        figure = plot_price_maps(settings, options.group_by, title=title, min_visits=options.min_visits)
+    return {f"{view}{_suffix(options)}": figure}
 
 
 def draw_results_view(rows: Rows, view: str) -> dict[str, Figure]:

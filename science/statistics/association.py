@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from science.statistics.information import sum_by
 from science.statistics.nulls import EpisodeBlocks, p_value
 
 MIN_CELLS = 8
@@ -121,5 +120,5 @@ def associate(
 def _mean_by(values: np.ndarray, cells: np.ndarray, width: int) -> np.ndarray:
     known = np.isfinite(values) & (cells >= 0)
     count = np.bincount(cells[known], minlength=width)
-    total = sum_by(values[known], cells[known], width)
+    total = np.bincount(cells[known], values[known], minlength=width)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
