@@ -25,7 +25,7 @@ from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
 from plotting.panels import COLUMN_WIDTH, describe_n, finish, interval_note, series_style, use_axes
 from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size
 from plotting.source import add_source, estimates_table
-from plotting.style import ACTION_COLORS, figure_style
+from plotting.style import ACTION_COLORS, current_size, figure_style
 from science.statistics.information import number_states, sum_by
 
 _LEAST = 0.02
@@ -60,13 +60,14 @@ def plot_cell_actions(data: Any, group_by: str = "overall", *, max_groups: int =
             f"{hidden:,} steps of smaller groups not shown" if hidden else "",
         ]
         grid_info = compute_grid_bounds(data)
-        width, height = compute_map_size(grid_info, 4.0)
-        columns = min(len(keys), 4)
+        columns = min(len(keys), 4 if current_size().width is None else 2)
+        width, height = compute_map_size(grid_info, 4.0, columns, MARGIN + 0.25 + columns * 0.35)
         rows = -(-len(keys) // columns)
         left, top, across, down = MARGIN + 0.25, MARGIN + 0.42 + 0.17 + 0.28, width + 0.35, height + 0.5
-        sheet_width = max(left + columns * across, 6.5)
+        sheet_width = left + columns * across
+        sheet_width = max(sheet_width, 6.5) if current_size().width is None else sheet_width
         lines = (title, data.describe_size(), "; ".join(filter(None, notes)))
-        sheet = Sheet(sheet_width, top + rows * down + 0.2, *lines)
+        sheet = Sheet(sheet_width, top + rows * down + (0.2 if sheet_width >= 5.6 else 0.6), *lines)
         for number, key in enumerate(keys):
             row, column = divmod(number, columns)
             label = f"{groups.labels[key]} ({len(groups[key]):,} steps)" if len(keys) > 1 else ""
@@ -77,7 +78,13 @@ def plot_cell_actions(data: Any, group_by: str = "overall", *, max_groups: int =
                 add_source(sheet.figure, cell | dict(zip(action_names(data), values, strict=False)))
         names = action_names(data)
         handles = [Patch(color=ACTION_COLORS[k % len(ACTION_COLORS)], label=label) for k, label in enumerate(names)]
-        sheet.figure.legend(handles=handles, loc="lower left", ncols=len(handles), fontsize="small", handlelength=1.0)
+        sheet.figure.legend(
+            handles=handles,
+            loc="lower left",
+            ncols=min(len(handles), max(2, int(sheet_width / 0.8))),
+            fontsize="small",
+            handlelength=1.0,
+        )
         return sheet.figure
 
 

@@ -273,8 +273,10 @@ def _values(group: GroupBehaviour, name: str) -> dict[Position, float]:
 def _draw(data: RoutingData, groups: list[GroupBehaviour], lines: tuple[str, ...], min_steps: int) -> Figure:
     gap, ticks, heading, names, bar = 0.13, 0.22, 0.26, 1.75, 0.09  # inches
     grid_info: GridInfo = compute_grid_bounds(data)
-    width, height = compute_map_size(grid_info, 2.2)
     maps = [name for name in MAPS if name != "kl_local" or len(groups) > 1]
+    columns = len(maps) + 1
+    rest = 2 * MARGIN + names + ticks + columns * gap + 0.17
+    width, height = compute_map_size(grid_info, 2.2, columns, rest)
     first = MARGIN + names
     lefts = [first + ticks + column * (width + gap) for column in range(len(maps) + 1)]
     top = MARGIN + 0.42 + 0.17 + heading

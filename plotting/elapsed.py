@@ -364,8 +364,9 @@ def _by_position(data: RoutingData, values: np.ndarray) -> dict[tuple[int, int],
 def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], how: Marks) -> Figure:
     gap, ticks, heading, names, bar, bar_room = 0.13, 0.22, 0.26, 1.25, 0.09, 0.62  # inches
     grid_info = compute_grid_bounds(data)
-    width, height = compute_map_size(grid_info, 2.0)
     layers = list(rows[0].rests)
+    rest = 2 * MARGIN + names + 2 * (0.08 + bar + bar_room) + (len(layers) - 1) * gap
+    width, height = compute_map_size(grid_info, 2.0, len(layers) + 1, rest)
     first = MARGIN + names
     second = first + width + 0.08 + bar + bar_room
     lefts = [second + column * (width + gap) for column in range(len(layers))]

@@ -29,7 +29,7 @@ from plotting.runs import short_task
 from plotting.scales import Marks, choose_lpc_scale, describe_scale
 from plotting.sheet import MARGIN, Sheet, compute_map_size
 from plotting.source import add_source, maps_table
-from plotting.style import count_of, figure_style
+from plotting.style import count_of, current_size, figure_style
 
 PRICE_FIELDS = ("lpc_alpha", "normalize_lpc", "lpc_denominator")
 """Fields of a configuration that make the price."""
@@ -159,14 +159,16 @@ def plot_price_maps(
     what = "" if name == "overall" else f" and {GROUPINGS[name].title}"
     with figure_style():
         grid_info = compute_grid_bounds(first_data)
-        width, height = compute_map_size(grid_info, 1.8)
         first, gap, bar = MARGIN + 1.75, 0.13, 0.09  # inches
+        rest = first + (len(keys) - 1) * gap + 0.08 + 0.8
+        width, height = compute_map_size(grid_info, 1.8, len(keys), rest)
         lefts = [first + column * (width + gap) for column in range(len(keys))]
         top = MARGIN + 0.42 + 0.17 + 0.26
         step = max(height, 0.75) + gap
         bar_left = lefts[-1] + width + 0.08
         lines = (f"{title + ': ' if title else ''}LPC by price{what}", "; ".join(filter(None, notes)))
-        sheet = Sheet(max(bar_left + 0.8, 6.0), top + len(settings) * step + 0.25 + MARGIN, *lines)
+        full = bar_left + 0.8 if current_size().width is not None else max(bar_left + 0.8, 6.0)
+        sheet = Sheet(full, top + len(settings) * step + 0.25 + MARGIN, *lines)
         for row, (label, data) in enumerate(settings.items()):
             row_top = top + row * step
             sheet.text(MARGIN, row_top, label, fontweight="bold", fontsize="small")
