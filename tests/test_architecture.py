@@ -216,7 +216,10 @@ def test_nothing_but_benchmarks_imports_the_language_models():
         ("stateful_mop.py", {"torch", "mixture_of_experts"}),
         ("train_mop.py", {"pipeline"}),
         ("train.py", {"pipeline"}),
-        ("rlmop/command.py", {"pipeline", "plotting", "film", "rlmop", *sorted(SCRIPTS - {"routing_viz", "cross_task_viz"})}),
+        (
+            "rlmop/command.py",
+            {"pipeline", "plotting", "film", "rlmop", *sorted(SCRIPTS - {"routing_viz", "cross_task_viz"})},
+        ),
         ("pipeline/config.py", {"yaml", "pipeline"}),
         ("pipeline/places.py", {"pipeline"}),
         ("pipeline/command/files.py", set()),
