@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from more.checkpoints import FINAL_NAME, list_numbered, numbered_path, read_checkpoint
 from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer
+from pipeline.command.bars import Bar
 from pipeline.command.cli import parse_command
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
@@ -162,12 +162,11 @@ def _train_to_the_end(
 def _train(trainer: Trainer, tracker: Tracker, folder: Path, interruption: Interruption, quiet: bool) -> None:
     """Run updates, logging, validation and checkpoints until the end or an interruption."""
     config = trainer.config
-    with tqdm(
+    with Bar(
         total=trainer.total,
         initial=trainer.update,
         desc=config.run_name(),
         unit="update",
-        dynamic_ncols=True,
         disable=quiet,
         mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a terminal
     ) as bar:

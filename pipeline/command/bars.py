@@ -10,9 +10,9 @@ from tqdm import tqdm
 class Bar(tqdm):
     """tqdm's bar, without what comes before the end of the first update in its rate.
 
-    The first update compiles, reads and allocates: on small settings it takes ten times as long as those that follow, or
-    a hundred times, and the time left that is told after it would be as wrong. So it counts as done and teaches nothing;
-    the time left is told from the second on.
+    The first update compiles, reads and allocates: of small settings it takes ten or a hundred times as long as those
+    that follow, and the time left that is told after it would be as wrong. So it counts as done and teaches nothing.
+    The time spent is since its end, the time left is told from the second update on.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
