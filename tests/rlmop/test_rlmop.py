@@ -1,6 +1,7 @@
 """`rlmop`: one name for every command, told in one screen; and what it copies to begin with."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,15 @@ def test_init_refuses_a_file_for_a_folder(tmp_path, capsys):
 
 def test_screen_names_the_program_as_it_was_called():
     assert "  python -m rlmop init" in describe_commands("python -m rlmop")
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "slurm.sh"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_are_shown_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    shown = set(re.findall(r"(?:^ {4}|^# {5}|`|&& |wrap \")rlmop ([a-z]+)", text, re.MULTILINE))
+    assert shown <= set(COMMANDS)
+    if page.name == "commands.md":
+        assert shown == set(COMMANDS)
