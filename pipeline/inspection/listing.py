@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif switches["csv"]:
         _print_csv(runs)
     elif not runs:
-        print(f"{settings.folder}: no runs yet; train one: python train_mop.py --config config.yaml")
+        print(f"{settings.folder}: no runs yet; train one: rlmop train --config config.yaml")
     else:
         print("\n".join([*list_lines(runs, terminal_width()), "", summary(runs)]))
         for run in runs:

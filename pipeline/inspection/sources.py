@@ -65,7 +65,7 @@ def find_sources(folder: str | Path, settings: InspectionSettings) -> Sources:
                 return replace(_from_root(root, settings), within=place.run[: len(inner)])
     raise ConfigError(
         f"{folder}: expected a folder with {settings.checkpoint_dir} or {settings.log_dir} in it, or one in these, "
-        "found no run; train one: python train_mop.py --config config.yaml"
+        "found no run; train one: rlmop train --config config.yaml"
     )
 
 
