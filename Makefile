@@ -6,12 +6,13 @@ RUN     = $(VENV)/bin/python
 CONFIG ?= config.yaml
 ARGS   ?=
 
-.PHONY: help train test lint format check bench clean
+.PHONY: help train test lint format check docs bench clean
 
 help:
 	@echo "make train   train the default policy (CONFIG=config.yaml, ARGS='--seed 1')"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and test, as CI does"
+	@echo "make docs    build the documentation site into site/"
 	@echo "make bench   measure speed (docs/LOG.md keeps results)"
 	@echo "make format  rewrite the code in the project's format"
 	@echo "make clean   delete .venv and caches; results stay"
@@ -21,9 +22,13 @@ $(VENV)/.run: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+$(VENV)/.dev: requirements-dev.txt requirements/dev.txt $(VENV)/.run
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@sh tools/install_browser.sh
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt $(VENV)/.run
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	@touch $@
 
 train: $(VENV)/.run
@@ -43,6 +48,10 @@ format: $(VENV)/.dev
 
 check: lint test
 
+docs: $(VENV)/.docs
+	$(RUN) -m sphinx -b html -W --keep-going -q docs site
+	@echo "site/index.html"
+
 bench: $(VENV)/.run
 	$(RUN) -m benchmarks.world
 	$(RUN) -m benchmarks.training
@@ -53,4 +62,4 @@ bench: $(VENV)/.run
 	@echo "and with a cache: $(RUN) -m benchmarks.figures --cache PATH"
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build site *.egg-info

@@ -23,7 +23,7 @@ from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
 from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
 from plotting.panels import COLUMN_WIDTH, describe_n, finish, interval_note, series_style, use_axes
-from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps
 from plotting.source import add_source, estimates_table
 from plotting.style import ACTION_COLORS, current_size, figure_style
 from science.statistics.information import number_states, sum_by
@@ -61,7 +61,7 @@ def plot_cell_actions(data: Any, group_by: str = "overall", *, max_groups: int =
         ]
         grid_info = compute_grid_bounds(data)
         columns = min(len(keys), 4 if current_size().width is None else 2)
-        width, height = compute_map_size(grid_info, 4.0, columns, MARGIN + 0.25 + columns * 0.35)
+        width, height = fit_maps(grid_info, 4.0, columns, MARGIN + 0.25 + columns * 0.35)
         rows = -(-len(keys) // columns)
         left, top, across, down = MARGIN + 0.25, MARGIN + 0.42 + 0.17 + 0.28, width + 0.35, height + 0.5
         sheet_width = left + columns * across

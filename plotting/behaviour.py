@@ -34,7 +34,7 @@ from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
 from plotting.options import STATE_FACTS
-from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps
 from plotting.source import add_source
 from plotting.style import figure_style
 from science.statistics.information import (
@@ -53,8 +53,8 @@ _FACT_WORDS = {"direction": "heading", "carrying": "carrying", "door_unlocked": 
 MAPS = {
     "entropy": "Action entropy",
     "kl_global": "KL from all steps",
-    "kl_local": "KL from the group",
-    "information": "Information of the state",
+    "kl_local": "KL from group",
+    "information": "I(state; A)",
 }
 """What is drawn of each cell, bits."""
 
@@ -276,7 +276,7 @@ def _draw(data: RoutingData, groups: list[GroupBehaviour], lines: tuple[str, ...
     maps = [name for name in MAPS if name != "kl_local" or len(groups) > 1]
     columns = len(maps) + 1
     rest = 2 * MARGIN + names + ticks + columns * gap + 0.17
-    width, height = compute_map_size(grid_info, 2.2, columns, rest)
+    width, height = fit_maps(grid_info, 2.2, columns, rest)
     first = MARGIN + names
     lefts = [first + ticks + column * (width + gap) for column in range(len(maps) + 1)]
     top = MARGIN + 0.42 + 0.17 + heading

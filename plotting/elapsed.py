@@ -47,7 +47,7 @@ from plotting.panels import (
     use_axes,
 )
 from plotting.scales import Marks, choose_lpc_scale
-from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps
 from plotting.source import add_source, estimates_table
 from plotting.style import figure_style, layer_title
 from plotting.temporal import step_numbers
@@ -366,7 +366,7 @@ def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], how:
     grid_info = compute_grid_bounds(data)
     layers = list(rows[0].rests)
     rest = 2 * MARGIN + names + 2 * (0.08 + bar + bar_room) + (len(layers) - 1) * gap
-    width, height = compute_map_size(grid_info, 2.0, len(layers) + 1, rest)
+    width, height = fit_maps(grid_info, 2.0, len(layers) + 1, rest)
     first = MARGIN + names
     second = first + width + 0.08 + bar + bar_room
     lefts = [second + column * (width + gap) for column in range(len(layers))]

@@ -27,7 +27,7 @@ from plotting.layouts import describe_levels
 from plotting.replicates import Setting, find_settings
 from plotting.runs import short_task
 from plotting.scales import Marks, choose_lpc_scale, describe_scale
-from plotting.sheet import MARGIN, Sheet, compute_map_size
+from plotting.sheet import MARGIN, Sheet, fit_maps
 from plotting.source import add_source, maps_table
 from plotting.style import count_of, current_size, figure_style
 
@@ -161,7 +161,7 @@ def plot_price_maps(
         grid_info = compute_grid_bounds(first_data)
         first, gap, bar = MARGIN + 1.75, 0.13, 0.09  # inches
         rest = first + (len(keys) - 1) * gap + 0.08 + 0.8
-        width, height = compute_map_size(grid_info, 1.8, len(keys), rest)
+        width, height = fit_maps(grid_info, 1.8, len(keys), rest)
         lefts = [first + column * (width + gap) for column in range(len(keys))]
         top = MARGIN + 0.42 + 0.17 + 0.26
         step = max(height, 0.75) + gap
