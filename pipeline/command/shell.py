@@ -36,10 +36,7 @@ from pipeline.command.interruption import ENDING, READER_GONE, Terminated, signa
 
 P = ParamSpec("P")
 
-EXIT_CODES = (
-    "exit codes: 0 done, 1 some of it failed, 2 refused, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP (the "
-    "terminal has gone)"
-)
+EXIT_CODES = "exit codes: 0 done, 1 some of it failed, 2 refused; stopped by 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP"
 
 
 def as_command(*, stopped: str = "stopped") -> Callable[[Callable[P, int | None]], Callable[P, int]]:
