@@ -5,6 +5,7 @@
     <root>/<task_id>/trial_<N>/[seed_<S>/]checkpoint_<update>.pt              or checkpoint_final.pt
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json      of a final checkpoint without update_<U>
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
+    <root>/<task_id>/trial_<N>_seeds_<S>_<S>/<name>.png                       of several runs together
 
     for place in find_checkpoints("checkpoints"):
         cache_path("evaluation_cache", place.task_id, place.trial, place.seed, place.update)
@@ -123,6 +124,18 @@ def sweep_path(root: str | Path, run: Run) -> Path:
 def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:
     """Return `<plots_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png`, beside which its cache lies."""
     return cache_path(plots_dir, place.task_id, place.trial, place.seed, place.update).with_name(f"{name}.png")
+
+
+def runs_plot_path(plots_dir: str | Path, task_id: str, runs: str, name: str) -> Path:
+    """Return `<plots_dir>/<task_id>/<runs>/<name>.png`, of a figure of several runs of a task.
+
+    Args:
+        plots_dir: Folder of all figures.
+        task_id: Task of the runs.
+        runs: Which they are, such as `trial_1_seeds_0_1`: `folder` of `plotting.replicates.Setting`.
+        name: Of the figure.
+    """
+    return Path(plots_dir) / task_id / runs / f"{name}.png"
 
 
 # -------------------------------------------------------------------------------------------------------------- read

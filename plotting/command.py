@@ -20,7 +20,7 @@ from tqdm import tqdm
 from pipeline.command.cli import parse_command
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
-from pipeline.places import Place, find_caches, locate_cache, plot_path
+from pipeline.places import Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
@@ -147,7 +147,10 @@ def _run_settings(settings: PlotSettings, *, listing: bool, show_counts: bool) -
             f"{settings.all_caches}: expected runs that differ in trial or seed only, found none; train more seeds"
         )
     output = Path(settings.output_dir)
-    jobs = [_Job(setting.label, output / setting.task_id / setting.folder, setting.load) for setting in found]
+    jobs = [
+        _Job(setting.label, runs_plot_path(output, setting.task_id, setting.folder, "").parent, setting.load)
+        for setting in found
+    ]
     return _draw_all(jobs, settings, listing, show_counts)
 
 

@@ -144,8 +144,8 @@ def finish(axes: Axes | Sequence[Axes], notes: Sequence[str], *, own: bool, hand
     text = "; ".join(note for note in notes if note)
     if not text:
         return
-    text = textwrap.fill(text, max(40, int(width * 20)))
-    style = {"ha": "left", "fontsize": "x-small", "color": GREY}
+    text = textwrap.fill(text, max(40, int(width * 17)))
+    style = {"ha": "left", "fontsize": "small", "color": "0.2"}
     if own:
         figure.supxlabel(text, x=0.01, **style)
     else:
