@@ -15,6 +15,7 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Routing across tasks")
 
 with app.setup(hide_code=True):
+    import sys
     from pathlib import Path
 
     import marimo as mo
@@ -86,7 +87,7 @@ def _(page, results, results_field, results_problem):
     """)
     mo.stop(not results.empty)
     if page:
-        write_page(page, "Routing across tasks", [show_note(results_problem) if results_problem else _first_steps.text])
+        sys.exit(results_problem or f"{results_field.value}: holds no results; train, then: python batch_eval.py")
     mo.callout(results_problem, kind="danger") if results_problem else mo.callout(_first_steps, kind="info")
     return
 
@@ -248,7 +249,10 @@ def _(all_views, caches_field, drawn, joined, joined_problem, plots_dir, results
 @app.cell(hide_code=True)
 def _(drawn, page, parts):
     mo.stop(not page)
-    write_page(page, "Routing across tasks", [*parts, show_table(results_table(drawn))])
+    try:
+        write_page(page, "Routing across tasks", [*parts, show_table(results_table(drawn))])
+    except OSError as error:
+        sys.exit(f"--page {page}: cannot be written ({error.strerror}); expected the path of a file")
     return
 
 

@@ -15,6 +15,7 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Routing")
 
 with app.setup(hide_code=True):
+    import sys
     from functools import partial
 
     import marimo as mo
@@ -89,7 +90,7 @@ def _(cache_dir_field, cache_problem, checkpoint_dir_field, page, picker_problem
     """)
     mo.stop(bool(places) and not _problem)
     if page:
-        write_page(page, "Routing", [show_note(_problem) if _problem else _nothing_yet.text])
+        sys.exit(_problem or f"{cache_dir_field.value}: holds no caches; train, then evaluate: python batch_eval.py")
     _kind = "danger" if _cached or picker_problem else "info"
     mo.callout(_problem or _nothing_yet, kind=_kind if _problem else "info")
     return
@@ -375,7 +376,10 @@ def _(
 @app.cell(hide_code=True)
 def _(cache, page, parts, place_field):
     mo.stop(not page)
-    write_page(page, f"Routing: {place_field.selected_key}", [mo.md(describe_cache(cache)).text, *parts])
+    try:
+        write_page(page, f"Routing: {place_field.selected_key}", [mo.md(describe_cache(cache)).text, *parts])
+    except OSError as error:
+        sys.exit(f"--page {page}: cannot be written ({error.strerror}); expected the path of a file")
     return
 
 

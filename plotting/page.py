@@ -26,11 +26,13 @@ _SHOWN_PER_INCH = 170  # at most, so that what is small does not grow to the siz
 _CONTROLS_PIXELS = 72  # a line; two where it is narrow
 
 # A picture is as wide as its column. A click shows it pixel by pixel, and the column scrolls; no script is needed.
+# marimo's editor scrolls what is higher than 610 pixels: pictures are not.
 _FIGURE_STYLE = """
 .figure { display: block; width: 100%; margin: 0; overflow-x: auto; background: white; }
 .figure input { position: absolute; opacity: 0; pointer-events: none; }
 .figure img { display: block; width: 100%; height: auto; margin: 0; cursor: zoom-in; }
 .figure input:checked + img { width: auto; max-width: none !important; cursor: zoom-out; }
+.output-area:has(.figure) { max-height: none; }
 .figure input:focus-visible + img { outline: 2px solid #0B4FD1; outline-offset: -2px; }
 """
 _PAGE_STYLE = """
@@ -90,11 +92,6 @@ def show_table(table: pd.DataFrame) -> str:
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div style="overflow-x: auto"><table style="border-collapse: collapse">{body}</table></div>'
-
-
-def show_text(text: str) -> str:
-    """Return a paragraph as HTML."""
-    return f"<p>{html.escape(text)}</p>"
 
 
 def show_note(text: str) -> str:
