@@ -18,6 +18,7 @@ def write_example(folder: Path) -> dict[str, str]:
     flags = name_folders(folder)
     for number, task_id in enumerate(TASKS):
         routing, episodes = random_tables(number, [5, 9, 1, 12], SIZES)
+        routing = replace(routing, position=routing.position % 6 + 1)  # within the first room
         level = (_two_rooms, build_context)[number]  # grids of different shapes, and so figures
         episodes = replace(episodes, env_context=tuple(level(k) for k in range(len(episodes))))
         metrics = compute_metrics(episodes, bot_plan_failures=0)

@@ -62,13 +62,6 @@ def test_marimo_finds_nothing_to_complain_about():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_view_is_drawn_from_the_shell(name, example):
-    done = start(f"{name}.py", "--", *as_arguments(example), "--all_views")
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_page_can_be_exported(name, example, tmp_path):
     page = tmp_path / "page.html"
     done = start("-m", "marimo", "export", "html", f"{name}.py", "-o", str(page), "--", *as_arguments(example))
@@ -80,7 +73,7 @@ def test_a_page_can_be_exported(name, example, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_page_is_kept_that_fetches_nothing(name, example, tmp_path):
+def test_every_view_is_drawn_from_the_shell_into_a_page_that_fetches_nothing(name, example, tmp_path):
     page = tmp_path / "new" / "page.html"
     done = start(f"{name}.py", "--", *as_arguments(example), "--all_views", "--page", str(page))
     assert (done.returncode, done.stderr) == (0, "")

@@ -15,24 +15,13 @@ from film.episodes import film_cached
 from film.frames import FilmCanvas
 from film.make import choose_tile_size
 from film.player import build_player
-from pipeline.records.cache import read_cache, write_cache
 from plotting.page import show_player
-from tests.short_episodes import TASK, play_short_episodes
+from tests.short_episodes import write_short_episodes
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cache") / "routing_data.json"
-    evaluation = play_short_episodes()
-    header = {"checkpoint_path": "checkpoint.pt", "evaluated_at": "now", "task_id": TASK, "max_steps": 6}
-    write_cache(
-        path,
-        header=header,
-        metrics=evaluation.metrics,
-        episodes=evaluation.episodes,
-        routing=evaluation.routing,
-    )
-    return read_cache(path)
+    return write_short_episodes(tmp_path_factory.mktemp("cache") / "routing_data.json")
 
 
 def read_film(page: str) -> dict:
