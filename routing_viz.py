@@ -184,7 +184,7 @@ def _():
     episodes_field = mo.ui.slider(10, 1000, 10, 100, label="Episodes", show_value=True)
     environments_field = mo.ui.slider(1, 64, 1, 16, label="Environments stepped together", show_value=True)
     keep_field = mo.ui.checkbox(label="keep: write the cache, in place of an earlier one, and the row of results")
-    replace_field = mo.ui.checkbox(label="also in place of one of more episodes")
+    replace_field = mo.ui.checkbox(label="it may replace an evaluation on more episodes")
     evaluate_button = mo.ui.run_button(label="Evaluate", kind="success")
     evaluate_controls = mo.vstack([episodes_field, environments_field, keep_field, replace_field, evaluate_button])
     return environments_field, episodes_field, evaluate_button, evaluate_controls, keep_field, replace_field
