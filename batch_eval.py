@@ -5,7 +5,8 @@
     python batch_eval.py --task GoToObj --final-only     # some of them
 
 A checkpoint is done when the results hold its weights' digest with the same settings, and its cache is there; --force
-evaluates it all the same, and on fewer levels than are kept of it, which is refused otherwise. Several calls may run at once on the same files. docs/cache.md describes what is written.
+evaluates it all the same, and on fewer levels than are kept of it, which is refused otherwise. Several calls may run at
+once on the same files. docs/cache.md describes what is written.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ def _(parts):
 def _(paths, save_button):
     mo.stop(not save_button.value)
     _saved = [save_figure(figure, path)[0] for figure, path in paths]
+    mo.status.toast("Saved", "; ".join(map(str, _saved)))
     mo.callout(mo.md("\n\n".join(f"Saved `{path}`" for path in _saved)), kind="success")
     return
 

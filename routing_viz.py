@@ -71,6 +71,7 @@ def _(parts):
 def _(figures, place_field, plots_dir, save_button):
     mo.stop(not save_button.value)
     _paths = [save_figure(figure, plot_path(plots_dir, place_field.value, name))[0] for name, figure in figures.items()]
+    mo.status.toast("Saved", "; ".join(map(str, _paths)))
     mo.callout(mo.md("\n\n".join(f"Saved `{path}`" for path in _paths)), kind="success")
     return
 
@@ -111,7 +112,7 @@ def _(cache, cache_dir_field, checkpoint_dir_field, evaluate_controls, place_fie
             source_field,
             place_field,
             *([evaluate_controls] if source_field.value == FRESH else []),
-            *([mo.md(describe_cache(cache))] if cache else []),
+            *([mo.md(describe_cache(cache)).style({"overflow-wrap": "anywhere"})] if cache else []),
             _about,
             mo.accordion({"Folders": _folders}),
         ],
@@ -183,48 +184,52 @@ def _():
 def _():
     episodes_field = mo.ui.slider(10, 1000, 10, 100, label="Episodes", show_value=True)
     environments_field = mo.ui.slider(1, 64, 1, 16, label="Environments stepped together", show_value=True)
-    keep_field = mo.ui.checkbox(label="keep: write the cache, in place of an earlier one, and the row of results")
-    replace_field = mo.ui.checkbox(label="it may replace an evaluation on more episodes")
     evaluate_button = mo.ui.run_button(label="Evaluate", kind="success")
-    evaluate_controls = mo.vstack([episodes_field, environments_field, keep_field, replace_field, evaluate_button])
-    return environments_field, episodes_field, evaluate_button, evaluate_controls, keep_field, replace_field
+    keep_button = mo.ui.run_button(label="Keep it as cache and in the results")
+    replace_field = mo.ui.checkbox(label="it may replace an evaluation on more episodes")
+    evaluate_controls = mo.vstack([episodes_field, environments_field, evaluate_button, keep_button, replace_field])
+    return environments_field, episodes_field, evaluate_button, evaluate_controls, keep_button, replace_field
 
 
 @app.cell(hide_code=True)
-def _(
-    cache_dir_field,
-    environments_field,
-    episodes_field,
-    evaluate_button,
-    keep_field,
-    place_field,
-    replace_field,
-    results_path,
-    set_fresh,
-):
+def _(environments_field, episodes_field, evaluate_button, place_field, set_fresh):
     mo.stop(not evaluate_button.value or place_field.value is None)
     from pipeline.command.errors import MISTAKES
 
     try:
         from pipeline.evaluation.checkpoint import EvaluationSettings
-        from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
+        from pipeline.evaluation.fresh import evaluate_fresh
     except ImportError as error:
         mo.stop(True, mo.callout(f"Evaluating needs what is in requirements.txt: {error}", kind="danger"))
 
-    _place = place_field.value
     _settings = EvaluationSettings(num_episodes=episodes_field.value, num_envs=environments_field.value)
+    _done = None
     try:
-        with mo.status.progress_bar(total=_settings.num_episodes, title=str(_place), show_eta=True) as _bar:
-            _cache = evaluate_fresh(_place, _settings, progress=_bar.update)
-        set_fresh((_place, _cache))
-        _done = None
-        if keep_field.value:
-            _path = cache_path(cache_dir_field.value, _place.task_id, _place.trial, _place.seed, _place.update)
-            keep_fresh(_cache, _path, results_path, replace_more=replace_field.value)
-            _done = mo.callout(f"Wrote {_path} and its row in {results_path}", kind="success")
+        _options = {"title": str(place_field.value), "show_eta": True, "remove_on_exit": True}
+        with mo.status.progress_bar(total=_settings.num_episodes, **_options) as _bar:
+            set_fresh((place_field.value, evaluate_fresh(place_field.value, _settings, progress=_bar.update)))
     except MISTAKES as error:
         _done = mo.callout(f"{error}", kind="danger")
     _done
+    return
+
+
+@app.cell(hide_code=True)
+def _(cache_dir_field, get_fresh, keep_button, replace_field, results_path):
+    _place, _cache = get_fresh()
+    mo.stop(not keep_button.value)
+    mo.stop(_cache is None, mo.callout("Nothing has been evaluated yet: press Evaluate.", kind="info"))
+    from pipeline.command.errors import explain
+    from pipeline.evaluation.fresh import keep_fresh
+
+    _path = cache_path(cache_dir_field.value, _place.task_id, _place.trial, _place.seed, _place.update)
+    try:
+        keep_fresh(_cache, _path, results_path, replace_more=replace_field.value)
+        _words, _kind = f"Wrote {_path} and its row in {results_path}", "success"
+    except (ValueError, OSError) as error:  # UserErrors of the evaluation are ValueErrors
+        _words, _kind = explain(error), "danger"
+    mo.status.toast("Kept" if _kind == "success" else "Not kept", _words, kind=None if _kind == "success" else _kind)
+    mo.callout(_words, kind=_kind)
     return
 
 
@@ -266,7 +271,7 @@ def _(data):
     analysis_field = mo.ui.dropdown(
         _names, next(iter([*_kept, *_names])), label="Group by", on_change=partial(remembered.__setitem__, "analysis")
     )
-    counts_field = mo.ui.checkbox(label="numbers of steps in the cells")
+    counts_field = mo.ui.checkbox(label="numbers of steps in the cells, where they fit")
     return analysis_field, counts_field
 
 

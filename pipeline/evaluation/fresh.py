@@ -56,7 +56,7 @@ def keep_fresh(cache: Cache, path: str | Path, results_path: str | Path, *, repl
     """
     if not replace_more:
         identity = (cache.header["checkpoint_path"], cache.header["checkpoint_digest"], len(cache.episodes))
-        advice = "choose {found} episodes or more, or tick that it may replace more"
+        advice = "evaluate {found} episodes or more, or tick that it may replace them"
         refuse_loss(*identity, cache=Path(path), results_path=results_path, advice=advice)
     write_cache(path, header=cache.header, metrics=cache.metrics, episodes=cache.episodes, routing=cache.routing)
     append_result(results_path, build_row(cache.header, cache.metrics, has_routing=True))

@@ -212,7 +212,7 @@ def test_a_notebook_keeps_an_evaluation_only_where_it_replaces_none_of_more_leve
     caches = [evaluate_fresh(found, EvaluationSettings(num_episodes=n, max_steps=12)) for n in (3, 2)]
     keep_fresh(caches[0], path, RESULTS)
     before = files()
-    with pytest.raises(LossError, match="holds its evaluation on 3 levels, which one on 2 would replace; choose 3"):
+    with pytest.raises(LossError, match="holds its evaluation on 3 levels, which one on 2 would replace; evaluate 3"):
         keep_fresh(caches[1], path, RESULTS)
     RESULTS.rename("kept.csv")  # the cache alone tells too
     with pytest.raises(LossError, match=r"routing_data\.json holds"):
