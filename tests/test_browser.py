@@ -93,7 +93,8 @@ def serve(command: str, name: str, flags: dict[str, str], home: Path, options: S
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    marimo = [sys.executable, "-m", "marimo", "--log-level", "DEBUG", command, f"{name}.py", "--headless", "--no-token"]
+    level = ["--log-level", "DEBUG"] if options else []  # the log tells of sessions; in the editor, cells show it too
+    marimo = [sys.executable, "-m", "marimo", *level, command, f"{name}.py", "--headless", "--no-token"]
     arguments = [text for key, value in flags.items() for text in (f"--{key}", value)]
     environment = os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_STATE_HOME": str(home)}
     log = home / "server.log"
