@@ -15,20 +15,25 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.folders import make_writable
 from pipeline.command.shell import as_command
-from pipeline.evaluation.checkpoint import EvaluationSettings
-from pipeline.evaluation.select import TOGETHER, BatchPlan, reindex, select_checkpoints
-from pipeline.evaluation.work import Report, run_batch
-from pipeline.records.results import read_results
+from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
+from pipeline.places import find_strays
+from pipeline.records.metrics import describe_replaced
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.select import BatchPlan
+    from pipeline.evaluation.work import Report
 
 SWITCHES = {
     "final_only": "Only each run's final checkpoint.",
     "force": "Evaluate also what is done, and in place of more levels.",
     "skip_routing": "Only the results: keep no routing in memory and write no cache.",
     "inline_context": "Repeat each level's context in every step of the cache, for readers that expect it there.",
+    "compact": "Write caches through gzip, routing_data.json.gz, much smaller; whatever reads caches reads those too.",
     "reindex": "Evaluate nothing; rebuild the rows of the results from the caches.",
 }
 
@@ -76,9 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(
-    settings: BatchSettings, *, final_only: bool, force: bool, skip_routing: bool, inline_context: bool, reindex: bool
+    settings: BatchSettings,
+    *,
+    final_only: bool,
+    force: bool,
+    skip_routing: bool,
+    inline_context: bool,
+    compact: bool,
+    reindex: bool,
 ) -> int:
     """Evaluate or reindex; print a table; return the exit code."""
+    from pipeline.evaluation.select import BatchPlan, select_checkpoints  # here: --help is told without torch
+    from pipeline.evaluation.work import run_batch
+    from pipeline.records.results import read_results
+
     plan = BatchPlan(
         settings,
         Path(settings.results_path),
@@ -86,6 +102,7 @@ def run(
         force=force,
         skip_routing=skip_routing,
         inline_context=inline_context,
+        compact=compact,
         together=settings.together,
     )
     if reindex:
@@ -98,10 +115,17 @@ def run(
         update=settings.update,
         final_only=final_only,
     )
+    if strays := find_strays(settings.checkpoint_dir):
+        print(
+            f"passed over: {len(strays)} checkpoints that lie in no <task>/trial_<N>/[seed_<S>/] (numbers below 2^63, "
+            f"without leading zeros), such as {strays[0]}",
+            file=sys.stderr,
+        )
     if not todo:
         print(f"{settings.checkpoint_dir}: no checkpoint matches; train one: python train_mop.py --config config.yaml")
         return 0
-    for folder in (plan.cache_dir, plan.results_path.parent):  # before the work, not after it
+    results = plan.results_path.resolve() if plan.results_path.is_symlink() else plan.results_path
+    for folder in (plan.cache_dir, results.parent):  # before the work, not after it
         make_writable(folder)
     if plan.results_path.exists():
         read_results(plan.results_path)
@@ -118,6 +142,8 @@ def run(
 
 def run_reindex(plan: BatchPlan) -> int:
     """Rebuild rows from the caches; return the exit code."""
+    from pipeline.evaluation.select import reindex
+
     written, problems = reindex(plan)
     print(f"{plan.results_path}: {written} rows from the caches in {plan.cache_dir}")
     for problem in problems:
@@ -132,13 +158,15 @@ def print_table(reports: Sequence[Report]) -> None:
         name = f"{found.task_id:<34} {found.trial:>5} {_text(found.seed, 'd'):>5}"
         if kind in ("failed", "claimed"):
             update = "final" if found.update is None else found.update
-            print(f"{name} {update:>7} {'failed' if kind == 'failed' else 'left to another call that is at it'}")
+            holder = f"left to another call that is at it{row and f': {row}'}"
+            print(f"{name} {update:>7} {'failed' if kind == 'failed' else holder}")
             continue
         success, ratio = _text(row["success_rate"], ".1%"), _text(row["path_ratio"], ".3f")
         before = " (done before)" if kind == "already" else ""
+        levels = ", ".join([str(row["num_episodes"]), *describe_replaced(row)])
         print(
             f"{name} {_text(row['update'], 'd'):>7} {success:>8} {ratio:>10} {_text(row['mean_lpc'], '.1f'):>7}  "
-            f"{row['num_episodes']}{before}"
+            f"{levels}{before}"
         )
 
 

@@ -20,6 +20,9 @@ with app.setup(hide_code=True):
 
     import marimo as mo
 
+    from pipeline.command.displays import draw_without_display
+
+    draw_without_display()  # before matplotlib is imported
     from pipeline.places import find_caches, runs_plot_path
     from plotting.browsing import (
         attempt,

@@ -16,21 +16,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from babyai.levels import resolve_task_id
 from pipeline.command.cli import parse_command
-from pipeline.command.devices import resolve_device
 from pipeline.command.files import write_text
+from pipeline.command.folders import check_file
 from pipeline.command.shell import as_command
-from pipeline.evaluation.checkpoint import (
-    Checkpoint,
-    EvaluationSettings,
-    build_header,
-    evaluate_checkpoint,
-    load_checkpoint,
-    write_evaluation,
-)
-from pipeline.evaluation.play import Evaluation, evaluate, evaluate_task
-from pipeline.records.metrics import describe_metrics
+from pipeline.evaluation.settings import EvaluationSettings
+
+if __name__ != "__main__":  # for whoever imports them; --help is told without torch
+    from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
+    from pipeline.evaluation.play import Evaluation, evaluate, evaluate_task
 
 __all__ = ["Checkpoint", "Evaluation", "evaluate", "evaluate_task", "load_checkpoint", "main"]
 
@@ -58,6 +52,14 @@ def run(
     settings: EvaluationSettings, *, checkpoint: str, task_id: str | None, json: str | None, routing: str | None
 ) -> None:
     """Evaluate, print the metrics, and write what was asked for."""
+    from babyai.levels import resolve_task_id
+    from pipeline.command.devices import resolve_device
+    from pipeline.evaluation.checkpoint import build_header, evaluate_checkpoint, load_checkpoint, write_evaluation
+    from pipeline.records.metrics import describe_metrics
+
+    for name, path in (("json", json), ("routing", routing)):
+        if path is not None:
+            check_file(name, Path(path))
     loaded = load_checkpoint(checkpoint, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)
     task_id = resolve_task_id(task_id or loaded.config.task_id)
     with tqdm(total=settings.num_episodes, desc=task_id, unit="episode", dynamic_ncols=True) as bar:

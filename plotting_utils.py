@@ -14,51 +14,51 @@ It re-exports from the package `plotting`: `plotting.data` is what all functions
 `plotting.views` every view by its name, `plotting.command` the command line.
 """
 
-from pipeline.records.intervals import group_means, mean_interval, share_interval
-from plotting.across import plot_success_against_lpc, plot_task_bars
-from plotting.aggregate import (
-    PositionAverages,
-    RoutingGroups,
-    aggregate_routing_by_position,
-    compute_grid_bounds,
-    get_available_analyses,
-    group_routing_data,
-    room_labels_for_groups,
-)
-from plotting.cells import (
-    compute_lpc_scale,
-    draw_expert_legend,
-    render_lpc_heatmap,
-    render_routing_heatmap,
-    render_visits_heatmap,
-)
-from plotting.data import RoutingData, as_routing_data
-from plotting.distributions import (
-    compute_entropy,
-    compute_path_frequencies,
-    plot_action_frequencies,
-    plot_entropy_distribution,
-    plot_path_frequencies,
-    plot_weight_distributions,
-)
-from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
-from plotting.levels import draw_level
-from plotting.relations import (
-    compute_distance_profile,
-    compute_specialisation,
-    plot_distance_profiles,
-    plot_specialisation,
-)
-from plotting.replicates import join_runs
-from plotting.runs import collect_runs, group_settings, last_checkpoints, pareto_front
-from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, expert_labels, figure_style, save_figure
-from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
-from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
-from plotting.views import ViewOptions, draw_results_view, draw_view, list_views
-
 if __name__ == "__main__":
     import sys
 
     from plotting.command import main
 
     sys.exit(main())
+else:  # the command line needs none of it before it has read its flags
+    from pipeline.records.intervals import group_means, mean_interval, share_interval
+    from plotting.across import plot_success_against_lpc, plot_task_bars
+    from plotting.aggregate import (
+        PositionAverages,
+        RoutingGroups,
+        aggregate_routing_by_position,
+        compute_grid_bounds,
+        get_available_analyses,
+        group_routing_data,
+        room_labels_for_groups,
+    )
+    from plotting.cells import (
+        compute_lpc_scale,
+        draw_expert_legend,
+        render_lpc_heatmap,
+        render_routing_heatmap,
+        render_visits_heatmap,
+    )
+    from plotting.data import RoutingData, as_routing_data
+    from plotting.distributions import (
+        compute_entropy,
+        compute_path_frequencies,
+        plot_action_frequencies,
+        plot_entropy_distribution,
+        plot_path_frequencies,
+        plot_weight_distributions,
+    )
+    from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+    from plotting.levels import draw_level
+    from plotting.relations import (
+        compute_distance_profile,
+        compute_specialisation,
+        plot_distance_profiles,
+        plot_specialisation,
+    )
+    from plotting.replicates import join_runs
+    from plotting.runs import collect_runs, group_settings, last_checkpoints, pareto_front
+    from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, expert_labels, figure_style, save_figure
+    from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
+    from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
+    from plotting.views import ViewOptions, draw_results_view, draw_view, list_views

@@ -20,6 +20,9 @@ with app.setup(hide_code=True):
 
     import marimo as mo
 
+    from pipeline.command.displays import draw_without_display
+
+    draw_without_display()  # before matplotlib is imported
     from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import attempt, describe_cache, file_word, find_examples, metrics_table, try_cache
@@ -197,8 +200,8 @@ def _(environments_field, episodes_field, evaluate_button, place_field, set_fres
     from pipeline.command.errors import MISTAKES
 
     try:
-        from pipeline.evaluation.checkpoint import EvaluationSettings
         from pipeline.evaluation.fresh import evaluate_fresh
+        from pipeline.evaluation.settings import EvaluationSettings
     except ImportError as error:
         mo.stop(True, mo.callout(f"Evaluating needs what is in requirements.txt: {error}", kind="danger"))
 

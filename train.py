@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.baseline import GRUPolicy
+if __name__ != "__main__":  # for whoever imports it, who needs no training; --help is told without torch
+    from pipeline.baseline import GRUPolicy
 
 __all__ = ["GRUPolicy"]
 
 if __name__ == "__main__":
-    from pipeline.training.command import main  # here: whoever imports the policy needs no training
+    from pipeline.training.command import main
 
     sys.exit(main("Train the GRU baseline on BabyAI. Flags win over the YAML file, that over defaults.", policy="gru"))

@@ -3,8 +3,9 @@
     encoder = load_huggingface_encoder("distilbert-base-uncased", folder, torch.device("cpu"))
     encoder.embed(["go to the red ball"])   # (1, 768)
 
-An embedding is the first token's state in the last layer. `transformers` is imported where it is used: importing it
-takes seconds.
+An embedding is the first token's state in the last layer, computed in float32. A folder may keep what other code had
+switched on, and the process may have other defaults; neither moves the embeddings. `transformers` is imported where it
+is used: importing it takes seconds.
 """
 
 import functools
@@ -20,6 +21,7 @@ import torch
 from babyai.builtin_encoder import TEST_SENTENCES
 from babyai.errors import MissionEncoderError
 from babyai.hub import DEFAULT_MODEL, TOKENIZER_FILES, first_line, quiet_transformers
+from babyai.torch_defaults import own_defaults
 
 BATCH_SIZE = 32  # sentences per forward pass; 16 to 32 is where DistilBERT on two cores stops gaining
 
@@ -51,7 +53,7 @@ def load_huggingface_encoder(name: str, folder: Path, device: torch.device) -> H
         MissionEncoderError: the folder holds no model, or none that can encode sentences.
     """
     # Loading a model must not move the caller's random generator.
-    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+    with quiet_transformers(), torch.random.fork_rng(devices=[]), own_defaults(device.type):
         try:
             return _load(name, folder, device)
         except MissionEncoderError:
@@ -74,8 +76,9 @@ def _load(name: str, folder: Path, device: torch.device) -> HuggingFaceEncoder:
             f"{name} is an encoder-decoder ({config.model_type}); expected an encoder such as {DEFAULT_MODEL}"
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    _reset(config)
     model, loading = AutoModel.from_pretrained(
-        folder, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        folder, config=config, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
     )
     # A pooler comes after the last hidden state; a file often lacks it, and then it is random, and unused.
     absent = {key for key in loading["missing_keys"] if not key.startswith("pooler.")}
@@ -95,9 +98,25 @@ def _load(name: str, folder: Path, device: torch.device) -> HuggingFaceEncoder:
     return HuggingFaceEncoder(first.shape[0], _fingerprint(model, tokenizer), embed)
 
 
+def _reset(config: Any) -> None:
+    """Put back what says how a model is computed, not what it is: it moves the last bits, and no fingerprint shows it.
+
+    What makes it random (dropout) is off in evaluation mode, and the weights are read as float32 whatever is stored.
+    """
+    config.output_attentions = config.output_hidden_states = False
+    config.chunk_size_feed_forward = 0
+    config._attn_implementation = None  # transformers' own choice
+
+
 def _embed(model: Any, tokenizer: Any, name: str, sentences: list[str]) -> torch.Tensor:
     """Return the first token's last hidden state for each sentence, (n, hidden)."""
-    token_ids = tokenizer(list(sentences))["input_ids"]
+    with own_defaults(model.device.type):
+        return _compute_states(model, tokenizer, name, sentences)
+
+
+def _compute_states(model: Any, tokenizer: Any, name: str, sentences: list[str]) -> torch.Tensor:
+    # Said aloud: a tokenizer's file may have been saved with either.
+    token_ids = tokenizer(list(sentences), truncation=False, padding=False)["input_ids"]
     positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
     limit = min(tokenizer.model_max_length, positions)
     # Batches of one length hold no padding, and without it a row comes out bit for bit the same in any batch
@@ -114,7 +133,7 @@ def _embed(model: Any, tokenizer: Any, name: str, sentences: list[str]) -> torch
         for start in range(0, len(indices), BATCH_SIZE):
             chosen = indices[start : start + BATCH_SIZE]
             ids = torch.tensor([token_ids[i] for i in chosen], device=model.device)  # (batch, tokens)
-            output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+            output = model(input_ids=ids, attention_mask=torch.ones_like(ids), return_dict=True)
             hidden = getattr(output, "last_hidden_state", None)  # (batch, tokens, hidden)
             if hidden is None:
                 raise MissionEncoderError(f"{name} returns no last_hidden_state; expected an encoder")

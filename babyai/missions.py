@@ -65,7 +65,8 @@ class MissionEncoder:
         self.device = torch.device(device)
         self._embed = embed
         self._rows: dict[str, int] = {}
-        self._table = torch.empty(0, width, device=self.device)  # (capacity, width), filled up to len(_rows)
+        # (capacity, width), filled up to len(_rows); float32 whatever torch's default is
+        self._table = torch.empty(0, width, dtype=torch.float32, device=self.device)
 
     def encode(self, sentences: Sequence[str]) -> torch.Tensor:
         """Return the embeddings of `sentences`, shape (n, width), float32, on `device`, without gradient.
@@ -96,7 +97,7 @@ class MissionEncoder:
             filled = len(self._rows)
             if filled + len(new) > len(self._table):
                 # Doubling, so that one new sentence at a time does not copy the whole table each time.
-                grown = torch.empty(max(2 * filled, filled + len(new)), self.width, device=self.device)
+                grown = self._table.new_empty(max(2 * filled, filled + len(new)), self.width)
                 grown[:filled] = self._table[:filled]
                 self._table = grown
             self._table[filled : filled + len(new)] = vectors

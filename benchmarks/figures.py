@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, as_benchmark, format_machine_facts, format_table, parse_positive, time_call
 from pipeline.command.cli import Parser
+from pipeline.places import stored_cache
 from pipeline.records.cache import Cache, cache_path, read_cache, write_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.aggregate import aggregate_routing_by_position, get_available_analyses, group_routing_data
@@ -83,8 +85,11 @@ def run(cache: Cache, steps: int, repeats: int) -> list[dict[str, float | str]]:
 
     with tempfile.TemporaryDirectory() as folder:
         path = cache_path(folder, header["task_id"], 1)
-        add("write the cache", lambda: write_cache(path, header=header, metrics={}, episodes=episodes, routing=routing))
-        add("read the cache", lambda: read_cache(path))
+        write = partial(write_cache, path, header=header, metrics={}, episodes=episodes, routing=routing)
+        for form, compact in (("compact cache", True), ("cache", False)):
+            add(f"write the {form}", lambda compact=compact: write(compact=compact))
+            megabytes = stored_cache(path).stat().st_size / 1e6
+            add(f"read the {form}, {megabytes:.1f} MB", lambda: read_cache(path))
         read = read_cache(path)
         add("open routing_viz.py", lambda: open_notebook(Path(folder)))
         add("open routing_viz.py, no cache", lambda: open_notebook(Path(folder) / "none"))

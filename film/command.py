@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from babyai.facts import SUCCESS
-from film.episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
-from film.files import check_format
-from film.make import make_film
 from pipeline.command.cli import parse_command
+from pipeline.command.displays import draw_without_display
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
-from pipeline.records.cache import Cache, read_cache
-from pipeline.records.metrics import choose_episode
+
+if TYPE_CHECKING:
+    from film.episodes import FilmEpisode
+    from pipeline.records.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(settings: FilmSettings, *, output: str, checkpoint: str | None, cache: str | None, task_id: str | None) -> None:
     """Find the episode that is asked for and film it."""
+    draw_without_display()
+    from film.episodes import film_bot, film_checkpoint  # here: --help is told without minigrid and matplotlib
+    from film.files import check_format
+    from film.make import make_film
+    from pipeline.records.cache import read_cache
+
     check_format(output)
     if checkpoint is not None and cache is not None:
         raise ConfigError("expected --checkpoint or --cache, found both")
@@ -97,6 +103,10 @@ def run(settings: FilmSettings, *, output: str, checkpoint: str | None, cache: s
 
 
 def _film_of_cache(cache: Cache, episode: int | None, task_id: str | None) -> FilmEpisode:
+    from babyai.facts import SUCCESS
+    from film.episodes import FilmError, film_cached
+    from pipeline.records.metrics import choose_episode
+
     if episode is None:
         if not len(cache.episodes):
             raise FilmError(f"{cache.path}: expected at least one episode, found none")

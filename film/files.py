@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.command.files import replace_atomically
+from pipeline.command.folders import check_file
 from pipeline.config import ConfigError
 
 FORMATS = (".gif", ".mp4")
@@ -25,8 +26,7 @@ def check_format(output: str | Path) -> str:
     suffix = Path(output).suffix.lower()
     if suffix not in FORMATS:
         raise ConfigError(f"--output {output}: expected a path that ends in {' or '.join(FORMATS)}, found {suffix!r}")
-    if Path(output).is_dir():
-        raise ConfigError(f"--output {output}: expected a file, found a folder")
+    check_file("--output", Path(output))
     if suffix == ".mp4":
         _import_ffmpeg()
     return suffix

@@ -24,6 +24,12 @@ class DataError(UserError, ValueError):
     """Data that cannot be had or read; the message names the file, what was expected and what to do."""
 
 
+def name_some(names: Sequence[str], most: int = 6) -> str:
+    """Return names joined by commas, at most so many and how many there are besides, for one line."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 @dataclass(frozen=True)
 class Question:
     """A question with its answer.
@@ -127,7 +133,7 @@ def read_babi_jsonl(path: Path) -> dict[int, list[Question]]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     return [line for line in text.splitlines() if line.strip()]

@@ -4,13 +4,13 @@
     loaded.model, loaded.tokenizer, loaded.config, loaded.data
 
 A file holds schema_version, model_state_dict, model_config, training_config, data (which data, and how it is had
-again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict.
+again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict, and timed if it is there
+until the next one is. Its digests are those of `pipeline.checkpoint_files`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,17 +22,14 @@ import torch
 from more.config import ModelConfig
 from more.model import MoreModel
 from more.tokens import Tokenizer
-from pipeline.command.errors import UserError
-from pipeline.command.files import replace_atomically
+from pipeline.checkpoint_files import CheckpointError, Layout, check_content, open_file, write_file
+from pipeline.command.devices import drawn_from
 from pipeline.config import ConfigError
 
 SCHEMA_VERSION = 1
 FINAL_NAME = "final_model.pth"
+LAYOUT = Layout(writer="more/train.py", weights={"model_state_dict": ""}, state=("optimizer_state_dict",))
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.pth")
-
-
-class CheckpointError(UserError, ValueError):
-    """A checkpoint that cannot be used; the message names the file, what was expected and what to do."""
 
 
 def numbered_path(folder: Path, update: int) -> Path:
@@ -47,33 +44,29 @@ def list_numbered(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically; `content` has the keys of the module's docstring but `schema_version`."""
-    with replace_atomically(path) as temporary:
-        torch.save({"schema_version": SCHEMA_VERSION, **content}, temporary)
+    """Write a checkpoint atomically; the keys are the module's, without `schema_version` and `digests`."""
+    write_file(path, {"schema_version": SCHEMA_VERSION, **content}, LAYOUT)
 
 
 def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the content of a checkpoint file.
+    """Return the content of a checkpoint file: all that was saved.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or no checkpoint of a language model.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}); expected a checkpoint written by more/train.py"
-        ) from None
-    try:
-        content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: expected a checkpoint of plain data written by more/train.py; it is empty, damaged or holds "
-            f"other objects, which are never loaded because loading them can run code ({reason})"
-        ) from None
-    if not isinstance(content, dict) or "model_state_dict" not in content:
+    content = _open(path, device, mapped=False)
+    check_content(path, content, LAYOUT, state=True)
+    return content
+
+
+def _open(path: str | Path, device: torch.device | str, *, mapped: bool) -> dict[str, Any]:
+    """Return the content of a checkpoint file; its tensors are not checked.
+
+    Raises:
+        CheckpointError: As `read_checkpoint` does, but for damage in the tensors.
+    """
+    content = open_file(path, LAYOUT, device, mapped=mapped)
+    if not isinstance(content, dict) or not isinstance(content.get("model_state_dict"), dict):
         found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: expected a checkpoint of a language model (more/train.py), found {found}")
     if content.get("schema_version") != SCHEMA_VERSION:
@@ -111,11 +104,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     Raises:
         CheckpointError: If the file is no usable checkpoint; see `read_checkpoint`.
     """
-    content = read_checkpoint(path, device)
+    content = _open(path, device, mapped=True)
     try:
         model = build_model(ModelConfig(**content["model_config"]), seed=0)
         model.load_state_dict(content["model_state_dict"])
-        return LoadedModel(
+        loaded = LoadedModel(
             model=model.to(device).eval(),
             tokenizer=Tokenizer.from_json(content["tokenizer"]),
             training_config=dict(content["training_config"]),
@@ -126,12 +119,13 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{path}: its parts do not fit together ({type(error).__name__}: {reason})") from None
+    check_content(path, content, LAYOUT, state=False)
+    return loaded
 
 
 def build_model(config: ModelConfig, seed: int) -> MoreModel:
     """Return an untrained model on the CPU, its weights drawn from `seed`; torch's generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         return MoreModel(config)
 
 

@@ -15,26 +15,25 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from more.checkpoints import FINAL_NAME, load_model
 from more.config import MODEL_TYPES, Match
-from more.report import EvaluationSettings, evaluate_checkpoint, parse_numbers
-from more.runs import run_training
+from more.options import EvaluationSettings, parse_numbers
 from more.settings import TrainingConfig
 from pipeline.command.cli import check_numbers, parse_command
-from pipeline.command.devices import resolve_device
+from pipeline.command.errors import UserError
 from pipeline.command.files import write_json, write_text
 from pipeline.command.folders import check_file, check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
 from pipeline.command.shell import as_command
 from pipeline.command.workers import Event, Link, Stopped, WorkItem, do_items
 from pipeline.config import ConfigError
-from pipeline.records.intervals import mean_interval
+from pipeline.tracking import METRICS_FILE
 
 
 class Run(NamedTuple):
@@ -114,7 +113,7 @@ class CompareSettings:
 
 @as_command(stopped="stopped; the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 a run failed, 2 refused, 130 stopped by Ctrl-C."""
+    """Run the command line; return the exit code: 0 done, 1 a run failed, 2 refused, 128 + signal stopped."""
     options = {"output": "JSON file of all figures; a Markdown table of the same name goes beside it."}
     settings, values = parse_command("Compare the variants.", CompareSettings, argv, options=options)
     output = Path(values["output"] or "more_comparison.json")
@@ -122,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
     check_file("output", output)
     check_folder("folder", Path(settings.folder))
+    from pipeline.command.devices import resolve_device  # here: --help and mistakes are told without torch
+
     resolve_device(settings.device)
     return compare(settings, output)
 
@@ -146,12 +147,16 @@ def compare(settings: CompareSettings, output: Path) -> int:
             ended += 1
             if event.kind != "done":
                 failures.append(f"{event.item.name}: {event.content}")
-            write_tables(settings, output)
+            with suppress(OSError):  # a full disk ends no other run; at the end it is told
+                write_tables(settings, output)
             bar.set_postfix_str(event.item.name, refresh=False)
             bar.update()
 
         do_items(items, jobs=settings.jobs, report=note, stopping=interruption.stopping)
+    write_tables(settings, output)
     if ended < len(items):
+        if interruption.reader_gone:
+            raise BrokenPipeError
         stop_at_once(interruption.signal_number)
     print(output.with_suffix(".md").read_text(encoding="utf-8"))
     for failure in failures:
@@ -192,23 +197,30 @@ def run_item(link: Link, settings: CompareSettings, run: Run) -> None:
     Raises:
         Stopped: If a stop was wished before its end.
     """
-    config = run_config(settings, run)
+    from more.checkpoints import FINAL_NAME, load_model
+    from more.report import evaluate_checkpoint
+    from more.runs import run_training
+    from pipeline.command.devices import resolve_device
+
+    config, folder = run_config(settings, run), run_folder(settings, run)
     began = time.perf_counter()
-    if run_training(config, resume=True, quiet=True, stopping=link.stopping):
+    if run_training(config, resume=True, quiet=True, stopping=link.stopping) > 128:
         raise Stopped
     seconds = time.perf_counter() - began
     path = Path(config.checkpoint_dir) / config.run_name() / FINAL_NAME
     loaded = load_model(path, resolve_device(settings.device))
     wanted = EvaluationSettings(**_evaluated(settings), cache_dir=settings.cache_dir)
     evaluation = evaluate_checkpoint(loaded, wanted, name=str(path), quiet=True, tick=link.heed)
-    lines = (Path(config.log_dir) / config.run_name() / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    speeds = sorted(json.loads(line)["Tokens_per_Second"] for line in lines)
+    metrics = Path(config.log_dir) / config.run_name() / METRICS_FILE
+    speeds = sorted(json.loads(line)["Tokens_per_Second"] for line in metrics.read_text(encoding="utf-8").splitlines())
+    if not speeds:
+        raise UserError(f"{metrics}: expected the run's metrics, found none; delete {folder}, and the run is done anew")
     result = {
         **{"identity": config.resolve().identity(), "evaluation_of": _evaluated(settings)},
         **run._asdict(),
         **{"seconds": seconds, "tokens_per_second": speeds[len(speeds) // 2], "evaluation": evaluation},
     }
-    write_json(run_folder(settings, run) / "result.json", result, indent=1)
+    write_json(folder / "result.json", result, indent=1)
 
 
 def _evaluated(settings: CompareSettings) -> dict[str, int | None]:
@@ -268,6 +280,8 @@ def collect_figures(results: Sequence[dict[str, Any]]) -> dict[str, list[float]]
 
 def write_tables(settings: CompareSettings, output: Path) -> None:
     """Write all figures as JSON and the table as Markdown, of what is done so far."""
+    from pipeline.records.intervals import mean_interval
+
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for run in settings.runs():
         if (result := read_result(settings, run)) is not None:

@@ -19,6 +19,6 @@ if __name__ == "__main__":
         paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         command = [sys.executable, "-P", "-m", "more.evaluate_for_llm", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))})
-    from more.question_table import main
+    from more.commands import evaluate_for_llm
 
-    sys.exit(main())
+    sys.exit(evaluate_for_llm())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -13,17 +12,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from more.babi import TASKS, DataError
+from more.babi import DataError
 from more.checkpoints import LoadedModel
-from more.config import ModelType
 from more.evaluation import Answer, ask, summarise_answers
 from more.generation import group_by_length, pad
+from more.options import TableSettings
 from more.report import open_checkpoint, reopen_source
 from more.sankey import TokenRoutes, render_page
-from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.files import write_text
 from pipeline.command.folders import check_file
-from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 
 COLUMNS: dict[str, Callable[[Answer], object]] = {
@@ -44,62 +41,6 @@ MODEL_COLUMNS = ("model_type", "num_recurrences", "checkpoint_path")
 """Columns beside them, which tell the model."""
 
 TITLE = "Ways of tokens through the experts"
-
-
-@dataclass(frozen=True)
-class TableSettings:
-    """Settings of the questions.
-
-    Attributes:
-        model_type: Checked against the checkpoint; null takes its own.
-        num_recurrences: Likewise.
-        test_recurrences: Number of recurrences at test time; null takes the trained one.
-        babi_task_id: 1, 2 or 3: the facts that an answer rests on.
-        num_questions: Questions at most; null takes all.
-        data_dir: Folder with the data, where it is not where it was in training; null takes that of the checkpoint.
-        device: auto (GPU where there is one), cpu, cuda or cuda:N.
-    """
-
-    model_type: ModelType | None = None
-    num_recurrences: int | None = None
-    test_recurrences: int | None = None
-    babi_task_id: int = 2
-    num_questions: int | None = None
-    data_dir: str | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ConfigError: If a value cannot be used.
-        """
-        if self.babi_task_id not in TASKS:
-            raise ConfigError(f"babi_task_id: expected 1, 2 or 3, found {self.babi_task_id}")
-        check_numbers(self, 1, "num_questions", "test_recurrences")
-
-
-@as_command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line of more/evaluate_for_llm.py; return the exit code."""
-    options = {
-        "checkpoint_path": "The .pth file.",
-        "output_csv": "Where the rows go; babi_<task>.csv beside the checkpoint by default.",
-        "output_html": "Where the diagram goes, of the first question and of all that are asked; like the CSV, ending "
-        "in .html, by default.",
-    }
-    settings, values = parse_command(
-        "Questions of a bAbI task as CSV, and the routing of their tokens.",
-        TableSettings,
-        argv,
-        options=options,
-        required=["checkpoint_path"],
-    )
-    path = Path(values["checkpoint_path"])
-    table = Path(values["output_csv"] or path.with_name(f"babi_{settings.babi_task_id}.csv"))
-    page = Path(values["output_html"] or table.with_suffix(".html"))
-    check_outputs(table, page)
-    run(settings, path, table, page)
 
 
 def check_outputs(table: Path, page: Path) -> None:

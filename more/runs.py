@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from tqdm import tqdm
 from more.checkpoints import FINAL_NAME, list_numbered, numbered_path, read_checkpoint
 from more.model import count_parameters
 from more.settings import TrainingConfig
-from more.training import METRICS, Trainer
-from pipeline.command.cli import parse_command
+from more.training import METRICS, Trainer, UnsavedError
+from pipeline.checkpoint_files import CheckpointError, explain_damage
+from pipeline.command.errors import explain
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
-from pipeline.command.shell import as_command
+from pipeline.command.stopwatch import Stopwatch
 from pipeline.guard import (
-    SWITCHES,
     RunFolderError,
     check_switches,
     clear_run,
@@ -29,18 +29,7 @@ from pipeline.guard import (
     hold_run,
     write_settings,
 )
-from pipeline.tracking import Tracker, import_wandb
-
-
-@as_command()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line of more/train.py; return the exit code: 0 done, 2 refused, 128 + signal when interrupted.
-
-    A file that cannot be read or written is also 2.
-    """
-    description = "Train a language model. Flags win over the YAML file, that over the preset."
-    config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
-    return run_training(config, **switches)
+from pipeline.tracking import Tracker, check_wandb
 
 
 def run_training(
@@ -58,11 +47,13 @@ def run_training(
         resume: Continue from the newest checkpoint, if there is one.
         overwrite: Delete what an earlier run left.
         quiet: Print nothing and show no bar.
-        stopping: Says whether a stop is wished; None: Ctrl-C and SIGTERM do.
+        stopping: Says whether a stop is wished; None: Ctrl-C, SIGTERM and SIGHUP do.
 
     Raises:
         RunFolderError: If a folder holds another run, or this one and neither switch is given.
         FolderError: If a folder cannot be written to, or another process is training there.
+        TrackingError: If Weights & Biases is asked for and cannot be used; nothing is touched then.
+        UnsavedError: If the last checkpoint cannot be written.
     """
     check_switches(resume=resume, overwrite=overwrite)
     config = config.resolve()
@@ -80,12 +71,14 @@ def run_training(
             say(f"{folder / FINAL_NAME}: {done}; --overwrite starts it afresh")
             return 0
         if config.wandb_project is not None:
-            import_wandb()
+            check_wandb()
         trainer = Trainer(config, announce=say, resume=newest)
         if overwrite:  # only now, when the new run is known to be possible
             clear_run(_list_checkpoints(folder), logs)
         interruption = Interruption(stopping)
-        return _train_to_the_end(trainer, folder, logs, say, interruption, resumed=newest is not None, quiet=quiet)
+        timed = numbered_path(folder, newest["update"]) if newest is not None and newest.get("timed") else None
+        checkpoints = _Checkpoints(trainer, folder, say, timed)
+        return _train_to_the_end(trainer, checkpoints, logs, say, interruption, resumed=newest is not None, quiet=quiet)
 
 
 def _refuse_conflict(
@@ -120,7 +113,7 @@ def _refuse_conflict(
 
 def _train_to_the_end(
     trainer: Trainer,
-    folder: Path,
+    checkpoints: _Checkpoints,
     logs: Path,
     say: Callable[[str], object],
     interruption: Interruption,
@@ -142,26 +135,27 @@ def _train_to_the_end(
     )
     write_settings(logs, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
     say(_opening_words(trainer))
-    with tracker, interruption:
-        _train(trainer, tracker, folder, interruption, quiet)
-        if trainer.update == 0:
-            say(describe_stop(0, None))
-            return interruption.exit_code
+    with interruption:
+        with tracker:
+            _train(trainer, tracker, checkpoints, interruption, quiet)
+            saved = checkpoints.save_last() if trainer.update else None
+        if tracker.missing is not None and not quiet:
+            print(f"incomplete: {tracker.missing}", file=sys.stderr)
         if trainer.update < trainer.total:
-            path = numbered_path(folder, trainer.update)
-            trainer.save(path, resumable=True)
-            say(describe_stop(trainer.update, path))
+            say(describe_stop(trainer.update, saved))
             return interruption.exit_code
-        trainer.save(folder / FINAL_NAME, resumable=False)
-    say(f"checkpoint  {folder / FINAL_NAME}")
-    say(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
-    say(f"next        python more/evaluate.py --checkpoint_path {folder / FINAL_NAME}")
-    return 0
+        say(f"checkpoint  {saved}")
+        say(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
+        say(f"next        python more/evaluate.py --checkpoint_path {saved}")
+    return int(tracker.missing is not None)
 
 
-def _train(trainer: Trainer, tracker: Tracker, folder: Path, interruption: Interruption, quiet: bool) -> None:
+def _train(
+    trainer: Trainer, tracker: Tracker, checkpoints: _Checkpoints, interruption: Interruption, quiet: bool
+) -> None:
     """Run updates, logging, validation and checkpoints until the end or an interruption."""
     config = trainer.config
+    unsaved = Stopwatch(config.checkpoint_minutes)
     with tqdm(
         total=trainer.total,
         initial=trainer.update,
@@ -183,11 +177,64 @@ def _train(trainer: Trainer, tracker: Tracker, folder: Path, interruption: Inter
                 loads = {f"Layer_{i}/Expert_Load_Distribution": layer.load for i, layer in enumerate(figures)}
                 tracker.log(trainer.update, metrics, loads)
                 bar.set_postfix_str(_progress(metrics), refresh=False)
-            if config.checkpoint_interval and trainer.update % config.checkpoint_interval == 0 and not last:
-                older = list_numbered(folder)
-                trainer.save(numbered_path(folder, trainer.update), resumable=True)
-                for path in older:
-                    path.unlink()
+            asked = config.checkpoint_interval > 0 and trainer.update % config.checkpoint_interval == 0
+            if (asked or unsaved.is_over()) and not last:
+                checkpoints.save_on_the_way(timed=not asked)
+                unsaved.restart()
+
+
+class _Checkpoints:
+    """The checkpoints that a run writes; of those to resume from the newest is kept, a timed one until the end.
+
+    Args:
+        trainer: The run.
+        folder: Where they go.
+        say: Called with each line worth telling.
+        timed: The checkpoint that the run was resumed from, if it was a timed one.
+    """
+
+    def __init__(self, trainer: Trainer, folder: Path, say: Callable[[str], object], timed: Path | None) -> None:
+        self._trainer, self._folder, self._say = trainer, folder, say
+        self._timed, self._told = timed, False
+
+    def save_on_the_way(self, *, timed: bool) -> None:
+        """Write one to resume from; where that cannot be, say so, once, and let the run go on."""
+        older, path = list_numbered(self._folder), numbered_path(self._folder, self._trainer.update)
+        try:
+            self._trainer.save(path, resumable=True, timed=timed)
+        except OSError as error:
+            if not self._told:
+                why = f"checkpoint not written: {explain(error, path)}"
+                self._say(f"{why}; training goes on, and the next one is tried")
+            self._told = True
+            return
+        self._timed, self._told = path if timed else None, False
+        for other in older:
+            if other != path:
+                other.unlink(missing_ok=True)
+
+    def save_last(self) -> Path:
+        """Write the one with which the run ends, at its end or where it is stopped, and return its path.
+
+        Raises:
+            UnsavedError: If it cannot be written.
+        """
+        trainer, folder = self._trainer, self._folder
+        complete = trainer.update == trainer.total
+        path = folder / FINAL_NAME if complete else numbered_path(folder, trainer.update)
+        try:
+            trainer.save(path, resumable=not complete)
+        except OSError as error:
+            older = list_numbered(folder)
+            rest = (
+                f"--resume goes on from {older[-1]}"
+                if older
+                else "--resume starts the run again: there is no earlier one"
+            )
+            raise UnsavedError(f"checkpoint not written: {explain(error, path)}; once there is room, {rest}") from None
+        if self._timed not in (None, path):
+            self._timed.unlink(missing_ok=True)
+        return path
 
 
 def _progress(metrics: dict[str, float]) -> str:
@@ -206,9 +253,22 @@ def _list_checkpoints(folder: Path) -> list[Path]:
 
 
 def _newest(folder: Path) -> dict[str, Any] | None:
-    """Return the content of the run's last checkpoint; None where there is none."""
+    """Return the content of the run's last checkpoint; None where there is none.
+
+    Raises:
+        CheckpointError: If it is damaged; with the newest sound one before it.
+    """
     paths = _list_checkpoints(folder)
-    return read_checkpoint(paths[-1]) if paths else None
+    if not paths:
+        return None
+    try:
+        return read_checkpoint(paths[-1])
+    except CheckpointError as error:
+        raise explain_damage(error, paths[-1], reversed(paths[:-1]), _update_of) from None
+
+
+def _update_of(path: Path) -> int:
+    return int(read_checkpoint(path)["update"])
 
 
 def _opening_words(trainer: Trainer) -> str:

@@ -64,6 +64,7 @@ class TrainingConfig:
         eval_batches: Batches of a validation at most.
         checkpoint_dir: Folder of all checkpoints; the run's is <model_type>_rec<num_recurrences> in it.
         checkpoint_interval: Updates between two checkpoints to resume from (the newest is kept); 0 = none.
+        checkpoint_minutes: Minutes after which one is written in any case; 0 = none.
         log_dir: Folder of metrics (JSONL and TensorBoard); the run's folder in it is named likewise.
         tensorboard: Write TensorBoard event files.
         wandb_project: Weights & Biases project; null leaves it off.
@@ -107,6 +108,7 @@ class TrainingConfig:
     eval_batches: int = 50
     checkpoint_dir: str = "checkpoints"
     checkpoint_interval: int = 500
+    checkpoint_minutes: float = 5.0
     log_dir: str = "runs"
     tensorboard: bool = True
     wandb_project: str | None = None
@@ -122,7 +124,7 @@ class TrainingConfig:
         positive = ("updates", "batch_size", "lr", "epochs", "seq_length", "grad_clip", "log_interval", "torch_threads")
         check_numbers(self, 1, *positive, "eval_batches", "num_stories", "largest_summand")
         zero = ("eval_interval", "checkpoint_interval", "weight_decay", "balance_weight", "z_weight", "seed")
-        check_numbers(self, 0, *zero, "data_seed")
+        check_numbers(self, 0, *zero, "data_seed", "checkpoint_minutes")
         if not 0 <= self.warmup <= 1:
             raise ConfigError(f"warmup: expected a share from 0 to 1, found {self.warmup!r}")
         if self.updates is not None and self.epochs is not None:
@@ -172,6 +174,6 @@ class TrainingConfig:
         """Return the settings that decide what is learned; two runs that differ in one of them are two runs."""
         beside = {
             *("log_interval", "eval_interval", "eval_batches", "checkpoint_dir", "checkpoint_interval", "log_dir"),
-            *("tensorboard", "wandb_project", "device", "cache_dir", "data_dir", "torch_threads"),
+            *("checkpoint_minutes", "tensorboard", "wandb_project", "device", "cache_dir", "data_dir", "torch_threads"),
         }
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in beside}

@@ -19,6 +19,6 @@ if __name__ == "__main__":
         paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         command = [sys.executable, "-P", "-m", "more.train", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))})
-    from more.runs import main
+    from more.commands import train
 
-    sys.exit(main())
+    sys.exit(train())

@@ -56,6 +56,10 @@ class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message says why and what to do."""
 
 
+class UnsavedError(UserError):
+    """The last checkpoint of a run cannot be written; the message says where, why and what is left."""
+
+
 def compute_lr(update: int, total: int, lr: float, warmup: float) -> float:
     """Return the learning rate of update `update` (from 0): up a line to `lr`, then down a cosine to a tenth of it."""
     rising = max(1, round(warmup * total))
@@ -233,8 +237,14 @@ class Trainer:
         self._since += time.perf_counter() - began  # tokens per second are those of training
         return {"Loss/valid": total / count, "Perplexity_valid": math.exp(min(total / count, 50.0))}
 
-    def save(self, path: Path, *, resumable: bool) -> None:
-        """Write a checkpoint; without the optimiser's state unless it is to be resumed from."""
+    def save(self, path: Path, *, resumable: bool, timed: bool = False) -> None:
+        """Write a checkpoint.
+
+        Args:
+            path: Where.
+            resumable: With the optimiser's state, to be resumed from.
+            timed: It is there until the next one is; whoever resumes from it reads that here.
+        """
         content = {
             "model_state_dict": self.model.state_dict(),
             "model_config": dataclasses.asdict(self.model_config),
@@ -247,4 +257,6 @@ class Trainer:
         }
         if resumable:
             content["optimizer_state_dict"] = self.optimizer.state_dict()
+        if timed:
+            content["timed"] = True
         save_checkpoint(path, content)

@@ -10,33 +10,39 @@ A checkpoint is data, never code: it is read with `torch.load(weights_only=True)
     lang_proj_state_dict    the mission projection
     lang_encoder            which sentence encoder, with a fingerprint of its weights
     resume                  what continuing bit for bit needs (levels in play, generator states, counters)
+    digests                 of the weights, and of what resuming needs besides; see `pipeline.checkpoint_files`
 
 Checkpoints written elsewhere by this model family have fewer keys; they pass through `pipeline.migration`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.command.errors import UserError
-from pipeline.command.files import replace_atomically
+from pipeline.checkpoint_files import (
+    CheckpointError,
+    Layout,
+    check_content,
+    compute_digest,
+    open_file,
+    write_file,
+)
 from pipeline.config import TrainConfig
-from pipeline.migration import migrate_foreign, numpy_scalars
+from pipeline.migration import migrate_foreign
 from pipeline.policies import build_policy
 
 SCHEMA_VERSION = 1
-
-
-class CheckpointError(UserError, ValueError):
-    """A checkpoint that cannot be used; the message names the file, what was expected and what to do."""
+LAYOUT = Layout(
+    writer="train_mop.py or train.py",
+    weights={"policy_state_dict": "", "lang_proj_state_dict": "lang_proj."},
+    state=("optimizer_state_dict", "resume"),
+)
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -44,42 +50,52 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
     Args:
         path: Where.
-        content: The keys of the module's docstring but `schema_version`, which is added.
+        content: The keys of the module's docstring but `schema_version` and `digests`, which are added.
     """
-    with replace_atomically(path) as temporary:
-        with temporary.open("wb") as file:
-            try:
-                torch.save({"schema_version": SCHEMA_VERSION, **content}, file)
-            except RuntimeError as error:  # torch's own, of a file that could not be written
-                if isinstance(error.__context__, OSError):
-                    raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
-                raise
+    write_file(path, {"schema_version": SCHEMA_VERSION, **content}, LAYOUT)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint file, migrated to today's form, its tensors on the CPU.
-
-    The file is mapped, not read: a tensor that nobody looks at costs nothing. Of a checkpoint of 228 MB, two thirds of
-    it the optimiser's, opening takes 18 ms where reading took 191 ms.
+    """Return the content of a checkpoint file, migrated to today's form, its tensors on the CPU: all that was saved.
 
     Raises:
         CheckpointError: If the file is missing, damaged, holds more than plain data, or is foreign.
     """
-    path = Path(path)
+    content = _open(path, mapped=False)
+    check_content(path, content, LAYOUT, state=True)
+    return content
+
+
+def verify_checkpoint(path: str | Path, *, resumable: bool) -> int:
+    """Return the update of a checkpoint file whose weights are what was saved; it is read for that and not kept.
+
+    Args:
+        path: The file.
+        resumable: A run is to go on from it: what that needs must be there, and be what was saved.
+
+    Raises:
+        CheckpointError: If it is not so.
+    """
+    content = _open(path, mapped=True)
+    check_content(path, content, LAYOUT, state=resumable)
+    if resumable and content.get("resume") is None:
+        raise CheckpointError(f"{path}: has no `resume` part: it can be evaluated, not continued")
     try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); expected a .pt checkpoint") from None
-    try:
-        # Old checkpoints of this family keep numpy numbers in their config: plain data, made known by name.
-        with torch.serialization.safe_globals(numpy_scalars()):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception:  # torch's own text advises to load it all the same
-        raise CheckpointError(
-            f"{path}: expected a checkpoint of plain data written by train_mop.py or train.py; it is empty, damaged or "
-            "holds other objects, which are never loaded because loading them can run code"
-        ) from None
+        return int(content["update"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _misfit(path, error) from None
+
+
+def _open(path: str | Path, *, mapped: bool) -> dict[str, Any]:
+    """Return the content of a checkpoint file, migrated to today's form; its tensors are not checked.
+
+    Mapped, those that nobody looks at are not even read: of a checkpoint of 228 MB, two thirds of it the optimiser's,
+    opening takes 18 ms where reading took 191 ms.
+
+    Raises:
+        CheckpointError: As `read_checkpoint` does, but for damage in the tensors.
+    """
+    content = open_file(path, LAYOUT, mapped=mapped)
     if not isinstance(content, dict) or not isinstance(content.get("policy_state_dict"), dict):
         raise CheckpointError(f"{path}: expected a dict with `policy_state_dict`, found {_describe(content)}")
     if "schema_version" not in content:
@@ -116,9 +132,9 @@ def read_header(path: str | Path) -> CheckpointHeader:
     """Return what a checkpoint says of its run; no weights, optimiser or levels in play are read.
 
     Raises:
-        CheckpointError: As `read_checkpoint` does, and if it says less than that.
+        CheckpointError: If the file is missing, damaged in what it says, or says less than that.
     """
-    content = read_checkpoint(path)
+    content = _open(path, mapped=True)
     try:
         return CheckpointHeader(
             int(content["update"]),
@@ -168,17 +184,7 @@ def load_policy(path: str | Path, device: torch.device | str = "cpu") -> LoadedP
     Raises:
         CheckpointError: If the file is no usable checkpoint; see `read_checkpoint`.
     """
-    return policy_from_content(read_checkpoint(path), path, device)
-
-
-def policy_from_content(
-    content: Mapping[str, Any], path: str | Path, device: torch.device | str = "cpu"
-) -> LoadedPolicy:
-    """Return the policy of a checkpoint's content; `path` is for messages.
-
-    Raises:
-        CheckpointError: If keys are missing or weights do not fit the configuration.
-    """
+    content = _open(path, mapped=True)
     try:
         fields = dict(content["config"])
         num_actions = int(fields.pop("num_actions"))
@@ -198,32 +204,15 @@ def policy_from_content(
             lang_encoder=dict(content["lang_encoder"]),
             update=int(content["update"]),
             num_actions=num_actions,
-            digest=compute_digest({**policy.state_dict(), **_prefixed("lang_proj", projection.state_dict())}),
+            digest=compute_digest({**policy.state_dict(), **projection.state_dict(prefix="lang_proj.")}),
             unknown_fields=frozenset(content.get("unknown_fields", ())),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise _misfit(path, error) from None
+    check_content(path, content, LAYOUT, state=False, weights=loaded.digest)
     return loaded
 
 
 def _misfit(path: str | Path, error: Exception) -> CheckpointError:
     reason = " ".join(str(error).split())[:400]
     return CheckpointError(f"{path}: its parts do not fit together ({type(error).__name__}: {reason})")
-
-
-def _prefixed(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": value for name, value in weights.items()}
-
-
-def compute_digest(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, types, shapes and values of weights, in order of their names.
-
-    It does not depend on where a file lies, on its name or on how it was written: the same weights have the same
-    digest, a retrained checkpoint under an old name has another.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()

@@ -17,6 +17,7 @@ NOT_IDENTITY = frozenset(
         "log_interval",
         "checkpoint_dir",
         "checkpoint_interval",
+        "checkpoint_minutes",
         "log_dir",
         "tensorboard",
         "wandb_project",
@@ -104,7 +105,8 @@ class TrainConfig:
         window: Episodes over which success rate and path ratio are averaged.
         log_interval: Updates between two lines of metrics.
         checkpoint_dir: Folder of all checkpoints.
-        checkpoint_interval: Updates between two checkpoints; 0 writes the final one only.
+        checkpoint_interval: Updates between two checkpoints that stay; 0 = none before the final one.
+        checkpoint_minutes: Minutes between two checkpoints against mishaps, each in the last one's place; 0 = none.
         log_dir: Folder of metrics (JSONL and TensorBoard).
         tensorboard: Write TensorBoard event files.
         wandb_project: Weights & Biases project; null leaves it off.
@@ -155,6 +157,7 @@ class TrainConfig:
     log_interval: int = 10
     checkpoint_dir: str = "checkpoints"
     checkpoint_interval: int = 500
+    checkpoint_minutes: float = 5.0
     log_dir: str = "runs"
     tensorboard: bool = True
     wandb_project: str | None = None
@@ -180,9 +183,10 @@ class TrainConfig:
         )
         for name in at_least_zero.split():
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("trial", "seed"):  # as large as paths, results and tables can hold
-            self._require(name, getattr(self, name) < 2**63, "less than 2^63")
+        for name, value in self.to_dict().items():  # as large as paths, results and tables can hold
+            self._require(name, not isinstance(value, int) or value < 2**63, "less than 2^63")
         self._require("lpc_alpha", self.lpc_alpha < float("inf"), "a finite number")
+        self._require("checkpoint_minutes", 0 <= self.checkpoint_minutes < float("inf"), "minutes, or 0 for none")
         for name in ("lr", "lpc_eps", "lpc_exponent"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "a positive number")
         for name in ("expert_action_prob", "expert_dropout_beta"):

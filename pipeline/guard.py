@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from filelock import Timeout
 
 from pipeline.command.errors import ConfigError
 from pipeline.command.files import write_text
-from pipeline.command.folders import LOCK_NAME, hold_lock, make_writable
+from pipeline.command.folders import (
+    LOCK_NAME,
+    HeldError,
+    describe_holder,
+    hold_lock,
+    is_lock_held,
+    make_writable,
+)
 from pipeline.tracking import METRICS_FILE, WANDB_ID_FILE
 
 CONFIG_FILE = "config.yaml"
@@ -167,7 +173,7 @@ def hold_run(*folders: Path) -> Iterator[None]:
                 make_writable(folder)
                 try:
                     stack.enter_context(hold_lock(folder / LOCK_NAME, timeout=0))
-                except Timeout:
+                except HeldError:
                     raise RunFolderError(describe_held(folder)) from None
             yield
     finally:
@@ -178,16 +184,10 @@ def hold_run(*folders: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Return whether a process trains the run of a folder; nothing is left behind."""
-    path = folder / LOCK_NAME
-    if not path.exists():
-        return False
-    try:
-        with hold_lock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
+    return is_lock_held(folder / LOCK_NAME)
 
 
 def describe_held(folder: Path) -> str:
     """Return what to say of a run that another process trains."""
-    return f"{folder} is being trained by another process"
+    holder = describe_holder(folder / LOCK_NAME)
+    return f"{folder} is being trained by another process" + (holder and f": {holder}")

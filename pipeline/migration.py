@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from babyai.missions import FOREIGN_DESCRIPTION
 from pipeline.config import TrainConfig
+from pipeline.plain_objects import NumpyArray
 
 _FIELDS = (
     "task_id",
@@ -29,7 +29,7 @@ _FIELDS = (
 def migrate_foreign(content: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint of outside code of this model family in today's form.
 
-    Such a checkpoint may lack `policy`, `lang_encoder`, sizes, and hold numpy numbers in its config. Sizes are read
+    Such a checkpoint may lack `policy`, `lang_encoder`, sizes, and hold arrays in its config. Sizes are read
     from the weights, which cannot be wrong about them; of the rest only what evaluation or a table of results needs is
     kept, and what it does not say is listed as `unknown_fields`. One without the mission projection is refused: it was
     random, so with another one every instruction would be noise.
@@ -70,12 +70,12 @@ def migrate_foreign(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return numpy numbers and tensors of one element as Python numbers, also within lists."""
+    """Return arrays and tensors as lists, those of one element as Python numbers, also within lists."""
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    return value.tolist() if isinstance(value, Tensor | NumpyArray) else value
 
 
 def _sizes_from_weights(weights: Mapping[str, Tensor], lang_dim: int) -> dict[str, Any]:
@@ -106,15 +106,3 @@ def _sizes_from_weights(weights: Mapping[str, Tensor], lang_dim: int) -> dict[st
         "lang_dim": lang_dim,
         "router_hidden_size": weights["moe_layers.0.router.gru.weight_hh_l0"].shape[1],
     }
-
-
-def numpy_scalars() -> list[Any]:
-    """Return the globals that pickled numpy scalars need, under the module names of numpy 1 and 2."""
-    scalar = np.int64(0).__reduce__()[0]
-    dtypes = [type(np.dtype(kind)) for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "?")]
-    return [
-        np.dtype,
-        *dtypes,
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-    ]

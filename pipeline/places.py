@@ -7,11 +7,15 @@
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
     <root>/<task_id>/trial_<N>_seeds_<S>_<S>/<name>.png                       of several runs together
 
+A cache may also be compact, `routing_data.json.gz`; there is one of the two. It is also read, never written, where
+older code left it: in `update_unknown` instead of `update_<U>`, and in `<root>/<task_id>/<task_id>/`, as a folder
+becomes that is downloaded into itself.
+
     for place in find_checkpoints("checkpoints"):
         cache_path("evaluation_cache", place.task_id, place.trial, place.seed, place.update)
 
-Numbers have no leading zeros: trial_01 would share its results with trial_1. What does not follow the grammar is no
-place and is passed over.
+Numbers have no leading zeros, since trial_01 would share its results with trial_1, and are below 2^63, as large as
+results can hold. What does not follow the grammar is no place and is passed over.
 """
 
 from __future__ import annotations
@@ -26,14 +30,32 @@ from typing import Protocol
 from pipeline.command.errors import UserError
 
 CACHE_NAME = "routing_data.json"
+COMPACT = ".gz"
+"""What the name of a compact cache has besides."""
 FINAL_NAME = "checkpoint_final.pt"
 
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
-_NUMBER = r"(?:0|[1-9]\d{0,18})"
+_LARGEST = str(2**63 - 1)
+_NUMBER = "|".join(
+    [
+        r"(?:0|[1-9]\d{0,17}",
+        rf"[1-{int(_LARGEST[0]) - 1}]\d{{18}}",
+        *(
+            rf"{_LARGEST[:i]}[0-{int(digit) - 1}]\d{{{18 - i}}}"  # the same up to here, then smaller
+            for i, digit in enumerate(_LARGEST)
+            if i and digit > "0"
+        ),
+        f"{_LARGEST})",
+    ]
+)
 _RUN = rf"(?P<task_id>{_TASK})/trial_(?P<trial>{_NUMBER})(?:/seed_(?P<seed>{_NUMBER}))?"
 _CHECKPOINT_NAME = rf"checkpoint_(?:(?P<update>{_NUMBER})|final)\.pt"
 _CHECKPOINT = rf"{_RUN}/{_CHECKPOINT_NAME}"
-_CACHE = rf"{_RUN}(?:/update_(?P<update>{_NUMBER}))?/{re.escape(CACHE_NAME)}"
+_UNKNOWN = "update_unknown"
+_CACHE = (
+    rf"(?:(?P<doubled>{_TASK})/(?=(?P=doubled)/))?{_RUN}"
+    rf"(?:/update_(?P<update>{_NUMBER})|/(?P<unknown>{_UNKNOWN}))?/{re.escape(CACHE_NAME)}(?:{re.escape(COMPACT)})?"
+)
 _LEVEL = r"BabyAI-[A-Za-z0-9]+-v\d+"  # checkpoints of other programs may lie beside ours
 
 
@@ -51,6 +73,8 @@ class Place:
         trial: Trial of the run.
         seed: Seed of the run; None where the path has no `seed_<S>` folder.
         update: Update of the checkpoint; None for the final one.
+        unknown_update: True for a cache in `update_unknown`; `update` is None.
+        doubled: True for a cache in `<root>/<task_id>/<task_id>/`; only a known root tells.
     """
 
     path: Path
@@ -58,6 +82,8 @@ class Place:
     trial: int
     seed: int | None
     update: int | None
+    unknown_update: bool = False
+    doubled: bool = False
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -110,10 +136,23 @@ def cache_path(
     for name, number in (("trial", trial), ("seed", seed), ("update", update)):
         if number is None and name != "trial":
             continue
-        if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= number < 10**19:
-            raise PlaceError(f"{name}: expected a whole number, 0 or more, found {str(number)[:40]!r}")
+        if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= number <= int(_LARGEST):
+            raise PlaceError(
+                f"{name}: expected a whole number, 0 or more and less than 2^63, found {str(number)[:40]!r}"
+            )
         folder /= f"{name}_{int(number)}"
     return folder / CACHE_NAME
+
+
+def compact_path(path: str | Path) -> Path:
+    """Return the path of a cache in its compact form."""
+    return Path(path).with_name(Path(path).name + COMPACT)
+
+
+def stored_cache(path: str | Path) -> Path:
+    """Return the file of a cache, which may be the compact one; of both the newer, of none `path`."""
+    files = [file for file in (Path(path), compact_path(path)) if file.is_file()]
+    return max(files, key=lambda file: file.stat().st_mtime_ns, default=Path(path))
 
 
 def sweep_path(root: str | Path, run: Run) -> Path:
@@ -123,7 +162,9 @@ def sweep_path(root: str | Path, run: Run) -> Path:
 
 def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:
     """Return `<plots_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png`, beside which its cache lies."""
-    return cache_path(plots_dir, place.task_id, place.trial, place.seed, place.update).with_name(f"{name}.png")
+    root = Path(plots_dir) / place.task_id if place.doubled else plots_dir
+    folder = cache_path(root, place.task_id, place.trial, place.seed, place.update).parent
+    return (folder / _UNKNOWN if place.unknown_update else folder) / f"{name}.png"
 
 
 def runs_plot_path(plots_dir: str | Path, task_id: str, runs: str, name: str) -> Path:
@@ -164,7 +205,15 @@ def _locate(grammar: str, path: str | Path, root: str | Path | None) -> Place | 
     if match is None:
         return None
     trial, seed, update = (None if match[name] is None else int(match[name]) for name in ("trial", "seed", "update"))
-    return Place(Path(path), match["task_id"], trial, seed, update)
+    found = match.groupdict()
+    unknown, doubled = found.get("unknown") is not None, found.get("doubled") is not None
+    return Place(Path(path), match["task_id"], trial, seed, update, unknown, doubled)
+
+
+def named_update(path: Path) -> int | None:
+    """Return the update that a checkpoint's name says; None: it is a final one."""
+    match = re.fullmatch(_CHECKPOINT_NAME, path.name)
+    return int(match["update"]) if match and match["update"] else None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -177,7 +226,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def find_checkpoints(root: str | Path) -> list[Place]:
     """Return the checkpoints under `<root>/<task_id>/trial_<N>/[seed_<S>/]`, ordered by task, trial, seed and update.
 
-    Trials, seeds and updates are ordered as numbers; a run's final checkpoint comes last. Other files are passed over.
+    No deeper folder is looked into, so that links to folders are followed and none leads in a circle. Trials, seeds and
+    updates are ordered as numbers; a run's final checkpoint comes last. Other files are passed over.
 
     Raises:
         PlaceError: If `root` is no folder.
@@ -185,17 +235,35 @@ def find_checkpoints(root: str | Path) -> list[Place]:
     root = Path(root)
     if not root.is_dir():
         raise PlaceError(f"{root}: expected a folder of checkpoints; train first (python train_mop.py), or name it")
-    found = (locate_checkpoint(path, root) for path in root.glob("*/trial_*/**/checkpoint_*.pt"))
+    paths = (path for folder in ("", "seed_*/") for path in root.glob(f"*/trial_*/{folder}checkpoint_*.pt"))
+    found = (locate_checkpoint(path, root) for path in paths)
     return _in_order((place for place in found if place and re.fullmatch(_LEVEL, place.task_id)), final=float("inf"))
+
+
+def find_strays(root: str | Path) -> list[Path]:
+    """Return the files of a folder of checkpoints that are named as one and lie where none is looked for, in order."""
+    root = Path(root)
+    paths = (path for folder in ("", "*/", "*/*/") for path in root.glob(f"*/trial_*/{folder}checkpoint_*.pt"))
+    return sorted(
+        path
+        for path in paths
+        if re.fullmatch(_LEVEL, path.relative_to(root).parts[0])
+        and re.fullmatch(r"checkpoint_(\d+|final)\.pt", path.name)
+        and locate_checkpoint(path, root) is None
+        and path.is_file()
+    )
 
 
 def find_caches(cache_dir: str | Path) -> list[Place]:
     """Return the caches under a folder by task, trial, seed and update, in the order of their numbers.
 
-    The cache of a run's final checkpoint comes first, as its folder does.
+    The cache of a run's final checkpoint comes first, as its folder does; then one of an unknown update. Links to
+    folders are followed.
     """
-    paths = Path(cache_dir).glob(f"*/trial_*/**/{CACHE_NAME}")
-    found = (locate_cache(path, cache_dir) for path in paths if path.is_file())
+    below = ("", "seed_*/", "update_*/", "seed_*/update_*/")
+    patterns = (f"{task}/trial_*/{folders}{CACHE_NAME}*" for task in ("*", "*/*") for folders in below)
+    paths = {path.with_name(CACHE_NAME) for pattern in patterns for path in Path(cache_dir).glob(pattern)}
+    found = (locate_cache(path, cache_dir) for path in map(stored_cache, paths) if path.is_file())
     return _in_order((place for place in found if place), final=-1)
 
 
@@ -218,6 +286,7 @@ def _in_order(places: Iterable[Place], final: float) -> list[Place]:
 
     def order(place: Place) -> tuple:
         seed = -1 if place.seed is None else place.seed
-        return place.task_id, place.trial, seed, final if place.update is None else place.update
+        update = final if place.update is None else place.update
+        return place.task_id, place.trial, seed, update, place.unknown_update, place.doubled
 
     return sorted(places, key=order)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 
 from babyai.facts import NUM_ACTIONS
 from mixture_of_experts import MixtureOfExpertsPolicy
 from pipeline.baseline import GRUPolicy
-from pipeline.command.devices import derive_seed
+from pipeline.command.devices import derive_seed, drawn_from
 from pipeline.config import TrainConfig
 from stateful_mop import StatefulMoPPolicy, create_babyai_mop_config
 
@@ -49,7 +48,6 @@ def build_projection(config: TrainConfig, encoder_width: int) -> nn.Linear:
 
 @contextmanager
 def seeded_init(seed: int, stream: int) -> Iterator[None]:
-    """Within the block torch's CPU generator starts from (seed, stream); after it, it is as it was before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, stream))
+    """Within the block weights are drawn from (seed, stream); see `drawn_from`."""
+    with drawn_from(derive_seed(seed, stream)):
         yield

@@ -4,19 +4,23 @@
         tracker.log(update, {"env_steps": 512, "train/task_loss": 1.7, "rollout/success_rate": None})
 
 `METRICS` is the one table of keys. Trackers other than the JSONL file are imported when they are used.
+
+A run that can go on goes on: a line that cannot be written is told of once and left out, never half written; a tracker
+other than the file that fails is left out from there.
 """
 
 import json
 import math
 import re
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.command.errors import UserError
-from pipeline.command.files import write_text
+from pipeline.command.errors import UserError, explain
+from pipeline.command.files import Lines, write_text
 
 METRICS: dict[str, str] = {
     "env_steps": "environment steps trained on so far, all environments together",
@@ -61,7 +65,12 @@ class TrackingError(UserError, RuntimeError):
 
 
 class Tracker:
-    """Writes the metrics of one run to its folder and to the trackers that were asked for."""
+    """Writes the metrics of one run to its folder and to the trackers that were asked for.
+
+    Attributes:
+        run_dir: The folder.
+        missing: Why lines of the JSONL file could not be written, None while it has all.
+    """
 
     def __init__(
         self,
@@ -89,23 +98,28 @@ class Tracker:
             counter: the key of what was trained on so far, which every line has.
 
         Raises:
-            TrackingError: `wandb_project` is set and wandb is not installed, or the `metrics.jsonl` to continue is
-                damaged before its last line.
+            TrackingError: `wandb_project` is set and wandb is not installed or cannot be used, or the `metrics.jsonl`
+                to continue is damaged before its last line.
+            OSError: The files cannot be made.
         """
         self.run_dir = Path(run_dir)
-        self._table, self._counter = table, counter
+        self.missing: str | None = None
+        self._table, self._counter, self._announce = table, counter, announce
         wandb = import_wandb() if wandb_project else None  # before any file is touched
         self.run_dir.mkdir(parents=True, exist_ok=True)
         path = self.run_dir / METRICS_FILE
         kept = [] if resume_update is None else _read_lines_until(path, resume_update)
-        write_text(path, "".join(kept))
-        self._file = path.open("a", encoding="utf-8")
-        self._writer = self._run = None
+        self._run = self._writer = self._lines = None
         try:
-            if tensorboard:
-                self._writer = _open_tensorboard(self.run_dir, resume_update, announce)
-            if wandb is not None:
+            if wandb is not None:  # before metrics are replaced: it may be refused
                 self._run = _open_wandb(wandb, self.run_dir, wandb_project, config, resume_update)
+            write_text(path, "".join(kept))
+            self._lines = Lines(path)
+            if tensorboard:
+                try:
+                    self._writer = _open_tensorboard(self.run_dir, resume_update, announce)
+                except OSError as error:
+                    self._drop_tensorboard(error)
         except BaseException:
             self.close(failed=True)
             raise
@@ -132,18 +146,26 @@ class Tracker:
                 raise KeyError(f"{key!r} is not in the table of metrics; add it there with its meaning")
         values = {key: _plain(value) for key, value in metrics.items()}
         line = {"update": int(update), self._counter: values.pop(self._counter, None), **values}
-        self._file.write(json.dumps({**line, **histograms}, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._lines.append(json.dumps({**line, **histograms}, allow_nan=False))
+        except OSError as error:
+            self._note_missing(error)
         present = {key: value for key, value in line.items() if value is not None}
-        if self._writer is not None:
-            for key, value in present.items():
-                if key != "update":
-                    self._writer.add_scalar(key, value, global_step=update)
-            for key, heights in histograms.items():
-                _add_histogram(self._writer, key, heights, update)
-        if self._run is not None:
-            # No step=: wandb drops what is logged for a step it has seen, which a resumed run has to repeat.
-            self._run.log({**present, **{key: _wandb_histogram(heights) for key, heights in histograms.items()}})
+        try:
+            if self._writer is not None:
+                for key, value in present.items():
+                    if key != "update":
+                        self._writer.add_scalar(key, value, global_step=update)
+                for key, heights in histograms.items():
+                    _add_histogram(self._writer, key, heights, update)
+        except Exception as error:
+            self._drop_tensorboard(error)
+        try:
+            if self._run is not None:
+                # No step=: wandb drops what is logged for a step it has seen, which a resumed run has to repeat.
+                self._run.log({**present, **{key: _wandb_histogram(heights) for key, heights in histograms.items()}})
+        except Exception as error:
+            self._drop_wandb(error)
 
     def close(self, *, failed: bool = False) -> None:
         """Flush and close everything; closing twice does no harm.
@@ -151,13 +173,36 @@ class Tracker:
         Args:
             failed: mark the run as crashed where a tracker knows the difference (wandb).
         """
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._run is not None:
-            self._run.finish(exit_code=int(failed))
-            self._run = None
+        try:
+            if self._lines is not None:
+                self._lines.close()
+        except OSError as error:  # where a disk on the network says so late
+            self._note_missing(error)
+        writer, run, self._writer, self._run = self._writer, self._run, None, None
+        try:
+            if writer is not None:
+                writer.close()
+        except Exception as error:
+            self._drop_tensorboard(error)
+        try:
+            if run is not None:
+                run.finish(exit_code=int(failed))
+        except Exception as error:
+            self._drop_wandb(error)
+
+    def _note_missing(self, error: OSError) -> None:
+        if self.missing is None:
+            self.missing = f"metrics not written: {explain(error, self.run_dir / METRICS_FILE)}"
+            self._announce(f"{self.missing}; the run goes on, and each further line is tried")
+
+    def _drop_tensorboard(self, error: Exception) -> None:
+        self._writer = None
+        self._announce(f"TensorBoard: {explain(error, self.run_dir)}; its files end here, {METRICS_FILE} has all")
+
+    def _drop_wandb(self, error: Exception) -> None:
+        self._run = None
+        why = f"{type(error).__name__}: {explain(error)}"
+        self._announce(f"Weights & Biases: {why}; it is left out from here, {self.run_dir / METRICS_FILE} goes on")
 
     def __enter__(self) -> Self:
         """Return the tracker itself."""
@@ -236,8 +281,45 @@ def _open_tensorboard(run_dir: Path, resume_update: int | None, announce: Callab
     except ImportError:
         announce("tensorboard is not installed (pip install tensorboard): metrics go to metrics.jsonl only")
         return None
+    _hush_writers()
     # Events at or after purge_step that older files of this folder hold are hidden: all of them for a new run.
     return SummaryWriter(str(run_dir), purge_step=0 if resume_update is None else resume_update + 1)
+
+
+def _hush_writers() -> None:
+    """Let TensorBoard's own thread, which tells the next call why it has ended, print no traceback besides."""
+    outer = threading.excepthook
+    if getattr(outer, "hushes_writers", False):
+        return
+
+    def tell(args: threading.ExceptHookArgs) -> None:
+        if type(args.thread).__name__ != "_AsyncWriterThread":
+            outer(args)
+
+    tell.hushes_writers = True
+    threading.excepthook = tell
+
+
+def check_wandb() -> None:
+    """Try whether Weights & Biases can be used, which costs no time; a person at a terminal is asked for the key.
+
+    Raises:
+        TrackingError: If it is not installed, or has no key.
+    """
+    try:
+        import_wandb().login()
+    except TrackingError:
+        raise
+    except Exception as error:
+        raise _refused_by_wandb(error) from None
+
+
+def _refused_by_wandb(error: Exception) -> TrackingError:
+    return TrackingError(
+        f"wandb_project: Weights & Biases cannot be used ({type(error).__name__}: {explain(error)}); run `wandb login` "
+        "or set WANDB_API_KEY; WANDB_MODE=offline keeps its files here until `wandb sync`; wandb_project: null does "
+        "without"
+    )
 
 
 def import_wandb() -> Any:
@@ -252,13 +334,18 @@ def import_wandb() -> Any:
 
 
 def _open_wandb(wandb: Any, run_dir: Path, project: str, config: Mapping[str, Any], resume_update: int | None) -> Any:
-    """Start a wandb run; a resumed one goes on under the id its folder remembers."""
+    """Start a wandb run; a resumed one goes on under the id its folder remembers.
+
+    Raises:
+        TrackingError: If it cannot be started; what an earlier run left is as it was.
+    """
     id_file = run_dir / WANDB_ID_FILE
-    if resume_update is not None and id_file.exists():
-        run_id = id_file.read_text(encoding="utf-8").strip()
-    else:
-        run_id = uuid.uuid4().hex[:8]
-        write_text(id_file, run_id + "\n")
-    run = wandb.init(project=project, config=dict(config), dir=str(run_dir), id=run_id, resume="allow")
-    run.define_metric("*", step_metric="update")  # every chart over updates, as in the other trackers
+    known = resume_update is not None and id_file.exists()
+    run_id = id_file.read_text(encoding="utf-8").strip() if known else uuid.uuid4().hex[:8]
+    try:
+        run = wandb.init(project=project, config=dict(config), dir=str(run_dir), id=run_id, resume="allow")
+        run.define_metric("*", step_metric="update")  # every chart over updates, as in the other trackers
+    except Exception as error:  # no key, no network: it has many classes of its own
+        raise _refused_by_wandb(error) from None
+    write_text(id_file, run_id + "\n")
     return run

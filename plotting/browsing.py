@@ -21,7 +21,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pipeline.places import Place
+from pipeline.places import Place, stored_cache
 from pipeline.records.cache import Cache, CacheError, read_cache
 from pipeline.records.results import ResultsError, as_results, read_results
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
@@ -47,7 +47,7 @@ def load_cache(path: str | Path) -> Cache:
     Raises:
         CacheError: If the file cannot be used.
     """
-    path = Path(path)
+    path = stored_cache(path)
     try:
         stamp = path.stat()
     except OSError:
@@ -98,7 +98,9 @@ def label_place(place: Place) -> str:
     """Return such as "GoToObj · trial 1 · seed 0 · update 400"; a final checkpoint is told as such."""
     seed = "" if place.seed is None else f" · seed {place.seed}"
     update = "final" if place.update is None else f"update {place.update}"
-    return f"{short_task(place.task_id)} · trial {place.trial}{seed} · {update}"
+    update = "update unknown" if place.unknown_update else update
+    copy = " · in a doubled folder" if place.doubled else ""
+    return f"{short_task(place.task_id)} · trial {place.trial}{seed} · {update}{copy}"
 
 
 def choose_places(places: Iterable[Place]) -> list[Place]:
@@ -112,6 +114,8 @@ def choose_places(places: Iterable[Place]) -> list[Place]:
 
 
 def _progress(place: Place) -> float:
+    if place.unknown_update:
+        return -1
     return np.inf if place.update is None else place.update
 
 
@@ -119,7 +123,7 @@ def describe_cache(cache: Cache) -> str:
     """Return in a line what was evaluated, how and when."""
     head = cache.header
     sizes = head.get("expert_hidden_sizes")
-    config = head.get("config") or {}
+    config = head["config"] if isinstance(head.get("config"), dict) else {}
     parts = [
         f"`{head.get('checkpoint_path', cache.path)}`",
         f"update {head['update']:,}" if isinstance(head.get("update"), int) else "",

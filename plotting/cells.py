@@ -23,9 +23,9 @@ from matplotlib.patches import Patch, Rectangle
 
 from plotting.aggregate import GridInfo, Position, PositionAverages
 from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
+from plotting.options import MIN_VISITS
 from plotting.style import DOOR_COLOR, LPC_CMAP, UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_labels
 
-MIN_VISITS = 5
 """Steps below which a cell is marked as rarely visited."""
 
 _HATCH = "//////"

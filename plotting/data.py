@@ -207,9 +207,11 @@ class RoutingData:
 
     def describe_size(self) -> str:
         """Return such as "300 episodes, 3,355 steps", "3 runs, 300 episodes, 3,355 steps"."""
-        counts = [] if self.run is None else [("run", self.num_units)]
-        counts += [("layout" if self.layouts_only else "episode", self.num_episodes), ("step", len(self))]
-        return ", ".join(count_of(count, word) for word, count in counts)
+        levels = count_of(self.num_episodes, "layout" if self.layouts_only else "episode")
+        if self.layouts_only and len(self) and not any(self.contexts):
+            levels = "layouts not known"
+        runs = [] if self.run is None else [count_of(self.num_units, "run")]
+        return ", ".join([*runs, levels, count_of(len(self), "step")])
 
     # --------------------------------------------------------------------------------------------------------- subsets
 

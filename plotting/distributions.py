@@ -73,8 +73,10 @@ def plot_weight_distributions(data: Any, axes: Sequence[Axes] | None = None) -> 
 
 
 def _survival(values: np.ndarray, data: RoutingData) -> Estimates:
-    """Return in which share of steps values are at least 0, 0.01, ..., 1."""
-    bins = np.clip(np.floor(values * _THRESHOLDS + 1e-4), 0, _THRESHOLDS).astype(np.int64)
+    """Return in which share of steps values are at least 0, 0.01, ..., 1; what is not finite does not count."""
+    known = np.isfinite(values)
+    bins = np.clip(np.floor(np.where(known, values, 0) * _THRESHOLDS + 1e-4), 0, _THRESHOLDS).astype(np.int64)
+    bins[~known] = -1
     counts = _count_by_episode(bins, _THRESHOLDS + 1, data)
     at_least = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
     return share_interval(at_least, at_least[:, 0], data.run)

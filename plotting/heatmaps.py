@@ -27,7 +27,6 @@ from plotting.aggregate import (
     group_routing_data,
 )
 from plotting.cells import (
-    MIN_VISITS,
     compute_lpc_scale,
     ground_handles,
     legend_labels,
@@ -40,6 +39,7 @@ from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
 from plotting.levels import draw_level
+from plotting.options import MIN_VISITS
 from plotting.panels import write_near
 from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size, legend_height, names_width
 from plotting.style import figure_style, layer_title

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.places import FINAL_NAME, Place
+from pipeline.places import FINAL_NAME, Place, run_folder
 from pipeline.records.cache import CacheError, read_header
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
@@ -85,13 +85,15 @@ def find_settings(places: Iterable[Place], least: int = 2) -> tuple[list[Setting
         least: Runs that a setting must have.
     """
     rows, by_path, notes = [], {}, []
-    for place in places:
+    for place in sorted(places, key=lambda place: not place.doubled):  # of a run and its copy the last counts
         try:
             header = read_header(place)
         except CacheError as error:
             notes.append(str(error))
             continue
-        if header.get("num_steps") and header.get("expert_hidden_sizes"):
+        if "schema_version" not in header:
+            notes.append(f"{place}: of an older form, which does not tell how the run was trained; it joins no others")
+        elif header.get("num_steps") and header.get("expert_hidden_sizes"):
             rows.append(_row(place, header))
             by_path[str(place)] = place
     runs, more = collect_runs(rows)
@@ -112,13 +114,17 @@ def _row(place: Place, header: dict[str, Any]) -> dict[str, Any]:
     told = config | {name: header.get(name) for name in ("expert_hidden_sizes", "max_steps", "eval_seed")}
     row = {name: _plain(told.get(name)) for name in SETTING_COLUMNS}
     update = header.get("update")
-    folder = place.path.parent if place.update is None else place.path.parent.parent
+    depth = 2 + (place.seed is not None) + (place.update is not None or place.unknown_update) + place.doubled
+    folder = run_folder(
+        place.path.parents[depth], place
+    )  # one for all caches of a run, whatever older folder they are in
+    name = "checkpoint.pt" if place.unknown_update or place.update is not None else FINAL_NAME
     return row | {
         "task_id": place.task_id,
         "trial": place.trial,
         "seed": place.seed,
         "update": update if isinstance(update, int) else place.update,
-        "checkpoint_path": (folder / (FINAL_NAME if place.update is None else "checkpoint.pt")).as_posix(),
+        "checkpoint_path": (folder / name).as_posix(),
         "checkpoint_digest": _plain(header.get("checkpoint_digest")),
         "place": str(place),
         "config": config,

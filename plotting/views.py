@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from pipeline.records.results import Rows, as_results
 from plotting.across import plot_success_against_lpc, plot_task_bars
 from plotting.aggregate import get_available_analyses
-from plotting.cells import MIN_VISITS
 from plotting.data import PlotError, as_routing_data
 from plotting.distributions import (
     compute_path_frequencies,
@@ -26,8 +25,9 @@ from plotting.distributions import (
     plot_path_frequencies,
     plot_weight_distributions,
 )
-from plotting.groupings import GROUPINGS
+from plotting.groupings import GROUPINGS, encode_groups
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.options import MIN_VISITS
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
@@ -80,6 +80,28 @@ def list_views(data: Any) -> list[str]:
     return [view for view in CACHE_VIEWS if view in found]
 
 
+def describe_lack(data: Any, view: str) -> str:
+    """Return what data lacks for one of `CACHE_VIEWS` that it does not support."""
+    data = as_routing_data(data)
+    if not len(data):
+        return "no steps were recorded"
+    if view == "actions":
+        return "no actions were recorded"
+    if not data.has_routing:
+        return "a policy without routers has no routing"
+    if view in GROUPINGS:
+        return "all steps are in one group" if encode_groups(data, view)[1] else GROUPINGS[view].missing
+    if view in ("episode", "events") and data.layouts_only:
+        return "it is not known where episodes begin and end"
+    lacks = {
+        "episode": "an episode is of one run, these are several",
+        "events": "no event was recorded",
+        "distances": "no distances were recorded",
+        "specialisation": "neither actions, subgoals nor outcomes were recorded",
+    }
+    return lacks[view]
+
+
 def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
     """Return the figures of a view by the name of their file, without its ending.
 
@@ -96,7 +118,9 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         raise PlotError(f"view: expected one of {', '.join(CACHE_VIEWS)}, found {view!r}")
     supported = list_views(data)
     if view not in supported:
-        raise PlotError(f"view: expected one that this cache supports ({', '.join(supported)}), found {view!r}")
+        known = ", ".join(supported) or "none"
+        lack = describe_lack(data, view)
+        raise PlotError(f"view: expected one that this cache supports ({known}), found {view!r}: {lack}")
     if view in GROUPINGS:
         marks = {"min_visits": options.min_visits, "show_counts": options.show_counts}
         pictures, missions = options.pictures, options.missions

@@ -79,3 +79,11 @@ def make_foreign(sizes: list[list[int]] = FOREIGN_SIZES[0], **changes) -> dict:
 def save_foreign(path: Path, content: dict) -> Path:
     torch.save(content, path)
     return path
+
+
+def flip_in(path: Path, tensor: torch.Tensor) -> None:
+    """Change a byte of a tensor within a file."""
+    data, values = bytearray(path.read_bytes()), tensor.numpy().tobytes()
+    assert data.count(values) == 1
+    data[data.index(values) + len(values) // 2] ^= 0x10
+    path.write_bytes(data)

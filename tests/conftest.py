@@ -13,3 +13,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # not inherited by other programs, its absence would be.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same of nohup, under which training goes on when its terminal goes.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGHUP, lambda *_: None)

@@ -111,8 +111,10 @@ ROOMS: dict[str, set[str]] = {
         *("babyai", "mixture_of_experts", "stateful_mop"),
         *("pipeline/baseline", "pipeline/command", "pipeline/config"),
     },
-    "pipeline/migration": {"babyai", "pipeline/config"},
-    "pipeline/checkpoints": {"pipeline/command", "pipeline/config", "pipeline/migration", "pipeline/policies"},
+    "pipeline/plain_objects": set(),
+    "pipeline/checkpoint_files": {"pipeline/command", "pipeline/plain_objects"},
+    "pipeline/migration": {"babyai", "pipeline/config", "pipeline/plain_objects"},
+    "pipeline/checkpoints": {"pipeline/checkpoint_files", "pipeline/config", "pipeline/migration", "pipeline/policies"},
     "pipeline/records": {"babyai", "pipeline/command", "pipeline/config", "pipeline/places"},
     "pipeline/engine": {"babyai", "mixture_of_experts", "stateful_mop"},
     "pipeline/evaluation": {
@@ -120,17 +122,17 @@ ROOMS: dict[str, set[str]] = {
         *("pipeline/engine", "pipeline/places", "pipeline/records"),
     },
     "pipeline/training": {
-        *("babyai", "mixture_of_experts", "pipeline/checkpoints", "pipeline/command", "pipeline/config"),
-        *("pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/places", "pipeline/policies"),
-        *("pipeline/records", "pipeline/tracking"),
+        *("babyai", "mixture_of_experts", "pipeline/checkpoint_files", "pipeline/checkpoints", "pipeline/command"),
+        *("pipeline/config", "pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/places"),
+        *("pipeline/policies", "pipeline/records", "pipeline/tracking"),
     },
     "plotting": {"babyai", "pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"},
     "film": {
         *("babyai", "pipeline/command", "pipeline/config", "pipeline/evaluation", "pipeline/records", "plotting"),
     },
     "more": {
-        *("mixture_of_experts", "pipeline/command", "pipeline/config", "pipeline/guard", "pipeline/records"),
-        "pipeline/tracking",
+        *("mixture_of_experts", "pipeline/checkpoint_files", "pipeline/command", "pipeline/config", "pipeline/guard"),
+        *("pipeline/records", "pipeline/tracking"),
     },
     SCRIPTS_ROOM: {
         *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
@@ -249,7 +251,7 @@ def test_minigrid_stays_behind_the_border_of_the_world():
 
 def test_torch_enters_the_world_with_the_encoders_only():
     world = {path for path in importers("torch") if path.startswith("babyai/")}
-    assert world == {"babyai/missions.py", "babyai/huggingface_encoder.py"}
+    assert world == {"babyai/missions.py", "babyai/huggingface_encoder.py", "babyai/torch_defaults.py"}
 
 
 def test_slow_and_optional_packages_are_imported_where_they_are_used():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from babyai.vector_env import VectorEnv
+from benchmarks.checkpoints import CheckpointCost
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
 from benchmarks.more import Speed
@@ -113,6 +114,14 @@ def test_evaluation_benchmark(tmp_path):
         assert row["steps"] >= 1000
     assert results["machine"]["date"] in printed
     assert printed.count("| task") == 3
+
+
+@pytest.mark.slow
+def test_checkpoint_benchmark(tmp_path):
+    printed, results = run_benchmark("checkpoints", tmp_path / "c.json", "--policies", "default", "--rounds", "1")
+    assert set(results) == {"benchmark", "machine", "settings", "checkpoints"}
+    assert [set(row) for row in results["checkpoints"]] == [names(CheckpointCost)]
+    assert results["machine"]["date"] in printed
 
 
 @pytest.mark.slow

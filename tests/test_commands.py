@@ -80,7 +80,7 @@ def test_training_writes_checkpoints_and_metrics_and_protects_them(tmp_path):
     assert read_checkpoint(folder / "checkpoint_final.pt")["config"]["lr"] == 0.5
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_a_checkpoint_and_resumes_to_the_same_bits(number, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from more.runs import SWITCHES as MORE_SWITCHES
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
 from pipeline.config import TrainConfig
@@ -58,7 +57,7 @@ def test_training_commands_parse(command, monkeypatch):
     assert (ROOT / script).exists()
     numbers = [re.sub(r"^(S|N|\$seed)$", "1", argument) for argument in arguments]  # placeholders such as --seed S
     if script == "more/train.py":
-        language, _ = parse_command("", TrainingConfig, numbers, switches=MORE_SWITCHES)
+        language, _ = parse_command("", TrainingConfig, numbers, switches=SWITCHES)
         assert language.resolve().model_config(vocab_size=512).max_length == language.resolve().seq_length
         return
     config, beside = parse_command("", TrainConfig, numbers, switches=SWITCHES, options=OPTIONS)

@@ -9,7 +9,6 @@ holds the interpreter lock, and slots can be spread over threads: each touches i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,7 +180,7 @@ def describe_rows(world, memory, active, position, unlocked, subgoal, walking, s
 
 def is_on_disk() -> bool:
     """Return whether the world was compiled on this machine before; otherwise a first step takes about a minute."""
-    return not hasattr(step_rows, "_cache") or Path(step_rows._cache._cache_file._index_path).exists()
+    return not hasattr(step_rows, "_cache") or step_rows._cache.holds(step_rows.targetctx)
 
 
 def build_compiled_core(

@@ -1,6 +1,7 @@
 """How the compiled world is compiled: with numba, without the interpreter lock, kept on disk between runs."""
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numba
 from numba.core.types import unliteral
 
 from babyai import facts
+from babyai.compiled.disk import DiskCache
 
 
 def digest_sources(paths: Iterable[Path]) -> str:
@@ -25,7 +27,7 @@ SOURCE_STAMP = digest_sources([*Path(__file__).parent.glob("*.py"), VOCABULARY])
 
 
 def compile_to_disk(function: Callable[..., Any], stamp: str, **options: Any) -> Callable[..., Any]:
-    """Compile a function on its first call and keep the result on disk, beside the source or in NUMBA_CACHE_DIR.
+    """Compile a function on its first call and keep the result on disk, see `babyai.compiled.disk`.
 
     A function whose name begins with an underscore can be called by compiled code only: what Python needs in order to
     call a function takes a third of the time to compile it. And a function is compiled once for all numbers that
@@ -34,15 +36,15 @@ def compile_to_disk(function: Callable[..., Any], stamp: str, **options: Any) ->
 
     Args:
         function: Holds no interpreter lock while it runs.
-        stamp: What is on disk under another stamp is not used. numba alone looks at the file of the function itself,
-            and would go on using a function that contains an old version of one it calls.
+        stamp: What is on disk under another stamp is not used. The file of the function itself would not tell: what is
+            compiled contains the functions that it calls.
         options: Of numba.njit.
     """
     inner = function.__name__.startswith("_")
     options |= {"no_cpython_wrapper": inner, "no_cfunc_wrapper": True, "error_model": "numpy"}
-    dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
+    dispatcher = numba.njit(nogil=True, **options)(function)
     if hasattr(dispatcher, "get_call_template"):  # not under NUMBA_DISABLE_JIT
-        dispatcher._cache._cache_file._source_stamp = stamp
+        dispatcher._cache = DiskCache(Path(inspect.getfile(function)), function.__qualname__, stamp)
         find_template = dispatcher.get_call_template
 
         def find_general_template(args: Any, kwargs: Any) -> Any:

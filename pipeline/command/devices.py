@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
+from babyai.torch_defaults import own_defaults
 from pipeline.command.errors import ConfigError
 
 
@@ -34,3 +38,11 @@ def derive_seed(*words: int) -> int:
     """
     first, second = np.random.SeedSequence(words).generate_state(2, np.uint32).tolist()
     return (first << 31) ^ second
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Within the block weights are float32, on the CPU, and drawn from `seed`; after it, all is as it was before."""
+    with own_defaults(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

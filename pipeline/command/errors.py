@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from babyai.errors import WorldError
 
 
@@ -21,9 +23,15 @@ MISTAKES = (UserError, WorldError, OSError)
 """What is told in one line; anything else is a mistake of the program's and shows where it happened."""
 
 
-def explain(error: BaseException) -> str:
-    """Return an error in one line: path and reason of the system's errors, the message of others."""
+def explain(error: BaseException, path: str | Path | None = None) -> str:
+    """Return an error in one line: path and reason of the system's errors, the message of others.
+
+    Args:
+        error: What was raised.
+        path: What was to be written, where a system's error may name none (a full disk) or a temporary file.
+    """
     if not isinstance(error, OSError):
         return " ".join(str(error).splitlines()) or type(error).__name__
     reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-    return reason if error.filename is None else f"{error.filename}: {reason}"
+    where = path if path is not None else error.filename
+    return reason if where is None else f"{where}: {reason}"

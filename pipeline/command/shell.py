@@ -12,12 +12,13 @@ Exit codes:
     0      done
     1      some of several things failed and the others are done; or a mistake of the program's, with its traceback
     2      refused, or given up: something that the person at the keyboard can mend, told in one line
+    129    stopped by SIGHUP: its terminal or SSH session has gone (not under nohup, which ignores it)
     130    stopped by Ctrl-C
     141    whoever read what is printed has gone, as in `... | head -1`; the shell says the same of its own commands
     143    stopped by SIGTERM
 
-A command that can save before it stops hears of both signals first (`pipeline.command.interruption`) and returns the
-code itself.
+A command that can save before it stops hears of these signals first (`pipeline.command.interruption`) and returns the
+code itself. Called from a thread, a command leaves signals to the main one.
 """
 
 from __future__ import annotations
@@ -26,62 +27,66 @@ import functools
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from typing import ParamSpec
 
 from pipeline.command.errors import MISTAKES, explain
-from pipeline.command.interruption import Terminated, stop_at_once
+from pipeline.command.interruption import ENDING, READER_GONE, Terminated, signals_handled, stop_at_once
 
 P = ParamSpec("P")
 
-EXIT_CODES = "exit codes: 0 done, 1 some of it failed, 2 refused, 130 stopped by Ctrl-C, 143 by SIGTERM"
+EXIT_CODES = (
+    "exit codes: 0 done, 1 some of it failed, 2 refused, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP (the "
+    "terminal has gone)"
+)
 
 
 def as_command(*, stopped: str = "stopped") -> Callable[[Callable[P, int | None]], Callable[P, int]]:
     """Return a decorator that makes a command's main of its body; the main returns the exit code.
 
     Args:
-        stopped: What is said at Ctrl-C and SIGTERM.
+        stopped: What is said at Ctrl-C, SIGTERM and SIGHUP.
     """
 
     def decorate(body: Callable[P, int | None]) -> Callable[P, int]:
         @functools.wraps(body)
         def main(*args: P.args, **kwargs: P.kwargs) -> int:
+            code = None
             try:
-                with _sigterm_heard():
+                with _end_heard():
                     try:
-                        return body(*args, **kwargs) or 0
+                        code = body(*args, **kwargs) or 0
+                        return code
                     finally:
                         sys.stdout.flush()  # here, where a reader that has gone is noticed, not when Python ends
             except BrokenPipeError:
                 _print_nowhere()
-                return 141  # 128 + SIGPIPE, which Windows has not
+                return READER_GONE
             except MISTAKES as error:
-                print(f"error: {explain(error)}", file=sys.stderr)
-                return 2
+                _tell(f"error: {explain(error)}")
+                return 2 if code is None else code or 1  # all is done, and the words of it could not be written
             except KeyboardInterrupt as error:
-                print(stopped, file=sys.stderr)
-                return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+                _tell(stopped)
+                return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
         return main
 
     return decorate
 
 
-@contextmanager
-def _sigterm_heard() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`, unless it is ignored or something else handles it."""
-    main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, stop_at_once)
+def _end_heard() -> AbstractContextManager[bool]:
+    """Let SIGTERM and SIGHUP raise `Terminated`, unless they are ignored or something else handles them."""
+    return signals_handled([n for n in ENDING if signal.getsignal(n) is signal.SIG_DFL], stop_at_once)
+
+
+def _tell(line: str) -> None:
+    """Print a last line to stderr; where that cannot be, the exit code says enough."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        print(line, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:
+        _print_nowhere()
 
 
 def _print_nowhere() -> None:
@@ -89,7 +94,7 @@ def _print_nowhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             with suppress(OSError, ValueError):  # a stream without a file
                 with open(os.devnull, "wb") as nowhere:
                     os.dup2(nowhere.fileno(), stream.fileno())

@@ -8,9 +8,10 @@
     do_items([WorkItem(f"seed {s}", train, (s,)) for s in range(9)], jobs=4, report=print, stopping=lambda: False)
 
 Nothing of the interface says that processes are of this machine: another function with the arguments of `do_items` may
-hand the items to a cluster. Ctrl-C and SIGTERM are the caller's: his `stopping` turns them into a wish to stop, an
-exception in him (such as a second Ctrl-C's) ends all work at once. Workers are deaf to Ctrl-C; they take SIGTERM, and
-the death of who started them, for a wish to stop. What they print is dropped, for it would cross the caller's bar.
+hand the items to a cluster. Ctrl-C, SIGTERM and SIGHUP are the caller's: his `stopping` turns them into a wish to stop,
+an exception in him (such as a second Ctrl-C's) ends all work at once. Workers are deaf to what a terminal sends to all,
+Ctrl-C and SIGHUP; they take SIGTERM, and the death of who started them, for a wish to stop. What they print is dropped,
+for it would cross the caller's bar.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from pipeline.command.errors import MISTAKES, explain
-from pipeline.command.interruption import deaf_to_ctrl_c, stop_at_once
+from pipeline.command.interruption import deaf_to_the_terminal, stop_at_once
 
 POLL_SECONDS = 0.2
 END_SECONDS = 30.0  # that a worker may take to remove files half written when it must end at once; then it is killed
@@ -150,7 +151,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a forked torch can deadlock
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other,), daemon=True)
-        with deaf_to_ctrl_c():
+        with deaf_to_the_terminal():
             self.process.start()
         other.close()
         self.item: WorkItem | None = None

@@ -1,4 +1,4 @@
-"""Evaluating one checkpoint: settings, loading it with its sentence encoder, playing, and what is kept of it."""
+"""Evaluating one checkpoint: loading it with its sentence encoder, playing, and what is kept of it."""
 
 from __future__ import annotations
 
@@ -12,45 +12,13 @@ import torch
 from torch import nn
 
 from babyai.facts import NUM_ACTIONS
-from babyai.level_seeds import EVALUATION_SEED
 from babyai.missions import MissionEncoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
-from pipeline.command.cli import check_numbers
-from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
 from pipeline.evaluation.play import Evaluation, PlaySettings, Progress, evaluate_task_many
+from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.records.cache import write_cache
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How checkpoints are evaluated.
-
-    Attributes:
-        num_episodes: Levels to play, each once to its end.
-        num_envs: Environments stepped together, of each checkpoint; changes the speed, not the result.
-        max_steps: Steps after which an episode is cut; null takes what the checkpoint was trained with.
-        eval_seed: Which fixed list of levels; the same for all checkpoints unless you want another sample.
-        lang_encoder: Folder or id to load the sentence encoder from instead of the recorded one (same weights).
-        device: auto (GPU where there is one), cpu, cuda or cuda:N.
-        torch_threads: CPU threads of torch.
-    """
-
-    num_episodes: int = 100
-    num_envs: int = 16
-    max_steps: int | None = None
-    eval_seed: int = EVALUATION_SEED
-    lang_encoder: str | None = None
-    device: str = "auto"
-    torch_threads: int = 1
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        check_numbers(self, 1, "num_episodes", "num_envs", "torch_threads")
-        check_numbers(self, 0, "eval_seed")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ConfigError(f"max_steps: expected at least 1, or null, found {self.max_steps}")
 
 
 @dataclass(frozen=True)
@@ -223,7 +191,12 @@ def build_row(header: dict[str, Any], metrics: dict[str, Any], *, has_routing: b
 
 
 def write_evaluation(
-    path: Path, header: dict[str, Any], evaluation: Evaluation, *, inline_context: bool = False
+    path: Path,
+    header: dict[str, Any],
+    evaluation: Evaluation,
+    *,
+    inline_context: bool = False,
+    compact: bool = False,
 ) -> None:
     """Write the cache of an evaluation."""
     write_cache(
@@ -233,4 +206,5 @@ def write_evaluation(
         episodes=evaluation.episodes,
         routing=evaluation.routing,
         inline_context=inline_context,
+        compact=compact,
     )

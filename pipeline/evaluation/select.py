@@ -14,14 +14,12 @@ from typing import Any
 from babyai.levels import resolve_task_id
 from pipeline.checkpoints import CheckpointError
 from pipeline.checkpoints import read_header as read_checkpoint_header
-from pipeline.evaluation.checkpoint import EvaluationSettings, build_row, name_of
+from pipeline.evaluation.checkpoint import build_row, name_of
 from pipeline.evaluation.kept import LossError, refuse_loss
+from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import Place, cache_path, find_caches, find_checkpoints
 from pipeline.records.cache import CacheError, read_header
 from pipeline.records.results import ResultsError, append_result, find_done, read_results
-
-TOGETHER = 16
-"""Checkpoints evaluated at once where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class BatchPlan:
         force: Evaluate also what is done.
         skip_routing: Record no routing and write no cache.
         inline_context: Repeat each level's context in every step of the cache, for readers that expect it there.
+        compact: Write the cache through gzip.
         together: Checkpoints of one kind evaluated at once, at most.
     """
 
@@ -44,6 +43,7 @@ class BatchPlan:
     force: bool = False
     skip_routing: bool = False
     inline_context: bool = False
+    compact: bool = False
     together: int = TOGETHER
 
     def cache_of(self, found: Place) -> Path:
@@ -62,7 +62,8 @@ def select_checkpoints(
 ) -> list[Place]:
     """Return the checkpoints of a folder that pass the filters.
 
-    A run's final checkpoint and the numbered one of the same update are one: the final stands for both.
+    A run's final checkpoint and the numbered one of the same update are one: the final stands for both. A final one
+    that cannot be read may be of any update, and stays in unless its run has another one of the update asked for.
 
     Raises:
         UnknownTaskError: If a task of the filter does not exist.
@@ -83,10 +84,11 @@ def select_checkpoints(
         if place.update is None and (update is not None or place.run in numbered):
             updates[place] = _update_of(place)
     finals = {place.run: updates[place] for place in found if place.update is None}
+    present = {place.run for place in found if update is not None and updates[place] == update}
     return [
         place
         for place in found
-        if (update is None or updates[place] == update)
+        if (update is None or updates[place] == update or (updates[place] is None and place.run not in present))
         and (place.update is None or place.update != finals.get(place.run))
     ]
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from babyai.levels import resolve_task_id
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import MISTAKES
+from pipeline.command.folders import HeldError, describe_holder, hold_lock
 from pipeline.command.workers import Event, Link, WorkItem, do_items
 from pipeline.evaluation.checkpoint import (
     Checkpoint,
@@ -39,7 +39,7 @@ from pipeline.records.results import append_result
 
 Report = tuple[str, Place | None, Any]
 """(kind, checkpoint, content). Kinds: tick (episodes ended), done and already (the row), failed (why), claimed (another
-process is at it)."""
+process is at it; who, where that is known)."""
 
 
 # ------------------------------------------------------------------------------------------------------ one by one
@@ -48,20 +48,21 @@ process is at it)."""
 @contextmanager
 def claim(plan: BatchPlan, found: Place) -> Iterator[bool]:
     """Yield True while this process alone works on a checkpoint, False if another one does."""
-    target = plan.cache_of(found)
-    lock = target.relative_to(plan.cache_dir).with_suffix("").as_posix().replace("/", "__")
-    folder = plan.cache_dir / ".claims"
-    folder.mkdir(parents=True, exist_ok=True)
-    held = FileLock(folder / f"{lock}.lock", timeout=0)
-    try:
-        held.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
+    lock = _claim_path(plan, found)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(lock, timeout=0))
+        except HeldError:
+            yield False
+            return
         yield True
-    finally:
-        held.release()
+
+
+def _claim_path(plan: BatchPlan, found: Place) -> Path:
+    target = plan.cache_of(found)
+    name = target.relative_to(plan.cache_dir).with_suffix("").as_posix().replace("/", "__")
+    return plan.cache_dir / ".claims" / f"{name}.lock"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def write_results(plan: BatchPlan, pending: Pending, evaluation: Evaluation) -> 
         target = plan.cache_of(found)
         for stray in target.parent.glob(f".{target.name}.*.tmp"):  # of a process that was killed: we hold the claim
             stray.unlink(missing_ok=True)
-        write_evaluation(target, header, evaluation, inline_context=plan.inline_context)
+        write_evaluation(target, header, evaluation, inline_context=plan.inline_context, compact=plan.compact)
     row = build_row(header, evaluation.metrics, has_routing=record)
     append_result(plan.results_path, row)
     return row
@@ -144,10 +145,10 @@ def work(plan: BatchPlan, todo: Sequence[Place], report: Callable[[Report], obje
 
         for found in todo:
             with ExitStack() as mine:
-                if not mine.enter_context(claim(plan, found)):
-                    report(("claimed", found, None))
-                    continue
                 try:
+                    if not mine.enter_context(claim(plan, found)):
+                        report(("claimed", found, None))
+                        continue
                     taken = take_up(plan, found)
                 except Exception as error:
                     report(_failure(found, error))
@@ -252,7 +253,8 @@ def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[
         if missing and not lost:  # claimed by another call, which may have finished or died since
             work(plan, missing, take)
     for found in missing:
-        outcome.setdefault(found.path, ("failed", found, lost[0]) if lost else ("claimed", found, None))
+        claimed = ("claimed", found, describe_holder(_claim_path(plan, found)))
+        outcome.setdefault(found.path, ("failed", found, lost[0]) if lost else claimed)
     return outcome
 
 

@@ -1,5 +1,7 @@
 """`routing_data.json`: where it is, how it is written, how it is read, older forms included. See docs/cache.md.
 
+The compact form is the same file through gzip, `routing_data.json.gz`. Whoever reads need not know which one is there.
+
     path = cache_path("evaluation_cache", "BabyAI-GoToObj-v0", trial=1, seed=0)
     cache = read_cache(path)
     cache.routing.lpc[cache.routing.direction == 3].mean()        # columns
@@ -11,20 +13,23 @@ A cache is data from outside: everything in it is checked, and no part of it cho
 from __future__ import annotations
 
 import gc
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, TextIO
 
 import orjson
 
 from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
-from pipeline.places import CACHE_NAME, cache_path, find_caches
+from pipeline.places import CACHE_NAME, COMPACT, cache_path, compact_path, find_caches, stored_cache
 from pipeline.records.columns import CODE_NAMES
 from pipeline.records.episodes import format_episodes
 from pipeline.records.forms import SCHEMA_VERSION, Parsed, check_header, parse
@@ -53,6 +58,9 @@ _END = "\n]\n}\n"
 _BLOCK_CHARS = 1 << 17  # 200 steps, whose objects stay in the processor's cache; 4 MB took 1.5 times as long
 _LONGEST_LINE = 1 << 22
 
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_LEVEL = 6  # docs/LOG.md: of 70 MB of a failing run 1.6 are left, in a quarter of a second; 2.1 at level 1
+
 
 class CacheError(UserError, ValueError):
     """A cache that cannot be used; the message says what was expected and what to do."""
@@ -69,8 +77,9 @@ def write_cache(
     episodes: EpisodeTable,
     routing: RoutingTable | None,
     inline_context: bool = False,
+    compact: bool = False,
 ) -> None:
-    """Write a cache atomically, one episode and one time step per line.
+    """Write a cache atomically, one episode and one time step per line, in place of an earlier one in either form.
 
     Args:
         path: From `cache_path`.
@@ -81,6 +90,7 @@ def write_cache(
         routing: Their steps; None if they were not recorded.
         inline_context: Repeat the `env_context` in every step, for readers of the oldest form. The file gets several
             times as long.
+        compact: Write it through gzip, with `.gz` behind its name; so it is also if `path` has that.
 
     Raises:
         ValueError: If the header lacks or contradicts something, or a value is no plain finite JSON.
@@ -107,12 +117,28 @@ def write_cache(
         head["unknown_columns"] = sorted(routing.unknown)
     head["metrics"] = dict(metrics)
     top = "".join(f"{dump(key)}: {dump(value)},\n" for key, value in head.items())
-    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    path = Path(path)
+    plain = path.with_name(path.name.removesuffix(COMPACT))
+    compact = compact or path != plain
+    target, other = (compact_path(plain), plain) if compact else (plain, compact_path(plain))
+    with replace_atomically(target) as temporary, _open_to_write(temporary, compact=compact) as file:
         file.write("{\n" + top + _EPISODES_LINE + "\n" + ",\n".join(format_episodes(episodes)))
         file.write(f"\n],\n{_STEPS_LINE}\n")
         if routing is not None:
             file.writelines(format_steps(routing, episodes, inline_context=inline_context))
         file.write(_END)
+    if plain.name == CACHE_NAME:  # only where that name means a cache; until it is gone the newer of the two counts
+        other.unlink(missing_ok=True)
+
+
+@contextmanager
+def _open_to_write(path: Path, *, compact: bool) -> Iterator[TextIO]:
+    with ExitStack() as opened:
+        file = opened.enter_context(path.open("wb"))
+        if compact:  # without a time: the same evaluation gives the same bytes
+            packed = gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)
+            file = opened.enter_context(packed)
+        yield opened.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline="\n"))
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -145,21 +171,35 @@ class Cache:
 
 
 def read_cache(path: str | Path) -> Cache:
-    """Return a cache, in today's form or an older one.
+    """Return a cache, in today's form or an older one, plain or compact.
+
+    Args:
+        path: Of the file, or what it would be if it were not compact.
 
     Raises:
         CacheError: If the file cannot be read or is not what it should be.
     """
-    path = Path(path)
+    path = stored_cache(path)
     try:
-        content = path.read_bytes()
+        content = _unpack(path.read_bytes())
     except OSError as error:
         _refuse_unreadable(path, error)
+    except (EOFError, zlib.error) as error:
+        _refuse(path, error)
     try:
         with _no_garbage_collection():
             return Cache(path, *_parse_text(content.decode("utf-8")))
     except (ValueError, RecursionError, OverflowError) as error:
         _refuse(path, error)
+
+
+def _unpack(content: bytes) -> bytes:
+    """Return the content of a file, whatever its name, that may have gone through gzip.
+
+    Raises:
+        EOFError, zlib.error, gzip.BadGzipFile: If it is truncated or damaged; plain content is not looked at.
+    """
+    return gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
 
 
 def _parse_text(text: str) -> Parsed:
@@ -191,11 +231,11 @@ def read_header(path: str | Path) -> dict[str, Any]:
     Raises:
         CacheError: If the file cannot be read or is not what it should be.
     """
-    path = Path(path)
+    path = stored_cache(path)
     lines: list[str] = []
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - len(_END)))
+        with _open_to_read(path) as file:
+            file.seek(max(0, file.seek(0, io.SEEK_END) - len(_END)))
             complete = file.read() == _END.encode()
             file.seek(0)
             while complete and len(lines) < 1000:
@@ -208,6 +248,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
                 lines.append(line.decode())
     except OSError as error:
         _refuse_unreadable(path, error)
+    except (EOFError, zlib.error) as error:
+        _refuse(path, error)
     except json.JSONDecodeError:
         pass  # laid out by another writer
     except (ValueError, RecursionError) as error:
@@ -223,18 +265,28 @@ def read_starts(path: str | Path, limit: int = 32) -> list[Any]:
     """
     starts: list[Any] = []
     try:
-        with Path(path).open("rb") as file:
+        with _open_to_read(Path(path)) as file:
             for line in iter(partial(file.readline, _LONGEST_LINE), b""):
                 if line == _EPISODES_LINE.encode() + b"\n":
                     break
             for line in islice(file, limit):
                 starts.append(orjson.loads(line.rstrip(b",\n")).get("agent_start_room"))
-    except (OSError, ValueError, AttributeError):  # the last: the list has ended
+    except (OSError, ValueError, AttributeError, EOFError, zlib.error):  # AttributeError: the list has ended
         pass
     return starts
 
 
+@contextmanager
+def _open_to_read(path: Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        file.seek(0)
+        yield io.BytesIO(_unpack(file.read())) if packed else file
+
+
 def _refuse_unreadable(path: Path, error: OSError) -> NoReturn:
+    if isinstance(error, gzip.BadGzipFile):
+        _refuse(path, error)
     raise CacheError(f"{path}: cannot be read ({error.strerror}); expected a {CACHE_NAME}") from None
 
 
@@ -242,6 +294,8 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split())[:300]
     if isinstance(error, json.JSONDecodeError):
         reason = f"no valid JSON; empty, truncated or damaged ({reason})"
+    elif isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+        reason = f"no valid gzip; truncated or damaged ({reason})"
     elif isinstance(error, RecursionError):
         reason = "nested too deeply"
     raise CacheError(
@@ -251,11 +305,8 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"expected valid JSON, found {name}, which is none; null stands for what is not known")
+    """Return what JSON says; the NaN and Infinity of Python's json, which are none, are null: not known."""
+    return json.loads(text, parse_constant=lambda name: None)
 
 
 def _split_blocks(text: str) -> tuple[Any, Iterator[Any]]:

@@ -1,8 +1,9 @@
 """The forms that a `routing_data.json` may have, as tables. `pipeline.records.cache` is what others use.
 
 Today's form has a `schema_version` and an entry in `episodes` for every episode played. Before it `episodes` held every
-distinct layout once; and before that each step carried its own `env_context`. From those two it is not known how many
-episodes were played, how they ended, or even where one ends and the next begins, unless `t_step` tells.
+distinct layout once; before that each step carried its own `env_context`, and at first nothing was told of the level.
+From those it is not known how many episodes were played, how they ended, or even where one ends and the next begins,
+unless `t_step` tells.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Parsed = tuple[dict[str, Any], dict[str, Any], EpisodeTable, RoutingTable | None
 
 
 def check_header(content: Any) -> dict[str, Any]:
-    """Return the top level of a file if it can be one.
+    """Return the top level of a file if it can be one, with sizes of experts per layer however they are spelled.
 
     Raises:
         ValueError: It cannot; the message says why.
@@ -54,7 +55,9 @@ def check_header(content: Any) -> dict[str, Any]:
     unknown = set(content.get("unknown_columns", [])) - STEP_COLUMNS.keys()
     if unknown:
         raise ValueError(f"unknown_columns: expected names of columns, found {sorted(unknown)}")
-    return content
+    if content.get("expert_hidden_sizes") in (None, []):  # not known, or no routers
+        return content
+    return content | {"expert_hidden_sizes": parse_expert_sizes(content["expert_hidden_sizes"])}
 
 
 def parse(content: Any, blocks: Iterator[Any]) -> Parsed:
@@ -72,20 +75,18 @@ def parse(content: Any, blocks: Iterator[Any]) -> Parsed:
     entries = header.pop("episodes", None)
     if entries is not None and (not isinstance(entries, list) or not all(type(entry) is dict for entry in entries)):
         raise ValueError("episodes: expected a list of objects")
-    stated = header.get("expert_hidden_sizes")
-    sizes = [] if stated in (None, []) else parse_expert_sizes(stated)  # not known, or no routers
     steps = StepReader({name: header[key] for name, key in CODE_NAMES.items() if key in header})
     layouts = LayoutNumbers()
     for rows in blocks:
         if not isinstance(rows, list):
             raise ValueError("expected an object with a list routing_data")
-        contexts = (row.get("env_context") if isinstance(row, dict) else None for row in rows)
-        steps.add(rows, layouts.number(contexts) if entries is None else None)
+        steps.add(rows, layouts.number(map(_context_of, rows)) if entries is None else None)
     count = header.get("num_steps")
     if "num_steps" in header and (count or 0) != steps.rows:
         raise ValueError(f"routing_data: expected {count} steps as num_steps says, found {steps.rows}")
     routing = None
     if steps.rows or count is not None:
+        sizes = header.get("expert_hidden_sizes") or []
         routing = steps.table(sizes, header.get("unknown_columns", ()), header.get("num_actions"))
     levels = len(layouts.found if entries is None else entries)
     if routing is not None and routing.episode.max(initial=-1) >= levels:
@@ -93,6 +94,20 @@ def parse(content: Any, blocks: Iterator[Any]) -> Parsed:
     if entries is None or "schema_version" not in header:
         return header, metrics, *_parse_older(layouts.found if entries is None else entries, steps, routing)
     return header, metrics, _parse_played(header, entries, steps, routing), routing, False
+
+
+def _context_of(row: Any) -> dict[str, Any]:
+    """Return the `env_context` of a step of a file without `episodes`, {} if it does not tell.
+
+    Raises:
+        ValueError: If it cannot be a step of such a file.
+    """
+    context = row.get("env_context") if isinstance(row, dict) else None
+    if context is None and isinstance(row, dict) and "layer_routing" in row:
+        return {}
+    if not isinstance(context, dict):
+        raise ValueError("expected a list episodes, or in every step an env_context or layer_routing; found neither")
+    return context
 
 
 def _parse_played(
@@ -134,16 +149,10 @@ class LayoutNumbers:
         self._describe = describe
         self._numbers: dict[str, int] = {}
 
-    def number(self, contexts: Iterable[dict[str, Any] | None]) -> list[int]:
-        """Return the number of each step's layout.
-
-        Raises:
-            ValueError: If a step has none.
-        """
+    def number(self, contexts: Iterable[dict[str, Any]]) -> list[int]:
+        """Return the number of each step's layout."""
         numbers, last, number = [], None, -1
         for context in contexts:
-            if not isinstance(context, dict):
-                raise ValueError("expected a list episodes, or an env_context in every step; found neither")
             if context is not last and context != last:  # most steps are in the same level as the one before
                 last = context
                 number = self._numbers.setdefault(self._describe(context), len(self.found))

@@ -165,7 +165,15 @@ def describe_metrics(metrics: dict[str, float | int | None]) -> str:
         parts.append(f"path ratio {metrics['path_ratio']:.2f}")
     if metrics["mean_lpc"] is not None:
         parts.append(f"mean LPC {metrics['mean_lpc']:.0f}")
-    return ", ".join(parts)
+    return ", ".join([*parts, *describe_replaced(metrics)])
+
+
+def describe_replaced(metrics: Mapping[str, Any]) -> list[str]:
+    """Return that levels were replaced and how many, as one text; none if no level was, or if that is not known."""
+    replaced = metrics.get("bot_plan_failures")
+    if not replaced:
+        return []
+    return [f"replaced {replaced} of {metrics['num_episodes'] + replaced} levels, which the bot cannot solve"]
 
 
 def _mean_lpc(episodes: EpisodeTable, rows: np.ndarray) -> float | None:

@@ -10,7 +10,7 @@ is whole and holds every row added before. docs/cache.md says what the columns m
 
 from __future__ import annotations
 
-import csv
+import ast
 import glob
 import json
 import math
@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
+from pipeline.command.folders import HeldError, hold_lock
 from pipeline.config import parse_expert_sizes
+from pipeline.records.texts import ResultsError, read_texts, write_texts
 
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
 """Rows of results: a DataFrame, or dicts with None for what is empty."""
@@ -35,6 +35,7 @@ _FLOATS = frozenset(
     "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement mean_steps".split()
 )
 _BOOLS = frozenset("normalize_lpc expert_dropout train_lang_proj has_routing".split())
+_RATES = frozenset("success_rate success_low success_high agreement".split())
 _LISTS = frozenset(["expert_hidden_sizes"])
 _TEXTS = frozenset(
     "checkpoint_path task_id evaluated_at policy lpc_denominator expert_norm lang_encoder checkpoint_digest".split()
@@ -56,13 +57,12 @@ COLUMNS = (
 )
 """The columns of a new file; one with other columns keeps them at its end."""
 
+_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_NOTHING = frozenset(["", *"nan na n/a <na> none null inf +inf -inf infinity -infinity".split()])
+"""How other writers spell what is not known, or an average over nothing; in any case. Not of texts."""
+
 _TEXT = pd.StringDtype("python")  # pyarrow's cannot hold file names that are no Unicode
-_NEEDED = ("checkpoint_path", "task_id", "num_episodes")
 _LOCK_SECONDS = 120.0  # a row takes milliseconds; who waits as long waits for a process that hangs
-
-
-class ResultsError(UserError, ValueError):
-    """A results file that cannot be used; the message names it, what was expected and what to do."""
 
 
 def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
@@ -85,8 +85,8 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
     path = Path(os.path.realpath(path))  # one file, one lock, by whatever name it is reached
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS):
-            texts = _read_texts(path)
+        with hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS):
+            texts = read_texts(path).reset_index(drop=True)
             columns = [*COLUMNS, *(name for name in texts if name not in COLUMNS)]
             texts = texts.reindex(columns=columns, fill_value="")
             places = texts.index[texts["checkpoint_path"] == identity]
@@ -96,11 +96,11 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
             for stray in glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent, include_hidden=True):
                 (path.parent / stray).unlink(missing_ok=True)  # of a process that was killed; we hold the lock
             with replace_atomically(path) as temporary:
-                _write_texts(texts, temporary)
-    except Timeout:
+                write_texts(texts, temporary)
+    except HeldError as error:
         raise ResultsError(
             f"{path}: another process has kept it locked for {_LOCK_SECONDS:.0f} s; end that process, or choose "
-            "another --results_path"
+            "another --results_path" + (error.args[0] and f" ({error})")
         ) from None
 
 
@@ -108,7 +108,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     """Return the rows; every column of `COLUMNS` is there, what is empty is NA.
 
     Whole numbers are Int64, others float64, yes and no boolean, texts (`evaluated_at`, in ISO form, too) string;
-    `expert_hidden_sizes` holds lists. Columns that are not of `COLUMNS` are texts as they stand.
+    `expert_hidden_sizes` holds lists, one per layer, however they are spelled. NaN, None and the like, and what is not
+    finite, are NA. Columns that are not of `COLUMNS` are texts as they stand.
 
     Raises:
         ResultsError: If there is no such file, it is something else, or a cell is not what its column holds.
@@ -116,7 +117,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         raise ResultsError(f"{path}: no such file; `python batch_eval.py` writes it")
-    texts = _read_texts(path)
+    texts = read_texts(path)
     columns = {}
     for name in dict.fromkeys((*COLUMNS, *texts)):
         values: list[Any] = [None] * len(texts)
@@ -125,8 +126,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
                 values[place] = _from_cell(name, cell)
             except (ValueError, OverflowError, RecursionError):
                 raise ResultsError(
-                    f"{path}: row {place + 1}: {name}: expected {_kind(name)}, found {cell[:60]!r}; correct it, or "
-                    "remove the row and evaluate that checkpoint again"
+                    f"{path}: line {texts.index[place]}: {name}: expected {_kind(name)}, found {cell[:60]!r}; correct "
+                    "it, or remove the line and evaluate that checkpoint again"
                 ) from None
         columns[name] = pd.Series(values, dtype=_dtype(name) if name in COLUMNS else _TEXT)
     return pd.DataFrame(columns)
@@ -135,15 +136,18 @@ def read_results(path: str | Path) -> pd.DataFrame:
 def as_results(rows: Rows) -> pd.DataFrame:
     """Return rows as `read_results` does; of a DataFrame or dicts that lack columns these are NA.
 
-    A column that holds anything else than it should, as in rows made from other code's files, stays as it is.
+    Sizes of experts may be spelled in any way that the configuration takes, or as JSON. A column that holds anything
+    else than it should, as in rows made from other code's files, stays as it is.
     """
+    index = None
     if isinstance(rows, pd.DataFrame):
-        if set(COLUMNS) <= set(rows):
-            return rows if rows.index.is_unique else rows.reset_index(drop=True)
+        index = rows.index if rows.index.is_unique else pd.RangeIndex(len(rows))
+        if set(COLUMNS) <= set(rows) and all(_is_typed(rows[name], name) for name in COLUMNS):
+            return rows.set_axis(index) if index is not rows.index else rows
         rows = plain_rows(rows)
     rows = list(rows)
     names = dict.fromkeys((*COLUMNS, *(name for row in rows for name in row)))
-    return pd.DataFrame({name: _build_column(name, [row.get(name) for row in rows]) for name in names})
+    return pd.DataFrame({name: _build_column(name, [row.get(name) for row in rows], index) for name in names}, index)
 
 
 def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
@@ -191,47 +195,6 @@ def find_largest(results: pd.DataFrame, *, checkpoint_path: str, checkpoint_dige
     return int(rows.loc[same, "num_episodes"].fillna(0).max()) if same.any() else 0
 
 
-def _read_texts(path: Path) -> pd.DataFrame:
-    """Return the cells as they stand, with nothing read into them; no rows and columns for no file or an empty one.
-
-    Raises:
-        ResultsError: If it is another kind of file.
-    """
-    advice = "move it away, or choose another --results_path"
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            # This engine alone tells a cell that is missing, which is None, from one that is empty.
-            lines = pd.read_csv(file, header=None, dtype=object, na_filter=False, engine="python")
-    except (FileNotFoundError, pd.errors.EmptyDataError):
-        if path.exists() and path.read_bytes().strip(b"\r\n\xef\xbb\xbf"):
-            raise ResultsError(f"{path}: expected a CSV of evaluation results; {advice}") from None
-        return pd.DataFrame()
-    except pd.errors.ParserError as error:
-        raise ResultsError(f"{path}: expected a CSV of evaluation results ({error}); {advice}") from None
-    columns = lines.iloc[0].tolist()
-    if not set(_NEEDED) <= set(columns) or len(set(columns)) < len(columns):
-        found = ", ".join(columns)[:120]
-        raise ResultsError(f"{path}: expected the columns {', '.join(_NEEDED)}, ..., found {found!r}; {advice}")
-    counts = lines.notna().sum(axis=1)
-    for number in counts.index[counts < len(columns)]:
-        raise ResultsError(
-            f"{path}: row {number}: expected {len(columns)} cells as in the first line, found {counts[number]}; "
-            f"correct it, or {advice}"
-        )
-    return lines.iloc[1:].set_axis(columns, axis=1).reset_index(drop=True)
-
-
-def _write_texts(texts: pd.DataFrame, path: Path) -> None:
-    """Write cells as they stand, with quotes where needed: round all of them if one holds a carriage return.
-
-    The csv module of Python 3.11, which pandas uses, leaves a lone carriage return without quotes.
-    """
-    returns = any("\r" in cell for cells in (texts.columns, *texts.to_numpy()) for cell in cells)
-    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        texts.to_csv(file, index=False, lineterminator="\n", quoting=quoting)
-
-
 def _to_cell(name: str, value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
@@ -254,21 +217,22 @@ def _fits(whole: int) -> bool:
 
 
 def _from_cell(name: str, cell: str) -> Any:
-    if name not in COLUMNS:
+    if name not in COLUMNS or name in _TEXTS:
+        if name == "task_id" and not cell:
+            raise ValueError
+        if name in _TEXTS and name != "checkpoint_path":  # names of files may be no Unicode; others are drawn
+            cell.encode()
         return cell or None
-    if cell == "":
+    cell = cell.strip()
+    if cell.lower() in _NOTHING:
         return None
-    if name in _TEXTS:
-        return cell
-    if name in _BOOLS and cell.lower() in ("true", "false"):
-        return cell.lower() == "true"
+    if name in _BOOLS and cell.lower() in _TRUTH:
+        return _TRUTH[cell.lower()]
     if name in _LISTS:
-        value = json.loads(cell)
-        if isinstance(value, list):
-            return parse_expert_sizes(value) if value else value
-    elif name in _FLOATS:
+        return _parse_sizes(cell)
+    if name in _FLOATS:
         number = float(cell)
-        if math.isfinite(number):
+        if math.isfinite(number) and (name not in _RATES or 0 <= number <= 1):
             return number
     elif name not in _BOOLS:
         number = float(cell)
@@ -279,11 +243,40 @@ def _from_cell(name: str, cell: str) -> Any:
     raise ValueError
 
 
-def _build_column(name: str, values: list[Any]) -> pd.Series:
+def _parse_sizes(value: Any) -> list[list[int]]:
+    """Return expert sizes per layer from a cell, or from what other code took from one; [] without routers.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    if isinstance(value, str) and value.lstrip().startswith(("[", "(")):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:  # as Python writes lists of texts, and tuples
+            try:
+                value = ast.literal_eval(value.strip())
+            except (SyntaxError, MemoryError):
+                raise ValueError from None
+    return [] if value == [] else parse_expert_sizes(value)
+
+
+def _build_column(name: str, values: list[Any], index: pd.Index | None) -> pd.Series:
     try:
-        return pd.Series(values, dtype=_dtype(name))
+        if name in _LISTS:
+            values = [None if value is None else _parse_sizes(value) for value in values]
+        return pd.Series(values, index, dtype=_dtype(name))
     except (TypeError, ValueError):
-        return pd.Series(values, dtype=object)
+        return pd.Series(values, index, dtype=object)
+
+
+def _is_typed(values: pd.Series, name: str) -> bool:
+    """Return whether a column is as `read_results` gives it."""
+    nested = name not in _LISTS or all(value is None or _is_nested(value) for value in values)
+    return values.dtype == _dtype(name) and nested
+
+
+def _is_nested(sizes: Any) -> bool:
+    return isinstance(sizes, list) and all(isinstance(layer, list) for layer in sizes)
 
 
 def _dtype(name: str) -> Any:
@@ -293,7 +286,11 @@ def _dtype(name: str) -> Any:
 
 
 def _kind(name: str) -> str:
-    for names, kind in ((_FLOATS, "a finite number"), (_BOOLS, "true or false"), (_LISTS, "a list as JSON")):
-        if name in names:
-            return kind
-    return "a whole number"
+    kinds = (
+        (_RATES, "a number from 0 to 1"),
+        (_FLOATS, "a finite number"),
+        (_BOOLS, "true or false"),
+        (_LISTS, "sizes such as [[0, 16, 32], [0, 16, 32]]"),
+        (_TEXTS, "a text in UTF-8"),
+    )
+    return next((kind for names, kind in kinds if name in names), "a whole number")

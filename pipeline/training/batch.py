@@ -67,6 +67,7 @@ class ReplicaBatch:
         episodes: Episodes ended, per run.
         update: Weight updates done.
         seconds: Seconds that updates have taken since each run began.
+        timed: Whether the checkpoint that each run has gone on from was a timed one.
 
     Raises:
         ConfigError: If settings differ in other fields, or one cannot be used.
@@ -126,6 +127,7 @@ class ReplicaBatch:
         self.generators = [torch.Generator().manual_seed(derive_seed(config.seed, 2)) for config in self.configs]
         self.windows = [EpisodeWindow(config.window) for config in self.configs]
         self.episodes = [0] * len(self.configs)
+        self.timed = [False] * len(self.configs)
         self.expert_sizes: list[list[int]] = getattr(self.policies[0], "layer_expert_sizes", [])
         self.price = Price(
             alpha=torch.tensor([config.lpc_alpha for config in self.configs], device=device),
@@ -168,6 +170,7 @@ class ReplicaBatch:
             self.generators[replica].set_state(state["generator"].cpu())
             self.windows[replica].load(state["window"])
             self.episodes[replica] = state["episodes"]
+            self.timed[replica] = state.get("timed", False)
         layers = zip(*(state["hidden"] for state in states), strict=True)
         self.rollout.load(current, [torch.stack([state.to(self.device) for state in layer]) for layer in layers])
 
@@ -254,11 +257,17 @@ class ReplicaBatch:
             progress=progress,
         )
 
-    def save(self, replica: int, path: Path) -> None:
-        """Write a run's checkpoint of this moment, the one that it would have written by itself."""
-        save_checkpoint(path, self.content(replica))
+    def save(self, replica: int, path: Path, *, timed: bool = False) -> None:
+        """Write a run's checkpoint of this moment, the one that it would have written by itself.
 
-    def content(self, replica: int) -> dict[str, Any]:
+        Args:
+            replica: Number of the run.
+            path: Where.
+            timed: It is there until the next one is; whoever goes on from it reads that here.
+        """
+        save_checkpoint(path, self.content(replica, timed=timed))
+
+    def content(self, replica: int, *, timed: bool = False) -> dict[str, Any]:
         """Return a run's checkpoint, as copies."""
         return {
             "policy_state_dict": _copies(self.policies[replica].state_dict()),
@@ -274,6 +283,7 @@ class ReplicaBatch:
                 "window": self.windows[replica].state(),
                 "episodes": self.episodes[replica],
                 "seconds": self.seconds[replica],
+                **({"timed": True} if timed else {}),
             },
         }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 from collections.abc import Sequence
 
 from pipeline.command.errors import ConfigError
 from pipeline.command.interruption import Interruption
 from pipeline.command.workers import Event, WorkItem, do_items
+from pipeline.tracking import check_wandb
 from pipeline.training.group import clear_runs, train_group
 from pipeline.training.mapping import mapping_lines
 from pipeline.training.options import Sweep
@@ -21,7 +21,7 @@ from pipeline.training.summary import print_places, print_results
 def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -> int:
     """Train the runs of a call to their end, or to an interruption; return the exit code.
 
-    0: all done. 1: some runs failed; the others are done. 128 + signal: interrupted, everything saved.
+    0: all done. 1: some runs failed or lack metrics; the others are done. 128 + signal: interrupted, everything saved.
 
     Args:
         sweep: The runs.
@@ -31,6 +31,7 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -
     Raises:
         RunFolderError: If a folder holds another run, a run is begun and neither switch is given, another process
             trains one, or a folder cannot be written.
+        TrackingError: If Weights & Biases is asked for and cannot be used; nothing is touched then.
     """
     runs = plan_runs(sweep, resume=resume, overwrite=overwrite)
     pending = [run for run in runs if not run.complete]
@@ -43,31 +44,43 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -
             print(f"{jobs} processes share the runs; --jobs changes that")
     progress = Progress(runs, sweep.single)
     try:
+        if pending and pending[0].config.wandb_project is not None:
+            check_wandb()
         if overwrite:
             clear_runs(groups, progress.report)
-        signal_number = _train_groups(groups, jobs, progress)
+        with Interruption() as interruption:
+            _train_groups(groups, jobs, progress, interruption)
+            progress.close()
+            return _conclude(sweep, runs, progress, interruption)
     finally:
         progress.close()
+
+
+def _conclude(sweep: Sweep, runs: Sequence[PlannedRun], progress: Progress, interruption: Interruption) -> int:
+    """Print what became of the runs, and return the exit code."""
     if not sweep.single:
         print_results(runs, progress.evaluations)
-    for why in dict.fromkeys(progress.failed.values()):
-        keys = [key for key, reason in progress.failed.items() if reason == why]
-        print(f"failed: {why}" if sweep.single else f"failed: {name_runs(keys)}: {why}", file=sys.stderr)
+    for word, found in (("failed", progress.failed), ("incomplete", progress.incomplete)):
+        for why in dict.fromkeys(found.values()):
+            keys = [key for key, reason in found.items() if reason == why]
+            print(f"{word}: {why}" if sweep.single else f"{word}: {name_runs(keys)}: {why}", file=sys.stderr)
     if progress.is_cut_short():  # also if a signal has reached a process of the work alone
         print(progress.describe_interruption())
-        return 128 + (signal_number or signal.SIGTERM)
+        return interruption.exit_code
     if progress.failed:
         return 1
-    if not pending:
+    if all(run.complete for run in runs):
         which = f"{runs[0].folder}: this run is complete" if sweep.single else "all runs are complete"
         updates = f" ({runs[0].update} updates)" if sweep.single else ""
         print(f"{which}{updates}; --overwrite starts {'it' if sweep.single else 'them'} afresh")
     print_places(sweep, runs)
-    return 0
+    return int(bool(progress.incomplete))
 
 
-def _train_groups(groups: Sequence[Sequence[PlannedRun]], jobs: int, progress: Progress) -> int | None:
-    """Train groups of runs, here or in several processes; return the signal that has asked for a stop, if one has.
+def _train_groups(
+    groups: Sequence[Sequence[PlannedRun]], jobs: int, progress: Progress, interruption: Interruption
+) -> None:
+    """Train groups of runs, here or in several processes.
 
     Raises:
         ConfigError: If no group could begin; with the reasons of all that tried.
@@ -91,18 +104,15 @@ def _train_groups(groups: Sequence[Sequence[PlannedRun]], jobs: int, progress: P
             else:
                 refused.append((items[event.item.name], why))
 
-    with Interruption() as interruption:
+    def stopping() -> bool:
+        if interruption.stopping() and jobs > 1:
+            progress.report("say", "stopping: every process finishes its update and saves; Ctrl-C again ends them")
+        hopeless = bool(refused) and not progress.begun and not at_work  # what is wrong with one is so with all
+        return interruption.stopping() or hopeless
 
-        def stopping() -> bool:
-            if interruption.signal_number is not None and jobs > 1:
-                progress.report("say", "stopping: every process finishes its update and saves; Ctrl-C again ends them")
-            hopeless = bool(refused) and not progress.begun and not at_work  # what is wrong with one is so with all
-            return interruption.signal_number is not None or hopeless
-
-        work = (WorkItem(name, train_group, (runs,)) for name, runs in items.items())
-        do_items(work, jobs=jobs, report=report, stopping=stopping)
+    work = (WorkItem(name, train_group, (runs,)) for name, runs in items.items())
+    do_items(work, jobs=jobs, report=report, stopping=stopping)
     if refused and not progress.begun:
         raise ConfigError("; ".join(dict.fromkeys(why for _, why in refused)))
     for runs, why in refused:
         progress.fail(runs, why)
-    return interruption.signal_number

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoints import CheckpointHeader, read_header
+from pipeline.checkpoint_files import CheckpointError, explain_damage
+from pipeline.checkpoints import CheckpointHeader, read_header, verify_checkpoint
 from pipeline.config import TrainConfig
 from pipeline.guard import has_log
-from pipeline.places import list_checkpoints, run_folder
+from pipeline.places import list_checkpoints, named_update, run_folder
 from pipeline.tracking import METRICS_FILE
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -20,14 +22,53 @@ def newest_checkpoint(folder: Path) -> tuple[Path, CheckpointHeader] | None:
     """Return path and header of the checkpoint with the most updates, None where there is none.
 
     Raises:
-        CheckpointError: If one cannot be read.
+        CheckpointError: If the newest one, or what may be it, says nothing that can be read; with what to do.
     """
-    newest = None
+    newest, damaged = None, {}
     for path in list_checkpoints(folder)[-2:]:  # the last numbered one and the final one
-        header = read_header(path)
+        try:
+            header = read_header(path)
+        except CheckpointError as error:
+            damaged[path] = error
+            continue
         if newest is None or header.update > newest[1].update:
             newest = path, header
+    for path, error in reversed(damaged.items()):
+        number = named_update(path)  # of a final one nobody knows
+        if newest is None or number is None or number > newest[1].update:
+            raise _explain(path, error)
     return newest
+
+
+def check_newest(path: Path, *, complete: bool) -> None:
+    """Refuse a run's newest checkpoint if its weights, or what going on from it needs, are not what was saved.
+
+    Args:
+        path: The checkpoint.
+        complete: Nothing is to go on from it: the weights alone count.
+
+    Raises:
+        CheckpointError: If they are not; with what to do.
+    """
+    try:
+        verify_checkpoint(path, resumable=not complete)
+    except CheckpointError as error:
+        raise _explain(path, error) from None
+
+
+def _explain(path: Path, error: CheckpointError) -> CheckpointError:
+    """Return what to say of a damaged checkpoint, with the newest one before it from which its run can go on."""
+    others = sorted((other for other in list_checkpoints(path.parent) if other != path), key=_claimed_update)[::-1]
+    return explain_damage(error, path, others, partial(verify_checkpoint, resumable=True))
+
+
+def _claimed_update(path: Path) -> int:
+    """Return the update that a checkpoint's name says, or a final one itself; -1 if that cannot be read."""
+    update = named_update(path)
+    try:
+        return read_header(path).update if update is None else update
+    except CheckpointError:
+        return -1
 
 
 def stamp_checkpoints(folder: Path) -> Stamp:

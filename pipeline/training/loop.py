@@ -10,7 +10,9 @@ A batch is R runs that differ in seed, trial and price of complexity alone, as o
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+from pipeline.command.stopwatch import Stopwatch
 from pipeline.command.workers import Link, Stopped
 from pipeline.records.metrics import evaluation_metrics
 from pipeline.training.batch import ReplicaBatch
@@ -19,15 +21,17 @@ from pipeline.training.outputs import Outputs
 from pipeline.training.schedule import Due
 
 
-def train(batch: ReplicaBatch, outputs: Outputs, link: Link) -> None:
+def train(batch: ReplicaBatch, outputs: Outputs, link: Link, clock: Callable[[], float] | None = None) -> None:
     """Train runs to their last update and evaluate them; or, once a stop is wished for, save them as they are.
 
     Args:
         batch: The runs.
         outputs: Where their metrics and checkpoints go.
         link: Says whether a stop is wished for.
+        clock: See `Stopwatch`.
     """
     config, begun_at = batch.config, batch.update
+    unsaved = Stopwatch(config.checkpoint_minutes, clock)
     while batch.update < config.num_updates and not link.stopping():
         failures = run_update(batch)
         outputs.count_steps()
@@ -43,13 +47,17 @@ def train(batch: ReplicaBatch, outputs: Outputs, link: Link) -> None:
                 for row, evaluation in zip(rows, batch.evaluate(config.eval_episodes), strict=True):
                     row |= evaluation_metrics(evaluation.metrics)
             outputs.log(batch.update, rows)
-        if due.checkpoint:
-            outputs.save(batch, batch.update)
+        if due.checkpoint or (unsaved.is_over() and not due.last):
+            outputs.save_on_the_way(batch, timed=not due.checkpoint)
+            unsaved.restart()
     if batch.update < config.num_updates:
         outputs.save_stopped(batch)
         return
-    if batch.update > begun_at:
-        outputs.save(batch, None)
+    if batch.update > begun_at and (failures := outputs.save(batch, None)):
+        outputs.give_up_unsaved(failures, batch.update)
+        if len(failures) == len(batch.configs):
+            return
+        batch = batch.without(list(failures))
     if config.final_eval_episodes:
         try:
             evaluate_finally(batch, outputs, link)

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from pipeline.command.files import write_text
-from pipeline.command.folders import hold_lock
+from pipeline.command.folders import HeldError, hold_lock
 from pipeline.config import TrainConfig
 from pipeline.guard import RunFolderError
 from pipeline.places import list_checkpoints, run_folder, sweep_path
@@ -98,8 +96,9 @@ def write_mapping(runs: Sequence[PlannedRun], resolved: TrainConfig) -> Path:
     try:
         with hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS):
             _merge_mapping(path, runs, resolved)
-    except Timeout:
-        raise RunFolderError(f"{path}: another process has kept it locked for {_LOCK_SECONDS:.0f} s") from None
+    except HeldError as error:
+        holder = error.args[0] and f" ({error})"
+        raise RunFolderError(f"{path}: another process has kept it locked for {_LOCK_SECONDS:.0f} s{holder}") from None
     return path
 
 
@@ -143,7 +142,7 @@ def _read_trials(path: Path) -> list[dict[str, Any]]:
     """Return the trials of an earlier mapping, none if there is no usable one."""
     try:
         trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
-        usable = all(isinstance(entry["trial"], int) and all(s >= 0 for s in entry["seeds"]) for entry in trials)
-        return trials if usable else []
+        numbers = [number for entry in trials for number in (entry["trial"], *entry["seeds"])]
+        return trials if all(type(number) is int and 0 <= number < 2**63 for number in numbers) else []
     except (OSError, ValueError, KeyError, TypeError):
         return []

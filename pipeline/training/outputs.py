@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
+from pipeline.command.errors import explain
 from pipeline.config import resolved_yaml
 from pipeline.guard import write_settings
-from pipeline.places import checkpoint_path
+from pipeline.places import checkpoint_path, list_checkpoints
 from pipeline.tracking import Tracker
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.plan import Key, PlannedRun
@@ -23,6 +24,7 @@ Report = Callable[[str, Any], object]
     figures    {run's key: its metrics}
     saved      (run's key, update, path): its checkpoint was written because the batch was stopped
     failed     (keys of runs, why, update): they were given up; the others go on
+    incomplete (run's key, why): some of its metrics could not be written
     evaluated  (run's key, metrics): the final evaluation
     finished   run's key: all is done for it
 """
@@ -46,6 +48,9 @@ class Outputs:
         self._report = report
         self._steps = batch.config.num_envs * batch.config.unroll_len
         self._trackers: dict[Key, Tracker] = {}
+        timed = zip(runs, batch.timed, strict=True)
+        self._timed = {run.key: run.checkpoint for run, was in timed if was and run.checkpoint is not None}
+        self._unsaved: set[Key] = set()  # of which the last checkpoint could not be written, which has been told
         for run, config in zip(runs, batch.configs, strict=True):
             tracker = Tracker(
                 run.logs,
@@ -81,21 +86,64 @@ class Outputs:
             self._trackers[run.key].log(update, row)
             self._report("evaluated", (run.key, metrics))
 
-    def save(self, batch: ReplicaBatch, update: int | None) -> None:
-        """Write all runs' checkpoints of an update; None: their final ones."""
+    def save(self, batch: ReplicaBatch, update: int | None, *, timed: bool = False) -> dict[int, str]:
+        """Write all runs' checkpoints of an update; return why one could not be written, by the run's number.
+
+        A run's timed checkpoint goes once a newer one is there; what the settings or a stop asked for stays.
+
+        Args:
+            batch: The runs.
+            update: Of the checkpoints' names; None: the final ones.
+            timed: They are timed ones.
+        """
+        failures = {}
         for replica, run in enumerate(self.runs):
-            batch.save(replica, checkpoint_path(run.folder, update))
+            path = checkpoint_path(run.folder, update)
+            try:
+                batch.save(replica, path, timed=timed)
+            except OSError as error:
+                failures[replica] = f"checkpoint not written: {explain(error, path)}"
+                continue
+            older = self._timed.pop(run.key, path)
+            if older != path:
+                with suppress(OSError):
+                    older.unlink()
+            if timed:
+                self._timed[run.key] = path
+        return failures
+
+    def save_on_the_way(self, batch: ReplicaBatch, *, timed: bool) -> None:
+        """Write all runs' checkpoints after an update; one that cannot be written is told of, and the run goes on."""
+        failures = self.save(batch, batch.update, timed=timed)
+        for replica, why in failures.items():
+            if self.runs[replica].key not in self._unsaved:
+                self.say(f"{why}; training goes on, and the next one is tried")
+        self._unsaved = {self.runs[replica].key for replica in failures}
 
     def save_stopped(self, batch: ReplicaBatch) -> None:
         """Write and report the checkpoints from which runs that were stopped go on; at update 0 none is begun."""
         if batch.update:
-            self.save(batch, batch.update)
+            self.give_up_unsaved(self.save(batch, batch.update), batch.update)
             self.report_stopped(batch.update, batch.update)
 
     def report_stopped(self, update: int, number: int | None) -> None:
         """Report that runs were stopped after an update and have their checkpoints of this number; None: final ones."""
         for run in self.runs:
+            self._close(run)
             self._report("saved", (run.key, update, checkpoint_path(run.folder, number)))
+
+    def give_up_unsaved(self, failures: Mapping[int, str], update: int) -> None:
+        """Give up runs whose last checkpoint cannot be written; see `give_up`."""
+        told = {}
+        for replica, why in failures.items():
+            paths = list_checkpoints(self.runs[replica].folder)
+            rest = (
+                f"--resume goes on from {paths[-1]}"
+                if paths
+                else "--resume starts the run again: there is no earlier one"
+            )
+            told[replica] = f"{why}; once there is room, {rest}"
+        self.give_up(told, update)
 
     def give_up(self, failures: Mapping[int, str], update: int) -> None:
         """Close and report runs that cannot go on.
@@ -106,11 +154,19 @@ class Outputs:
         """
         for replica, why in failures.items():
             run = self.runs[replica]
-            self._trackers[run.key].close(failed=True)
+            self._close(run, failed=True)
             self._report("failed", ([run.key], why, update))
         self.runs = [run for replica, run in enumerate(self.runs) if replica not in failures]
 
     def finish(self) -> None:
         """Report that all is done."""
         for run in self.runs:
+            self._close(run)
             self._report("finished", run.key)
+
+    def _close(self, run: PlannedRun, *, failed: bool = False) -> None:
+        """Close a run's metrics, and report if some could not be written."""
+        tracker = self._trackers[run.key]
+        tracker.close(failed=failed)
+        if tracker.missing is not None:
+            self._report("incomplete", (run.key, tracker.missing))

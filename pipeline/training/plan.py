@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from pipeline.checkpoints import CheckpointError, read_header
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
-from pipeline.guard import RunFolderError, describe_held, differing_settings, find_conflict, is_held
+from pipeline.guard import Conflict, RunFolderError, describe_held, differing_settings, find_conflict, is_held
 from pipeline.places import find_trials, list_checkpoints, list_run_folders, run_folder
 from pipeline.tracking import import_wandb
 from pipeline.training.folders import (
     Stamp,
+    check_newest,
     has_checkpoints,
     lacks_evaluation,
     newest_checkpoint,
@@ -69,35 +70,21 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
     Raises:
         RunFolderError: If a trial holds runs of other settings, a run is begun and neither switch is given, or another
             process trains one.
-        CheckpointError: If a checkpoint cannot be read.
+        CheckpointError: If the newest checkpoint of a run is damaged; nothing goes on from an older one unasked.
     """
     runs: list[PlannedRun] = []
-    problems: dict[str, list[str]] = {"other": [], "begun": [], "held": []}
-    defaults = TrainConfig().to_dict()
+    problems: dict[str, list[str]] = {"other": [], "begun": [], "held": [], "damaged": []}
     for config in sweep.configs:
         folder, logs = run_folder(config.checkpoint_dir, config), run_folder(config.log_dir, config)
-        run = PlannedRun(config, folder, logs, stamp=() if overwrite else stamp_checkpoints(folder))
+        run = PlannedRun(config, folder, logs)
         if not overwrite:
-            found = newest_checkpoint(folder)
-            update = found[1].update if found else 0
-            trained = found is not None and update >= config.num_updates
-            conflict = find_conflict(
-                folder,
-                logs,
-                config.identity(),
-                found and found[1].config,
-                update=update,
-                go_on=resume or trained,
-                defaults=defaults,
-                is_elsewhere=partial(has_checkpoints, config=config),
-            )
+            try:
+                run, conflict = _look_up(run, resume)
+            except CheckpointError as error:
+                problems["damaged"].append(str(error))
+                continue
             if conflict is not None:
                 problems[conflict.kind].append(conflict.text)
-            if found is not None:
-                path, header = found
-                encoder = str(header.lang_encoder.get("fingerprint", ""))
-                complete = trained and not (update == config.num_updates and lacks_evaluation(config, logs))
-                run = PlannedRun(config, folder, logs, update, path, encoder, complete, run.stamp)
         if not run.complete and is_held(logs):
             problems["held"].append(describe_held(logs))
         runs.append(run)
@@ -105,8 +92,39 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
     return runs
 
 
-def _refuse(sweep: Sweep, other: list[str], begun: list[str], held: list[str]) -> None:
-    """Raise RunFolderError for the worst of what stands in the way, if anything does."""
+def _look_up(run: PlannedRun, resume: bool) -> tuple[PlannedRun, Conflict | None]:
+    """Return a run with what its folders hold of it, and why it may not go on from there, None if it may.
+
+    Raises:
+        CheckpointError: If its newest checkpoint is damaged.
+    """
+    config, folder, logs = run.config, run.folder, run.logs
+    stamp = stamp_checkpoints(folder)
+    found = newest_checkpoint(folder)
+    update = found[1].update if found else 0
+    trained = found is not None and update >= config.num_updates
+    conflict = find_conflict(
+        folder,
+        logs,
+        config.identity(),
+        found and found[1].config,
+        update=update,
+        go_on=resume or trained,
+        defaults=TrainConfig().to_dict(),
+        is_elsewhere=partial(has_checkpoints, config=config),
+    )
+    if found is None:
+        return replace(run, stamp=stamp), conflict
+    path, header = found
+    encoder = str(header.lang_encoder.get("fingerprint", ""))
+    complete = trained and not (update == config.num_updates and lacks_evaluation(config, logs))
+    if conflict is None:
+        check_newest(path, complete=complete)
+    return PlannedRun(config, folder, logs, update, path, encoder, complete, stamp), conflict
+
+
+def _refuse(sweep: Sweep, other: list[str], begun: list[str], held: list[str], damaged: list[str]) -> None:
+    """Raise an error for the worst of what stands in the way, if anything does."""
     total = len(sweep.configs)
     free = f"(--trial {_first_free_trial(sweep.configs[0])} and up are free)"
     if other:
@@ -116,6 +134,8 @@ def _refuse(sweep: Sweep, other: list[str], begun: list[str], held: list[str]) -
         )
     if held:
         raise RunFolderError(_first_of(held, total))
+    if damaged:
+        raise CheckpointError(_first_of(damaged, total))
     if begun:
         raise RunFolderError(
             f"{_first_of(begun, total)}. Pass --resume to continue, --overwrite to delete, or choose another --trial "

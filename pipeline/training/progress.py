@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.command.errors import explain
 from pipeline.config import TrainConfig
 from pipeline.guard import describe_stop
 from pipeline.records.metrics import describe_metrics
@@ -37,6 +38,7 @@ class Progress:
         finished: Runs that are done.
         saved: Update and checkpoint of the runs that were stopped.
         failed: Why runs were given up.
+        incomplete: Why some metrics of runs could not be written.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], single: bool) -> None:
@@ -53,6 +55,7 @@ class Progress:
         self.finished: set[Key] = set()
         self.saved: dict[Key, tuple[int, Path]] = {}
         self.failed: dict[Key, str] = {}
+        self.incomplete: dict[Key, str] = {}
 
     def report(self, kind: str, content: Any) -> None:
         """Take note of what has happened; see `pipeline.training.outputs.Report`."""
@@ -104,8 +107,10 @@ class Progress:
             + (f"; resumed at update {update}" if update else "")
         )
         if not self._single:  # with each group: others may have written before it had folders
-            path = write_mapping(self._runs, config)
-            self._on_say(f"mapping kept in {path}")
+            try:
+                self._on_say(f"mapping kept in {write_mapping(self._runs, config)}")
+            except OSError as error:  # no reason to end the work
+                self._on_say(f"mapping not kept: {explain(error)}")
         if self._bar is None:
             self._bar = tqdm(
                 total=sum(self._remaining(run.update) for run in self._pending),
@@ -144,6 +149,9 @@ class Progress:
             self._bar.total = max(self._bar.n, self._bar.total - self._remaining(update) * len(keys))
         if not self._single:
             tqdm.write(f"given up: {name_runs(keys)}: {why}", file=sys.stderr)
+
+    def _on_incomplete(self, content: tuple[Key, str]) -> None:
+        key, self.incomplete[key] = content
 
     def _on_evaluated(self, content: tuple[Key, dict[str, Any]]) -> None:
         key, self.evaluations[key] = content

@@ -26,6 +26,7 @@ from babyai.missions import (
     build_mission_encoder,
     restore_mission_encoder,
 )
+from tests.torch_defaults import every_default
 
 WORDS = ("go to the a red green blue ball box key door open pick up put next then and after you , behind left").split()
 SENTENCES = [
@@ -520,3 +521,57 @@ def test_auto_downloads_once_and_then_needs_no_hub(tmp_path):
     assert fetched.count("model.safetensors") == 1
     assert "tf_model.h5" not in fetched
     assert start(HF_HUB_OFFLINE="1") == online
+
+
+# --- what others left switched on ---------------------------------------------
+
+
+def edit_json(file: str, **changes):
+    def edit(folder: Path) -> None:
+        path = folder / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return edit
+
+
+def save_truncated_and_padded(folder: Path) -> None:
+    import tokenizers
+
+    inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    inner.enable_truncation(max_length=4)
+    inner.enable_padding(length=16, direction="left")
+    inner.save(str(folder / "tokenizer.json"))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        save_truncated_and_padded,
+        edit_json("tokenizer_config.json", padding_side="left", truncation=True, max_length=4, padding="max_length"),
+        edit_json("config.json", dtype="float16", torch_dtype="float16"),
+        edit_json("config.json", dropout=0.9, attention_dropout=0.9, use_cache=True),
+        edit_json("config.json", return_dict=False, output_hidden_states=True, output_attentions=True),
+        edit_json("config.json", attn_implementation="eager"),
+        edit_json("config.json", chunk_size_feed_forward=1),
+    ],
+)
+def test_what_other_code_left_on_in_a_folder_moves_no_bit(model_folder, tmp_path, edit):
+    original = build_mission_encoder(str(model_folder), announce=silent)
+    folder = Path(shutil.copytree(model_folder, tmp_path / "used"))
+    edit(folder)
+    used = build_mission_encoder(str(folder), announce=silent)
+    assert used.fingerprint == original.fingerprint
+    assert torch.equal(used.encode(SENTENCES), original.encode(SENTENCES))
+
+
+@every_default
+@pytest.mark.parametrize("kind", ["builtin", "huggingface"])
+def test_torch_s_defaults_move_no_bit(model_folder, kind, defaults):
+    name = "builtin" if kind == "builtin" else str(model_folder)
+    expected = build_mission_encoder(name, announce=silent)
+    with defaults():
+        found = build_mission_encoder(name, announce=silent)
+        vectors = found.encode(SENTENCES)
+    assert found.fingerprint == expected.fingerprint
+    assert vectors.dtype == torch.float32
+    assert torch.equal(vectors, expected.encode(SENTENCES))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from babyai.level_seeds import evaluation_seeds
 from babyai.render import level_mission, render_level, replay, replay_frames
-from film import command, contact_sheet
+from film import command, contact_sheet, sheet
 from film import files as film_files
 from film.episodes import FilmError, film_bot, film_cached, film_checkpoint
 from film.frames import FilmCanvas
@@ -262,7 +262,7 @@ def test_a_missing_encoder_is_named_and_a_failed_film_leaves_nothing(tmp_path, m
     with pytest.raises(OSError, match="disk full"):
         film_files.write_film(tmp_path / "film.gif", frames(), 2, fps=4, samples=[frame])
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ConfigError, match="found a folder"):
+    with pytest.raises(ConfigError, match="found the folder"):
         (tmp_path / "a.gif").mkdir()
         film_files.check_format(tmp_path / "a.gif")
 
@@ -284,7 +284,7 @@ def test_contact_sheet(suffix, tmp_path, capsys):
 def test_contact_sheet_names_seed_and_mission_of_each_picture():
     seeds = range(6)
     pictures = [render_level(TASK, seed, tile_size=4) for seed in seeds]
-    figure = contact_sheet.draw_sheet(TASK, pictures, [(seed, level_mission(TASK, seed)) for seed in seeds])
+    figure = sheet.draw_sheet(TASK, pictures, [(seed, level_mission(TASK, seed)) for seed in seeds])
     assert len(figure.axes) == 6
     for ax, picture in zip(figure.axes, pictures, strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), picture)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from more import question_table, report, runs
+from more import commands
 from more.checkpoints import read_checkpoint
 from tests.more_settings import CACHE, small_flags
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     os.chdir(place)
     try:
         flags = small_flags(model_type="more_a", num_recurrences=2, cache_dir=CACHE)
-        assert runs.main([*flags, "--sample_recurrences"]) == 0
+        assert commands.train([*flags, "--sample_recurrences"]) == 0
     finally:
         os.chdir(before)
     return place
@@ -66,7 +66,7 @@ def test_evaluation_prints_tables_and_writes_json(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     path = "checkpoints/more_a_rec2/final_model.pth"
     few = ["--num_questions", "6", "--max_documents", "10", "--cache_dir", CACHE, "--recurrences", "1,2"]
-    assert report.main(["--model_type", "more_a", "--num_recurrences", "2", "--checkpoint_path", path, *few]) == 0
+    assert commands.evaluate(["--model_type", "more_a", "--num_recurrences", "2", "--checkpoint_path", path, *few]) == 0
     out = capsys.readouterr().out
     assert "bAbI 2 (two facts)" in out
     assert "sample (temperature 0.7)" in out
@@ -74,11 +74,11 @@ def test_evaluation_prints_tables_and_writes_json(folder, capsys, monkeypatch):
     assert set(figures["perplexity"]) == {"1", "2"}
     found = figures["questions"]["sums"]["2"]
     assert 0 <= found["exact_low"] <= found["exact"] <= found["exact_high"] <= 1
-    assert report.main(["--checkpoint_path", path, "--num_recurrences", "4"]) == 2
+    assert commands.evaluate(["--checkpoint_path", path, "--num_recurrences", "4"]) == 2
     assert "num_recurrences: 4 was given" in capsys.readouterr().err
-    assert report.main(["--checkpoint_path", "nothing.pth"]) == 2
+    assert commands.evaluate(["--checkpoint_path", "nothing.pth"]) == 2
     assert "nothing.pth: cannot be read" in capsys.readouterr().err
-    assert report.main([]) == 2
+    assert commands.evaluate([]) == 2
     assert "--checkpoint_path: expected a value" in capsys.readouterr().err
 
 
@@ -86,20 +86,20 @@ def test_questions_become_a_table_and_a_page(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     path = "checkpoints/more_a_rec2/final_model.pth"
     flags = ["--checkpoint_path", path, "--babi_task_id", "2", "--num_questions", "4"]
-    assert question_table.main([*flags, "--output_csv", "out/evaluation_results.csv"]) == 0
+    assert commands.evaluate_for_llm([*flags, "--output_csv", "out/evaluation_results.csv"]) == 0
     with (folder / "out" / "evaluation_results.csv").open(newline="") as handle:
         assert len(list(csv.DictReader(handle))) == 4
     page = (folder / "out" / "evaluation_results.html").read_text()
     assert "<svg" in page
     assert re.search(r"; 4 of \d+ test questions", page)
-    assert question_table.main([*flags, "--output_csv", "out/evaluation_results.csv"]) == 0  # again
+    assert commands.evaluate_for_llm([*flags, "--output_csv", "out/evaluation_results.csv"]) == 0  # again
     assert "bAbI 2: written right" in capsys.readouterr().out
     policies = folder / "evaluation_results.csv"
     policies.write_text("checkpoint_path,task_id,trial\nx,y,1\n")
-    assert question_table.main([*flags, "--output_csv", policies.name]) == 2
+    assert commands.evaluate_for_llm([*flags, "--output_csv", policies.name]) == 2
     assert "would be lost" in capsys.readouterr().err
     assert policies.read_text().startswith("checkpoint_path,task_id")
-    assert question_table.main([*flags[:2], "--babi_task_id", "7"]) == 2
+    assert commands.evaluate_for_llm([*flags[:2], "--babi_task_id", "7"]) == 2
     assert "expected 1, 2 or 3, found 7" in capsys.readouterr().err
     before = sorted(folder.rglob("*"))
     for outputs, said in (
@@ -109,7 +109,7 @@ def test_questions_become_a_table_and_a_page(folder, capsys, monkeypatch):
         (["--output_html", path], "holds something else"),
         (["--output_csv", f"{policies.name}/x.csv"], "output_csv: expected a folder, found the file"),
     ):
-        assert question_table.main([*flags, *outputs]) == 2
+        assert commands.evaluate_for_llm([*flags, *outputs]) == 2
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
@@ -119,12 +119,12 @@ def test_questions_become_a_table_and_a_page(folder, capsys, monkeypatch):
 def test_an_evaluation_is_not_lost_on_a_folder(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     flags = ["--checkpoint_path", "checkpoints/more_a_rec2/final_model.pth", "--cache_dir", CACHE]
-    assert report.main([*flags, "--output", "checkpoints"]) == 2
+    assert commands.evaluate([*flags, "--output", "checkpoints"]) == 2
     assert (
         capsys.readouterr().err == "error: output: expected a file, found the folder checkpoints; name a file in it\n"
     )
     before = Path(flags[1]).read_bytes()
-    assert report.main([*flags, "--output", flags[1]]) == 2
+    assert commands.evaluate([*flags, "--output", flags[1]]) == 2
     assert "output: expected a name ending in .json" in capsys.readouterr().err
     assert Path(flags[1]).read_bytes() == before
 
@@ -138,7 +138,7 @@ def test_mistakes_in_flags_are_one_line(capsys, monkeypatch, tmp_path):
         (["--preset", "debug", "--d_model", "30"], "d_model: expected a multiple of"),
         (["--preset", "debug", "--data_dir", "/no/such/folder"], "data_dir: expected a folder"),
     ):
-        assert runs.main(flags) == 2
+        assert commands.train(flags) == 2
         err = capsys.readouterr().err
         assert err.startswith("error: ")
         assert said in err

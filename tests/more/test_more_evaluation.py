@@ -33,8 +33,9 @@ from more.evaluation import (
     summarise_answers,
 )
 from more.generation import sequence_log_likelihood
+from more.options import EvaluationSettings, parse_numbers
 from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_routes, write_table
-from more.report import EvaluationSettings, evaluate_checkpoint, format_report, parse_numbers, reopen_source
+from more.report import evaluate_checkpoint, format_report, reopen_source
 from more.tokens import train_tokenizer
 from pipeline.command.interruption import Terminated
 from pipeline.command.workers import Link, Stopped
@@ -388,7 +389,7 @@ def wait_long(link, settings, run):
     raise Stopped
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGHUP, Terminated)])
 def test_a_signal_stops_a_comparison_of_several_jobs(number, error, tmp_path, monkeypatch):
     """Leaving the pool waited for its queue, so that every run that had not begun was still done."""
 
@@ -440,9 +441,9 @@ def test_a_comparison_evaluates_on_the_device_asked_for(tmp_path, monkeypatch):
         asked.append(device)
         raise ConfigError("far enough")
 
-    monkeypatch.setattr(more.compare, "run_training", lambda *_, **__: 0)
-    monkeypatch.setattr(more.compare, "resolve_device", lambda name: f"device {name}")
-    monkeypatch.setattr(more.compare, "load_model", refuse)
+    monkeypatch.setattr("more.runs.run_training", lambda *_, **__: 0)
+    monkeypatch.setattr("pipeline.command.devices.resolve_device", lambda name: f"device {name}")
+    monkeypatch.setattr("more.checkpoints.load_model", refuse)
     with pytest.raises(ConfigError, match="far enough"):
         link = Link(lambda content: None, lambda: False)
         more.compare.run_item(link, CompareSettings(device="cuda:3", folder=str(tmp_path)), Run("base", 1, 0))

@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from babyai.torch_defaults import own_defaults
 from mixture_of_experts import compute_router_terms
+from more.checkpoints import build_model
 from more.config import MODEL_TYPES, PRESETS, ModelConfig, compute_widths, count_expert_parameters
 from more.cost import compute_recurrence_cost, count_expert_operations
 from more.model import Cache, MoreModel, compute_routing_terms, count_parameters, routing_losses
+from tests.torch_defaults import every_default
 
 TINY = {"vocab_size": 40, "d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 4, "max_length": 32}
 
@@ -324,3 +327,17 @@ def test_bad_calls():
             model(tokens, cache=Cache(model, 2, 7))
     with pytest.raises(ValueError, match=r"capacity: expected 1 to 32"):
         Cache(model, 2, 33)
+
+
+@every_default
+@every_variant
+def test_torch_s_defaults_change_neither_weights_nor_logits(model_type, defaults):
+    config = ModelConfig(model_type=model_type, num_recurrences=2, **TINY)
+    tokens = draw_tokens(2, 9)
+    expected = build_model(config, seed=0).eval()
+    with defaults():
+        found = build_model(config, seed=0).eval()
+        with own_defaults():  # a caller's autocast of a forward pass is the caller's wish
+            logits = logits_of(found, tokens)
+    assert all(torch.equal(one, other) for one, other in zip(expected.parameters(), found.parameters(), strict=True))
+    assert torch.equal(logits, logits_of(expected, tokens))

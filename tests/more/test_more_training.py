@@ -13,10 +13,11 @@ from filelock import FileLock
 
 from mixture_of_experts import MixtureOfExpertsPolicy, Router, RouterTerms, compute_router_terms
 from more.checkpoints import CheckpointError, check_flags, list_numbered, load_model, read_checkpoint
+from more.commands import train as main
 from more.config import ModelConfig
 from more.model import routing_losses
 from more.monitoring import RouterFigures, RouterSums
-from more.runs import main, run_training
+from more.runs import run_training
 from more.settings import TrainingConfig
 from more.training import METRICS, TrainingError, compute_lr
 from pipeline.command.cli import parse_command
@@ -24,6 +25,7 @@ from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError
 from pipeline.guard import RunFolderError
 from pipeline.tracking import is_metric
+from tests.checkpoints import flip_in
 from tests.more_settings import small_config, small_trainer
 
 
@@ -302,7 +304,12 @@ def test_folders_that_cannot_be_written_to_are_one_line(tmp_path, capsys, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     locked = tmp_path / "locked"
     locked.mkdir()
-    monkeypatch.setattr("pipeline.command.folders.os.access", lambda place, mode: place != locked)
+
+    def refuse(place):
+        if place == locked:
+            raise OSError(30, "Read-only file system", str(place))
+
+    monkeypatch.setattr("pipeline.command.folders.try_writing", refuse)
     config = small_config(tmp_path, **{name: str(locked / "deeper")})
     assert_refused(capsys, flags_of(config), f"{name}: expected a folder that may be written to, found {locked}")
     assert list(locked.iterdir()) == []
@@ -407,6 +414,57 @@ def test_checkpoints_that_cannot_be_used(tmp_path):
         load_model(path)
     torch.save({**content, "model_config": {**content["model_config"], "d_model": 32}}, path)
     with pytest.raises(CheckpointError, match="do not fit together"):
+        load_model(path)
+
+
+def test_a_damaged_newest_checkpoint_is_named_with_the_one_to_go_on_from(tmp_path, capsys):
+    config = small_config(tmp_path)
+    folder = tmp_path / "checkpoint_dir" / config.run_name()
+    trainer = small_trainer(tmp_path)
+    for update in (1, 2, 3):
+        trainer.run_update()
+        trainer.save(folder / f"checkpoint_{update}.pth", resumable=True)
+    second, last = (folder / f"checkpoint_{update}.pth" for update in (2, 3))
+    flip_in(last, read_checkpoint(last)["optimizer_state_dict"]["state"][0]["exp_avg"])
+    with pytest.raises(CheckpointError) as caught:
+        run_training(config, resume=True, quiet=True)
+    assert str(caught.value) == (
+        f"{last}: it is damaged: the state to resume from is not what was saved; restore it from a copy. The newest "
+        f"sound checkpoint before it is {second}, of update 2. To go on from there, delete or rename checkpoint_3.pth, "
+        "and pass --resume"
+    )
+    last.unlink()
+    assert run_training(config, resume=True, quiet=True) == 0
+
+    final = folder / "final_model.pth"
+    flip_in(final, next(iter(read_checkpoint(final)["model_state_dict"].values())))
+    with pytest.raises(CheckpointError, match=r"final_model\.pth: it is damaged: its weights") as caught:
+        run_training(config, resume=True, quiet=True)
+    assert ("checkpoint_2.pth, of update 2" in str(caught.value)) == second.exists()
+
+
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 40832 vs 40720")  # noqa: B904
+
+    trainer = small_trainer(tmp_path)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        trainer.save(tmp_path / "model.pth", resumable=False)
+
+
+class Sealed:
+    """No plain data."""
+
+
+def test_objects_in_a_checkpoint_are_named_and_not_loaded(tmp_path):
+    path = tmp_path / "model.pth"
+    small_trainer(tmp_path).save(path, resumable=False)
+    torch.save({**read_checkpoint(path), "extra": Sealed()}, path)
+    with pytest.raises(CheckpointError, match=rf"model\.pth: holds {__name__}\.Sealed.*can run code"):
         load_model(path)
 
 

@@ -43,7 +43,7 @@ def test_read_gives_back_what_was_saved(tmp_path):
     assert read["config"] == content["config"]
     assert read["resume"]["window"] == [1, None, "x"]
     assert torch.equal(read["resume"]["generator"], torch.arange(3))
-    assert torch.load(tmp_path / "a.pt", weights_only=True).keys() == {"schema_version", *content}
+    assert torch.load(tmp_path / "a.pt", weights_only=True).keys() == {"schema_version", "digests", *content}
 
 
 # ----------------------------------------------------------------------------------------------- what must be refused

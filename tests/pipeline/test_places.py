@@ -17,6 +17,7 @@ from pipeline.places import (
     checkpoint_path,
     find_caches,
     find_checkpoints,
+    find_strays,
     find_trials,
     list_checkpoints,
     list_run_folders,
@@ -27,7 +28,7 @@ from pipeline.places import (
 )
 
 TASK = "BabyAI-GoToObj-v0"
-NUMBERS = st.integers(0, 10**19 - 1)
+NUMBERS = st.integers(0, 2**63 - 1)
 TASKS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", fullmatch=True)
 MAYBE = st.none() | NUMBERS
 
@@ -93,6 +94,7 @@ def test_paths():
         ("T", None),
         ("T", 1, "0"),
         ("T", 1, 0, "../../x"),
+        ("T", 2**63),
         ("T", 10**30),
     ],
 )
@@ -111,7 +113,10 @@ def test_hostile_paths_are_refused(tmp_path, parts):
         "T/trial_1/checkpoint_final.pt/routing_data.json",
         "T/trial_1/Routing_data.json",
         "T/trial_1/routing_data.json.tmp",
+        "T/trial_9223372036854775808/routing_data.json",
+        "T/trial_1/seed_9300000000000000000/routing_data.json",
         "T/trial_10000000000000000000/routing_data.json",
+        "T/trial_1/seed_-1/routing_data.json",
         "T/trial_\u0661/routing_data.json",
         "x/-a/trial_1/routing_data.json",
     ],
@@ -125,6 +130,37 @@ def test_last_folders_of_a_doubled_path_count():
     assert locate_cache(path) == Place(path, "seed_2", 3, None, None)
     assert locate_cache(path, "T/trial_1").trial == 3
     assert locate_cache(path, "T") is None
+
+
+def test_folders_of_older_code_are_found_and_told_apart(tmp_path):
+    folders = [
+        *(f"{TASK}/trial_1/seed_0", f"{TASK}/{TASK}/trial_1/seed_0", f"{TASK}/trial_1/seed_0/update_unknown"),
+        *(f"{TASK}/trial_1/seed_0/update_600", f"{TASK}/{TASK}/trial_2/update_unknown", "trial_1/trial_1/trial_1"),
+    ]
+    for folder in [*folders, f"{TASK}/Other/trial_1", f"{TASK}/{TASK}/{TASK}/trial_1", f"{TASK}/trial_1/update_None"]:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "routing_data.json").touch()
+    places = find_caches(tmp_path)
+    assert [place.path.parent.relative_to(tmp_path).as_posix() for place in places] == folders
+    assert [place.run for place in places] == [(TASK, 1, 0)] * 4 + [(TASK, 2, None), ("trial_1", 1, None)]
+    assert [place.update for place in places] == [None, None, None, 600, None, None]
+    assert [place.unknown_update for place in places] == [False, False, True, False, True, False]
+    assert [place.doubled for place in places] == [False, True, False, False, True, True]
+    figures = [plot_path("plots", place, "map").as_posix() for place in places]
+    assert figures == [f"plots/{folder}/map.png" for folder in folders]  # none in place of another's
+
+
+def test_caches_behind_links_are_found(tmp_path):
+    """Folders of results are often links to a larger disk."""
+    for folder in (f"disk/{TASK}/trial_1", "disk/seed_3/update_5", "disk/update_7"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "routing_data.json").touch()
+    (tmp_path / "caches" / TASK / "trial_2" / "seed_0").mkdir(parents=True)
+    (tmp_path / "caches" / TASK / "trial_1").symlink_to(tmp_path / "disk" / TASK / "trial_1")
+    (tmp_path / "caches" / TASK / "trial_2" / "seed_3").symlink_to(tmp_path / "disk" / "seed_3")
+    (tmp_path / "caches" / TASK / "trial_2" / "seed_0" / "update_7").symlink_to(tmp_path / "disk" / "update_7")
+    found = [(place.trial, place.seed, place.update) for place in find_caches(tmp_path / "caches")]
+    assert found == [(1, None, None), (2, 0, 7), (2, 3, 5)]
 
 
 def test_place_can_be_used_as_a_path(tmp_path):
@@ -181,6 +217,40 @@ def test_checkpoints_are_found_in_numeric_order_and_others_passed_over(tmp_path)
     assert found == [(9, 2, 250), (9, 2, 1000), (9, 2, None), (9, 10, 5), (10, None, None)]
     with pytest.raises(PlaceError, match="train"):
         find_checkpoints(tmp_path / "absent")
+
+
+@given(number=st.integers(2**63 - 10**6, 2**63 + 10**6) | st.integers(0, 10**22))
+def test_numbers_of_paths_are_those_that_results_can_hold(number):
+    assert (locate_checkpoint(f"T/trial_{number}/checkpoint_5.pt") is not None) == (number < 2**63)
+
+
+def test_links_and_folders_in_odd_places_lead_nowhere_twice(tmp_path):
+    task = tmp_path / "runs" / TASK
+    for name in ("trial_1/seed_0", "trial_2/seed_0/checkpoint_final.pt", "trial_3"):
+        (task / name).mkdir(parents=True)
+    (task / "trial_1/seed_0/checkpoint_final.pt").touch()
+    (task / "trial_4").touch()
+    (task / "trial_3/seed_7").symlink_to(task / "trial_1/seed_0")  # runs kept on another disk
+    (task / "trial_3/seed_8").symlink_to(task / "trial_3", target_is_directory=True)
+    (task / "trial_3/checkpoint_5.pt").symlink_to("checkpoint_5.pt")
+    (tmp_path / "runs/again").symlink_to(tmp_path / "runs")
+    found = [(c.trial, c.seed, c.update) for c in find_checkpoints(tmp_path / "runs")]
+    assert found == [(1, 0, None), (2, 0, None), (3, None, 5), (3, 7, None), (3, 8, 5)]
+
+
+def test_checkpoints_that_lie_in_no_run_s_folder_are_strays(tmp_path):
+    strays = [
+        "BabyAI-GoTo-v0/trial_007/seed_0/checkpoint_final.pt",
+        "BabyAI-GoTo-v0/trial_1/seed_-1/checkpoint_5.pt",
+        f"BabyAI-GoTo-v0/trial_1/seed_{2**63}/checkpoint_5.pt",
+        "BabyAI-GoTo-v0/trial_1/seed_0/seed_0/checkpoint_final.pt",
+        "BabyAI-GoTo-v0/trial_1/s\u00ebed_0/checkpoint_5.pt",
+    ]
+    others = ["BabyAI-GoTo-v0/trial_1/seed_0/checkpoint_5.pt", "BabyAI-GoTo-v0/trial_1/best/checkpoint_best.pt"]
+    for name in (*strays, *others, "another/trial_01/checkpoint_5.pt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_strays(tmp_path) == sorted(tmp_path / name for name in strays)
 
 
 def test_checkpoints_are_listed_by_number_and_the_final_one_last(tmp_path):

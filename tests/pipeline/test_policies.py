@@ -7,8 +7,9 @@ import train
 from pipeline.baseline import GRUPolicy
 from pipeline.command.devices import derive_seed
 from pipeline.config import TrainConfig
-from pipeline.policies import build_policy, seeded_init
+from pipeline.policies import build_policy, build_projection, seeded_init
 from tests.checkpoints import SMALL
+from tests.torch_defaults import every_default
 
 
 def test_same_seed_same_weights_whatever_was_drawn_before():
@@ -23,6 +24,19 @@ def test_same_seed_same_weights_whatever_was_drawn_before():
     assert torch.equal(torch.rand(3), expected_draw)  # the caller's generator was not touched
     other = build_policy(TrainConfig(**{**SMALL, "seed": 1})).state_dict()
     assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+@every_default
+def test_same_seed_same_weights_whatever_torch_s_defaults_are(defaults):
+    config = TrainConfig(**SMALL)
+
+    def build() -> list[torch.Tensor]:
+        return [*build_policy(config).state_dict().values(), *build_projection(config, 8).state_dict().values()]
+
+    expected = build()
+    with defaults():
+        found = build()
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
 
 
 def test_caller_s_generator_is_restored_after_an_error():

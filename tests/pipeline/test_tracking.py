@@ -1,7 +1,10 @@
 """Metrics reach their file, in valid JSON and once each; the optional trackers are optional."""
 
 import builtins
+import contextlib
+import errno
 import json
+import resource
 import subprocess
 import sys
 import types
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 
 import pipeline.tracking
-from pipeline.tracking import METRICS, Tracker, TrackingError, is_metric
+from pipeline.command.files import Lines
+from pipeline.tracking import METRICS, Tracker, TrackingError, check_wandb, is_metric
 
 
 def read(run_dir: Path) -> list[dict]:
@@ -144,6 +148,67 @@ def test_resume_of_a_damaged_file_is_refused(line, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == text
 
 
+# --- disks that are full ----------------------------------------------------------
+
+
+@pytest.fixture
+def full_at():
+    """Return a function after which no file of this process may grow beyond so many bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_line_that_does_not_fit_is_left_out_whole_and_told_of_once(tmp_path, full_at):
+    """Half a line followed by another made the file unreadable."""
+    lines = []
+    tracker = plain(tmp_path, announce=lines.append)
+    tracker.log(1, {"train/task_loss": 1.0})
+    kept = (tmp_path / "metrics.jsonl").read_bytes()
+    full_at(len(kept) + 10)
+    for update in (2, 3):
+        tracker.log(update, {"train/task_loss": 1.0})
+        assert (tmp_path / "metrics.jsonl").read_bytes() == kept
+    full_at(None)
+    tracker.log(4, {"train/task_loss": 1.0})  # there is room again
+    tracker.close()
+    assert [line["update"] for line in read(tmp_path)] == [1, 4]
+    why = f"metrics not written: {tmp_path}/metrics.jsonl: File too large"
+    assert tracker.missing == why
+    assert lines == [f"{why}; the run goes on, and each further line is tried"]
+
+
+def test_what_cannot_be_taken_back_is_overwritten_by_the_next_line(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\n")
+    lines = Lines(path)
+    with path.open("ab") as other:
+        other.write(b"tw")  # left by a write that failed
+    lines.append("three")
+    lines.close()
+    assert path.read_bytes() == b"one\nthree\n"
+
+
+def test_metrics_are_whole_where_nothing_fails(tmp_path):
+    with plain(tmp_path) as tracker:
+        tracker.log(1, {})
+    assert tracker.missing is None
+
+
+def test_a_disk_that_says_so_late_is_heard(tmp_path, monkeypatch):
+    """NFS tells of a full disk when a file is closed."""
+    whole = Lines.close
+
+    def close(self):
+        whole(self)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    tracker = plain(tmp_path, announce=lambda line: None)
+    monkeypatch.setattr(Lines, "close", close)
+    tracker.close()
+    assert tracker.missing == f"metrics not written: {tmp_path}/metrics.jsonl: Disk quota exceeded"
+
+
 # --- TensorBoard ------------------------------------------------------------------
 
 
@@ -176,6 +241,41 @@ def test_without_tensorboard(tmp_path, hide):
         tracker.log(1, {"train/task_loss": 1.0})
     assert len(lines) == 1
     assert "pip install tensorboard" in lines[0]
+    assert len(read(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("when", ["a line", "the end"])
+def test_tensorboard_that_cannot_write_is_left_out_from_there(when, tmp_path, full_at, capfd):
+    """Its thread's traceback came besides."""
+    pytest.importorskip("tensorboard", reason="tensorboard is optional")
+    lines = []
+    tracker = Tracker(tmp_path, config={}, announce=lines.append)
+    tracker.log(1, {"train/task_loss": 1.0})
+    tracker._writer.flush()
+    (events,) = tmp_path.glob("events*")
+    full_at(events.stat().st_size)
+    tracker.log(2, {"train/task_loss": 2.0})
+    if when == "a line":
+        with contextlib.suppress(OSError):
+            tracker._writer.flush()  # as it does by itself every two minutes
+        tracker.log(3, {"train/task_loss": 3.0})
+    tracker.close()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"TensorBoard: {tmp_path}: ") and "metrics.jsonl has all" in lines[0]
+    assert [line["update"] for line in read(tmp_path)] == ([1, 2, 3] if when == "a line" else [1, 2])
+    assert tracker.missing is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tensorboard_that_cannot_begin_is_left_out(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    lines = []
+    monkeypatch.setattr(pipeline.tracking, "_open_tensorboard", refuse)
+    with Tracker(tmp_path, config={}, announce=lines.append) as tracker:
+        tracker.log(1, {})
+    assert lines[0].startswith(f"TensorBoard: {tmp_path}: No space left on device")
     assert len(read(tmp_path)) == 1
 
 
@@ -259,6 +359,69 @@ def test_wandb_offline_for_real(tmp_path, monkeypatch):
             tracker.log(1 if resume_update is None else 2, {"train/task_loss": 1.0})
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) >= 1
     assert [line["update"] for line in read(tmp_path)] == [1, 2]
+
+
+class UsageError(Exception):
+    """wandb.errors.UsageError, which it raises where it has no key and nobody to ask for one."""
+
+
+class CommError(Exception):
+    """wandb.errors.CommError."""
+
+
+NO_KEY = UsageError("api_key not configured (no-tty). call wandb.login(key=[your_api_key])")
+NO_NETWORK = CommError("Run initialization has timed out after 90.0 sec.\nPlease try increasing the timeout")
+
+
+def raising(error: Exception):
+    def function(*_, **__):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize("error", [NO_KEY, NO_NETWORK, TimeoutError("timed out")])
+@pytest.mark.parametrize("resume_update", [None, 1])
+def test_wandb_that_cannot_begin_is_refused_in_one_line_and_nothing_is_touched(
+    error, resume_update, tmp_path, fake_wandb, monkeypatch
+):
+    """The metrics of an earlier run were gone, and a traceback came."""
+    with plain(tmp_path, wandb_project="project") as tracker:
+        tracker.log(1, {})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(sys.modules["wandb"], "init", raising(error))
+    with pytest.raises(TrackingError) as caught:
+        plain(tmp_path, wandb_project="project", resume_update=resume_update)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert "\n" not in str(caught.value)
+    for word in ("wandb login", "WANDB_API_KEY", "WANDB_MODE=offline", "wandb_project: null", type(error).__name__):
+        assert word in str(caught.value)
+
+
+def test_wandb_is_asked_for_its_key_before_long_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(login=lambda: False))  # offline
+    check_wandb()
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(login=raising(NO_KEY)))
+    with pytest.raises(TrackingError, match=r"UsageError: api_key not configured .*wandb login"):
+        check_wandb()
+
+
+def test_wandb_that_is_missing_is_named_before_long_work(hide):
+    hide("wandb")
+    with pytest.raises(TrackingError, match="pip install wandb"):
+        check_wandb()
+
+
+@pytest.mark.parametrize("method", ["log", "finish"])
+def test_wandb_that_fails_on_the_way_ends_no_run(method, tmp_path, fake_wandb, monkeypatch):
+    lines = []
+    tracker = plain(tmp_path, wandb_project="project", announce=lines.append)
+    monkeypatch.setattr(tracker._run, method, raising(NO_NETWORK))
+    for update in (1, 2):
+        tracker.log(update, {})
+    tracker.close()
+    assert len(lines) == 1 and lines[0].startswith("Weights & Biases: CommError: Run initialization has timed out")
+    assert len(read(tmp_path)) == 2 and tracker.missing is None
 
 
 TABLE = {"tokens": "targets", "Loss/train": "nats", "Layer_{i}/Load": "shares", "Layer_{i}/Entropy": "nats"}

@@ -56,7 +56,7 @@ def test_a_mistake_of_the_program_is_none_of_the_user():
         run(fail_with(KeyError("x")))
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (Terminated(1), 129)])
 def test_what_stops_a_command(error, code, capsys):
     assert run(fail_with(error), stopped="stopped; all is kept") == code
     assert capsys.readouterr().err == "stopped; all is kept\n"
@@ -84,7 +84,7 @@ def test_the_second_signal_of_an_interruption_stops_at_once():
 
 MODULES = [
     *("eval_mop", "batch_eval", "plotting.command", "film.command", "film.contact_sheet"),
-    *("more.runs", "more.report", "more.question_table", "more.compare"),
+    *("more.commands:train", "more.commands:evaluate", "more.commands:evaluate_for_llm", "more.compare"),
     *(f"benchmarks.{name}" for name in ("evaluation", "figures", "more", "policy", "sweep", "training", "world")),
 ]
 
@@ -92,7 +92,8 @@ MODULES = [
 def main_of(module: str):
     if module == "train_mop":
         return lambda argv: importlib.import_module("pipeline.training.command").main("", argv)
-    return importlib.import_module(module).main
+    module, _, name = module.partition(":")
+    return getattr(importlib.import_module(module), name or "main")
 
 
 @pytest.mark.parametrize("module", ["train_mop", *MODULES])
@@ -114,7 +115,7 @@ def test_every_command_tells_what_is_wrong_and_stops_like_the_others(module, mon
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_a_command_works(number, tmp_path):
     command = [sys.executable, "-m", "film.contact_sheet", "--task_id", "BossLevel", "--num_levels", "200"]
     process = subprocess.Popen(
@@ -148,6 +149,7 @@ raise SystemExit(main())
         (["-c", LISTING.replace("COUNT", "3")], (141,)),  # noticed when all is flushed
         (["-c", LISTING.replace("COUNT", "30000")], (141,)),
         (["-m", "babyai.levels"], (-signal.SIGPIPE,)),
+        (["-m", "babyai.compiled.catalogue"], (-signal.SIGPIPE,)),
         (["train_mop.py", "--help"], (0, 141)),  # argparse does not mind
     ],
 )

@@ -85,6 +85,19 @@ def test_a_failed_item_is_named_and_the_others_go_on(jobs, capfd):
     assert "ConfigError" not in err
 
 
+def blocked(link: Link) -> set[signal.Signals]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_processes_are_deaf_to_what_a_terminal_sends_to_all():
+    """A closed terminal ended them before they were told to save."""
+    events = collect([WorkItem("a", blocked), WorkItem("b", blocked)], 2)
+    found = [event.content for event in events if event.kind == "done"]
+    assert len(found) == 2
+    for signals in found:
+        assert {signal.SIGINT, signal.SIGHUP} <= signals and signal.SIGTERM not in signals
+
+
 def test_a_dead_process_is_told_of_its_item_and_replaced():
     events = collect([WorkItem(how, misbehave, (how,)) for how in ("die", "well", "fine", "die", "good")], 2)
     ends = [(event.item.name, event.kind, event.content) for event in events if event.kind in ("done", "died")]

@@ -1,6 +1,8 @@
 """eval_mop.py and batch_eval.py: what they write, when they leave it, and that no accident loses anything."""
 
 import csv
+import errno
+import fcntl
 import json
 import os
 import pickle
@@ -21,16 +23,18 @@ import batch_eval
 import eval_mop
 import pipeline.evaluation.work
 from babyai import hub
+from pipeline.checkpoints import save_checkpoint
 from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
 from pipeline.evaluation.kept import LossError
 from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.evaluation.work import choose_share, claim
-from pipeline.places import Place, find_checkpoints
+from pipeline.places import Place, PlaceError, find_checkpoints
 from pipeline.records.cache import find_caches, read_cache
 from pipeline.records.results import append_result, plain_rows, read_results
 from pipeline.training.loop import run_update
 from tests.babyai.test_missions import save_tiny_distilbert
+from tests.checkpoints import flip_in
 from tests.pipeline.test_checkpoints import Bomb, make_foreign, save_foreign
 from tests.pipeline.training.test_training import debug_config, train
 
@@ -111,7 +115,7 @@ def without_time(row: dict[str, Any]) -> dict[str, Any]:
 def edit_checkpoint(path: str | Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = torch.load(path, weights_only=True)
     change(content)
-    torch.save(content, path)
+    save_checkpoint(Path(path), content)
 
 
 def copy_runs(seeds: int) -> list[str]:
@@ -357,6 +361,27 @@ def test_inline_context_repeats_it_in_every_step(place):
     assert all(step["env_context"]["grid_size"] == [6, 6] for step in content["routing_data"])
 
 
+def test_compact_caches_count_as_caches(place, played, capsys):
+    only = ["--trial", "2", *FEW]
+    batch_eval.main(only)
+    plain = CACHES / BASELINE / "routing_data.json"
+    expected = read_cache(plain)
+    assert batch_eval.main([*only, "--compact"]) == 0  # what is there is done, whatever its form
+    assert len(played) == 1 and plain.exists()
+    assert batch_eval.main([*only, "--compact", "--force"]) == 0
+    packed = plain.with_name("routing_data.json.gz")
+    assert sorted(path.name for path in plain.parent.iterdir()) == [packed.name]
+    assert read_cache(plain).routing.action_logits.tolist() == expected.routing.action_logits.tolist()
+    batch_eval.main([*only, "--compact"])
+    batch_eval.main(only)
+    assert len(played) == 2
+    packed.write_bytes(packed.read_bytes()[:-9])
+    batch_eval.main([*only, "--compact"])
+    assert len(played) == 3 and read_cache(packed).metrics == expected.metrics
+    assert batch_eval.main(["--reindex", "--results_path", "again.csv"]) == 0
+    assert "again.csv: 1 rows" in capsys.readouterr().out
+
+
 # -------------------------------------------------------------------------------------------------- several at once
 
 
@@ -507,12 +532,86 @@ def test_bad_checkpoints_are_named_and_the_good_ones_evaluated(place, played, ca
     assert len(named) == len(bad)
     for path in bad:
         assert len([line for line in named if line.startswith(f"failed: {path}: ") and line.count(str(path)) == 1]) == 1
-    assert sum("can run code" in line for line in named) == 5
+    assert sum("empty, damaged" in line for line in named) == 3
+    assert sum("can run code" in line for line in named) == 2
+    assert sum("holds posix.mkdir" in line for line in named) == 1  # the other is a pickle of a later protocol
     assert "input_dim: expected 152, found 147" in named[5]
     assert "found NaN or infinity in head.bias" in named[6]
     assert printed.out.count(" failed") == len(bad)
     assert len(find_caches(CACHES)) == len(good)
     assert {path for path in place.parent.rglob("*") if place not in path.parents} == before
+
+
+def test_a_checkpoint_that_cannot_be_claimed_fails_alone(place, monkeypatch, capsys):
+    """Its place was asked for before anything was tried: one such run stopped all."""
+    plain = BatchPlan.cache_of
+
+    def cache_of(plan: BatchPlan, found: Place) -> Path:
+        if found.trial == 1:
+            raise PlaceError(f"trial: expected less, found {found.trial}")
+        return plain(plan, found)
+
+    monkeypatch.setattr(BatchPlan, "cache_of", cache_of)
+    assert batch_eval.main(list(FEW)) == 1
+    assert list(by_path()) == [path_of(BASELINE)]
+    printed = capsys.readouterr()
+    assert printed.err.count("trial: expected less, found 1") == 2
+
+
+def test_a_stored_config_that_no_table_can_hold_fails_alone(place, capsys):
+    content = torch.load(path_of(MOE), weights_only=True)
+    content["config"]["num_updates"] = 10**20
+    save_checkpoint(Path(path_of(MOE)), content)
+    assert batch_eval.main(list(FEW)) == 1
+    assert list(by_path()) == [path_of(MOE, "2"), path_of(BASELINE)]
+    assert "num_updates: expected less than 2^63" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("update", ["2", "3"])
+def test_a_damaged_final_checkpoint_is_named_unless_another_is_what_was_asked_for(place, capsys, update):
+    """Which update it is of, it cannot say."""
+    Path(path_of(MOE)).write_bytes(b"")
+    assert batch_eval.main(["--trial", "1", "--update", update, *FEW]) == int(update == "3")
+    assert (f"failed: {path_of(MOE)}" in capsys.readouterr().err) == (update == "3")
+    assert RESULTS.exists() == (update == "2")
+
+
+def test_a_flipped_byte_in_the_weights_is_a_named_failure(place, capsys):
+    flip_in(
+        Path(path_of(MOE, "2")), torch.load(path_of(MOE, "2"), weights_only=True)["policy_state_dict"]["head.weight"]
+    )
+    assert batch_eval.main(list(FEW)) == 1
+    assert f"failed: {path_of(MOE, '2')}: it is damaged: its weights are not" in capsys.readouterr().err
+    assert list(by_path()) == ALL[1:]
+
+
+def test_checkpoints_in_odd_folders_are_told_of(place, capsys):
+    odd = Path("checkpoints", TASK, "trial_007", "seed_0", "checkpoint_final.pt")
+    odd.parent.mkdir(parents=True)
+    shutil.copy(path_of(BASELINE), odd)
+    assert batch_eval.main(["--trial", "2", *FEW]) == 0
+    assert "passed over: 1 checkpoints that lie in no <task>" in (err := capsys.readouterr().err)
+    assert str(odd) in err
+
+
+def test_levels_that_the_bot_cannot_solve_are_told_of(place, capsys):
+    """96 of 146 on this task with 50 episodes; they were in the CSV alone."""
+    folder = Path("checkpoints", "BabyAI-OpenDoorsOrderN4Debug-v0", "trial_2", "seed_0")
+    folder.mkdir(parents=True)
+    shutil.copy(path_of(BASELINE), folder)
+    few = ["--num_episodes", "4", "--max_steps", "4"]
+    for before in ("", " (done before)"):
+        assert batch_eval.main(["--trial", "2", *few]) == 0
+        rows = {row["task_id"]: row for row in by_path().values()}
+        replaced = rows[folder.parts[1]]["bot_plan_failures"]
+        assert replaced > 0
+        said = f"  4, replaced {replaced} of {4 + replaced} levels, which the bot cannot solve{before}"
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if "replaced" in line] == [line for line in lines if line.endswith(said)]
+        assert sum(line.endswith(said) for line in lines) == 1
+    flags = ["--checkpoint", str(folder / "checkpoint_final.pt"), "--task_id", "OpenDoorsOrderN4Debug", *few]
+    assert eval_mop.main(flags) == 0
+    assert said.split(",")[1] in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_checkpoint_s_own_words_choose_no_path(place, capsys):
@@ -761,6 +860,27 @@ def claimed(place) -> Iterator[str]:
         yield found.path.as_posix()
 
 
+def test_without_flock_claims_keep_calls_apart_and_name_who_is_at_it(place, monkeypatch, capsys):
+    """As on NFS without its lock service: files take the locks' place, and one may be left by another machine."""
+
+    def refuse(handle, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    plan = BatchPlan(EvaluationSettings(), RESULTS, CACHES)
+    (found,) = select_checkpoints(Path("checkpoints"), trial=2)
+    with claim(plan, found) as mine, claim(plan, found) as again:
+        assert (mine, again) == (True, False)
+        (left,) = (CACHES / ".claims").iterdir()
+    assert list((CACHES / ".claims").iterdir()) == []
+    left.write_text("12\nnode7.cluster\n")
+    assert batch_eval.main(["--trial", "2", *FEW]) == 0
+    assert f"it is process 12 on node7.cluster; if that has ended, delete {left}" in capsys.readouterr().out
+    left.unlink()
+    assert batch_eval.main(["--trial", "2", *FEW]) == 0
+    assert len(by_path()) == 1
+
+
 def test_what_another_call_is_at_is_left_to_it(claimed, capsys):
     assert batch_eval.main([*FEW]) == 0
     assert list(by_path()) == [path for path in ALL if path != claimed]
@@ -882,7 +1002,7 @@ def test_ctrl_c_while_one_checkpoint_is_evaluated(place, monkeypatch, capsys):
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(eval_mop, "evaluate_checkpoint", interrupt)
+    monkeypatch.setattr("pipeline.evaluation.checkpoint.evaluate_checkpoint", interrupt)
     assert eval_mop.main(["--checkpoint", path_of(MOE), "--json", "out.json"]) == 130
     assert "stopped" in capsys.readouterr().err
     assert not Path("out.json").exists()

@@ -1,5 +1,6 @@
 """Caches: written and read back, older forms, paths, and files that are no caches."""
 
+import gzip
 import json
 import math
 import os
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from pipeline.places import find_caches
 from pipeline.records.cache import CacheError, read_cache, read_header, write_cache
 from pipeline.records.columns import EPISODE_COLUMNS
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import COLUMNS
 from pipeline.records.steps import DIGITS, iter_records
+from plotting.browsing import load_cache
 from tests.tables import SIZES, assert_same_episodes, assert_same_steps, build_context, random_tables
 
 ROOT = Path(__file__).parents[3]
@@ -237,6 +240,98 @@ def test_failed_write_leaves_the_old_file(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+# ------------------------------------------------------------------------------------------------------ compact form
+
+
+@pytest.mark.parametrize("options", [{}, {"inline": True}, {"sizes": []}, {"record": False}], ids=str)
+def test_compact_caches_hold_the_same(tmp_path, options):
+    options = {"inline_context" if key == "inline" else key: value for key, value in options.items()}
+    plain, compact = tmp_path / "a" / "routing_data.json", tmp_path / "b" / "routing_data.json"
+    for path in (plain, compact):
+        write(path, 3, [4, 2], compact=path is compact, **options)
+    packed = compact.with_name("routing_data.json.gz")
+    assert not compact.exists() and packed.exists()
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    for name in (compact, packed):  # by either name
+        found, expected = read_all(name), read_cache(plain)
+        assert found.path == packed and found.header == expected.header and found.metrics == expected.metrics
+        assert_same_episodes(found.episodes, expected.episodes)
+        if expected.routing is None:
+            assert found.routing is None
+        else:
+            assert_same_steps(found.routing, expected.routing)
+        assert read_header(name) == read_header(plain)
+    before = packed.read_bytes()
+    write(compact, 3, [4, 2], compact=True, **options)
+    assert packed.read_bytes() == before  # nothing of the time is in it
+
+
+def test_a_cache_takes_the_place_of_one_in_the_other_form(tmp_path):
+    path = tmp_path / "routing_data.json"
+    for compact, lengths in ((False, [3]), (True, [4]), (True, [5]), (False, [6])):
+        write(path, lengths=lengths, compact=compact)
+        (left,) = tmp_path.iterdir()
+        assert left.name == ("routing_data.json.gz" if compact else "routing_data.json")
+        assert len(read_all(path).routing) == lengths[0]
+    write(path.with_name("routing_data.json.gz"))
+    assert [left.name for left in tmp_path.iterdir()] == ["routing_data.json.gz"]
+
+
+def test_of_two_forms_the_newer_counts(tmp_path):
+    """As they are for a moment while one takes the place of the other; a crash may leave them so."""
+    path = tmp_path / "T" / "trial_1" / "routing_data.json"
+    for newer in (True, False):
+        kept = tmp_path / "kept"
+        write(path, lengths=[3], compact=not newer)
+        (old,) = path.parent.iterdir()
+        old.rename(kept)
+        write(path, lengths=[4], compact=newer)
+        kept.rename(old)
+        os.utime(old, ns=(0, 0))
+        assert len(read_all(path).routing) == len(load_cache(path).routing) == 4
+        (place,) = find_caches(tmp_path)
+        assert place.path.name == ("routing_data.json.gz" if newer else "routing_data.json")
+        assert len(read_all(place).routing) == 4
+    write(path, lengths=[4])
+
+
+def test_a_cache_may_be_packed_and_unpacked_by_hand(tmp_path):
+    path = tmp_path / "T" / "trial_1" / "routing_data.json"
+    write(path)
+    expected = read_cache(path)
+    packed = path.with_name("routing_data.json.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes(), 1))
+    path.unlink()
+    (place,) = find_caches(tmp_path)
+    assert_same_steps(read_cache(place).routing, expected.routing)
+    assert_same_steps(load_cache(path).routing, expected.routing)
+    packed.rename(path)  # a name says nothing
+    assert_same_steps(read_all(path).routing, expected.routing)
+
+
+def test_damaged_compact_caches_are_named(tmp_path):
+    write(tmp_path / "a.json.gz")
+    whole = (tmp_path / "a.json.gz").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    for content in (*(whole[:length] for length in range(2, len(whole), 61)), bytes(flipped), whole[:-3]):
+        (tmp_path / "a.json.gz").write_bytes(content)
+        for read in (read_cache, read_header):
+            with pytest.raises(CacheError, match=r"a\.json\.gz: no valid gzip; truncated or damaged .*--force"):
+                read(tmp_path / "a.json.gz")
+
+
+def test_a_failed_compact_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "routing_data.json"
+    write(path)
+    before = path.read_bytes()
+    routing, episodes = random_tables(1, [2])
+    episodes.env_context[0]["walls"] = object()
+    with pytest.raises(TypeError):
+        write_cache(path, header=HEADER, metrics={}, episodes=episodes, routing=routing, compact=True)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
 # ------------------------------------------------------------------------------------------------------- older forms
 
 
@@ -277,6 +372,22 @@ def test_older_forms_without_time(tmp_path, inline):
     assert metrics["success_rate"] is metrics["mean_lpc"] is None
 
 
+@pytest.mark.parametrize("times", [None, [0, 1, 0, 1], [0, 1, 5, 6]])
+def test_steps_alone(tmp_path, times):
+    """The oldest form told nothing of the level; what is not told is None."""
+    steps = [older_step(x, **({"t_step": times[x]} if times else {})) for x in range(4)]
+    (tmp_path / "a.json").write_text(json.dumps({"num_episodes": 2, "routing_data": steps}), encoding="utf-8")
+    cache = read_all(tmp_path / "a.json")
+    borders = times == [0, 1, 0, 1]
+    assert cache.layouts_only is not borders
+    assert cache.routing.episode.tolist() == ([0, 0, 1, 1] if borders else [0] * 4)
+    assert cache.routing.position[:, 0].tolist() == [0, 1, 2, 3]
+    known = {"episode", "position", "layer_routing", "lpc", "env_context", *(["t_step"] if times else [])}
+    for record in cache.records():
+        assert {key for key, value in record.items() if value is not None} == known
+        assert record["env_context"] == {}
+
+
 @pytest.mark.parametrize("inline", [True, False])
 def test_older_forms_with_time(tmp_path, inline):
     times = [(0, 0), (0, 1), (0, 0), (0, 1), (0, 2), (1, 0)]
@@ -313,6 +424,19 @@ def test_steps_of_todays_form_survive_in_the_older_ones(tmp_path, form):
         assert old.keys() == new.keys()
         for key in ("episode", "position", "t_step", "action", "event", "subgoal", "dist_to_key", "env_context"):
             assert old[key] == new[key], key
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_levels_of_the_older_forms_are_checked_too(tmp_path, inline):
+    context = build_context(0) | {"doors": [[3, 4]]}
+    older_file(tmp_path / "a.json", [context], [(0, older_step())], inline=inline)
+    with pytest.raises(
+        CacheError, match=r"a\.json: env_context: doors: expected a list of \[x, y, color.*\[\[3, 4\]\]"
+    ):
+        read_cache(tmp_path / "a.json")
+    for doors in (None, [], [[3, 4, "red"]], [[3, 4, "red", False, True]]):
+        older_file(tmp_path / "a.json", [context | {"doors": doors}], [(0, older_step())], inline=inline)
+        assert read_cache(tmp_path / "a.json").episodes.env_context[0]["doors"] == doors
 
 
 def test_flat_expert_sizes_are_one_layer(tmp_path):
@@ -415,6 +539,15 @@ def change(content, where, value):
         (["episodes", 0, "level_seed"], 1.5),
         (["episodes", 0, "mean_lpc"], 10**400),
         (["episodes", 0, "mission"], 7),
+        (["episodes", 0, "grid_size"], [8]),
+        (["episodes", 0, "agent_start_pos"], 3),
+        (["episodes", 0, "agent_start_dir"], [0]),
+        (["episodes", 0, "agent_start_room"], [10**30, 1]),
+        (["episodes", 0, "target_pos"], ["3", "4"]),
+        (["episodes", 0, "room_bounds"], [[0, 0]]),
+        (["episodes", 0, "balls"], [[3, 4]]),
+        (["episodes", 0, "doors"], [{"x": 3, "y": 4}]),
+        (["episodes", 0, "walls"], [3]),
         (["routing_data", 1], None),
         (["routing_data", 1, "episode"], 2),
         (["routing_data", 1, "episode"], -1),
@@ -464,12 +597,26 @@ def relay(content):
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_constants_that_are_no_json_are_refused(tmp_path, constant):
+def test_constants_that_are_no_json_are_not_known(tmp_path, constant):
+    """Python's json writes them, as for the path ratio of a policy that never succeeded."""
     write(tmp_path / "a.json")
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    (tmp_path / "a.json").write_text(re.sub(r'"lpc":[^,]+', f'"lpc":{constant}', text, count=1), encoding="utf-8")
-    with pytest.raises(CacheError, match=constant):
-        read_cache(tmp_path / "a.json")
+    text = re.sub(r'"lpc":[^,]+', f'"lpc":{constant}', text, count=1)
+    text = re.sub(r'"path_ratio":[^,]+', f'"path_ratio":{constant}', text, count=1)
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    cache = read_all(tmp_path / "a.json")
+    assert np.isnan(cache.routing.lpc).tolist() == [True, False, False, False, False]
+    assert cache.metrics["path_ratio"] is read_header(cache.path)["metrics"]["path_ratio"] is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("position", "[NaN, 2]"), ("episode", "NaN")])
+def test_constants_do_not_stand_for_what_must_be_known(tmp_path, key, value):
+    write(tmp_path / "a.json")
+    content = load(tmp_path / "a.json")
+    change(content, ["routing_data", 1, key], "HERE")
+    (tmp_path / "a.json").write_text(json.dumps(content).replace('"HERE"', value), encoding="utf-8")
+    with pytest.raises(CacheError, match=rf"a\.json: {key}: expected"):
+        read_all(tmp_path / "a.json")
 
 
 @given(data=st.data())

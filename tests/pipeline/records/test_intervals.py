@@ -45,6 +45,7 @@ def test_wilson_without_data():
 
 
 @given(n=st.integers(1, 2000), data=st.data())
+@settings(deadline=None)
 def test_wilson_holds_the_rate_and_is_symmetric(n, data):
     successes = data.draw(st.integers(0, n))
     low, high = wilson_interval(successes, n)
@@ -60,6 +61,7 @@ def test_wilson_refuses(successes, n, confidence):
 
 
 @given(n=st.integers(1, 2000), data=st.data())
+@settings(deadline=None)
 def test_wilson_is_that_of_scipy(n, data):
     successes = data.draw(st.integers(0, n))
     expected = stats.binomtest(successes, n).proportion_ci(0.95, "wilson")

@@ -3,6 +3,7 @@
 import csv
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_cells_of_unknown_columns_stay_as_they_are(tmp_path, cell):
         b"\n \n",
         bytes(range(256)) * 3,
         b'{"routing_data": []}',
-        b"checkpoint_path,task_id,num_episodes,task_id\n",
+        b"checkpoint_path,task_id,num_episodes,task_id\na.pt,T,3,U\n",
         b"checkpoint_path,task_id,num_episodes\na.pt,T\n",
         b'checkpoint_path,task_id,num_episodes\n"a.pt,T,3\n',
     ],
@@ -215,11 +216,145 @@ def test_foreign_files_are_refused_untouched(tmp_path, content):
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize(("name", "cell"), [("trial", "1.5"), ("lr", "nan"), ("has_routing", "yes"), ("seed", "x")])
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("trial", "1.5"),
+        ("lr", "1e999"),
+        ("lr", "0,0003"),
+        ("has_routing", "yes"),
+        ("seed", "x"),
+        ("success_rate", "93"),
+        ("success_rate", "90%"),
+        ("expert_hidden_sizes", "{}"),
+        ("expert_hidden_sizes", "[array([0, 16])]"),
+        ("expert_hidden_sizes", "[" * 100_000),
+        ("task_id", ""),
+        ("task_id", "Caf\udce9"),
+    ],
+    ids=lambda text: text[:20],
+)
 def test_cells_of_another_type_are_named(tmp_path, name, cell):
     append_result(tmp_path / "r.csv", row(**{name: cell}))
-    with pytest.raises(ResultsError, match=rf"r\.csv: row 1: {name}: expected .* found '{cell}'"):
+    with pytest.raises(ResultsError, match=rf"r\.csv: line 2: {name}: expected .* found {re.escape(repr(cell[:60]))}"):
         read_results(tmp_path / "r.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "expected"),
+    [
+        ("expert_hidden_sizes", "[32, 64, 128]", [[32, 64, 128]]),
+        ("expert_hidden_sizes", "[[0, 16], [0, 32]]", [[0, 16], [0, 32]]),
+        ("expert_hidden_sizes", "['32,64', '64,128']", [[32, 64], [64, 128]]),
+        ("expert_hidden_sizes", '["32,64", "64,128"]', [[32, 64], [64, 128]]),
+        ("expert_hidden_sizes", "([0, 16], [0, 32])", [[0, 16], [0, 32]]),
+        ("expert_hidden_sizes", "16,32;32,64", [[16, 32], [32, 64]]),
+        ("expert_hidden_sizes", "[]", []),
+        ("expert_hidden_sizes", "None", None),
+        ("success_rate", "nan", None),
+        ("path_ratio", "inf", None),
+        ("mean_lpc", "-Infinity", None),
+        ("lr", " 1e-04 ", 1e-4),
+        ("lr", "NA", None),
+        ("trial", "1.0", 1),
+        ("trial", "NaN", None),
+        ("normalize_lpc", "True", True),
+        ("normalize_lpc", "0.0", False),
+        ("normalize_lpc", "", None),
+        ("policy", "nan", "nan"),  # a text is a text
+    ],
+)
+def test_cells_of_other_writers(tmp_path, name, cell, expected):
+    append_result(tmp_path / "r.csv", row(**{name: cell}))
+    (read,) = plain_rows(read_results(tmp_path / "r.csv"))
+    assert read[name] == expected
+
+
+CLASSIC = ['old.pt,GoToObj,1,100,0.5,nan,900,2,,,1e-04,0.0,"[32, 64, 128]",,,,,2024', "new.pt,Open,2,100" + "," * 14]
+HEAD = ",".join(FIRST_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [HEAD, *CLASSIC],
+        ["\ufeff" + HEAD, *CLASSIC],
+        [HEAD + "\r", *(line + "\r" for line in CLASSIC)],
+        [HEAD + ",,", *(line + ",," for line in CLASSIC)],
+        [HEAD, *(line + ",," for line in CLASSIC)],
+        ["," + HEAD, *(f"{k},{line}" for k, line in enumerate(CLASSIC))],
+        [HEAD + ",lr", CLASSIC[0] + ",1e-04", CLASSIC[1] + ","],
+        [HEAD, CLASSIC[0], "", "," * 17, "  ", CLASSIC[1]],
+        [HEAD, CLASSIC[0], HEAD, CLASSIC[1]],
+        [HEAD.replace(",", ", "), CLASSIC[0].replace(',"', ', "'), CLASSIC[1].replace(",", ", ")],
+        ["note," + HEAD, *("ok," + line for line in CLASSIC)],
+    ],
+    ids="plain bom crlf unnamed longer index twice blank joined spaces unknown".split(),
+)
+def test_files_that_other_programs_went_through(tmp_path, lines):
+    path = tmp_path / "r.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    old, new = plain_rows(read_results(path))
+    assert (old["checkpoint_path"], old["task_id"], old["success_rate"], old["lr"]) == ("old.pt", "GoToObj", 0.5, 1e-4)
+    assert (old["expert_hidden_sizes"], old["path_ratio"], new["lr"]) == ([[32, 64, 128]], None, None)
+    append_result(path, row())
+    assert plain_rows(read_results(path))[:2] == [old, new]
+
+
+def test_columns_without_a_name_keep_what_they_hold(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("checkpoint_path,task_id,num_episodes,,,\na.pt,T,3,,good,\nb.pt,T,3,,bad,\n", encoding="utf-8")
+    append_result(path, row())
+    assert read_results(path)["unnamed_5"].tolist() == ["good", "bad", pd.NA]
+    assert path.read_text(encoding="utf-8").splitlines()[0] == ",".join([*COLUMNS, "unnamed_5"])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([HEAD.replace(",", ";"), CLASSIC[1].replace(",", ";")], "expected commas between the cells, found semicolons"),
+        ([HEAD.replace(",", "\t"), CLASSIC[1].replace(",", "\t")], "found tabs"),
+        ([HEAD + ",lr", CLASSIC[0] + ",0.1", CLASSIC[1] + ","], "line 2: lr: expected one such column, .*'0.1'"),
+        ([HEAD, CLASSIC[0].replace('"', ""), CLASSIC[1]], "line 2: expected 18 cells .* needs quotes"),
+        ([HEAD, CLASSIC[1], CLASSIC[0][:20]], "line 3: expected 18 cells .* found 4; the file was cut off: remove"),
+        ([HEAD, CLASSIC[1], CLASSIC[0][:-15]], "line 3: .* quotes are not closed"),
+        ([HEAD, CLASSIC[1][:20], CLASSIC[0]], "line 2: expected 18 cells .* found 7; correct it"),
+        (["# written by hand", HEAD, *CLASSIC], "expected the columns checkpoint_path, .* found '# written by hand'"),
+    ],
+    ids="semicolons tabs differing unquoted cut quote short comment".split(),
+)
+def test_what_cannot_be_understood_is_named_and_untouched(tmp_path, content, told):
+    path = tmp_path / "r.csv"
+    path.write_text("\n".join(content), encoding="utf-8")
+    before = path.read_bytes()
+    for use in (lambda: read_results(path), lambda: append_result(path, row())):
+        with pytest.raises(ResultsError, match=told):
+            use()
+    assert path.read_bytes() == before
+
+
+def test_another_encoding_is_named(tmp_path):
+    (tmp_path / "r.csv").write_text(f"{HEAD}\n{CLASSIC[1]}\n", encoding="utf-16")
+    with pytest.raises(ResultsError, match="expected UTF-8, found UTF-16"):
+        read_results(tmp_path / "r.csv")
+
+
+@pytest.mark.parametrize("spelled", [[32, 64, 128], "[32, 64, 128]", [[32, 64, 128]], "32,64,128"])
+def test_rows_of_other_code_get_todays_sizes(tmp_path, spelled):
+    (found,) = as_results([row(expert_hidden_sizes=spelled)])["expert_hidden_sizes"]
+    assert found == [[32, 64, 128]]
+
+
+def test_a_frame_that_pandas_read_is_as_good(tmp_path):
+    path = tmp_path / "r.csv"
+    append_result(path, row(0, seed=3))
+    append_result(path, row(1, trial=None, expert_hidden_sizes=None))
+    read = read_results(path)
+    found = as_results(pd.read_csv(path))
+    pd.testing.assert_frame_equal(found, read)
+    part = read[read["trial"].notna()]
+    assert as_results(part) is part
+    assert as_results(pd.read_csv(path).set_index(pd.Index([7, 9]))).index.tolist() == [7, 9]
 
 
 def test_empty_and_missing_files(tmp_path):
@@ -345,5 +480,5 @@ def test_whole_numbers_that_could_not_be_read_back_are_not_written(tmp_path):
     assert read_results(path)["seed"].tolist() == [2**63 - 1]
     for cell in (str(2**63), "1e300"):
         path.write_text(kept.replace(str(2**63 - 1), cell))
-        with pytest.raises(ResultsError, match="row 1: seed"):
+        with pytest.raises(ResultsError, match="line 2: seed"):
             read_results(path)

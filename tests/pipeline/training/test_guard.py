@@ -1,13 +1,13 @@
 """The guard of run folders: what is complete, begun, another run's, held or damaged, and what is deleted."""
 
 import contextlib
-import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoints import read_checkpoint
 from pipeline.config import TrainConfig
 from pipeline.guard import hold_run
 from pipeline.places import run_folder
@@ -15,6 +15,7 @@ from pipeline.training import plan as sweep_plan
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.mapping import write_mapping
 from pipeline.training.plan import PlannedRun
+from tests.checkpoints import flip_in
 from tests.training_runs import RUN, TASK, files, folders, metrics
 
 
@@ -234,16 +235,6 @@ def test_damaged_metrics_are_named_in_one_line(flags, call):
     assert files() == before
 
 
-@pytest.mark.parametrize(("flags", "run"), [(("--seed", "0"), ""), (("--seeds", "0"), "trial 1, seed 0: ")])
-def test_an_error_of_the_disk_is_told_in_one_line(flags, run, call, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "checkpoint_4.pt")
-
-    monkeypatch.setattr(ReplicaBatch, "save", full)
-    code, _, err = call(*flags)
-    assert (code, err.splitlines()[-1]) == (1, f"failed: {run}checkpoint_4.pt: No space left on device")
-
-
 def test_the_mapping_keeps_the_seeds_of_a_sweep_that_has_no_checkpoints_yet(tmp_path):
     def sweep_of(*seeds: int) -> list[PlannedRun]:
         configs = [TrainConfig(seed=s, checkpoint_dir=str(tmp_path / "c"), log_dir=str(tmp_path / "r")) for s in seeds]
@@ -279,3 +270,82 @@ def test_only_a_mapping_that_exists_is_named(call):
     assert "sweep_trial_1.json)" in call(*flags)[1]
     code, out, _ = call("--seeds", "0", "--lpc_alphas", "1e-2", "--trial", "2")
     assert (code, "all runs are complete" in out, "sweep_trial" in out) == (0, True, False)
+
+
+# -------------------------------------------------------------------------------------------------- damaged checkpoints
+
+
+def damage_state(path: Path) -> None:
+    flip_in(path, read_checkpoint(path)["optimizer_state_dict"]["state"][0]["exp_avg"])
+
+
+def damage_weights(path: Path) -> None:
+    flip_in(path, read_checkpoint(path)["policy_state_dict"]["head.weight"])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [empty, damage_state, damage_weights])
+def test_resume_names_the_damaged_checkpoint_and_the_one_to_go_on_from(damage, call):
+    assert call("--checkpoint_interval", "1", "--num_updates", "3")[0] == 0
+    folder = Path("checkpoints") / TASK / "trial_1" / "seed_0"
+    final, second, first = (folder / f"checkpoint_{name}.pt" for name in ("final", 2, 1))
+    damage(final)
+    before = files()
+    code, _, err = call("--num_updates", "5", "--resume")
+    assert code == 2
+    assert err.startswith(f"error: {final}: ")
+    assert err.endswith(
+        f"newest sound checkpoint before it is {second}, of update 2. To go on from there, delete or rename "
+        "checkpoint_final.pt, and pass --resume\n"
+    )
+    damage(second)
+    code, _, err = call("--num_updates", "5", "--resume")
+    assert err.endswith(
+        f"{first}, of update 1. To go on from there, delete or rename checkpoint_final.pt and "
+        "checkpoint_2.pt, and pass --resume\n"
+    )
+    assert {name: content for name, content in files().items() if name != second.as_posix()} == {
+        name: content for name, content in before.items() if name != second.as_posix()
+    }
+    final.unlink()
+    second.unlink()
+    assert call("--num_updates", "5", "--resume")[0] == 0
+    assert metrics(RUN)[-1]["update"] == 5
+
+
+def test_a_sweep_with_a_damaged_checkpoint_is_refused_before_anything_is_written(call):
+    assert call("--seeds", "0-2", "--num_updates", "2")[0] == 0
+    folder = Path("checkpoints") / TASK / "trial_1"
+    for seed in (0, 2):
+        damage_state(folder / f"seed_{seed}" / "checkpoint_final.pt")
+    before = files()
+    code, _, err = call("--seeds", "0-2", "--num_updates", "4", "--resume")
+    assert code == 2
+    assert f"{folder / 'seed_0'} has no sound one to go on from: --overwrite starts afresh" in err
+    assert "likewise 1 other of these 3 runs" in err
+    assert files() == before
+    assert call("--seeds", "0-2", "--num_updates", "2")[0] == 0  # complete: its weights are sound
+    damage_weights(folder / "seed_1" / "checkpoint_final.pt")
+    code, _, err = call("--seeds", "0-2", "--num_updates", "2")
+    assert code == 2
+    assert "seed_1/checkpoint_final.pt: it is damaged: its weights" in err
+
+
+def test_a_damaged_checkpoint_older_than_a_sound_final_one_is_in_nobody_s_way(call):
+    assert call("--checkpoint_interval", "1", "--num_updates", "2")[0] == 0
+    empty(Path("checkpoints") / TASK / "trial_1" / "seed_0" / "checkpoint_1.pt")
+    assert call("--num_updates", "3", "--resume")[0] == 0
+
+
+@pytest.mark.parametrize("seeds", [[0, 10**30], [0, 1.5], [0, True], [0, -1], [0, "1"]], ids=str)
+def test_a_mapping_with_impossible_numbers_is_made_anew(tmp_path, seeds):
+    config = TrainConfig(checkpoint_dir=str(tmp_path / "checkpoints"), log_dir=str(tmp_path / "runs"))
+    run = PlannedRun(config, run_folder(config.checkpoint_dir, config), run_folder(config.log_dir, config))
+    path = write_mapping([run], config)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "trials": [{**content["trials"][0], "seeds": seeds}]}))
+    write_mapping([run], config)
+    assert json.loads(path.read_text()) == content

@@ -201,13 +201,13 @@ ENDLESS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_saves_all_runs_and_resume_goes_on_with_them(jobs, call, start):
+@pytest.mark.parametrize(("jobs", "number"), [("1", signal.SIGHUP), ("2", signal.SIGINT), ("2", signal.SIGHUP)])
+def test_a_signal_to_all_saves_all_runs_and_resume_goes_on_with_them(jobs, number, call, start):
     process = start(*ENDLESS, "--seeds", "0-2", "--jobs", jobs)
     wait_for_lines(3, 2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, number)  # as a terminal does
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "3 saved" in out
     assert "--resume" in out
     paths = [Path("checkpoints") / TASK / f"trial_1/seed_{seed}" for seed in range(3)]

@@ -1,0 +1,86 @@
+"""The command lines of train.py, evaluate.py and evaluate_for_llm.py.
+
+Each imports what it needs torch for only when it has read its flags: `--help` and mistakes are told at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from more.options import EvaluationSettings, TableSettings
+from more.settings import TrainingConfig
+from pipeline.command.cli import parse_command
+from pipeline.command.files import write_json
+from pipeline.command.folders import check_file
+from pipeline.command.shell import as_command
+from pipeline.config import ConfigError
+from pipeline.guard import SWITCHES
+
+
+@as_command()
+def train(argv: Sequence[str] | None = None) -> int:
+    """Run the command line of more/train.py; return the exit code.
+
+    0: done. 1: the last checkpoint or some metrics could not be written. 2: refused. 128 + signal: interrupted.
+    """
+    description = "Train a language model. Flags win over the YAML file, that over the preset."
+    config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
+    from more.runs import run_training
+    from more.training import UnsavedError
+
+    try:
+        return run_training(config, **switches)
+    except UnsavedError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+
+
+@as_command()
+def evaluate(argv: Sequence[str] | None = None) -> None:
+    """Run the command line of more/evaluate.py; return the exit code."""
+    options = {
+        "checkpoint_path": "The .pth file.",
+        "output": "Where the figures go as JSON; evaluation.json beside the checkpoint by default.",
+    }
+    settings, values = parse_command(
+        "Evaluate a language model.", EvaluationSettings, argv, options=options, required=["checkpoint_path"]
+    )
+    path = Path(values["checkpoint_path"])
+    output = Path(values["output"] or path.with_name("evaluation.json"))
+    from more.report import evaluate_checkpoint, format_report, open_checkpoint
+
+    check_file("output", output)
+    if output.suffix != ".json":  # as a checkpoint is not, which it would replace
+        raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
+    loaded = open_checkpoint(path, settings)
+    result = evaluate_checkpoint(loaded, settings, name=str(path))
+    write_json(output, result, indent=2)
+    print(format_report(result))
+    print(f"figures     {output}")
+
+
+@as_command()
+def evaluate_for_llm(argv: Sequence[str] | None = None) -> None:
+    """Run the command line of more/evaluate_for_llm.py; return the exit code."""
+    options = {
+        "checkpoint_path": "The .pth file.",
+        "output_csv": "Where the rows go; babi_<task>.csv beside the checkpoint by default.",
+        "output_html": "Where the diagram goes, of the first question and of all that are asked; like the CSV, ending "
+        "in .html, by default.",
+    }
+    settings, values = parse_command(
+        "Questions of a bAbI task as CSV, and the routing of their tokens.",
+        TableSettings,
+        argv,
+        options=options,
+        required=["checkpoint_path"],
+    )
+    path = Path(values["checkpoint_path"])
+    table = Path(values["output_csv"] or path.with_name(f"babi_{settings.babi_task_id}.csv"))
+    page = Path(values["output_html"] or table.with_suffix(".html"))
+    from more.question_table import check_outputs, run
+
+    check_outputs(table, page)
+    run(settings, path, table, page)

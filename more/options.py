@@ -1,0 +1,116 @@
+"""The settings of evaluating a language model, without torch, so that `--help` and mistakes are told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from more.babi import TASKS
+from more.config import ModelType
+from pipeline.command.cli import check_numbers
+from pipeline.config import ConfigError
+
+MOST_NUMBERS = 1000
+"""Numbers in a list such as 0-2 at most."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Settings of an evaluation.
+
+    Attributes:
+        model_type: Checked against the checkpoint; null takes its own.
+        num_recurrences: Likewise; for other numbers at test time see recurrences.
+        data_dir: Folder with the data, where it is not where it was in training; null takes that of the checkpoint.
+        recurrences: Numbers of recurrences at test time, e.g. 1,2,4,8; null takes the trained one.
+        num_questions: Questions of each task at most; null takes all.
+        max_documents: Documents of the perplexity at most; null takes all.
+        stride: Step of the sliding window, tokens; null takes half the trained length.
+        prompt: Beginning of the text sample; null takes the first test document's.
+        sample_tokens: Tokens of the text sample at most.
+        temperature: Of the text sample; 0 takes the most probable token.
+        seed: Of the text sample.
+        cache_dir: Folder of tokenised data.
+        device: auto (GPU where there is one), cpu, cuda or cuda:N.
+    """
+
+    model_type: ModelType | None = None
+    num_recurrences: int | None = None
+    data_dir: str | None = None
+    recurrences: str | None = None
+    num_questions: int | None = None
+    max_documents: int | None = None
+    stride: int | None = None
+    prompt: str | None = None
+    sample_tokens: int = 60
+    temperature: float = 0.7
+    seed: int = 0
+    cache_dir: str = "data_cache"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: If a value cannot be used.
+        """
+        check_numbers(self, 1, "num_questions", "max_documents", "stride", "sample_tokens")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature: expected a number of at least 0, found {self.temperature}")
+        parse_numbers("recurrences", self.recurrences)
+
+
+def parse_numbers(name: str, text: str | None) -> list[int]:
+    """Return the numbers of a list such as `1,2,4` or `0-2`; [] for None.
+
+    Raises:
+        ConfigError: If it is no such list, a range does not go from low to high, or there are more than `MOST_NUMBERS`.
+    """
+    numbers: list[int] = []
+    for part in (text or "").split(",") if text is not None else []:
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"{name}: expected numbers as in 1,2,4 or 0-2, found {text!r}")
+        if max(len(first), len(last)) > 9:
+            raise ConfigError(f"{name}: expected numbers of at most 9 digits, found {part.strip()[:40]!r}")
+        low, high = int(first), int(last or first)
+        if high < low:
+            raise ConfigError(f"{name}: expected a range from low to high as in 0-2, found {part.strip()!r}")
+        if len(numbers) + high - low >= MOST_NUMBERS:
+            raise ConfigError(f"{name}: expected at most {MOST_NUMBERS:,} numbers, found more in {text[:40]!r}")
+        numbers += range(low, high + 1)
+    if name == "recurrences" and any(number < 1 for number in numbers):
+        raise ConfigError(f"{name}: expected numbers of at least 1, found {text!r}")
+    return list(dict.fromkeys(numbers))
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """Settings of the questions.
+
+    Attributes:
+        model_type: Checked against the checkpoint; null takes its own.
+        num_recurrences: Likewise.
+        test_recurrences: Number of recurrences at test time; null takes the trained one.
+        babi_task_id: 1, 2 or 3: the facts that an answer rests on.
+        num_questions: Questions at most; null takes all.
+        data_dir: Folder with the data, where it is not where it was in training; null takes that of the checkpoint.
+        device: auto (GPU where there is one), cpu, cuda or cuda:N.
+    """
+
+    model_type: ModelType | None = None
+    num_recurrences: int | None = None
+    test_recurrences: int | None = None
+    babi_task_id: int = 2
+    num_questions: int | None = None
+    data_dir: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: If a value cannot be used.
+        """
+        if self.babi_task_id not in TASKS:
+            raise ConfigError(f"babi_task_id: expected 1, 2 or 3, found {self.babi_task_id}")
+        check_numbers(self, 1, "num_questions", "test_recurrences")

@@ -1,0 +1,98 @@
+"""The settings of the command line of figures, without matplotlib, so that `--help` is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.config import ConfigError
+
+ACROSS = "across_tasks"
+"""The view of several caches together: small multiples of heatmaps, one checkpoint of each task."""
+
+SWITCHES = {
+    "list": "Draw nothing; say which views there are.",
+    "show_counts": "Write the number of steps into the cells of heatmaps.",
+    "over_runs": "Draw the runs of --all_caches that differ in trial or seed only as one; the run is then the unit.",
+}
+MIN_VISITS = 5
+"""Cells of heatmaps with fewer steps are hatched, where nothing else is asked for."""
+
+_FORMATS = ("png", "pdf", "svg")
+
+
+@dataclass(frozen=True)
+class PlotSettings:
+    """What is drawn, and where it goes.
+
+    Attributes:
+        cache: A routing_data.json to draw.
+        all_caches: A folder of caches, all of which to draw.
+        results: An evaluation_results.csv to draw.
+        view: Which views, with commas between them, or all; --list shows them. By default overall, for results
+            success_lpc.
+        formats: Of the files: png (300 dpi), pdf, svg; with commas between them.
+        output_dir: Folder of the figures.
+        episode: Of the view episode; by default a success of median length.
+        event: Of the view events; by default each that happens.
+        before: Steps shown before an event.
+        after: Steps shown after it.
+        min_visits: Cells of heatmaps with fewer steps are hatched.
+    """
+
+    cache: str | None = None
+    all_caches: str | None = None
+    results: str | None = None
+    view: str | list[str] = field(default_factory=list)
+    formats: str | list[str] = "png"
+    output_dir: str = "plots"
+    episode: int | None = None
+    event: str | None = None
+    before: int = 10
+    after: int = 10
+    min_visits: int = MIN_VISITS
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without files.
+
+        Raises:
+            ConfigError: On an impossible value.
+        """
+        given = [name for name in ("cache", "all_caches", "results") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(f"--{name}" for name in given) or "none"
+            raise ConfigError(f"expected one of --cache FILE, --all_caches FOLDER, --results FILE, found {found}")
+        check_names("formats", self.kinds, _FORMATS)
+        if not self.kinds:
+            raise ConfigError(f"formats: expected some of {', '.join(_FORMATS)}, found none")
+        for name in ("episode", "before", "after", "min_visits"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+
+    @property
+    def views(self) -> list[str]:
+        """The views by name."""
+        default = "success_lpc" if self.results is not None else "overall"
+        return _split(self.view) or [default]
+
+    @property
+    def kinds(self) -> list[str]:
+        """The formats by name."""
+        return [name.lower().lstrip(".") for name in _split(self.formats)]
+
+
+def check_names(setting: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names that are not known.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{setting}: expected one of {', '.join(known)}, found {name!r}")
+
+
+def _split(value: str | list[str]) -> list[str]:
+    """Return names given as a list, or as one text with commas between them, each once."""
+    texts = [value] if isinstance(value, str) else value
+    return list(dict.fromkeys(part.strip() for text in texts for part in text.split(",") if part.strip()))
