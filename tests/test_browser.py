@@ -139,6 +139,19 @@ def wait_for(look: Callable[[], Any], what: str, explain: Callable[[], str] = st
     raise AssertionError(f"waited {PATIENCE:.0f} s for {what}\n{explain()}")
 
 
+def patiently(look: Callable[[], Any]) -> Callable[[], Any]:
+    """Return what finds nothing where an element is redrawn between being found and being used."""
+    from selenium.common.exceptions import WebDriverException
+
+    def patient() -> Any:
+        try:
+            return look()
+        except WebDriverException:
+            return None
+
+    return patient
+
+
 def click(browser: Any, kind: str, text: str) -> None:
     def try_click() -> bool:
         element = browser.execute_script(FIND_TEXT, kind, text)
@@ -147,32 +160,20 @@ def click(browser: Any, kind: str, text: str) -> None:
             element.click()
         return element is not None
 
-    from selenium.common.exceptions import WebDriverException
-
-    def patient() -> bool:
-        try:
-            return try_click()
-        except WebDriverException:  # redrawn between finding and clicking
-            return False
-
-    wait_for(patient, f"{kind} {text!r}", lambda: browser.execute_script(ALL_TEXT))
+    wait_for(patiently(try_click), f"{kind} {text!r}", lambda: browser.execute_script(ALL_TEXT))
 
 
 def measure(browser: Any, before: str = "", patience: float = PATIENCE) -> dict[str, Any] | None:
     """Return the measures of the first figure, once it is another picture than the one with source `before`."""
-    from selenium.common.exceptions import WebDriverException
 
     def look() -> dict[str, Any] | None:
-        try:
-            picture = browser.execute_script(FIND_PICTURE)
-            found = picture and browser.execute_script(MEASURE, picture)
-            return found if found and found["source"] != before else None
-        except WebDriverException:  # redrawn between finding and measuring
-            return None
+        picture = browser.execute_script(FIND_PICTURE)
+        found = picture and browser.execute_script(MEASURE, picture)
+        return found if found and found["source"] != before else None
 
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        if found := look():
+        if found := patiently(look)():
             return found
         time.sleep(0.1)
     return None
@@ -196,10 +197,15 @@ def check_whole(browser: Any, found: dict[str, Any]) -> None:
     width, height = found["natural"]
     assert found["shown"][1] == pytest.approx(found["shown"][0] * height / width, abs=1.5)
     source = Image.open(io.BytesIO(base64.b64decode(found["source"].partition(",")[2]))).convert("RGB")
-    screen = Image.open(io.BytesIO(browser.execute_script(FIND_PICTURE).screenshot_as_png)).convert("RGB")
+
+    def look() -> Image.Image | None:
+        screen = Image.open(io.BytesIO(browser.execute_script(FIND_PICTURE).screenshot_as_png)).convert("RGB")
+        apart = np.abs(np.subtract(screen, source.resize(screen.size, Image.Resampling.BOX), dtype=np.int16))
+        return screen if apart.mean() < 6 else None  # of 255; edges differ as they are scaled
+
+    # Not at once: what is being drawn anew is pale until it is there
+    screen = wait_for(patiently(look), "the whole picture on the screen")
     assert screen.size == pytest.approx(found["shown"], abs=2)
-    apart = np.abs(np.subtract(screen, source.resize(screen.size, Image.Resampling.BOX), dtype=np.int16))
-    assert apart.mean() < 6  # of 255; edges differ as they are scaled
     # Colour bars are at the right: nothing of what is drawn there is missing
     edge = np.asarray(screen)[:, -screen.width // 8 :]
     assert (edge.max(axis=2) - edge.min(axis=2) > 60).any()
@@ -207,8 +213,14 @@ def check_whole(browser: Any, found: dict[str, Any]) -> None:
 
 def choose(browser: Any, option: str) -> None:
     """Choose an option of a drop-down list."""
-    found = wait_for(lambda: browser.execute_script(FIND_OPTION, option), f"option {option!r}")
-    found.click()
+
+    def look() -> bool:
+        found = browser.execute_script(FIND_OPTION, option)
+        if found is not None:
+            found.click()
+        return found is not None
+
+    wait_for(patiently(look), f"option {option!r}")
 
 
 def open_page(browser: Any, address: str) -> None:
