@@ -33,7 +33,6 @@ else:  # the command line needs none of it before it has read its flags
         room_labels_for_groups,
     )
     from plotting.cells import (
-        compute_lpc_scale,
         draw_expert_legend,
         render_lpc_heatmap,
         render_routing_heatmap,
@@ -50,6 +49,9 @@ else:  # the command line needs none of it before it has read its flags
     )
     from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
     from plotting.levels import draw_level
+    from plotting.logs import read_logs
+    from plotting.options import parse_width
+    from plotting.origin import describe_origin
     from plotting.relations import (
         compute_distance_profile,
         compute_specialisation,
@@ -58,7 +60,19 @@ else:  # the command line needs none of it before it has read its flags
     )
     from plotting.replicates import join_runs
     from plotting.runs import collect_runs, group_settings, last_checkpoints, pareto_front
-    from plotting.style import EXPERT_CMAPS, EXPERT_COLORS, UNVISITED_COLOR, expert_labels, figure_style, save_figure
+    from plotting.scales import compute_lpc_scale
+    from plotting.source import source_of, write_source
+    from plotting.style import (
+        EXPERT_CMAPS,
+        EXPERT_COLORS,
+        UNVISITED_COLOR,
+        alpha_color,
+        expert_colors,
+        expert_labels,
+        figure_size,
+        figure_style,
+        save_figure,
+    )
     from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
     from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
     from plotting.views import ViewOptions, draw_results_view, draw_view, list_views

@@ -21,7 +21,8 @@ from matplotlib.patches import Rectangle
 from babyai.facts import ACTION_NAMES
 from film.episodes import FilmEpisode
 from plotting.panels import stack_weights, step_edges, write_near
-from plotting.style import CATEGORY_COLORS, OUTCOME_COLORS, expert_labels, figure_style
+from plotting.scales import choose_axis
+from plotting.style import CATEGORY_COLORS, OUTCOME_COLORS, expert_colors, expert_labels, figure_style
 
 _INK, _FAINT, _LINE, _BAR = "#222222", "#6B6B6B", "#444444", "#5B7083"
 
@@ -159,7 +160,8 @@ class FilmCanvas:
         weights = self._episode.weights[layer]
         sizes = self._episode.expert_sizes[layer] if self._episode.expert_sizes else ()
         labels = expert_labels(list(sizes)) if sizes else [f"expert {k}" for k in range(weights.shape[1])]
-        stack_weights(ax, np.arange(len(weights)), weights, labels)
+        colors = expert_colors(list(sizes), weights.shape[1])
+        stack_weights(ax, np.arange(len(weights)), weights, colors, labels)
         ax.set_yticks([0, 0.5, 1], ["0", "", "1"])
         ax.set_ylabel(f"layer {layer}", fontsize=9, color=_INK)
         handles, texts = ax.get_legend_handles_labels()
@@ -172,8 +174,7 @@ class FilmCanvas:
         edges = step_edges(np.arange(len(lpc)))
         ax.stairs(lpc, edges, baseline=0, fill=True, color="#d9d9d9", zorder=1)
         ax.stairs(lpc, edges, baseline=None, color=_INK, lw=1.4, zorder=2)
-        highest = float(lpc.max())
-        ax.set_ylim(0, highest * 1.12 or 1.0)
+        ax.set_ylim(0, choose_axis(lpc, self._episode.expert_sizes)[1])
         ax.yaxis.get_major_locator().set_params(nbins=3)
         ax.set_ylabel("LPC", fontsize=9, color=_INK)
         self._write_beside(ax, f"mean\n{lpc.mean():.0f}", fontsize=8)

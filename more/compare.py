@@ -292,8 +292,9 @@ def write_tables(settings: CompareSettings, output: Path) -> None:
         row["parameters"] = results[0]["evaluation"]["parameters"]
         for name, values in collect_figures(results).items():
             found = mean_interval(values)
-            # Below three seeds there is no interval.
-            low, high = (None if math.isnan(end) else float(end) for end in (found.low, found.high))
+            # Below three seeds there is no interval, and none of width 0 where all seeds agree exactly.
+            known = not math.isnan(found.low) and found.low < found.high
+            low, high = (float(found.low), float(found.high)) if known else (None, None)
             row[name] = {"values": values, "mean": float(found.mean), "low": low, "high": high}
         rows.append(row)
     asked = next(iter(groups.values()))[0]["evaluation"]["questions"] if groups else {}

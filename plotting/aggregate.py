@@ -19,7 +19,7 @@ import pandas as pd
 
 from pipeline.records.tables import RoutingTable
 from plotting.data import RoutingData, as_routing_data
-from plotting.groupings import GROUPINGS, encode_groups, find_grouping
+from plotting.groupings import GROUPINGS, encode_groups, find_grouping, grouping_of
 from plotting.layouts import describe_levels, layouts_of
 
 Position = tuple[int, int]
@@ -76,6 +76,7 @@ class PositionAverages:
         layer_names: As of the data.
         visits: {position: number of steps}.
         layer_lpc: {layer name: {position: mean LPC of the layer}}; empty if expert sizes are not known.
+        expert_sizes: Hidden size of each expert, per layer; empty if not known.
     """
 
     routing: dict[Position, dict[str, np.ndarray]]
@@ -83,6 +84,7 @@ class PositionAverages:
     layer_names: list[str]
     visits: dict[Position, int]
     layer_lpc: dict[str, dict[Position, float]]
+    expert_sizes: Sequence[Sequence[int]] = ()
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.routing, self.lpc, self.layer_names))
@@ -100,7 +102,8 @@ def aggregate_routing_by_position(
     """
     data = as_routing_data(routing_data).where(filter_fn)
     if not len(data):
-        return PositionAverages({}, {}, data.layer_names, {}, {name: {} for name in data.layer_lpc})
+        nothing: dict[str, dict[Position, float]] = {name: {} for name in data.layer_lpc}
+        return PositionAverages({}, {}, data.layer_names, {}, nothing, data.expert_sizes)
     xy = data.routing.position.astype(np.intp)
     low = xy.min(axis=0)
     width, height = (xy.max(axis=0) - low + 1).tolist()
@@ -120,6 +123,7 @@ def aggregate_routing_by_position(
         layer_names=data.layer_names,
         visits=dict(zip(positions, count.tolist(), strict=True)),
         layer_lpc={name: dict(zip(positions, mean(v).tolist(), strict=True)) for name, v in data.layer_lpc.items()},
+        expert_sizes=data.expert_sizes,
     )
 
 
@@ -170,23 +174,26 @@ def group_routing_data(routing_data: Any, group_by: str) -> RoutingGroups:
     Args:
         routing_data: Cache, tables, step records or `RoutingData`.
         group_by: One of overall, starting_room, door_location, door_box_row, carrying, key_phase, agent_quadrant,
-            target_quadrant, subgoal, outcome, mission_verb; a leading `by_` makes no difference.
+            target_quadrant, subgoal, outcome, mission_verb; or a field of `env_context`, such as agent_start_room. A
+            leading `by_` makes no difference.
 
     Returns:
         a mapping of key to `RoutingData`; empty if the data does not tell.
 
     Raises:
-        ValueError: If there is no such grouping.
+        ValueError: If there is no such grouping, or it is by levels and the steps tell nothing of them.
     """
-    data, name = as_routing_data(routing_data), find_grouping(group_by)
+    data = as_routing_data(routing_data)
+    name = find_grouping(group_by, data)
+    grouping = grouping_of(name, data)
     codes, keys = encode_groups(data, name)
     rows = pd.Series(codes).groupby(codes).indices  # a quarter of the time of sorting; steps keep their order
     groups = {key: data.filter(rows[code]) for code, key in enumerate(keys)}
-    labels = {key: GROUPINGS[name].label(key) for key in keys}
+    labels = {key: grouping.label(key) for key in keys}
     if name == "starting_room":
         names = data.remember("labels of starting rooms", lambda: _room_labels(data, keys))
         labels = dict(zip(keys, names, strict=True))
-    return RoutingGroups(name, groups, labels, int((codes < 0).sum()), len(data), GROUPINGS[name].missing)
+    return RoutingGroups(name, groups, labels, int((codes < 0).sum()), len(data), grouping.missing)
 
 
 def get_available_analyses(routing_data: Any) -> list[str]:

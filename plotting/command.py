@@ -4,10 +4,12 @@ python plotting_utils.py --cache evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed
 python plotting_utils.py --all_caches evaluation_cache --view starting_room,paths --formats png,pdf
 python plotting_utils.py --all_caches evaluation_cache --over_runs --view events,entropy,distances
 python plotting_utils.py --results evaluation_results.csv --view success_lpc,learning,alpha,tasks
+python plotting_utils.py --results evaluation_results.csv --view tasks --width 180mm --font 7 --formats pdf --data
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting")
     draw_without_display()
     from plotting.drawing import (  # here: --help is told without matplotlib
+        Task,
         check_asked,
         draw_caches,
         draw_results,
@@ -35,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     check_asked(settings, listing=switches["list"])
+    command = shlex.join(["python", "plotting_utils.py", *(sys.argv[1:] if argv is None else argv)])
+    task = Task(settings, command, listing=switches["list"], show_counts=switches["show_counts"], data=switches["data"])
     if settings.results is not None:
-        return draw_results(settings, listing=switches["list"])
-    run = draw_settings if switches["over_runs"] else draw_caches
-    return run(settings, listing=switches["list"], show_counts=switches["show_counts"])
+        return draw_results(task)
+    return draw_settings(task) if switches["over_runs"] else draw_caches(task)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.command.errors import UserError
+from pipeline.places import CACHE_NAME
 from pipeline.records.cache import Cache
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
-from pipeline.records.forms import LayoutNumbers
+from pipeline.records.forms import LayoutNumbers, parse
 from pipeline.records.intervals import Estimates, group_means
 from pipeline.records.metrics import choose_episode
 from pipeline.records.plain import from_plain
@@ -44,6 +46,7 @@ class RoutingData:
         kept_held: `held` of a subset, which its own steps no longer tell; leave it out.
         run: int (episodes,), which run each episode is of, from `plotting.replicates.join_runs`; None for a single run.
             With it the run is the unit of every mean and interval, without it the episode.
+        replaced: Levels that were replaced by others because the expert cannot solve them; None for not known.
     """
 
     routing: RoutingTable
@@ -52,6 +55,7 @@ class RoutingData:
     layouts_only: bool = False
     kept_held: np.ndarray | None = None
     run: np.ndarray | None = None
+    replaced: int | None = None
 
     def __post_init__(self) -> None:
         """Check that every step's episode is in the table.
@@ -246,10 +250,10 @@ def as_routing_data(
     """Return the one view that plots take; nothing is copied but where dicts are turned into columns.
 
     Args:
-        data: A `RoutingData` (returned as it is), a cache, a pair of tables, or one dict per step as in a cache's
-            `routing_data`: `position` and `layer_routing` are needed, all else is optional. Episodes are told apart by
-            `episode`; without it by `env_context`, which then tells layouts only. Records do not say how episodes
-            ended, unless they have an `outcome`.
+        data: A `RoutingData` (returned as it is), a cache or the dict of its JSON, a pair of tables, or one dict per
+            step as in a cache's `routing_data`: `position` and `layer_routing` are needed, all else is optional.
+            Episodes are told apart by `episode`; without it by `env_context`, which then tells layouts only. Records
+            do not say how episodes ended, unless they have an `outcome`.
         expert_sizes: Of the experts, per layer, for dicts, which do not carry them.
 
     Raises:
@@ -261,17 +265,31 @@ def as_routing_data(
     if isinstance(data, Cache):
         if data.routing is None:
             raise PlotError(f"{data.path}: expected recorded steps, found none; evaluate without --skip_routing")
-        title = data.header.get("task_id")
-        return RoutingData(data.routing, data.episodes, title if isinstance(title, str) else "", data.layouts_only)
+        return _from_cache(data)
     if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], RoutingTable):
         return RoutingData(*data)
+    if isinstance(data, Mapping) and "routing_data" in data:
+        top = {key: value for key, value in data.items() if key != "routing_data"}
+        return as_routing_data(Cache(Path(CACHE_NAME), *parse(top, iter([data["routing_data"]]))))
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
-        raise TypeError(f"expected a cache, two tables or a list of step records, found {type(data).__name__}")
+        found = "a dict without routing_data" if isinstance(data, Mapping) else type(data).__name__
+        raise TypeError(f"expected a cache, its JSON, two tables or a list of step records, found {found}")
     records = list(data)
     for record in records:
         if not isinstance(record, Mapping):
             raise TypeError(f"expected a dict for each step, found {type(record).__name__}")
     return _from_records(records, [list(layer) for layer in expert_sizes or []])
+
+
+def _from_cache(cache: Cache) -> RoutingData:
+    title, replaced = cache.header.get("task_id"), cache.metrics.get("bot_plan_failures")
+    return RoutingData(
+        cache.routing,
+        cache.episodes,
+        title if isinstance(title, str) else "",
+        cache.layouts_only,
+        replaced=replaced if isinstance(replaced, int) else None,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- from dict records

@@ -29,12 +29,14 @@ from plotting.panels import (
     expert_handles,
     finish,
     interval_note,
-    series_style,
+    layer_colors,
+    layer_experts,
     unit_word,
     use_axes,
     write_near,
 )
-from plotting.style import expert_color, figure_style, layer_title
+from plotting.source import add_source, estimates_table
+from plotting.style import current_size, figure_style, layer_style, layer_title
 
 _THRESHOLDS = 100
 
@@ -56,11 +58,12 @@ def plot_weight_distributions(data: Any, axes: Sequence[Axes] | None = None) -> 
     layers = len(data.layer_names)
     axes = list(use_axes(axes, 1, layers, size=(max(COLUMN_WIDTH, 0.8 + 2.2 * layers), 2.7), sharey=True)[0])
     x = np.linspace(0, 1, _THRESHOLDS + 1)
-    for ax, name in zip(axes, data.layer_names, strict=True):
+    for layer, (ax, name) in enumerate(zip(axes, data.layer_names, strict=True)):
         weights = data.weights(name)
-        for expert in range(weights.shape[1]):
+        for expert, color in enumerate(layer_colors(data, layer)):
             shares = _survival(weights[:, expert], data)
-            color = expert_color(expert)
+            label = layer_experts(data, layer)[expert]
+            add_source(ax.figure, estimates_table(f"share of steps, {name}", label, {"weight_at_least": x}, shares))
             ax.plot(x, shares.mean, color=color)
             ax.fill_between(x, shares.low, shares.high, color=color, alpha=0.25, linewidth=0)
         ax.set_title(layer_title(name), loc="left")
@@ -68,7 +71,7 @@ def plot_weight_distributions(data: Any, axes: Sequence[Axes] | None = None) -> 
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.02)
     axes[0].set_ylabel("Share of steps with weight ≥ x")
-    finish(axes, [describe_n(data), interval_note(data, "band")], own=own, handles=expert_handles(data))
+    finish(axes, [describe_n(data), interval_note(data, "band")], own=own, handles=expert_handles(data), data=data)
     return axes
 
 
@@ -97,12 +100,16 @@ def plot_entropy_distribution(data: Any, ax: Axes | None = None) -> Axes:
     everything = np.zeros(len(data), np.int64)
     for layer, name in enumerate(data.layer_names):
         entropy = compute_entropy(data.weights(name))
-        color, marker = series_style(layer)
+        color, line, marker = layer_style(layer)
         mean = data.group_means(entropy, everything, 1)
         counts = _mean_histogram(np.minimum(entropy, edges[-1]), edges, data.run_of_step)
         low, high = max(0.0, float(mean.low[0])), min(most, float(mean.high[0]))  # what an entropy can be
         interval = f" ({low:.2f} to {high:.2f})" if mean.n[0] >= MIN_FOR_INTERVAL else " (no interval)"
-        ax.stairs(counts, edges, color=color, linewidth=1.3, label=f"{layer_title(name)}: {mean.mean[0]:.2f}{interval}")
+        label = f"{layer_title(name)}: {mean.mean[0]:.2f}{interval}"
+        ax.stairs(counts, edges, color=color, linestyle=line, linewidth=1.3, label=label)
+        ends = {"entropy_from": edges[:-1], "entropy_to": edges[1:]}
+        add_source(ax.figure, {"panel": "share of steps per bin", "series": name, **ends, "value": counts})
+        add_source(ax.figure, estimates_table("mean entropy", name, {}, mean))
         ax.plot(mean.mean, [0], marker, color=color, markersize=6, clip_on=False, zorder=5)
     ax.axvline(most, color="0.5", linewidth=0.8, linestyle=":")
     write_near(ax, "uniform", (most, 1), (-2, -2), xycoords=("data", "axes fraction"), ha="right", va="top")
@@ -111,7 +118,7 @@ def plot_entropy_distribution(data: Any, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("Entropy of the routing weights (nats)")
     ax.set_ylabel("Share of steps per bin")
     notes = [describe_n(data), f"markers, legend: mean over {unit_word(data)}s and its t interval"]
-    finish(ax, notes, own=own)
+    finish(ax, notes, own=own, data=data)
     return ax
 
 
@@ -199,8 +206,9 @@ def plot_path_frequencies(paths: PathFrequencies, ax: Axes | None = None, *, top
     small = {"va": "center", "fontsize": "x-small"}
     for layer in range(layers):
         place = _beside(ax, -13.0 * (layers - layer))
-        colors = [expert_color(expert) for expert in paths.paths[:shown, layer]]
-        ax.scatter(np.zeros(shown), y, marker="s", s=70, color=colors, transform=place, clip_on=False)
+        colors = [layer_colors(data, layer)[expert] for expert in paths.paths[:shown, layer]]
+        area = 70 * current_size().scale ** 2
+        ax.scatter(np.zeros(shown), y, marker="s", s=area, color=colors, transform=place, clip_on=False)
         ax.text(0, -1, str(layer), ha="center", transform=place, **small)
     ax.text(0, -1, "layer", ha="right", transform=_beside(ax, -13.0 * (layers + 0.5)), **small)
     columns = (
@@ -219,13 +227,18 @@ def plot_path_frequencies(paths: PathFrequencies, ax: Axes | None = None, *, top
         f"{rest} rarer paths not shown, together {1 - shares.mean[:shown].sum():.1%} of the steps" if rest else "",
         "path LPC: its experts alone; mean LPC: recorded at its steps, all weights counted",
     ]
-    finish(ax, notes, own=own, handles=expert_handles(data))
+    experts = {f"expert_{name}": paths.paths[:, layer] for layer, name in enumerate(data.layer_names)}
+    add_source(ax.figure, estimates_table("share of steps", "", experts, shares) | {
+        "path_lpc": paths.path_lpc, "mean_lpc": paths.mean_lpc})  # fmt: skip
+    finish(ax, notes, own=own, handles=expert_handles(data), data=data)
     return ax
 
 
 def _beside(ax: Axes, points: float) -> Transform:
     """Return where x is a fraction of the axes' width, moved by so many points, and y is data."""
-    return ax.get_yaxis_transform() + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
+    return ax.get_yaxis_transform() + ScaledTranslation(
+        points * current_size().scale / 72, 0, ax.figure.dpi_scale_trans
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ actions
@@ -256,6 +269,7 @@ def plot_action_frequencies(data: Any, ax: Axes | None = None) -> Axes:
     for k, (who, taken, color) in enumerate(columns):
         counts = _count_by_episode(np.where(used, taken, -1), len(names), data)
         shares = share_interval(counts, counts.sum(axis=1), data.run)
+        add_source(ax.figure, estimates_table("share of steps", who, {"action": names}, shares))
         x = np.arange(len(names)) + 0.4 * (k - (len(columns) - 1) / 2)
         ax.bar(x, shares.mean, width=0.38, color=color, label=who, linewidth=0)
         if shares.n[0] >= MIN_FOR_INTERVAL:
@@ -272,7 +286,7 @@ def plot_action_frequencies(data: Any, ax: Axes | None = None) -> Axes:
         interval_note(data, "line"),
         "numbers: steps",
     ]
-    finish(ax, notes, own=own)
+    finish(ax, notes, own=own, data=data)
     return ax
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from os import PathLike
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from pipeline.command.folders import check_folder
 from pipeline.config import ConfigError
 from pipeline.places import Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
@@ -19,8 +19,10 @@ from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.data import RoutingData, as_routing_data
 from plotting.options import ACROSS, PlotSettings, check_names
+from plotting.origin import describe_origin
 from plotting.replicates import find_settings
-from plotting.style import save_figure
+from plotting.source import write_source
+from plotting.style import figure_size, save_figure
 from plotting.views import (
     CACHE_VIEWS,
     RESULT_VIEWS,
@@ -30,6 +32,44 @@ from plotting.views import (
     draw_view,
     list_views,
 )
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for.
+
+    Attributes:
+        settings: From the command line.
+        command: As it can be repeated; it is written into the figures.
+        listing: Say which views there are, draw none.
+        show_counts: Write the number of steps into the cells of heatmaps.
+        data: Write the numbers of each figure beside it.
+    """
+
+    settings: PlotSettings
+    command: str
+    listing: bool
+    show_counts: bool
+    data: bool
+
+    @cached_property
+    def options(self) -> ViewOptions:
+        """What the views are told."""
+        names = ("episode", "event", "before", "after", "min_visits", "scale", "font", "log_dir")
+        told = {name: getattr(self.settings, name) for name in names}
+        return ViewOptions(**told, width=self.settings.inches(), show_counts=self.show_counts)
+
+    def save(self, figures: Mapping[str, Figure], folder: Path, inputs: Iterable[str | PathLike[str]]) -> None:
+        """Write figures by their names, made from some files, and say where."""
+        origin = describe_origin(self.command, inputs)
+        for name, figure in figures.items():
+            written = save_figure(figure, folder / f"{name}.png", self.settings.kinds, origin)
+            if self.data and (table := write_source(figure, folder / f"{name}.png")) is not None:
+                written.append(table)
+            elif self.data:
+                tqdm.write(f"skipped: {name}: shows no numbers that could be a table", file=sys.stderr)
+            for path in written:
+                tqdm.write(str(path))
 
 
 def check_asked(settings: PlotSettings, *, listing: bool) -> None:
@@ -44,14 +84,16 @@ def check_asked(settings: PlotSettings, *, listing: bool) -> None:
         check_folder("output_dir", Path(settings.output_dir))
 
 
-def draw_results(settings: PlotSettings, *, listing: bool) -> int:
+def draw_results(task: Task) -> int:
     """Draw views of results; return the exit code."""
+    settings = task.settings
     results = read_results(settings.results)
-    if listing:
+    if task.listing:
         print(f"{settings.results}: {len(results)} checkpoints; views {', '.join(RESULT_VIEWS)}")
         return 0
     for view in RESULT_VIEWS if "all" in settings.views else settings.views:
-        _save(draw_results_view(results, view), Path(settings.output_dir), settings)
+        figures = draw_results_view(results, view, task.options)
+        task.save(figures, Path(settings.output_dir), [settings.results])
     return 0
 
 
@@ -62,8 +104,9 @@ def _find_caches(folder: str) -> list[Place]:
     return places
 
 
-def draw_settings(settings: PlotSettings, *, listing: bool, show_counts: bool) -> int:
+def draw_settings(task: Task) -> int:
     """Draw the runs of each setting together, into a folder named by their trials and seeds."""
+    settings = task.settings
     found, notes = find_settings(_find_caches(settings.all_caches))
     for note in notes:
         print(f"skipped: {note}", file=sys.stderr)
@@ -73,58 +116,66 @@ def draw_settings(settings: PlotSettings, *, listing: bool, show_counts: bool) -
         )
     output = Path(settings.output_dir)
     jobs = [
-        _Job(setting.label, runs_plot_path(output, setting.task_id, setting.folder, "").parent, setting.load)
+        _Job(
+            setting.label,
+            runs_plot_path(output, setting.task_id, setting.folder, "").parent,
+            setting.load,
+            setting.places,
+        )
         for setting in found
     ]
-    return _draw_all(jobs, settings, listing, show_counts)
+    return _draw_all(jobs, task)
 
 
-def draw_caches(settings: PlotSettings, *, listing: bool, show_counts: bool) -> int:
+def draw_caches(task: Task) -> int:
     """Draw views of each cache, beside their like; return the exit code."""
+    settings = task.settings
     if settings.cache is not None:
         places: list[Place | Path] = [locate_cache(settings.cache) or Path(settings.cache)]
     else:
         places = list(_find_caches(settings.all_caches))
     failed = 0
-    if ACROSS in settings.views and not listing:
-        failed = _draw_across(settings, places)
+    if ACROSS in settings.views and not task.listing:
+        failed = _draw_across(task, places)
         places = [] if settings.views == [ACROSS] else places
 
     def load(place: Place | Path) -> RoutingData:
         cache = read_cache(place)
-        if not listing and not cache.routing:
+        if not task.listing and not cache.routing:
             raise ConfigError(f"{place}: holds no steps; evaluate without --skip_routing")
         return as_routing_data(cache)
 
-    jobs = [_Job(str(place), _output_folder(settings.output_dir, place), partial(load, place)) for place in places]
-    return _draw_all(jobs, settings, listing, show_counts) or failed
+    jobs = [
+        _Job(str(place), _output_folder(settings.output_dir, place), partial(load, place), (place,)) for place in places
+    ]
+    return _draw_all(jobs, task) or failed
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Data to draw: its name, the folder of its figures, and what reads it."""
+    """Data to draw: its name, the folder of its figures, what reads it, and from which files."""
 
     name: str
     folder: Path
     load: Callable[[], RoutingData]
+    inputs: Sequence[str | PathLike[str]]
 
 
-def _draw_all(jobs: Sequence[_Job], settings: PlotSettings, listing: bool, show_counts: bool) -> int:
+def _draw_all(jobs: Sequence[_Job], task: Task) -> int:
     """Draw or list the views of each; of many those that cannot be drawn are named and the others go on."""
-    names = ("episode", "event", "before", "after", "min_visits")
-    options = ViewOptions(**{name: getattr(settings, name) for name in names}, show_counts=show_counts)
+    settings = task.settings
     alone = settings.cache is not None
     failed = 0
     for job in tqdm(jobs, desc="caches", unit="cache", disable=alone or None, dynamic_ncols=True):
         try:
             data = job.load()
             supported = list_views(data)
-            if listing:
+            if task.listing:
                 tqdm.write(f"{job.name}: {', '.join(supported) or 'no view, it holds no steps'}")
                 continue
             for view in supported if "all" in settings.views else settings.views:
                 if view in supported or (alone and view != ACROSS):
-                    _save(draw_view(data, view, options), job.folder, settings)
+                    task.save(draw_view(data, view, task.options), job.folder, job.inputs)
                 elif view != ACROSS:
                     lack = describe_lack(data, view)
                     tqdm.write(f"skipped: {job.name}: does not support {view}: {lack}", file=sys.stderr)
@@ -136,10 +187,11 @@ def _draw_all(jobs: Sequence[_Job], settings: PlotSettings, listing: bool, show_
     return failed
 
 
-def _draw_across(settings: PlotSettings, places: Iterable[Place]) -> int:
+def _draw_across(task: Task, places: Iterable[Place]) -> int:
     """Draw one checkpoint of each task; return 1 if some could not be read, and name them."""
+    settings, chosen = task.settings, choose_places(places)
     routed, failed = {}, 0
-    for place in choose_places(places):
+    for place in chosen:
         try:
             cache = read_cache(place)
         except ValueError as error:
@@ -152,16 +204,12 @@ def _draw_across(settings: PlotSettings, places: Iterable[Place]) -> int:
             routed[label_place(place)] = cache
     if not routed:
         raise ConfigError(f"{settings.all_caches}: no cache holds routing")
-    _save({"routing_heatmap_across_tasks": plot_task_heatmaps(routed)}, Path(settings.output_dir), settings)
+    with figure_size(task.options.width, task.options.font):
+        figures = {"routing_heatmap_across_tasks": plot_task_heatmaps(routed, scale=task.options.scale)}
+    task.save(figures, Path(settings.output_dir), chosen)
     return failed
 
 
 def _output_folder(output_dir: str, place: Place | Path) -> Path:
     """Return where figures go: beside their like if the cache is where caches are, else right into the folder."""
     return plot_path(output_dir, place, "").parent if isinstance(place, Place) else Path(output_dir)
-
-
-def _save(figures: Mapping[str, Figure], folder: Path, settings: PlotSettings) -> None:
-    for name, figure in figures.items():
-        for written in save_figure(figure, folder / f"{name}.png", settings.kinds):
-            tqdm.write(str(written))

@@ -18,13 +18,14 @@ Facts of a step
 - *subgoal*: what the expert would be about.
 
 Facts of an episode
+- any field of `env_context`, by its name: each value is a group. `agent_start_room` is the starting room;
 - *outcome*; *mission verb*: "go to", "pick up", "open", "put", in the order of the instruction's text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from babyai.facts import OUTCOME_NAMES
-from plotting.data import RoutingData
+from plotting.data import PlotError, RoutingData
 
 Codes = tuple[np.ndarray, list[Hashable]]
 """int (S,), -1 for none; and what the numbers stand for, in the order of display."""
@@ -227,24 +228,68 @@ GROUPINGS = {
 }
 """By the name that `group_routing_data` takes."""
 
+_OF_LEVEL = ("starting_room", "door_location", "door_box_row", "agent_quadrant", "target_quadrant")
+_FIELDS_WITH_NAMES = {"agent_start_room": "starting_room"}  # fields of `env_context` whose values have names to show
+
 
 def encode_groups(data: RoutingData, name: str) -> Codes:
     """Return the group of each step, see `Codes`; read them, do not change them.
 
     Args:
         data: The steps.
-        name: One of `GROUPINGS`.
+        name: From `find_grouping`.
     """
-    return data.remember(f"groups by {name}", lambda: GROUPINGS[name].encode(data))
+    return data.remember(f"groups by {name}", lambda: grouping_of(name, data).encode(data))
 
 
-def find_grouping(group_by: str) -> str:
+def find_grouping(group_by: str, data: RoutingData | None = None) -> str:
     """Return the name of a grouping, which may be given as `by_starting_room` too.
 
+    Args:
+        group_by: One of `GROUPINGS`, or a field of the data's `env_context`.
+        data: The steps; None to ask for the names of `GROUPINGS` only.
+
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is none of that name, or the steps tell nothing of the levels that it is by.
     """
     name = group_by.removeprefix("by_")
-    if name not in GROUPINGS:
-        raise ValueError(f"group_by: expected one of {', '.join(GROUPINGS)}, found {group_by!r}")
+    name = _FIELDS_WITH_NAMES.get(name, name)
+    contexts = data.contexts if data is not None and len(data) else []
+    fields = sorted({field for context in contexts for field in context})
+    if name in GROUPINGS:
+        if name in _OF_LEVEL and contexts and not fields:
+            raise PlotError(
+                f"group_by: expected steps whose levels are described, found none with an env_context, so that {name} "
+                "cannot be told; of a cache's JSON pass the whole dict, not its list routing_data alone"
+            )
+        return name
+    if name not in fields:
+        known = f"; or a field of env_context: {', '.join(fields)}" if fields else ""
+        raise PlotError(f"group_by: expected one of {', '.join(GROUPINGS)}{known}; found {group_by!r}")
     return name
+
+
+def grouping_of(name: str, data: RoutingData) -> Grouping:
+    """Return a grouping by its name, which `find_grouping` gives."""
+    return GROUPINGS[name] if name in GROUPINGS else _by_field(name, data)
+
+
+def _by_field(name: str, data: RoutingData) -> Grouping:
+    """Return the grouping by a field of `env_context`, each value a group."""
+    title = name.replace("_", " ")
+
+    def label(key: Hashable) -> str:
+        return f"{title.capitalize()} {key}".replace("'", "")
+
+    keys = {_frozen(context.get(name)) for context in data.contexts} - {None}
+    places = all(isinstance(key, tuple) and len(key) == 2 and all(type(x) is int for x in key) for key in keys)
+    order = _reading_order if places else repr if len({type(key) for key in keys}) > 1 else None
+    encode = _by_episode(lambda context: _frozen(context.get(name)), order)
+    return Grouping(title, f"{name} is not known", encode, label)
+
+
+def _frozen(value: Any) -> Hashable:
+    """Return a value of JSON as one that can be a key."""
+    if isinstance(value, Mapping):
+        return tuple((key, _frozen(part)) for key, part in sorted(value.items()))
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

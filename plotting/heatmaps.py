@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from plotting.aggregate import (
     GridInfo,
@@ -27,27 +26,31 @@ from plotting.aggregate import (
     group_routing_data,
 )
 from plotting.cells import (
-    compute_lpc_scale,
     ground_handles,
-    legend_labels,
+    legend_entries,
     lpc_mappable,
     render_lpc_heatmap,
     render_routing_heatmap,
     render_visits_heatmap,
 )
+from plotting.collapse import collapse_banner, largest_lpc
 from plotting.data import RoutingData, as_routing_data
-from plotting.groupings import GROUPINGS, find_grouping
+from plotting.groupings import find_grouping, grouping_of
 from plotting.layouts import describe_levels
-from plotting.levels import draw_level
-from plotting.options import MIN_VISITS
-from plotting.panels import write_near
-from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size, legend_height, names_width
-from plotting.style import figure_style, layer_title
+from plotting.levels import draw_level, keep_ticks
+from plotting.narrow import Frame, draw_flow, draw_groups, is_narrow
+from plotting.panels import replaced_note, write_near
+from plotting.scales import Marks, choose_lpc_scale, describe_scale, span_of
+from plotting.sheet import MARGIN, Sheet, build_message, compute_map_size, legend_height, lines_height, names_width
+from plotting.source import add_source, maps_table
+from plotting.style import current_size, figure_style, layer_title
 
 _GAP, _TICKS, _TITLE = 0.13, 0.22, 0.26  # inches: between maps, for tick labels, for titles
 _BAR, _BAR_GAP, _BAR_ROOM = 0.09, 0.08, 0.62  # inches: breadth of a bar, from the map to it, and with its labels
 _NAMES = 1.25  # inches for the names of groups
+_NAME_LINE = 0.155  # inches for a line of such a name
 _MAP_AREA = 2.9  # square inches
+_EXAMPLE = "Example level"
 
 _NO_ROUTERS = "This policy has no routers (a baseline): there is no routing to show."
 _NO_STEPS = "There are no steps: none were recorded, or none pass the filter."
@@ -60,9 +63,8 @@ def plot_overall_routing(
     filter_fn: Callable[[dict[str, Any]], bool] | np.ndarray | None = None,
     title_suffix: str = "",
     *,
-    min_visits: int = MIN_VISITS,
-    show_counts: bool = False,
     show_layer_lpc: bool = True,
+    **marks: Any,
 ) -> Figure:
     """Return a figure of all steps: a level, a routing map per layer, LPC in total and per layer, visits.
 
@@ -72,10 +74,10 @@ def plot_overall_routing(
         env_mission: The picture's instruction.
         filter_fn: Which steps count, see `aggregate_routing_by_position`.
         title_suffix: Added to the title.
-        min_visits: Cells with fewer steps are hatched.
-        show_counts: Write the number of steps into the cells of the routing maps.
-        show_layer_lpc: Draw the second row: LPC per layer, each on its own scale, and visits.
+        show_layer_lpc: Draw the second row: LPC per layer and visits.
+        **marks: Fields of `Marks`: min_visits, show_counts, scale.
     """
+    how = Marks(**marks)
     everything = as_routing_data(routing_data)
     data = everything.where(filter_fn)
     title = f"{data.title + ': r' if data.title else 'R'}outing{title_suffix}"
@@ -88,20 +90,26 @@ def plot_overall_routing(
         if not data.has_routing:
             return _draw_baseline(data, averages, grid_info, picture, title)
         per_layer = show_layer_lpc and bool(averages.layer_lpc)
-        return _draw_overall(data, averages, grid_info, picture, title, min_visits, show_counts, per_layer)
+        figure = _draw_overall(data, averages, grid_info, picture, title, how, per_layer)
+        add_source(figure, maps_table({"": averages}))
+        return figure
 
 
 def _draw_baseline(
     data: RoutingData, averages: PositionAverages, grid_info: GridInfo, picture: tuple, title: str
 ) -> Figure:
-    width, height = compute_map_size(grid_info, _MAP_AREA)
+    rest = MARGIN + _GAP + _TICKS + _BAR_GAP + _BAR_ROOM + MARGIN
+    width, height = compute_map_size(grid_info, _MAP_AREA, 2, rest)
     right = MARGIN + width + _GAP + _TICKS
-    size = (max(right + width + _BAR_GAP + _BAR_ROOM + MARGIN, 5.0), height + _TITLE + _TICKS + MARGIN + 0.75)
-    sheet = Sheet(*size, title, data.describe_size(), _NO_ROUTERS)
+    full = max(rest + 2 * width, 5.0) if current_size().width is None else rest + 2 * width
+    lines = (data.describe_size(), _NO_ROUTERS, replaced_note(data))
+    size = (full, height + _TITLE + _TICKS + MARGIN + lines_height(full, "", *lines) + 0.04)
+    sheet = Sheet(*size, title, *lines)
     top = sheet.top + _TITLE
     _draw_picture(sheet.axes(MARGIN, top, width, height), data, grid_info, *picture)
     mappable = render_visits_heatmap(sheet.axes(right, top, width, height, "Visits"), averages.visits, grid_info)
     sheet.bar(mappable, right + width + _BAR_GAP, top, _BAR, height, "steps")
+    add_source(sheet.figure, maps_table({"": averages}))
     return sheet.figure
 
 
@@ -111,45 +119,56 @@ def _draw_overall(
     grid_info: GridInfo,
     picture: tuple[np.ndarray | None, str | None],
     title: str,
-    min_visits: int,
-    show_counts: bool,
+    how: Marks,
     per_layer: bool,
 ) -> Figure:
-    width, height = compute_map_size(grid_info, _MAP_AREA)
     layers = data.layer_names
-    labels = legend_labels(data.expert_sizes, data.num_experts)
-    handles = ground_handles(grid_info, averages.visits, min_visits)
-    lead = max(width, names_width(labels) + 0.95)
+    entries = legend_entries(data.expert_sizes, data.num_experts)
+    handles = ground_handles(grid_info, averages.visits, how.min_visits)
+    names = names_width([name for name, _ in entries]) + 0.95
+    rest = MARGIN + _GAP + _TICKS + len(layers) * _GAP + _BAR_GAP + _BAR_ROOM + MARGIN
+    width, height = compute_map_size(grid_info, _MAP_AREA, len(layers) + 2, rest)
+    if width < names:  # the legend takes more than a map
+        width, height = compute_map_size(grid_info, _MAP_AREA, len(layers) + 1, rest + names)
+    banner, lines = collapse_banner(data), (data.describe_size(), describe_scale(data, how), replaced_note(data))
+    if is_narrow(width):
+        return draw_flow(data, averages, grid_info, Frame(title, lines, banner), how, per_layer=per_layer)
+    lead = max(width, names)
     first = MARGIN + lead + _GAP + _TICKS
     lefts = [first + column * (width + _GAP) for column in range(len(layers) + 1)]
     bar_left = lefts[-1] + width + _BAR_GAP
-    top = MARGIN + 0.42 + _TITLE
+    full = bar_left + _BAR_ROOM + MARGIN
+    top = lines_height(full, banner, *lines) + _TITLE
     second = top + height + _TICKS + (_TITLE if per_layer else 0.05)
-    legend = legend_height(labels, len(handles), beside=not per_layer)
+    legend = legend_height([name for name, _ in entries], len(handles), beside=not per_layer)
     below = max(height + _TICKS + _BAR + 0.16, legend) if per_layer else legend
-    sheet = Sheet(bar_left + _BAR_ROOM + MARGIN, second + below + MARGIN, title, data.describe_size())
+    sheet = Sheet(full, second + below + MARGIN, title, *lines, banner=banner)
     _draw_picture(sheet.axes(MARGIN + (lead - width) / 2, top, width, height), data, grid_info, *picture)
-    sheet.legend(MARGIN, second, labels, data.num_experts, handles, beside=not per_layer)
-    marks = {"visits": averages.visits, "min_visits": min_visits}
-    for left, layer in zip(lefts, layers, strict=False):
+    sheet.legend(MARGIN, second, entries, data.num_experts, handles, beside=not per_layer)
+    marks = {"visits": averages.visits, "min_visits": how.min_visits}
+    for number, (left, layer) in enumerate(zip(lefts, layers, strict=False)):
         ax = sheet.axes(left, top, width, height, layer_title(layer))
-        render_routing_heatmap(ax, averages, grid_info, layer, min_visits=min_visits, show_counts=show_counts)
-        _keep_ticks(ax, left=left == first)
+        render_routing_heatmap(ax, averages, grid_info, layer, min_visits=how.min_visits, show_counts=how.show_counts)
+        keep_ticks(ax, left=left == first)
         if per_layer:
             ax = sheet.axes(left, second, width, height, f"LPC, {layer_title(layer).lower()}")
-            scale = compute_lpc_scale(averages.layer_lpc[layer].values())
+            found = [(averages.layer_lpc[layer], averages.visits)]
+            scale = choose_lpc_scale(found, largest_lpc([data.expert_sizes[number]]), how)
             render_lpc_heatmap(ax, averages.layer_lpc[layer], grid_info, vmin=scale[0], vmax=scale[1], **marks)
-            _keep_ticks(ax, left=left == first)
-            sheet.bar(lpc_mappable(*scale), left, second + height + _TICKS, width, _BAR)
+            keep_ticks(ax, left=left == first)
+            place = (left, second + height + _TICKS, width, _BAR)
+            sheet.bar(lpc_mappable(*scale), *place, span=span_of(found, how))
     ax = sheet.axes(lefts[-1], top, width, height, "LPC, total")
-    scale = compute_lpc_scale(averages.lpc.values())
+    found = [(averages.lpc, averages.visits)]
+    scale = choose_lpc_scale(found, largest_lpc(data.expert_sizes), how)
     render_lpc_heatmap(ax, averages.lpc, grid_info, vmin=scale[0], vmax=scale[1], **marks)
-    _keep_ticks(ax, left=False)
-    sheet.bar(lpc_mappable(*scale), bar_left, top, _BAR, height, "LPC")
+    keep_ticks(ax, left=False)
+    place = (bar_left, top, _BAR, height)
+    sheet.bar(lpc_mappable(*scale), *place, "LPC", span_of(found, how))
     if per_layer:
         ax = sheet.axes(lefts[-1], second, width, height, "Visits")
         mappable = render_visits_heatmap(ax, averages.visits, grid_info)
-        _keep_ticks(ax, left=False)
+        keep_ticks(ax, left=False)
         sheet.bar(mappable, bar_left, second, _BAR, height, "steps")
     return sheet.figure
 
@@ -162,9 +181,8 @@ def plot_grouped_routing(
     filter_fn: Callable[[dict[str, Any]], bool] | np.ndarray | None = None,
     title_suffix: str = "",
     *,
-    min_visits: int = MIN_VISITS,
-    show_counts: bool = False,
     max_groups: int = 8,
+    **marks: Any,
 ) -> Figure:
     """Return a figure with one row per group: a level, a routing map per layer, LPC; common bounds and scales.
 
@@ -178,18 +196,19 @@ def plot_grouped_routing(
         env_missions: {key: the picture's instruction}.
         filter_fn: Which steps count, see `aggregate_routing_by_position`.
         title_suffix: Added to the title.
-        min_visits: Cells with fewer steps are hatched.
-        show_counts: Write the number of steps into the cells of the routing maps.
         max_groups: Of more groups those with the most steps are shown.
+        **marks: Fields of `Marks`: min_visits, show_counts, scale.
 
     Raises:
-        ValueError: If there is no such grouping.
+        ValueError: If there is no such grouping, or the records lack what tells their groups.
     """
-    name = find_grouping(group_by)
+    how = Marks(**marks)
     everything = as_routing_data(routing_data)
+    name = find_grouping(group_by, everything)
+    grouping = grouping_of(name, everything)
     data = everything.where(filter_fn)
     groups = group_routing_data(data, name)
-    what = "" if name == "overall" else f" by {GROUPINGS[name].title}"
+    what = "" if name == "overall" else f" by {grouping.title}"
     title = f"{data.title + ': r' if data.title else 'R'}outing{what}{title_suffix}"
     with figure_style():
         if not len(data):
@@ -204,15 +223,20 @@ def plot_grouped_routing(
             hidden = sum(len(groups[key]) for key in groups if key not in kept)
             notes.append(f"{len(groups) - len(kept)} smaller groups not shown ({hidden:,} steps)")
         rows = [_Row(groups.labels[key], groups[key], env_images, env_missions, key) for key in groups if key in kept]
-        lines = (title, data.describe_size(), "; ".join(filter(None, notes)))
-        return _draw_grouped(data, rows, compute_grid_bounds(everything), lines, min_visits, show_counts)
+        lines = (data.describe_size(), "; ".join(filter(None, notes)), describe_scale(data, how, shared=True))
+        lines = (*lines, replaced_note(data))
+        figure = _draw_grouped(data, rows, compute_grid_bounds(everything), (title, *lines), how)
+        add_source(figure, maps_table({row.name: row.averages for row in rows}))
+        return figure
 
 
 class _Row:
     """A group as it is drawn: its name, data, averages, and a picture of one of its levels."""
 
     def __init__(self, label: str, data: RoutingData, images: Any, missions: Any, key: Hashable) -> None:
-        self.label, self.data = textwrap.fill(label, 17), data
+        self.name, self.label, self.data = label, textwrap.fill(label, 17), data
+        self.size = data.describe_size().replace(", ", "\n")
+        self.height = 0.1 + _NAME_LINE * (1 + self.label.count("\n")) + 0.14 * (1 + self.size.count("\n"))
         self.averages = aggregate_routing_by_position(data)
         self.levels = describe_levels(data)
         image = (images or {}).get(key)
@@ -222,54 +246,53 @@ class _Row:
 
 
 def _draw_grouped(
-    data: RoutingData,
-    rows: list[_Row],
-    grid_info: GridInfo,
-    lines: tuple[str, ...],
-    min_visits: int,
-    show_counts: bool,
+    data: RoutingData, rows: list[_Row], grid_info: GridInfo, lines: tuple[str, ...], how: Marks
 ) -> Figure:
-    width, height = compute_map_size(grid_info, 0.7 * _MAP_AREA)
-    labels = legend_labels(data.expert_sizes, data.num_experts)
+    layers, entries = data.layer_names, legend_entries(data.expert_sizes, data.num_experts)
+    rest = MARGIN + _NAMES + _GAP + _TICKS + len(layers) * _GAP + _BAR_GAP + _BAR_ROOM + MARGIN
+    width, height = compute_map_size(grid_info, 0.7 * _MAP_AREA, len(layers) + 2, rest)
+    banner = collapse_banner(data)
+    if is_narrow(width):
+        named = [(f"{row.name} ({row.data.describe_size()})", row.averages, grid_info | row.levels) for row in rows]
+        return draw_groups(data, named, Frame(lines[0], lines[1:], banner), how)
     least = {(row, p): n for row, group in enumerate(rows) for p, n in group.averages.visits.items()}
-    handles = ground_handles(grid_info, least, min_visits)
+    handles = ground_handles(grid_info, least, how.min_visits)
     first = MARGIN + _NAMES + width + _GAP + _TICKS
-    lefts = [first + column * (width + _GAP) for column in range(len(data.layer_names) + 1)]
+    lefts = [first + column * (width + _GAP) for column in range(len(layers) + 1)]
     bar_left = lefts[-1] + width + _BAR_GAP
-    step = max(height, 0.6) + (0.36 if any(row.mission for row in rows) else _GAP)
-    top = MARGIN + 0.42 + 0.17 * bool(lines[2]) + _TITLE
-    end = top + (len(rows) - 1) * step + max(height, 0.6) + _TICKS
-    full_height = end + legend_height(labels, len(handles), beside=True) + MARGIN
-    sheet = Sheet(bar_left + _BAR_ROOM + MARGIN, full_height, *lines)
-    scale = compute_lpc_scale(value for row in rows for value in row.averages.lpc.values())
+    full = bar_left + _BAR_ROOM + MARGIN
+    row_height = max([height, *(row.height for row in rows)])
+    step = row_height + (0.36 if any(row.mission for row in rows) else _GAP)
+    top = lines_height(full, banner, *lines[1:]) + _TITLE
+    end = top + (len(rows) - 1) * step + row_height + _TICKS
+    full_height = end + legend_height([name for name, _ in entries], len(handles), beside=True) + MARGIN
+    sheet = Sheet(full, full_height, *lines, banner=banner)
+    found = [(row.averages.lpc, row.averages.visits) for row in rows]
+    scale = choose_lpc_scale(found, largest_lpc(data.expert_sizes), how)
     for number, row in enumerate(rows):
         row_top = top + number * step
         sheet.text(MARGIN, row_top, row.label, fontweight="bold")
-        size = row.data.describe_size().replace(", ", "\n")
-        sheet.text(MARGIN, row_top + 0.2 + 0.15 * row.label.count("\n"), size, color="0.3", fontsize="small")
-        picture = sheet.axes(MARGIN + _NAMES, row_top, width, height, "Example level" if number == 0 else "")
+        size = {"color": "0.3", "fontsize": "small"}
+        sheet.text(MARGIN, row_top + 0.05 + _NAME_LINE * (1 + row.label.count("\n")), row.size, **size)
+        picture = sheet.axes(MARGIN + _NAMES, row_top, width, height, _EXAMPLE if number == 0 else "")
         _draw_picture(picture, row.data, grid_info, row.image, row.mission, below=True)
-        for left, layer in zip(lefts, [*data.layer_names, None], strict=True):
+        for left, layer in zip(lefts, [*layers, None], strict=True):
             name = "LPC, total" if layer is None else layer_title(layer)
             ax = sheet.axes(left, row_top, width, height, name if number == 0 else "")
             local = grid_info | row.levels
             if layer is None:
-                render_lpc_heatmap(ax, row.averages, local, vmin=scale[0], vmax=scale[1], min_visits=min_visits)
+                ends = {"vmin": scale[0], "vmax": scale[1]}
+                render_lpc_heatmap(ax, row.averages, local, min_visits=how.min_visits, **ends)
             else:
-                marks = {"min_visits": min_visits, "show_counts": show_counts}
+                marks = {"min_visits": how.min_visits, "show_counts": how.show_counts}
                 render_routing_heatmap(ax, row.averages, local, layer, **marks)
-            _keep_ticks(ax, left=left == first, bottom=number == len(rows) - 1)
+            keep_ticks(ax, left=left == first, bottom=number == len(rows) - 1)
     bar_height = height if len(rows) == 1 else min(2.4, step + height)
-    sheet.bar(lpc_mappable(*scale), bar_left, top, _BAR, bar_height, "LPC")
-    sheet.legend(first, end, labels, data.num_experts, handles, beside=True)
+    sheet.bar(lpc_mappable(*scale), bar_left, top, _BAR, bar_height, "LPC", span_of(found, how))
+    names = names_width([name for name, _ in entries])
+    legend_left = min(first, full - names - 1.0 - 1.4 - MARGIN)  # a narrow figure has it further left
+    sheet.legend(max(MARGIN, legend_left), end, entries, data.num_experts, handles, beside=True)
     return sheet.figure
-
-
-def _keep_ticks(ax: Axes, *, left: bool, bottom: bool = True) -> None:
-    """Leave ticks at these sides only; a tick costs a millisecond."""
-    for axis, kept in ((ax.xaxis, bottom), (ax.yaxis, left)):
-        if not kept:
-            axis.set_major_locator(NullLocator())
 
 
 def _draw_picture(
@@ -294,7 +317,7 @@ def _draw_picture(
             ax.text(0.5, 0.5, "level not described", transform=ax.transAxes, ha="center", va="center", color="0.5")
         mission = data.episodes.mission[episode] if mission is None else mission
     if mission:
-        inches = ax.get_position().width * ax.figure.get_figwidth()
+        inches = ax.get_position().width * ax.figure.get_figwidth() / current_size().scale
         text = textwrap.fill(f"“{mission}”", max(12, int(inches * 15)), max_lines=2, placeholder=" …”")
         style = {"ha": "center", "va": "top" if below else "bottom", "fontsize": "x-small" if below else "small"}
         offset = (0, -2 if below else 4)

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from plotting.style import DOOR_COLOR, UNVISITED_COLOR, WALL_COLOR
+from plotting.style import DOOR_COLOR, UNVISITED_COLOR, WALL_COLOR, current_size
 
 OBJECT_COLORS = {
     "red": "#E03131",
@@ -28,18 +28,27 @@ _HEADINGS = (">", "v", "<", "^")
 
 def set_grid_axes(ax: Axes, grid_info: Mapping[str, Any]) -> None:
     """Set limits and ticks to the grid's true coordinates, y downwards, a cell of size 1 around each."""
-    for axis, low, high in (
-        (ax.xaxis, grid_info["x_min"], grid_info["x_max"]),
-        (ax.yaxis, grid_info["y_min"], grid_info["y_max"]),
+    inches, scale = ax.get_position().size * ax.figure.get_size_inches(), current_size().scale
+    for axis, low, high, room, wide in (
+        (ax.xaxis, grid_info["x_min"], grid_info["x_max"], inches[0], 0.08 * len(str(grid_info["x_max"])) + 0.04),
+        (ax.yaxis, grid_info["y_min"], grid_info["y_max"], inches[1], 0.14),
     ):
-        step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000, 100000) if (high - low) / s < 8)
+        most = min(8.0, max(1.0, room / wide / scale))  # as many as have room beside each other
+        step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000, 100000) if (high - low) / s < most)
         axis.set_major_locator(FixedLocator([tick for tick in range(low, high + 1) if tick % step == 0]))
         axis.set_label_coords(0.5, 0.5)  # they have no labels, for which a place would be sought at each drawing
     ax.set_xlim(grid_info["x_min"] - 0.5, grid_info["x_max"] + 0.5)
     ax.set_ylim(grid_info["y_max"] + 0.5, grid_info["y_min"] - 0.5)
     ax.set_aspect("equal")
-    ax.tick_params(length=2, pad=1.5)
+    ax.tick_params(length=2 * scale, pad=1.5 * scale)
     ax.spines[:].set_visible(False)
+
+
+def keep_ticks(ax: Axes, *, left: bool, bottom: bool = True) -> None:
+    """Leave a map's ticks at these sides only; a tick costs a millisecond."""
+    for axis, kept in ((ax.xaxis, bottom), (ax.yaxis, left)):
+        if not kept:
+            axis.set_major_locator(NullLocator())
 
 
 def ground_colors(grid_info: Mapping[str, Any]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +13,15 @@ ACROSS = "across_tasks"
 
 SWITCHES = {
     "list": "Draw nothing; say which views there are.",
+    "data": "Write the numbers that each figure shows as CSV beside it.",
     "show_counts": "Write the number of steps into the cells of heatmaps.",
     "over_runs": "Draw the runs of --all_caches that differ in trial or seed only as one; the run is then the unit.",
 }
 MIN_VISITS = 5
 """Cells of heatmaps with fewer steps are hatched, where nothing else is asked for."""
+
+SCALES = ("absolute", "relative")
+"""Of LPC: from 0 to the largest possible, or from the least to the greatest value that is shown."""
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -37,7 +42,11 @@ class PlotSettings:
         event: Of the view events; by default each that happens.
         before: Steps shown before an event.
         after: Steps shown after it.
-        min_visits: Cells of heatmaps with fewer steps are hatched.
+        min_visits: Cells of heatmaps with fewer steps are hatched; they set no scale.
+        scale: Of LPC, absolute (from 0, maps to the largest that the experts allow) or relative (to what is shown).
+        width: Of figures, such as 180mm, 8.5cm or 3.5in; by default what suits each.
+        font: Size of their text in points; 9 by default, 7 suits a figure of 85mm or 180mm.
+        log_dir: Folder of training logs for the view learning; by default runs beside the checkpoints, or here.
     """
 
     cache: str | None = None
@@ -51,6 +60,10 @@ class PlotSettings:
     before: int = 10
     after: int = 10
     min_visits: int = MIN_VISITS
+    scale: str = SCALES[0]
+    width: str | None = None
+    font: float | None = None
+    log_dir: str | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without files.
@@ -65,9 +78,20 @@ class PlotSettings:
         check_names("formats", self.kinds, _FORMATS)
         if not self.kinds:
             raise ConfigError(f"formats: expected some of {', '.join(_FORMATS)}, found none")
+        check_names("scale", [self.scale], SCALES)
+        if self.font is not None and not 3.0 <= self.font <= 40.0:
+            raise ConfigError(f"font: expected 3 to 40 points, found {self.font:g}")
+        try:
+            self.inches()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         for name in ("episode", "before", "after", "min_visits"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+
+    def inches(self) -> float | None:
+        """Return the width of figures; None for what suits each."""
+        return None if self.width is None else parse_width(self.width)
 
     @property
     def views(self) -> list[str]:
@@ -79,6 +103,19 @@ class PlotSettings:
     def kinds(self) -> list[str]:
         """The formats by name."""
         return [name.lower().lstrip(".") for name in _split(self.formats)]
+
+
+def parse_width(text: str) -> float:
+    """Return a width in inches: of "180mm", "8.5 cm" or "3.5in"; a number alone is of inches.
+
+    Raises:
+        ValueError: If it is no width, or none from 1 to 40 inches.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(mm|cm|in)?\s*", str(text))
+    inches = float(match[1]) * {"mm": 1 / 25.4, "cm": 1 / 2.54}.get(match[2], 1.0) if match else 0.0
+    if not 1.0 <= inches <= 40.0:
+        raise ValueError(f"width: expected such as 180mm, 8.5cm or 3.5in, from 1 to 40 inches, found {text!r}")
+    return inches
 
 
 def check_names(setting: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -23,6 +24,7 @@ from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.distributions import action_names
 from plotting.groupings import drop_unused, encode_groups
+from plotting.options import SCALES
 from plotting.panels import (
     PAGE_WIDTH,
     as_routed_data,
@@ -30,12 +32,14 @@ from plotting.panels import (
     draw_curves,
     expert_handles,
     finish,
+    fold_label,
     layer_experts,
     mean_note,
     unit_word,
     use_axes,
 )
-from plotting.style import count_of, expert_cmap, figure_style, layer_title
+from plotting.source import add_source, estimates_table
+from plotting.style import count_of, current_size, expert_cmap, expert_hues, figure_style, layer_title, text_width
 
 _MOST_BINS = 16
 
@@ -102,7 +106,7 @@ def compute_distance_profile(data: Any, place: str, most_bins: int = _MOST_BINS)
 
 @figure_style()
 def plot_distance_profiles(
-    data: Any, places: Sequence[str] | None = None, axes: np.ndarray | None = None
+    data: Any, places: Sequence[str] | None = None, axes: np.ndarray | None = None, *, scale: str = SCALES[0]
 ) -> np.ndarray:
     """Draw LPC, the weights of each layer and n against the walking distance to door, key and target.
 
@@ -110,6 +114,7 @@ def plot_distance_profiles(
         data: Cache, tables, step records or `RoutingData`, with routers.
         places: Some of "door", "key", "target"; all that are known by default.
         axes: (2 + layers, places), for LPC, the layers, n; new ones by default.
+        scale: Of LPC, see `choose_axis`.
 
     Raises:
         ValueError: If no distances are known.
@@ -124,15 +129,17 @@ def plot_distance_profiles(
     size = (min(PAGE_WIDTH, 1.4 + 2.2 * len(places)), 1.4 + 0.95 * sum(heights))
     shared = {"sharex": "col", "sharey": "row", "height_ratios": heights}
     axes = use_axes(axes, layers + 2, len(places), size=size, **shared)
-    draw_curves(axes, [((p.edges[:-1] + p.edges[1:] - 1) / 2, p.lpc, p.weights) for p in profiles], data)
+    curves = [((p.edges[:-1] + p.edges[1:] - 1) / 2, p.lpc, p.weights) for p in profiles]
+    draw_curves(axes, curves, data, [f"moves_to_{p.place}" for p in profiles], scale)
     for profile, column in zip(profiles, axes.T, strict=True):
         width = int(profile.edges[1] - profile.edges[0])
         bins = f", bins of {width}" if width > 1 else ""
-        column[-1].set_xlabel(f"Moves to the {profile.place}{bins}")
+        label = f"Moves to the {profile.place}{bins}"
+        column[-1].set_xlabel(fold_label(column[-1], label, len(places)) if own else label)
         column[0].set_title(profile.place.capitalize(), loc="left")
     missing = [f"{count_of(p.unknown, 'step')} without a {p.place}" for p in profiles if p.unknown]
     notes = [describe_n(data), mean_note(data), ", ".join(missing)]
-    finish(list(axes.flat), notes, own=own, handles=expert_handles(data))
+    finish(list(axes.flat), notes, own=own, handles=expert_handles(data), data=data)
     return axes
 
 
@@ -228,7 +235,12 @@ def plot_specialisation(
     axes = use_axes(axes, len(tables), layers, size=size, height_ratios=heights, width_ratios=data.num_experts)
     for table, across in zip(tables, axes, strict=True):
         for layer, (ax, estimates) in enumerate(zip(across, table.weights, strict=True)):
-            _draw_matrix(ax, estimates, layer_experts(data, layer))
+            sizes = data.expert_sizes[layer] if data.expert_sizes else None
+            hues = expert_hues(sizes, data.num_experts[layer])
+            _draw_matrix(ax, estimates, layer_experts(data, layer), hues, sum(data.num_experts))
+            for label, part in zip(layer_experts(data, layer), estimates.columns(), strict=True):
+                axis = {table.by: table.names}
+                add_source(ax.figure, estimates_table(f"weight {data.layer_names[layer]}", label, axis, part))
             ax.set_title(layer_title(data.layer_names[layer]), loc="left")
             rows = zip(table.names, estimates.rows, estimates.n, strict=True)
             labels = [f"{name}\n{steps:,} steps, n = {n}" for name, steps, n in rows]
@@ -245,19 +257,22 @@ def plot_specialisation(
         ),
         *(f"{aspect.replace('_', ' ')} not recorded" for aspect in by if aspect not in known),
     ]
-    finish(list(axes.flat), notes, own=own)
+    finish(list(axes.flat), notes, own=own, data=data)
     return axes
 
 
-def _draw_matrix(ax: Axes, estimates: Estimates, experts: Sequence[str]) -> None:
+def _draw_matrix(ax: Axes, estimates: Estimates, experts: Sequence[str], hues: Sequence[int], columns: int) -> None:
     groups, width = estimates.mean.shape
-    colors = np.stack([expert_cmap(expert)(estimates.mean[:, expert])[:, :3] for expert in range(width)], axis=1)
+    colors = np.stack([expert_cmap(hue)(estimates.mean[:, expert])[:, :3] for expert, hue in enumerate(hues)], axis=1)
     faint = 1.0 - np.clip(estimates.mean, 0, 1)[:, :, None]
     ax.imshow(colors + (1.0 - colors) * faint**2, aspect="auto", interpolation="nearest")
+    size = 0.694 * mpl.rcParams["font.size"]  # x-small, or what fits into a cell of a narrow figure
+    cell = (ax.figure.get_figwidth() - 1.3 * current_size().scale) / columns
+    size *= min(1.0, 0.95 * cell / text_width("±<.005", size)) if current_size().width is not None else 1.0
     for (row, expert), mean in np.ndenumerate(estimates.mean):
         half = (estimates.high - estimates.low)[row, expert] / 2
         spread = "n < 3" if not np.isfinite(half) else f"±{half:.2f}" if half >= 0.005 else "±<.005"
-        style = {"fontsize": "x-small", "linespacing": 0.95, "color": "white" if mean > 0.6 else "black"}
+        style = {"fontsize": size, "linespacing": 0.95, "color": "white" if mean > 0.6 else "black"}
         ax.text(expert, row, f"{mean:.2f}\n{spread}", ha="center", va="center", **style)
     ax.set_xticks(range(width), [label.replace(" (", "\n(") for label in experts], fontsize="x-small")
     ax.tick_params(length=0)

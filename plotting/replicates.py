@@ -49,6 +49,7 @@ def join_runs(runs: Sequence[RoutingData]) -> RoutingData:
         layouts_only=any(run.layouts_only for run in runs),
         kept_held=np.concatenate([run.held for run in runs]),
         run=np.repeat(np.arange(len(runs)), lengths),
+        replaced=max((run.replaced for run in runs if run.replaced is not None), default=None),  # of the same levels
     )
 
 

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import NOT_IDENTITY, TrainConfig, parse_expert_sizes
+from pipeline.config import NOT_IDENTITY, TrainConfig
 from pipeline.places import FINAL_NAME
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import Rows, as_results
+from plotting.collapse import describe_collapse
 from plotting.style import count_of
 
 SETTING_COLUMNS = (
@@ -65,9 +66,6 @@ _ROUTERS = frozenset(
     "lpc_alpha normalize_lpc lpc_denominator lpc_eps lpc_exponent expert_hidden_sizes intermediate_dim "
     "router_hidden_size expert_norm expert_dropout expert_dropout_beta expert_dropout_gamma".split()
 )
-_OUTCOME_LPC = ["mean_lpc_success", "mean_lpc_failure", "mean_lpc_timeout"]
-_NEAR_ZERO = 0.01
-_CONSTANT = 1e-5  # float32 routing weights leave a constant LPC about 1e-7 apart
 
 
 def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
@@ -170,24 +168,6 @@ def clip_to_range(metric: str, low: float | np.ndarray, high: float | np.ndarray
     return np.clip(low, 0.0, highest), np.clip(high, 0.0, highest)
 
 
-def describe_collapse(rows: pd.DataFrame) -> np.ndarray:
-    """Return "zero", "constant" or "": whether each checkpoint's router has collapsed, as far as its means tell.
-
-    zero: the mean LPC is below 1 % of the largest that its experts allow. constant: the mean over steps, that over
-    episodes and those of each outcome are the same number, although the episodes are not equally long (they ended in
-    more than one way, or as successes, on levels of different lengths).
-    """
-    largest = rows["expert_hidden_sizes"].map(_largest_lpc).astype(float)
-    outcomes = rows[_OUTCOME_LPC]
-    varied = (outcomes.notna().sum(axis=1) > 1) | outcomes["mean_lpc_success"].notna()
-    varied &= rows[["mean_lpc", "mean_lpc_per_episode"]].notna().all(axis=1)
-    varied &= rows["num_episodes"].fillna(0) >= 2
-    means = rows[["mean_lpc", "mean_lpc_per_episode", *_OUTCOME_LPC]]
-    highest = means.max(axis=1)
-    constant = varied & (highest - means.min(axis=1) <= _CONSTANT * highest)
-    return np.where(rows["mean_lpc"] <= _NEAR_ZERO * largest, "zero", np.where(constant, "constant", ""))
-
-
 def pareto_front(success: Sequence[float], lpc: Sequence[float]) -> np.ndarray:
     """Return the indices, by LPC, of the points that no other point beats.
 
@@ -202,11 +182,6 @@ def pareto_front(success: Sequence[float], lpc: Sequence[float]) -> np.ndarray:
     better = (s[None, :] > s[:, None]) | (c[None, :] < c[:, None])
     front = np.flatnonzero(~(as_good & better).any(axis=1) & np.isfinite(s) & np.isfinite(c))
     return front[np.lexsort((s[front], c[front]))]
-
-
-def _largest_lpc(sizes: list | None) -> int:
-    """Return the LPC of a network that always takes its largest experts; 0 if sizes are not known."""
-    return sum(max(layer, default=0) ** 2 for layer in parse_expert_sizes(sizes)) if sizes else 0
 
 
 def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
@@ -248,7 +223,7 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
         by_task = alike.groupby("task_id")
         differing = (by_task.nunique(dropna=False) > 1).any()
         differing[further] = (by_task[further].nunique() > 1).any()
-        differing["policy"] = mixed
+        differing["policy"] = mixed and (bool((alike["policy"] == "gru").all()) or alike["policy"].nunique() > 1)
         counts = by_task[further].count()
         unsure = ((counts > 0) & counts.lt(by_task.size(), axis=0)).any()
         for setting, values in alike.iterrows():
@@ -259,8 +234,35 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
             if unknown:
                 told = any(name in known for name in further)
                 parts.append(f"unknown: {', '.join(unknown)}" if told else "configuration unknown")
-            labels[setting] = ", ".join(parts)
+            labels[setting] = ", ".join(parts) or (_text(values["policy"]) if mixed else "")
     return labels
+
+
+_SHARED = (
+    *("lpc_alpha", "normalize_lpc", "expert_hidden_sizes", "num_updates", "lr", "lang_encoder", "intermediate_dim"),
+    *("router_hidden_size", "max_steps"),
+)
+
+
+def describe_shared(last: pd.DataFrame) -> str:
+    """Return what the runs with routers have in common, and what differs between tasks only, for a caption.
+
+    Args:
+        last: From `last_checkpoints`, some or all.
+    """
+    values = _setting_values(last)[[*_SHARED, "task_id"]]
+    values = values[(last["policy"].fillna("") != "gru").to_numpy()]
+    shared, by_task = [], []
+    for name in _SHARED:
+        known = values[values[name].notna()]
+        texts = list(dict.fromkeys(known[name].map(_text)))
+        phrase = _PHRASES.get(name, f"{name} {{}}")
+        if len(texts) == 1 and len(known) == len(values):
+            shared.append(phrase.format(texts[0]))
+        elif texts and known.groupby("task_id")[name].nunique().max() == 1:
+            by_task.append(phrase.format(" or ".join(texts)))
+    parts = [f"all: {', '.join(shared)}" if shared else "", f"by task: {', '.join(by_task)}" if by_task else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _sortable(value: Any) -> tuple:

@@ -1,4 +1,7 @@
-"""A figure laid out in inches: titles, axes, colour bars and legends at exact places, maps of equal size."""
+"""A figure laid out in inches: titles, axes, colour bars and legends at exact places, maps of equal size.
+
+The inches are those of a figure with text of `BASE_FONT`; with other text all of it is so much larger or smaller.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from plotting.aggregate import GridInfo
 from plotting.cells import draw_expert_legend
+from plotting.style import WARNING_COLOR, current_size, text_width, wrap_text
 
 MARGIN = 0.12
 """Inches around a figure."""
 
-_LETTER = 0.56  # mean width of a letter, of its font size
+_HEADING, _LINE = 0.25, 0.17  # inches: height of a title, of a line below it
+_LEAST_MAP = 0.25  # inches
 _STRIP, _ENTRY = 0.15, 0.165  # inches: height of an expert's strip, of an entry of a legend
 
 
@@ -31,14 +36,17 @@ class Sheet:
         top: Where the title ends.
     """
 
-    def __init__(self, width: float, height: float, title: str, *lines: str) -> None:
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height))
+    def __init__(self, width: float, height: float, title: str, *lines: str, banner: str = "") -> None:
+        self.width, self.height, self.scale = width, height, current_size().scale
+        self.figure = Figure(figsize=(width * self.scale, height * self.scale))
         self.top = MARGIN
-        room = 72 * (width - 2 * MARGIN)
-        heading = (title, 13.0, 0.25, {"fontweight": "bold"})
-        for line, size, step, style in [heading, *((line, 9.0, 0.17, {"color": "0.3"}) for line in lines if line)]:
-            self.text(MARGIN, self.top, line, fontsize=min(size, room / max(1, len(line)) / _LETTER), **style)
+        room = width - 2 * MARGIN
+        written = [(title, 13.0, _HEADING, {"fontweight": "bold"})]
+        written += [(line, 9.0, _LINE, {"color": WARNING_COLOR, "fontweight": "bold"}) for line in _wrap(banner, width)]
+        written += [(part, 9.0, _LINE, {"color": "0.3"}) for line in lines for part in _wrap(line, width)]
+        for line, size, step, style in written:
+            wide = text_width(line, size, style.get("fontweight", "normal"))
+            self.text(MARGIN, self.top, line, fontsize=size * min(1.0, room / max(wide, 0.01)) * self.scale, **style)
             self.top += step
 
     def axes(self, left: float, top: float, width: float, height: float, title: str = "") -> Axes:
@@ -46,41 +54,72 @@ class Sheet:
         w, h = self.width, self.height
         ax = self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
         if title:
-            ax.set_title(title, pad=4)
+            ax.set_title(title, pad=4 * self.scale)
         return ax
 
     def text(self, left: float, top: float, text: str, **style: object) -> None:
         """Write below and right of a place."""
         self.figure.text(left / self.width, 1 - top / self.height, text, va="top", **style)
 
+    def patch(self, left: float, top: float, width: float, height: float, color: str) -> None:
+        """Add a rectangle of one colour, as beside the name of an expert."""
+        corner = (left / self.width, 1 - (top + height) / self.height)
+        size = (width / self.width, height / self.height)
+        self.figure.add_artist(Rectangle(corner, *size, fc=color, lw=0, transform=self.figure.transFigure))
+
     def bar(
-        self, mappable: ScalarMappable, left: float, top: float, width: float, height: float, label: str = ""
+        self,
+        mappable: ScalarMappable,
+        left: float,
+        top: float,
+        width: float,
+        height: float,
+        label: str = "",
+        span: tuple[float, float] | None = None,
     ) -> None:
-        """Add a colour bar; the longer side tells its direction, labels are right of or below it."""
+        """Add a colour bar; the longer side tells its direction, labels are right of or below it.
+
+        Args:
+            mappable: What has the colours.
+            left: Of the bar.
+            top: Of it.
+            width: Of it.
+            height: Of it.
+            label: Of the bar.
+            span: Part of the scale to be framed: where the values of the maps are.
+        """
         orientation = "vertical" if height > width else "horizontal"
         if orientation == "horizontal":  # labels stand out at the ends
             left, width = left + 0.08 * width, 0.84 * width
         bar = self.figure.colorbar(mappable, cax=self.axes(left, top, width, height), orientation=orientation)
         bar.outline.set_visible(False)
-        bar.ax.tick_params(length=2, pad=1.5, labelsize="x-small")
-        bar.set_label(label, fontsize="small", labelpad=4)
+        bar.ax.tick_params(length=2 * self.scale, pad=1.5 * self.scale, labelsize="x-small")
+        bar.set_label(label, fontsize="small", labelpad=4 * self.scale)
         low, high = mappable.norm.vmin, mappable.norm.vmax
         if isinstance(mappable.norm, LogNorm):  # 50, 100, 200 rather than powers of ten, of which there may be none
             ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
             ticks = [tick for tick in ticks if low <= tick <= high]
-            ticks = ticks[:: 1 + len(ticks) // 8]
+            ticks = ticks[:: 1 + len(ticks) // (8 if orientation == "vertical" else 1 + int(3 * width))]
             bar.set_ticks(ticks, labels=[f"{tick:,}" for tick in ticks])
             bar.minorticks_off()
         else:
-            ticks = MaxNLocator(nbins=6 if orientation == "vertical" else 4).tick_values(low, high)
-            bar.set_ticks([tick for tick in ticks if low <= tick <= high])
+            most = max(1, min(6, int(height / 0.2))) if orientation == "vertical" else 3
+            ticks = MaxNLocator(nbins=most).tick_values(low, high)
+            ticks = [tick for tick in ticks if low <= tick <= high]
+            whole = all(float(tick).is_integer() for tick in ticks)
+            bar.set_ticks(ticks, labels=[f"{tick:,.0f}" for tick in ticks] if whole else None)
+        if span is not None and np.isfinite(span).all():
+            least = 0.012 * (high - low)  # else a frame around a constant would not be seen
+            start, end = max(low, span[0] - least), min(high, span[1] + least)
+            frame = {"fill": False, "ec": "black", "lw": 1.0, "clip_on": False, "zorder": 5}
+            bar.ax.axhspan(start, end, **frame) if orientation == "vertical" else bar.ax.axvspan(start, end, **frame)
 
     def legend(
         self,
         left: float,
         top: float,
-        labels: Sequence[str],
-        num_experts: int,
+        entries: Sequence[tuple[str, int]],
+        num_experts: Sequence[int],
         handles: Sequence[Patch],
         *,
         beside: bool,
@@ -90,13 +129,14 @@ class Sheet:
         Args:
             left: Of the experts' names.
             top: Of the whole.
-            labels: Of experts.
+            entries: Names and hues of experts.
             num_experts: Per layer.
             handles: Legend entries of other cells.
             beside: Where they are.
         """
+        labels, hues = [name for name, _ in entries], [hue for _, hue in entries]
         strips = self.axes(left + names_width(labels), top + 0.2, 0.85, _STRIP * len(labels))
-        draw_expert_legend(strips, labels, num_experts[0] if len(set(num_experts)) == 1 else 0)
+        draw_expert_legend(strips, labels, num_experts[0] if len(set(num_experts)) == 1 else 0, hues)
         if beside:
             place = (left + names_width(labels) + 1.0, top + 0.04)
         else:
@@ -118,20 +158,38 @@ def legend_height(labels: Sequence[str], num_handles: int, *, beside: bool) -> f
     return max(strips, entries + 0.06) if beside else strips + 0.12 + entries
 
 
-def compute_map_size(grid_info: GridInfo, area: float) -> tuple[float, float]:
+def compute_map_size(
+    grid_info: GridInfo, area: float, columns: int | None = None, rest: float = 0.0
+) -> tuple[float, float]:
     """Return width and height, in inches, of a map of the grid's shape, within limits.
 
     Args:
         grid_info: From `compute_grid_bounds`.
-        area: In square inches.
+        area: In square inches, if the figure may be as wide as it likes.
+        columns: Of maps beside each other, if its width is given; None for a figure that does not follow it.
+        rest: Of that width, what else takes of it.
     """
     ratio = min(max(grid_info["grid_width"] / grid_info["grid_height"], 0.25), 4.0)
+    size = current_size()
+    if size.width is not None and columns is not None:
+        width = max(_LEAST_MAP, (size.width / size.scale - rest) / columns)
+        return width, width / ratio
     return float(np.sqrt(area * ratio)), float(np.sqrt(area / ratio))
+
+
+def lines_height(width: float, banner: str, *lines: str) -> float:
+    """Return the height of a sheet's title, banner and lines below it."""
+    return MARGIN + _HEADING + _LINE * (len(_wrap(banner, width)) + sum(len(_wrap(line, width)) for line in lines))
+
+
+def _wrap(text: str, width: float) -> list[str]:
+    """Return a text in lines that fit into a sheet of that width; [] for none."""
+    return wrap_text(text, width - MARGIN, 9.0) if text else []
 
 
 def build_message(title: str, text: str) -> Figure:
     """Return a figure that says why there is nothing to see."""
     lines = textwrap.fill(text, 80)
     sheet = Sheet(6.0, 0.75 + 0.15 * lines.count("\n") + MARGIN, title)
-    sheet.text(MARGIN, sheet.top + 0.08, lines, color="#CC3311")
+    sheet.text(MARGIN, sheet.top + 0.08, lines, color=WARNING_COLOR)
     return sheet.figure

@@ -1,29 +1,43 @@
-"""How all figures look: colours of experts and outcomes, fonts, sizes, and saving.
+"""How all figures look: what a colour means, fonts, sizes, and saving.
 
-    with figure_style():
+    with figure_size(width=parse_width("180mm"), font=7.0):
         figure = plot_overall_routing(cache)
         save_figure(figure, "plots/BabyAI-GoToObj-v0/trial_1/routing_heatmap.png", formats=("png", "pdf"))
 
-Colours of experts. An expert is a hue, its routing weight the intensity. The eight were searched so that any two of
-them stay apart for full colour vision and for protan, deutan and tritan vision (simulated after Machado et al. 2009,
-IEEE TVCG 15:1291): the least distance in OKLab is 0.136 between saturated ends (0.20 among the first three, which most
-policies use) and 0.070 between light ends (0.11 among the first three); 0.02 is about what one can just see. More than
-eight cannot be told apart by colour: the ninth expert of a layer and all after it share one grey, "other".
+A colour means one thing in every figure, film and diagram:
+
+- *experts*, by kind: skip is blue, the smallest size orange, the largest plum, sizes between teal, sand and so on
+  (`expert_hues`). An expert is a hue, its routing weight the intensity. The eight hues were searched so that any two of
+  them stay apart for full colour vision and for protan, deutan and tritan vision (simulated after Machado et al. 2009,
+  IEEE TVCG 15:1291): the least distance in OKLab is 0.136 between saturated ends (0.20 among the first three, which
+  most policies use) and 0.070 between light ends (0.11 among the first three); 0.02 is about what one can just see.
+  More than eight cannot be told apart by colour: those after share one grey, "other".
+- *alpha*, the price of complexity: grey for 0, then green, the darker the dearer, on one logarithmic scale for all
+  figures (`alpha_color`).
+- *layers*: greys with a line style and a marker each (`layer_style`).
+- *LPC*: viridis. *Visits*: magma. *Outcomes*: `OUTCOME_COLORS`. *Tasks* and anything else: `CATEGORY_COLORS`.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from math import log10
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib import font_manager
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from pipeline.command.files import replace_atomically
+from plotting.origin import Origin, describe_origin, format_metadata
 
 _EXPERT_ENDS = (
     ("blue", "#BDD1FD", "#0B4FD1"),
@@ -51,7 +65,20 @@ EXPERT_COLORS = [full for _, _, full in _EXPERT_ENDS]
 UNVISITED_COLOR = "#F4F4F4"
 WALL_COLOR = "#8A8A8A"
 DOOR_COLOR = "#1A1A1A"
-LPC_CMAP = "viridis"
+WARNING_COLOR = "#CC3311"
+LPC_CMAP, VISITS_CMAP = "viridis", "magma_r"
+
+SKIP_HUE, SMALL_HUE, LARGE_HUE = 0, 1, 2
+"""Places in `EXPERT_CMAPS` of what an expert is."""
+
+_MIDDLE_HUES = (3, 4, 5, 6, 7)
+_OTHER_HUE = len(_EXPERT_ENDS)
+
+_FREE_COLOR = "#9A9A9A"
+_ALPHA_CMAP = LinearSegmentedColormap.from_list("alpha", ["#D3EE9B", "#8CCB3F", "#3F9A2E", "#12602A", "#03260F"])
+_LEAST_ALPHA, _MOST_ALPHA = -6.0, -2.0  # powers of ten between which colours change
+
+_LAYER_STYLES = (("#000000", "-", "o"), ("#6E6E6E", "--", "s"), ("#A9A9A9", "-.", "^"), ("#454545", ":", "D"))
 
 OUTCOME_COLORS = {"success": "#009988", "failure": "#CC3311", "timeout": "#8C8C8C", "unknown": "#C8C8C8"}
 """Colours of outcomes; teal, red and grey stay apart for colour-blind readers."""
@@ -60,6 +87,15 @@ CATEGORY_COLORS = ["#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#9999
 """Colours of anything else (tasks, runs, subgoals): Paul Tol's "muted" scheme."""
 
 _FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")  # the first three have equal widths
+
+BASE_FONT = 9.0
+"""Size of the text of figures, in points, for which all inches and points of the layouts are meant."""
+
+_POINTS = (
+    *("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"),
+    *("figure.titlesize", "xtick.major.size", "ytick.major.size", "xtick.major.pad", "ytick.major.pad"),
+    *("axes.labelpad", "axes.titlepad"),
+)
 
 _RC: dict[str, Any] = {
     "font.size": 9.0,
@@ -71,6 +107,12 @@ _RC: dict[str, Any] = {
     "legend.fontsize": 8.0,
     "legend.frameon": False,
     "figure.titlesize": 11.0,
+    "xtick.major.size": 3.5,
+    "ytick.major.size": 3.5,
+    "xtick.major.pad": 3.5,
+    "ytick.major.pad": 3.5,
+    "axes.labelpad": 4.0,
+    "axes.titlepad": 6.0,
     "figure.dpi": 110.0,
     "savefig.dpi": 300.0,
     "savefig.facecolor": "white",
@@ -89,6 +131,49 @@ _RC: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class FigureSize:
+    """How large figures are to be.
+
+    Attributes:
+        width: In inches; None for what suits each figure.
+        font: Size of usual text, in points; titles and small print keep their proportion to it.
+    """
+
+    width: float | None = None
+    font: float = BASE_FONT
+
+    @property
+    def scale(self) -> float:
+        """Of everything that goes with the size of text."""
+        return self.font / BASE_FONT
+
+
+_SIZE: ContextVar[FigureSize] = ContextVar("figure_size", default=FigureSize())  # noqa: B039 (it is frozen)
+
+
+@contextmanager
+def figure_size(width: float | None = None, font: float | None = None) -> Iterator[None]:
+    """Make the figures drawn within the block as wide as a column or page of a paper, with text of a size.
+
+    Args:
+        width: In inches, see `plotting.options.parse_width`; None for what is set already, at first what suits each
+            figure.
+        font: In points; None for what is set already, at first `BASE_FONT`.
+    """
+    before = current_size()
+    token = _SIZE.set(FigureSize(before.width if width is None else width, before.font if font is None else font))
+    try:
+        yield
+    finally:
+        _SIZE.reset(token)
+
+
+def current_size() -> FigureSize:
+    """Return how large figures are to be here."""
+    return _SIZE.get()
+
+
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Set fonts, sizes and resolution for the figures made and saved within the block; nothing stays set after it.
@@ -97,19 +182,23 @@ def figure_style() -> Iterator[None]:
     """
     known = {font.name for font in font_manager.fontManager.ttflist}
     fonts = [name for name in _FONTS if name in known]  # an absent one would be warned of at every text
-    with mpl.rc_context({**_RC, "font.family": fonts}):
+    scaled = {name: current_size().scale * _RC[name] for name in _POINTS}
+    with mpl.rc_context({**_RC, **scaled, "font.family": fonts}):
         yield
 
 
-def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+def save_figure(
+    figure: Figure, path: str | Path, formats: Sequence[str] = ("png",), origin: Origin | None = None
+) -> list[Path]:
     """Write a figure once per format and return the paths written; the figure stays open.
 
-    Each file appears complete or not at all, missing folders are made.
+    Each file appears complete or not at all, missing folders are made. The same figure gives the same bytes.
 
     Args:
         figure: any figure.
         path: of the file; its ending, if it is a format that matplotlib writes, is replaced by each of `formats`.
         formats: such as "png" (300 dpi), "pdf", "svg". With `path` ending in none of them its ending is one more.
+        origin: What the files are to say of where the figure comes from; by default the version that drew it.
 
     Raises:
         ValueError: If matplotlib cannot write a format.
@@ -125,20 +214,63 @@ def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = ("png
         for name in formats:
             target = stem.with_name(f"{stem.name}.{name.lower()}")
             with replace_atomically(target) as temporary:
-                metadata = {"CreationDate": None} if name.lower() == "pdf" else None  # same figure, same bytes
+                metadata = format_metadata(origin or describe_origin(), name.lower(), stem.name) or None
                 figure.savefig(temporary, format=name.lower(), dpi=_RC["savefig.dpi"], metadata=metadata)
             paths.append(target)
     return paths
 
 
-def expert_color(expert: int) -> str:
-    """Return the saturated colour of an expert, by its index within the layer."""
-    return EXPERT_COLORS[expert] if expert < len(EXPERT_COLORS) else _OTHER_ENDS[2]
+def expert_hues(sizes: Sequence[int] | None, count: int) -> list[int]:
+    """Return the place in `EXPERT_CMAPS` of each expert of a layer: by its kind, or by its index if sizes are unknown.
+
+    Skip, the smallest and the largest size have hues of their own, sizes between them the others in order. A second
+    expert of the same size takes a hue that no kind has; when they run out it is "other".
+
+    Args:
+        sizes: Hidden sizes of the layer's experts; None or empty for not known.
+        count: Of experts.
+    """
+    if not sizes:
+        return [min(expert, _OTHER_HUE) for expert in range(count)]
+    distinct = sorted({size for size in sizes if size > 0})
+    middle = iter((*_MIDDLE_HUES, *[_OTHER_HUE] * (len(sizes) + len(distinct))))
+    hues = {0: SKIP_HUE}
+    for rank, size in enumerate(distinct):
+        hues[size] = SMALL_HUE if rank == 0 else LARGE_HUE if rank == len(distinct) - 1 else next(middle)
+    sizes = list(sizes)
+    return [hues[size] if size not in sizes[:place] else next(middle) for place, size in enumerate(sizes)]
 
 
-def expert_cmap(expert: int) -> Colormap:
-    """Return the colour map of an expert, by its index within the layer."""
-    return EXPERT_CMAPS[expert] if expert < len(EXPERT_CMAPS) else OTHER_CMAP
+def expert_cmap(hue: int) -> Colormap:
+    """Return the colour map of an expert by its hue, see `expert_hues`."""
+    return EXPERT_CMAPS[hue] if hue < len(EXPERT_CMAPS) else OTHER_CMAP
+
+
+def expert_color(hue: int) -> str:
+    """Return the saturated colour of an expert by its hue, see `expert_hues`."""
+    return EXPERT_COLORS[hue] if hue < len(EXPERT_COLORS) else _OTHER_ENDS[2]
+
+
+def expert_colors(sizes: Sequence[int] | None, count: int) -> list[str]:
+    """Return the saturated colour of each expert of a layer; as `expert_hues`."""
+    return [expert_color(hue) for hue in expert_hues(sizes, count)]
+
+
+def alpha_color(alpha: float) -> str:
+    """Return the colour of a price of complexity: grey for 0, else the darker green, the larger its logarithm.
+
+    The same price has the same colour whichever others are in the figure.
+    """
+    if alpha <= 0:
+        return _FREE_COLOR
+    share = (log10(alpha) - _LEAST_ALPHA) / (_MOST_ALPHA - _LEAST_ALPHA)
+    return to_hex(_ALPHA_CMAP(min(max(share, 0.0), 1.0)))
+
+
+def layer_style(layer: int) -> tuple[str, str, str]:
+    """Return colour, line style and marker of a layer, by its number; eight are told apart."""
+    color, line, marker = _LAYER_STYLES[layer % len(_LAYER_STYLES)]
+    return color, line, marker if layer < len(_LAYER_STYLES) else "x"
 
 
 def expert_labels(sizes: Sequence[int]) -> list[str]:
@@ -167,3 +299,33 @@ def count_of(n: int, word: str = "run") -> str:
 def layer_title(layer_name: str) -> str:
     """Return "Layer 0" for "layer_0"; layers are counted from 0, as in the files."""
     return layer_name.replace("_", " ").capitalize()
+
+
+_RENDERER = RendererAgg(1, 1, 72)
+
+
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Return the width of a line of text, in inches.
+
+    Args:
+        text: One line.
+        size: Of the font, in points.
+        weight: Of the font.
+    """
+    return _RENDERER.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)[0] / 72
+
+
+def wrap_text(text: str, width: float, size: float) -> list[str]:
+    """Return a text in lines that fit into a figure of a width in inches; [] for no text."""
+    room, gap = 0.97 * width - 0.12, text_width("n n", size) - text_width("nn", size)
+    lines, end = [], 0.0
+    for word in text.split():
+        wide = text_width(word, size)
+        if lines and end + gap + wide <= room:
+            lines[-1] += f" {word}"
+            end += gap + wide
+        else:
+            parts = textwrap.wrap(word, max(8, int(len(word) * room / wide))) if wide > room else [word]
+            lines += parts
+            end = text_width(parts[-1], size)
+    return lines

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from babyai.facts import OUTCOME_NAMES
 from pipeline.records.intervals import Estimates
 from plotting.data import PlotError, RoutingData, as_routing_data
+from plotting.options import SCALES
 from plotting.panels import (
-    LPC_LABEL,
     PAGE_WIDTH,
     as_routed_data,
     describe_n,
@@ -28,12 +28,17 @@ from plotting.panels import (
     episode_word,
     expert_handles,
     finish,
+    fold_label,
+    layer_colors,
+    layer_experts,
     mean_note,
     stack_weights,
     step_edges,
     use_axes,
     write_near,
 )
+from plotting.scales import axis_name, choose_axis
+from plotting.source import add_source
 from plotting.style import figure_style, layer_title
 
 EVENT_TEXTS = {
@@ -60,13 +65,14 @@ def find_events(data: Any) -> dict[str, int]:
 
 
 @figure_style()
-def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None) -> list[Axes]:
+def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None, *, scale: str = SCALES[0]) -> list[Axes]:
     """Draw the routing weights of each layer, LPC and routing entropy at each step of an episode, and its events.
 
     Args:
         data: Cache, tables, step records or `RoutingData`.
         episode: Its row in the episode table.
         axes: One per layer, one for LPC, one for entropy; new ones by default.
+        scale: Of LPC, see `choose_axis`.
 
     Raises:
         ValueError: If the episode has no steps here, or there are no routers.
@@ -84,21 +90,26 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None) ->
     heights = [1.0] * layers + [0.9, 0.7]
     size = (PAGE_WIDTH, 0.9 + 0.85 * sum(heights))
     axes = list(use_axes(axes, layers + 2, size=size, sharex=True, height_ratios=heights)[:, 0])
-    for ax, name in zip(axes[:layers], one.layer_names, strict=True):
-        stack_weights(ax, time, one.weights(name))
+    for layer, (ax, name) in enumerate(zip(axes[:layers], one.layer_names, strict=True)):
+        stack_weights(ax, time, one.weights(name), layer_colors(one, layer))
         ax.set_ylabel(f"{layer_title(name)}\nweight")
-    curves = ((one.lpc, LPC_LABEL, 1.0), (one.routing.entropy, "Entropy\n(nats)", 0.1))
-    for ax, (values, label, least) in zip(axes[layers:], curves, strict=True):
+        for expert, label in enumerate(layer_experts(one, layer)):
+            values = one.weights(name)[:, expert]
+            add_source(ax.figure, {"panel": f"weight {name}", "series": label, "step": time, "value": values})
+    most = float(np.mean(np.log(one.num_experts)))
+    limits = (choose_axis(one.lpc, one.expert_sizes, scale), (-0.04 * most, 1.04 * most or 1.0))
+    curves = ((one.lpc, axis_name(scale)), (one.routing.entropy, "Entropy\n(nats)"))
+    for ax, (values, label), ends in zip(axes[layers:], curves, limits, strict=True):
         ax.stairs(values, step_edges(time), baseline=None, color="black", linewidth=1.2)
         ax.set_ylabel(label)
-        top = max(float(np.nanmax(values, initial=0.0)), least)
-        ax.set_ylim(-0.04 * top, 1.08 * top)
+        ax.set_ylim(*ends)
+        add_source(ax.figure, {"panel": label.replace("\n", " "), "series": "", "step": time, "value": values})
     axes[-1].set_xlabel("Time step of the episode")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set_xlim(time[0] - 0.5, time[-1] + 0.5)
     _mark_events(axes, time, one)
     axes[0].set_title(_describe_episode(one, episode), loc="left", pad=24 if one.routing.event.any() else 6)
-    finish(axes, [], own=own, handles=expert_handles(one))
+    finish(axes, [], own=own, handles=expert_handles(one), data=data)
     return axes
 
 
@@ -211,24 +222,28 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
 
 
 @figure_style()
-def plot_event_aligned(aligned: EventAligned, axes: Sequence[Axes] | None = None) -> list[Axes]:
+def plot_event_aligned(
+    aligned: EventAligned, axes: Sequence[Axes] | None = None, *, scale: str = SCALES[0]
+) -> list[Axes]:
     """Draw mean LPC, mean weights of each layer and n against the steps around an event.
 
     Args:
         aligned: From `compute_event_aligned`.
         axes: One for LPC, one per layer, one for n; new ones by default.
+        scale: Of LPC, see `choose_axis`.
     """
     own, data, layers = axes is None, aligned.data, len(aligned.weights)
     heights = [1.3] + [1.0] * layers + [0.5]
     size = (PAGE_WIDTH * 0.6, 1.2 + 1.0 * sum(heights))
     axes = use_axes(axes, layers + 2, size=size, sharex=True, height_ratios=heights)
     x, episode = aligned.offsets, episode_word(data)
-    draw_curves(axes, [(x, aligned.lpc, aligned.weights)], data)
+    draw_curves(axes, [(x, aligned.lpc, aligned.weights)], data, ["offset"], scale)
     axes = list(axes[:, 0])
     for ax in axes:
         ax.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=1)
     verb = EVENT_TEXTS.get(aligned.event, aligned.event)
-    axes[-1].set_xlabel(f"Steps since the action by which something was {verb}")
+    label = f"Steps since the action by which something was {verb}"
+    axes[-1].set_xlabel(fold_label(axes[-1], label, 1) if own else label)
     axes[-1].set_xlim(x[0] - 0.6, x[-1] + 0.6)
     rest = aligned.num_episodes - aligned.num_events
     reach = "how many reach" if data.run is None else "how many runs have one that reaches"
@@ -238,5 +253,5 @@ def plot_event_aligned(aligned: EventAligned, axes: Sequence[Axes] | None = None
         f"{aligned.num_events} of {aligned.num_episodes} {episode}s have the event" if rest else "",
         f"windows end with the {episode}, n tells {reach} an offset",
     ]
-    finish(axes, notes, own=own, handles=expert_handles(data))
+    finish(axes, notes, own=own, handles=expert_handles(data), data=data)
     return axes

@@ -27,8 +27,10 @@ from plotting.distributions import (
 )
 from plotting.groupings import GROUPINGS, encode_groups
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
-from plotting.options import MIN_VISITS
+from plotting.logs import read_logs
+from plotting.options import MIN_VISITS, SCALES
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
+from plotting.style import figure_size
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
 
@@ -53,6 +55,10 @@ class ViewOptions:
         show_counts: Write the number of steps into the cells of heatmaps.
         pictures: Of a level of each group of a heatmap, by the group's key; without one it is drawn as a schematic.
         missions: The pictures' instructions.
+        scale: Of LPC: "absolute", from 0 to the largest possible, or "relative", see `plotting.scales`.
+        width: Of figures in inches, see `plotting.style.parse_width`; None for what suits each.
+        font: Size of their text in points; None for `plotting.style.BASE_FONT`.
+        log_dir: Folder of training logs; None for where they usually are, see `plotting.logs`.
     """
 
     episode: int | None = None
@@ -63,6 +69,10 @@ class ViewOptions:
     show_counts: bool = False
     pictures: Mapping[Hashable, np.ndarray] = field(default_factory=dict)
     missions: Mapping[Hashable, str] = field(default_factory=dict)
+    scale: str = SCALES[0]
+    width: float | None = None
+    font: float | None = None
+    log_dir: str | None = None
 
 
 def list_views(data: Any) -> list[str]:
@@ -113,7 +123,12 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
     Raises:
         ValueError: If there is no such view, or the data does not support it; the message says what it does.
     """
-    data = as_routing_data(data)
+    with figure_size(options.width, options.font):
+        return _draw_view(data, view, options)
+
+
+def _draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
+    data, scale = as_routing_data(data), options.scale
     if view not in CACHE_VIEWS:
         raise PlotError(f"view: expected one of {', '.join(CACHE_VIEWS)}, found {view!r}")
     supported = list_views(data)
@@ -122,39 +137,47 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         lack = describe_lack(data, view)
         raise PlotError(f"view: expected one that this cache supports ({known}), found {view!r}: {lack}")
     if view in GROUPINGS:
-        marks = {"min_visits": options.min_visits, "show_counts": options.show_counts}
+        marks = {"min_visits": options.min_visits, "show_counts": options.show_counts, "scale": scale}
         pictures, missions = options.pictures, options.missions
         if view == "overall":
             return {"routing_heatmap": plot_overall_routing(data, pictures.get(view), missions.get(view), **marks)}
         return {f"routing_heatmap_by_{view}": plot_grouped_routing(data, view, pictures, missions, **marks)}
     if view == "episode":
         episode = data.typical_episode if options.episode is None else options.episode
-        return {f"routing_episode_{episode}": plot_episode(data, episode)[0].figure}
+        return {f"routing_episode_{episode}": plot_episode(data, episode, scale=scale)[0].figure}
     if view == "events":
         events = [options.event] if options.event is not None else list(find_events(data))
         aligned = {event: compute_event_aligned(data, event, options.before, options.after) for event in events}
-        return {f"routing_events_{event}": plot_event_aligned(part)[0].figure for event, part in aligned.items()}
+        drawn = {event: plot_event_aligned(part, scale=scale)[0].figure for event, part in aligned.items()}
+        return {f"routing_events_{event}": figure for event, figure in drawn.items()}
     draw = {
         "weights": lambda: plot_weight_distributions(data)[0],
         "entropy": lambda: plot_entropy_distribution(data),
         "paths": lambda: plot_path_frequencies(compute_path_frequencies(data)),
         "actions": lambda: plot_action_frequencies(data),
-        "distances": lambda: plot_distance_profiles(data)[0, 0],
+        "distances": lambda: plot_distance_profiles(data, scale=scale)[0, 0],
         "specialisation": lambda: plot_specialisation(data)[0, 0],
     }
     return {f"routing_{view}": draw[view]().figure}
 
 
-def draw_results_view(rows: Rows, view: str) -> dict[str, Figure]:
+def draw_results_view(rows: Rows, view: str, options: ViewOptions | None = None) -> dict[str, Figure]:
     """Return the figures of a view of results by the name of their file, without its ending.
 
     Args:
         rows: From `read_results`, at least one.
-        view: One of `RESULT_VIEWS`.
+        view: One of `RESULT_VIEWS`; learning reads the training logs of the runs, see `plotting.logs`.
+        options: Of which `width`, `font` and `log_dir` matter here.
 
     Raises:
         ValueError: If there is no such view, or there are no rows.
     """
+    options = options or ViewOptions()
+    with figure_size(options.width, options.font):
+        return _draw_results_view(rows, view, options)
+
+
+def _draw_results_view(rows: Rows, view: str, options: ViewOptions) -> dict[str, Figure]:
     if view not in RESULT_VIEWS:
         raise PlotError(f"view: expected one of {', '.join(RESULT_VIEWS)}, found {view!r}")
     results = as_results(rows)
@@ -165,5 +188,6 @@ def draw_results_view(rows: Rows, view: str) -> dict[str, Figure]:
     if view == "tasks":
         return {view: plot_task_bars(results)[0].figure}
     if view == "learning":
-        return {view: plot_learning_over_updates(results)[0, 0].figure}
+        logs, notes = read_logs(results, options.log_dir)
+        return {view: plot_learning_over_updates(results, logs=logs, log_notes=notes)[0, 0].figure}
     return {f"alpha_{name}": plot_alpha_sweep(results, name).figure for name in ("success_rate", "mean_lpc")}

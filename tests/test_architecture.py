@@ -126,7 +126,9 @@ ROOMS: dict[str, set[str]] = {
         *("pipeline/config", "pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/places"),
         *("pipeline/policies", "pipeline/records", "pipeline/tracking"),
     },
-    "plotting": {"babyai", "pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"},
+    "plotting": {
+        *("babyai", "pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records", "pipeline/tracking"),
+    },
     "film": {
         *("babyai", "pipeline/command", "pipeline/config", "pipeline/evaluation", "pipeline/records", "plotting"),
     },

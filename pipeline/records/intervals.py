@@ -98,6 +98,25 @@ def mean_interval(values: np.ndarray | list[float]) -> Estimates:
     return Estimates(mean, mean - half, mean + half, np.asarray(units), np.asarray(units))
 
 
+def success_over_runs(rates: np.ndarray | list[float], levels: int) -> tuple[Estimates, bool]:
+    """Return the mean success of runs with an interval, and whether that is over levels instead of runs.
+
+    Usually it is Student's t over runs. Runs that agree exactly, as when all succeed everywhere, have no spread, and t
+    would claim to know their mean to the last digit. The interval is then Wilson's over the levels; over those of one
+    run, because all are evaluated on the same ones.
+
+    Args:
+        rates: Of the runs, 0 to 1; NaN is no value.
+        levels: That each run was evaluated on, the fewest if they differ; 0 for not known, which gives no interval.
+    """
+    estimate = mean_interval(rates)
+    if int(estimate.n) < MIN_FOR_INTERVAL or float(estimate.high - estimate.low) > 0:
+        return estimate, False
+    mean = float(estimate.mean)
+    low, high = wilson_interval(round(mean * levels), levels) if levels else (math.nan, math.nan)
+    return Estimates(estimate.mean, np.float64(low), np.float64(high), estimate.n, estimate.rows), True
+
+
 def group_means(
     values: np.ndarray, groups: np.ndarray, units: np.ndarray, num_groups: int, clusters: np.ndarray | None = None
 ) -> Estimates:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pipeline.places import checkpoint_path, sweep_path
-from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
+from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, mean_interval, success_over_runs
 from pipeline.records.metrics import evaluation_metrics
 from pipeline.training.folders import read_final_evaluation
 from pipeline.training.mapping import format_alpha
@@ -38,38 +38,47 @@ def run_lines(runs: Sequence[PlannedRun], found: Mapping[Key, Metrics]) -> list[
 
 
 def alpha_lines(runs: Sequence[PlannedRun], found: Mapping[Key, Metrics]) -> list[str]:
-    """Return a table of means over the runs of each trial, with t intervals over runs."""
+    """Return a table of means over the runs of each trial, with t intervals over runs.
+
+    Runs that agree exactly have none over runs, see `success_over_runs`: their success has one over levels, their LPC
+    none.
+    """
     rows = [("trial", "alpha", "runs", "mean success", "95% interval", "mean LPC", "95% interval")]
+    marked = False
     for trial in dict.fromkeys(run.config.trial for run in runs):
         members = [run for run in runs if run.config.trial == trial]
         metrics = [found[run.key] for run in members if run.key in found]
         rates = [row["eval/success_rate"] for row in metrics if row.get("eval/success_rate") is not None]
         lpcs = [row["eval/mean_lpc"] for row in metrics if row.get("eval/mean_lpc") is not None]
+        levels = min((int(row.get("eval/episodes") or 0) for row in metrics), default=0)
+        success, over_levels = success_over_runs(rates, levels) if rates else (None, False)
+        marked |= over_levels
         count = str(len(rates)) if len(rates) == len(members) else f"{len(rates)} of {len(members)}"
         rows.append(
             (
                 str(trial),
                 format_alpha(members[0].config.lpc_alpha),
                 count,
-                *_mean_texts(rates, ".1%", highest=1.0),
-                *_mean_texts(lpcs, ".0f", highest=math.inf),
+                *_mean_texts(success, ".1%", highest=1.0, mark="*" if over_levels else ""),
+                *_mean_texts(mean_interval(lpcs) if lpcs else None, ".0f", highest=math.inf),
             )
         )
     lines = align_right(rows)
-    if any(row[4] == "-" for row in rows[1:]):
-        lines.append(f"intervals are Student's t over runs; they take {MIN_FOR_INTERVAL} runs or more")
+    if any("-" in (row[4], row[6]) for row in rows[1:]):
+        lines.append(f"intervals are Student's t over runs; they take {MIN_FOR_INTERVAL} runs or more that differ")
+    if marked:
+        lines.append("* all runs have the same success: Wilson's interval over the levels, which they share")
     return lines
 
 
-def _mean_texts(values: Sequence[float], form: str, highest: float) -> tuple[str, str]:
-    """Return the mean of runs and its interval as text, the interval cut to what the metric can take."""
-    if not values:
+def _mean_texts(estimate: Estimates | None, form: str, highest: float, mark: str = "") -> tuple[str, str]:
+    """Return the mean of runs and its interval as text, the interval cut to what the metric can take; "-" for none."""
+    if estimate is None:
         return "-", "-"
-    estimate = mean_interval(list(values))
     mean, low, high = float(estimate.mean), float(estimate.low), float(estimate.high)
-    if math.isnan(low):
+    if math.isnan(low) or low == high:
         return format(mean, form), "-"
-    return format(mean, form), f"{format(max(low, 0.0), form)} to {format(min(high, highest), form)}"
+    return format(mean, form), f"{format(max(low, 0.0), form)} to {format(min(high, highest), form)}{mark}"
 
 
 def _text(value: float | int | None, form: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -23,8 +24,10 @@ from plotting.runs import (
     short_task,
     success_intervals,
 )
+from plotting.style import alpha_color
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.views import RESULT_VIEWS, draw_results_view
+from tests.figures import texts_outside
 
 T2 = 4.302652729749462  # Student's t with 2 degrees of freedom, 97.5 %
 SIZES = [[0, 16, 32], [0, 16, 32]]
@@ -349,11 +352,11 @@ def test_learning_has_a_row_per_task_and_tells_who_has_no_lpc():
 
 
 def test_bars_by_hand():
-    axes = plot_task_bars([*SEEDS, row(0.5, None, trial=9), row(0.25, 10.0, task="BabyAI-Open-v0")])
+    axes = plot_task_bars([*SEEDS, row(0.5, None, trial=9), row(0.25, 100.0, task="BabyAI-Open-v0")])
     assert [round(bar.get_width(), 6) for bar in axes[0].patches] == [0.5, 0.7, 0.25]
-    assert [bar.get_width() for bar in axes[1].patches] == [300.0, 10.0]
+    assert [bar.get_width() for bar in axes[1].patches] == [300.0, 100.0]
     written = texts(axes[0])
-    assert "no routers, n = 1" in written and written.count("n = 3") >= 2 and "GoToObj gru" in written
+    assert "no routers, n = 1" in written and written.count("n = 3") >= 2 and "GoToObj\ngru\nmoe\nOpen" in written
 
 
 @pytest.mark.parametrize("draw", [plot_alpha_sweep, lambda rows, metric: plot_task_bars(rows, metrics=[metric])])
@@ -427,3 +430,79 @@ def test_results_have_to_hold_something():
         draw_results_view([], "tasks")
     with pytest.raises(ValueError, match="view: expected one of success_lpc"):
         draw_results_view(SEEDS, "overall")
+
+
+# ------------------------------------------------------------------------------------------------------ mixed settings
+
+
+def mixed(count):
+    """Return rows of several tasks whose settings differ in much."""
+    tasks = [f"BabyAI-{name}-v0" for name in ("GoToObj", "GoToObjMazeS4R2", "UnlockPickup", "OpenDoorsOrderN4", "Open")]
+    rows = []
+    for place in range(count):
+        k = place // 3 if count > 8 else place
+        style = {
+            "lpc_alpha": (0.0, 1e-5, 1e-4)[k % 3],
+            "lr": (1e-3, 3e-4)[k // 2 % 2],
+            "num_updates": 300 * (1 + k % 4),
+        }
+        style |= {
+            "lang_encoder": ("builtin", "distilbert")[k // 3 % 2],
+            "intermediate_dim": 64,
+            "router_hidden_size": 64,
+        }
+        found = row(0.2 + 0.15 * (place % 6), 10.0 ** (place % 4), seed=place, trial=k, task=tasks[k % 5], **style)
+        rows.append(found | {"bot_plan_failures": 96 if k % 5 == 3 else 0})
+    return rows
+
+
+@pytest.mark.parametrize("count", [2, 8, 21, 60])
+def test_mixed_settings_fit_into_every_figure(count):
+    """Eight full settings left a thin strip for success against LPC, and took 75 % of the width of the bars."""
+    for view in RESULT_VIEWS:
+        for name, figure in draw_results_view(mixed(count), view).items():
+            assert texts_outside(figure) == [], name
+            axes = figure.axes[-1].get_position()
+            share = 0.3 if view in ("tasks", "learning") else 0.55
+            assert axes.width > share and axes.height * figure.get_figheight() > 0.9, name
+            written = " ".join(" ".join(t.get_text() for t in figure.findobj(Text)).split())
+            assert "; all: " in written and "intermediate_dim 64" in written, name  # what is constant is in the caption
+            assert ("96 levels were replaced by others" in written) == (count > 3), name
+
+
+def test_only_what_differs_is_named_beside_a_mark():
+    rows = [row(0.9, 100.0, seed=0, lr=1e-3), row(0.8, 200.0, seed=1, trial=2, lr=3e-4, lpc_alpha=0.0)]
+    written = texts(plot_success_against_lpc(rows))
+    assert "A: lr 0.0003" in written and "B: lr 0.001" in written
+    assert "experts [0,16,32] x 2" in written.split("; all: ")[1]  # in the caption alone
+    same = texts(plot_success_against_lpc([row(0.9, 100.0, seed=0), row(0.8, 200.0, seed=1)]))
+    assert "A:" not in same and "\N{GREEK SMALL LETTER ALPHA} = 1e-05" in same.split("; all: ")[1]
+
+
+def test_lpc_that_spans_decades_is_on_a_logarithmic_axis():
+    near, far = [row(0.9, 100.0, seed=0), row(0.8, 900.0, seed=1)], [row(0.9, 3.0, seed=0), row(0.8, 900.0, seed=1)]
+    assert plot_success_against_lpc(near).get_xscale() == "linear"
+    assert plot_success_against_lpc(far).get_xscale() == "symlog" and plot_alpha_sweep(far).get_yscale() == "symlog"
+    bars, dots = plot_task_bars(far)
+    assert bars.patches and not dots.patches  # a bar from nowhere has no length
+    with_zero = plot_success_against_lpc([*far, row(0.5, 0.0, seed=2)])
+    assert with_zero.get_xlim()[0] < 0
+
+
+def test_a_price_has_its_colour_in_every_figure():
+    colors = {to_hex(alpha_color(alpha)) for alpha in (0.0, 1e-5, 1e-4)}
+    for drawn in (plot_success_against_lpc(alphas()), plot_learning_over_updates(alphas())[0, 0]):
+        assert colors <= {to_hex(line.get_color()) for line in drawn.lines}
+        shown = [line.get_color() for line in drawn.figure.legends[0].get_lines()]
+        assert [to_hex(color) for color in shown if to_hex(color) in colors] == [
+            to_hex(alpha_color(alpha)) for alpha in (0.0, 1e-5, 1e-4)
+        ]
+
+
+def test_runs_that_agree_have_an_interval_over_levels():
+    rows = [row(1.0, 50.0, seed=seed) for seed in range(3)]
+    ax = plot_success_against_lpc(rows)
+    wilson = tuple(round(end, 6) for end in wilson_interval(100, 100))
+    assert lines_of(ax) == {wilson} and all(low < high for low, high in lines_of(ax))
+    assert "Wilson interval over levels for success" in texts(ax)
+    assert all(np.isnan(low) or low < high for low, high in lines_of(plot_task_bars(rows)[1], vertical=False))

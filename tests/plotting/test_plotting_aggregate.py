@@ -352,7 +352,7 @@ def test_a_cache_without_steps_says_what_to_do():
         as_routing_data(Cache(Path("routing_data.json"), {}, {}, episodes, None))
 
 
-@pytest.mark.parametrize("data", ["text", {"routing_data": []}, 3, [1, 2]])
+@pytest.mark.parametrize("data", ["text", {"steps": []}, 3, [1, 2]])
 def test_what_is_no_data_is_refused(data):
     with pytest.raises(TypeError, match="expected"):
         as_routing_data(data)

@@ -8,14 +8,12 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection, QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, get_available_analyses
 from plotting.cells import (
-    compute_lpc_scale,
     draw_expert_legend,
     legend_labels,
     render_lpc_heatmap,
@@ -26,6 +24,7 @@ from plotting.cells import (
 )
 from plotting.data import as_routing_data
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
+from plotting.scales import compute_lpc_scale
 from plotting.style import (
     EXPERT_CMAPS,
     EXPERT_COLORS,
@@ -36,6 +35,7 @@ from plotting.style import (
     figure_style,
     save_figure,
 )
+from tests.figures import layout_problems, texts
 from tests.tables import build_context, random_tables
 
 GRID = compute_grid_bounds([(2, 3), (5, 4)])
@@ -57,42 +57,11 @@ def nothing_stays_open():
     assert plt.get_fignums() == []
 
 
-def texts(figure):
-    return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
-
-
 def cell_colors(ax, grid_info):
     mesh = next(artist for artist in ax.collections if isinstance(artist, QuadMesh))
     colors = np.asarray(mesh.get_array())
     assert colors.shape == (grid_info["grid_height"], grid_info["grid_width"], 3)
     return colors
-
-
-def layout_problems(figure):
-    """Return texts that stick out of the figure or lie on other texts."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    shown = [t for t in figure.findobj(mpl.text.Text) if t.get_text().strip() and t.get_visible()]
-    boxes = []
-    for text in shown:
-        box = text.get_window_extent(renderer)
-        if box.width > 0 and not (text.axes is not None and not text.axes.axison and text.axes.get_legend() is None):
-            boxes.append((text.get_text(), box))
-    outside = [t for t, b in boxes if min(b.x0, b.y0) < -1 or b.x1 > figure.bbox.x1 + 1 or b.y1 > figure.bbox.y1 + 1]
-    crossing = [
-        (s, t) for (s, a), (t, b) in itertools.combinations(boxes, 2) if _common(a, b) > 0.1 * min(_size(a), _size(b))
-    ]
-    return outside + crossing
-
-
-def _size(box):
-    return box.width * box.height
-
-
-def _common(a, b):
-    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-    return max(width, 0) * max(height, 0)
 
 
 # ------------------------------------------------------------------------------------------------------- single maps
@@ -214,7 +183,7 @@ def test_names_of_experts():
     assert expert_labels([16]) == ["size 16"]
     assert expert_labels([8, 0, 8]) == ["size 8 #1", "skip", "size 8 #2"]
     assert expert_labels([1, 2, 3, 4]) == ["size 1", "size 2", "size 3", "size 4"]
-    assert legend_labels([[0, 16], [0, 32, 64]], [2, 3]) == ["expert 0 (0)", "expert 1 (16, 32)", "expert 2 (-, 64)"]
+    assert legend_labels([[0, 16], [0, 32, 64]], [2, 3]) == ["skip", "small (16; 32)", "large (64)"]
     assert legend_labels([[0, 16], [0, 16]], [2, 2]) == ["skip", "size 16"]
     assert legend_labels([], [2]) == ["expert 0", "expert 1"]
 

@@ -110,3 +110,13 @@ def test_an_interval_over_runs_stays_within_what_can_be():
     row = alpha_lines(runs, found)[1].split()
     assert row[4:7] == ["64.6%", "to", "100.0%"]  # 0.9333 -+ 4.3027 x 0.11547 / sqrt(3) = 0.2869
     assert row[8:] == ["0", "to", "16"]  # 3.333 -+ 4.3027 x 4.933 / sqrt(3) = 12.25
+
+
+def test_runs_that_agree_have_no_interval_of_zero_width():
+    """Three runs that all succeed had "100.0 %, 95 % interval 100.0 to 100.0"."""
+    runs = [planned(1, 0.0, seed) for seed in range(3)]
+    lines = alpha_lines(runs, {run.key: evaluation(1.0, 40.0) for run in runs})
+    assert lines[1].split()[3:] == ["100.0%", "96.3%", "to", "100.0%*", "40", "-"]  # Wilson: 100 of 100 levels
+    assert any("over the levels" in line for line in lines[2:]) and any("that differ" in line for line in lines[2:])
+    lines = alpha_lines(runs[:2], {run.key: evaluation(1.0, 40.0) for run in runs[:2]})
+    assert lines[1].split()[3:] == ["100.0%", "-", "40", "-"]
