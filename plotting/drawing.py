@@ -12,6 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from pipeline.command.folders import check_folder
 from pipeline.config import ConfigError
 from pipeline.places import Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
