@@ -32,7 +32,7 @@ _FIGURE_STYLE = """
 .figure input { position: absolute; opacity: 0; pointer-events: none; }
 .figure img { display: block; width: 100%; height: auto; margin: 0; cursor: zoom-in; }
 .figure input:checked + img { width: auto; max-width: none !important; cursor: zoom-out; }
-.output-area:has(.figure) { max-height: none; }
+.output-area:has(.figure) { max-height: none !important; }
 .figure input:focus-visible + img { outline: 2px solid #0B4FD1; outline-offset: -2px; }
 """
 _PAGE_STYLE = """

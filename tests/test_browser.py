@@ -59,7 +59,8 @@ const picture = arguments[0], column = picture.closest('.figure');
 return {source: picture.src, shown: [picture.clientWidth, picture.clientHeight],
         natural: [picture.naturalWidth, picture.naturalHeight], top: picture.getBoundingClientRect().top,
         column: column.clientWidth, scrolled: column.scrollWidth,
-        page: [document.documentElement.scrollWidth, document.documentElement.clientWidth]};
+        page: [document.documentElement.scrollWidth, document.documentElement.clientWidth],
+        highest: getComputedStyle(picture.closest('.output-area') || picture).maxHeight};
 """
 ALL_TEXT = ELEMENTS + "return found.filter(e => e.matches('code, p')).map(e => e.textContent).join('\\n');"
 
@@ -280,6 +281,7 @@ def test_the_editor_shows_a_figure_without_scrolling(name, laptop, tmp_path):
         found = measure(laptop)
         assert found["top"] < 450
         assert found["shown"][0] == found["column"] > 700
+        assert found["highest"] == "none"  # else a high figure scrolls in a box of its own
 
 
 def test_figures_are_whole_whatever_was_shown_before(laptop, tmp_path):
