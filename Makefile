@@ -6,12 +6,13 @@ RUN     = $(VENV)/bin/python
 CONFIG ?= config.yaml
 ARGS   ?=
 
-.PHONY: help train test lint format check bench pages clean
+.PHONY: help train test lint format check docs bench pages clean
 
 help:
 	@echo "make train   train the default policy (CONFIG=config.yaml, ARGS='--seed 1')"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and test, as CI does"
+	@echo "make docs    build the documentation site into site/"
 	@echo "make bench   measure speed (docs/LOG.md keeps results)"
 	@echo "make pages   the notebooks as pages to keep, plots/routing.html and plots/runs.html; they need no network"
 	@echo "make format  rewrite the code in the project's format"
@@ -22,9 +23,13 @@ $(VENV)/.run: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+$(VENV)/.dev: requirements-dev.txt requirements/dev.txt $(VENV)/.run
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@sh tools/install_browser.sh
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt $(VENV)/.run
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	@touch $@
 
 train: $(VENV)/.run
@@ -44,6 +49,10 @@ format: $(VENV)/.dev
 
 check: lint test
 
+docs: $(VENV)/.docs
+	$(RUN) -m sphinx -b html -W --keep-going -q docs site
+	@echo "site/index.html"
+
 bench: $(VENV)/.run
 	$(RUN) -m benchmarks.world
 	$(RUN) -m benchmarks.training
@@ -58,4 +67,4 @@ pages: $(VENV)/.run
 	$(RUN) cross_task_viz.py -- --all_views --page plots/runs.html $(ARGS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build site *.egg-info

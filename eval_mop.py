@@ -14,8 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from pipeline.command.bars import Bar
 from pipeline.command.cli import parse_command
 from pipeline.command.files import write_text
 from pipeline.command.folders import check_file
@@ -62,7 +61,7 @@ def run(
             check_file(name, Path(path))
     loaded = load_checkpoint(checkpoint, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)
     task_id = resolve_task_id(task_id or loaded.config.task_id)
-    with tqdm(total=settings.num_episodes, desc=task_id, unit="episode", dynamic_ncols=True) as bar:
+    with Bar(total=settings.num_episodes, desc=task_id, unit="episode") as bar:
         result = evaluate_checkpoint(loaded, task_id, settings, record=routing is not None, progress=bar.update)
     if json is not None:
         write_json(Path(json), result.metrics)

@@ -338,9 +338,9 @@ class MixtureOfExpertsPolicy(nn.Module):
             dropped: Expert dropout per layer (training only).
 
         Returns:
-            Logits (batch, num_actions); the new state; and None or, per layer, `{"layer_0": {"router_weights"
-            (batch, experts), "expert_outputs" (batch, experts, intermediate_dim), "layer_output" (batch,
-            intermediate_dim)}, ...}`. Router weights are those before expert dropout.
+            Logits (batch, num_actions); the new state; and None or a dict of the layers, `layer_0` and so on, each a
+            dict of `router_weights` (batch, experts), `expert_outputs` (batch, experts, intermediate_dim) and
+            `layer_output` (batch, intermediate_dim). Router weights are those before expert dropout.
         """
         features = self.input_projection(torch.cat([x, lang_embs], dim=-1))  # (batch, D)
         new_hidden: list[LayerHidden] = []

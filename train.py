@@ -10,13 +10,22 @@ checkpoint. Give it a trial of its own: a folder holds one run. The policy is in
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 if __name__ != "__main__":  # for whoever imports it, who needs no training; --help is told without torch
     from pipeline.baseline import GRUPolicy
 
-__all__ = ["GRUPolicy"]
+__all__ = ["GRUPolicy", "main"]
+
+DESCRIPTION = "Train the GRU baseline on BabyAI. Flags win over the YAML file, that over defaults."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    from pipeline.training import command  # here: whoever imports the policy needs no training
+
+    return command.main(DESCRIPTION, argv, policy="gru")
+
 
 if __name__ == "__main__":
-    from pipeline.training.command import main
-
-    sys.exit(main("Train the GRU baseline on BabyAI. Flags win over the YAML file, that over defaults.", policy="gru"))
+    sys.exit(main())

@@ -12,8 +12,9 @@ the same place under runs/. docs/training.md explains the losses, the metrics an
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from pipeline.training.command import main
+from pipeline.training import command
 
 DESCRIPTION = (
     "Train a Mixture-of-Pathways policy on BabyAI. Flags win over the YAML file, that over defaults. With --seeds and "
@@ -21,5 +22,11 @@ DESCRIPTION = (
     "(alpha 0) and trial 3 (alpha 1e-5), ten seeds each."
 )
 
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return command.main(DESCRIPTION, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(main(DESCRIPTION))
+    sys.exit(main())

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from more.checkpoints import FINAL_NAME, list_numbered, numbered_path, read_checkpoint
 from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer, UnsavedError
 from pipeline.checkpoint_files import CheckpointError, explain_damage
+from pipeline.command.bars import Bar
 from pipeline.command.errors import explain
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
@@ -156,12 +156,11 @@ def _train(
     """Run updates, logging, validation and checkpoints until the end or an interruption."""
     config = trainer.config
     unsaved = Stopwatch(config.checkpoint_minutes)
-    with tqdm(
+    with Bar(
         total=trainer.total,
         initial=trainer.update,
         desc=config.run_name(),
         unit="update",
-        dynamic_ncols=True,
         disable=quiet,
         mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a terminal
     ) as bar:

@@ -20,6 +20,7 @@ results can hold. What does not follow the grammar is no place and is passed ove
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -279,6 +280,38 @@ def list_run_folders(root: str | Path, run: Run) -> list[Path]:
     matches = ((path, re.fullmatch(rf"seed_({_NUMBER})", path.name)) for path in trial.glob("seed_*"))
     seeds = {path: int(match[1]) for path, match in matches if match}
     return [trial, *sorted(seeds, key=seeds.__getitem__)]
+
+
+def locate_run(path: str | Path) -> Place | None:
+    """Return the run that a path names: its folder, of checkpoints or logs, or a file in it; a trial is without seed.
+
+    `path` of the place is the folder, `update` that of a checkpoint. None if the path does not follow the grammar.
+    """
+    path = Path(path)
+    if (checkpoint := locate_checkpoint(path)) is not None:
+        return dataclasses.replace(checkpoint, path=path.parent)
+    return _run_place(path, re.fullmatch(rf"(?:.*/)?{_RUN}", path.resolve().as_posix(), re.DOTALL))
+
+
+def find_run_folders(root: str | Path) -> list[Place]:
+    """Return the folders under a root in which runs may be, by task, trial and seed; a trial's own comes first."""
+    root = Path(root)
+    folders = [path for pattern in ("*/trial_*", "*/trial_*/seed_*") for path in root.glob(pattern) if path.is_dir()]
+    found = (_run_place(path, re.fullmatch(_RUN, path.relative_to(root).as_posix())) for path in folders)
+    return _in_order((place for place in found if place), final=0)
+
+
+def root_of(run: Place) -> Path:
+    """Return the root under which the folder of a run lies, which is its `path`."""
+    return run.path.resolve().parents[1 if run.seed is None else 2]
+
+
+def _run_place(path: Path, match: re.Match[str] | None) -> Place | None:
+    if match is None:
+        return None
+    return Place(
+        path, match["task_id"], int(match["trial"]), None if match["seed"] is None else int(match["seed"]), None
+    )
 
 
 def _in_order(places: Iterable[Place], final: float) -> list[Place]:

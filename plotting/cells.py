@@ -28,6 +28,7 @@ from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
 from plotting.options import MIN_VISITS
 from plotting.scales import Marks, choose_lpc_scale
 from plotting.style import (
+    DIFFERENCE_CMAP,
     DOOR_COLOR,
     LARGE_HUE,
     LPC_CMAP,
@@ -120,9 +121,47 @@ def render_lpc_heatmap(
     return _render(ax, list(avg_lpc_by_pos), colors, grid_info, visits, min_visits, show_counts)
 
 
-def render_visits_heatmap(ax: Axes, visits: Mapping[Position, int], grid_info: GridInfo) -> ScalarMappable:
-    """Draw the number of steps at each cell, on a logarithmic scale; returns what a colour bar needs."""
-    least, most = min(visits.values(), default=1), max(visits.values(), default=1)
+def render_value_heatmap(
+    ax: Axes,
+    values: Mapping[Position, float],
+    grid_info: GridInfo,
+    mappable: ScalarMappable,
+    *,
+    visits: Mapping[Position, int] | None = None,
+    min_visits: int = MIN_VISITS,
+) -> Axes:
+    """Draw any number of each cell in the colours of a mappable; returns `ax`.
+
+    Args:
+        ax: To draw on.
+        values: {(x, y): number}; NaN is not known.
+        grid_info: From `compute_grid_bounds`.
+        mappable: What a colour bar gets, such as `difference_mappable`.
+        visits: {(x, y): steps}.
+        min_visits: Cells with fewer steps are hatched; 0 for none.
+    """
+    numbers = np.array(list(values.values()), np.float64)
+    colors = np.where(np.isfinite(numbers)[:, None], mappable.to_rgba(numbers)[:, :3], np.nan)
+    return _render(ax, list(values), colors, grid_info, visits, min_visits, False)
+
+
+def difference_mappable(limit: float) -> ScalarMappable:
+    """Return what a colour bar of differences from -limit to limit needs."""
+    return ScalarMappable(Normalize(-limit, limit), DIFFERENCE_CMAP)
+
+
+def render_visits_heatmap(
+    ax: Axes, visits: Mapping[Position, int], grid_info: GridInfo, *, limits: tuple[int, int] | None = None
+) -> ScalarMappable:
+    """Draw the number of steps at each cell, on a logarithmic scale; returns what a colour bar needs.
+
+    Args:
+        ax: To draw on.
+        visits: {(x, y): steps}.
+        grid_info: From `compute_grid_bounds`.
+        limits: Of the scale; the fewest and the most visits by default.
+    """
+    least, most = limits or (min(visits.values(), default=1), max(visits.values(), default=1))
     mappable = ScalarMappable(LogNorm(least, max(most, 2 * least)), VISITS_CMAP)
     colors = mappable.to_rgba(np.array(list(visits.values()), np.float64))[:, :3]
     _render(ax, list(visits), colors, grid_info, None, 0, False)

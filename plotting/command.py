@@ -3,6 +3,8 @@
 python plotting_utils.py --cache evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed_0/routing_data.json --view overall
 python plotting_utils.py --all_caches evaluation_cache --view starting_room,paths --formats png,pdf
 python plotting_utils.py --all_caches evaluation_cache --over_runs --view events,entropy,distances
+python plotting_utils.py --all_caches evaluation_cache --over_prices --view price_maps,association --group_by key_phase
+python plotting_utils.py --all_caches evaluation_cache --over_prices --view price_maps,association --group_by key_phase
 python plotting_utils.py --results evaluation_results.csv --view success_lpc,learning,alpha,tasks
 python plotting_utils.py --results evaluation_results.csv --view tasks --width 180mm --font 7 --formats pdf --data
 """
@@ -26,22 +28,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings, switches = parse_command(
         "Draw routing and results without a display.", PlotSettings, argv, switches=SWITCHES
     )
-    if switches["over_runs"] and settings.all_caches is None:
-        raise ConfigError("over_runs: expected --all_caches FOLDER, whose caches it groups into runs of one setting")
+    for name in ("over_runs", "over_prices"):
+        if switches[name] and settings.all_caches is None:
+            raise ConfigError(f"{name}: expected --all_caches FOLDER, whose caches it groups into runs of one setting")
+    if switches["over_runs"] and switches["over_prices"]:
+        raise ConfigError("--over_runs and --over_prices exclude each other: prices are drawn over runs as it is")
     draw_without_display()
     from plotting.drawing import (  # here: --help is told without matplotlib
         Task,
         check_asked,
         draw_caches,
+        draw_prices,
         draw_results,
         draw_settings,
     )
 
-    check_asked(settings, listing=switches["list"])
+    check_asked(settings, prices=switches["over_prices"], listing=switches["list"])
     command = shlex.join(["python", "plotting_utils.py", *(sys.argv[1:] if argv is None else argv)])
     task = Task(settings, command, listing=switches["list"], show_counts=switches["show_counts"], data=switches["data"])
     if settings.results is not None:
         return draw_results(task)
+    if switches["over_prices"]:
+        return draw_prices(task)
     return draw_settings(task) if switches["over_runs"] else draw_caches(task)
 
 

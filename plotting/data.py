@@ -238,6 +238,13 @@ class RoutingData:
             filter_fn = np.fromiter((bool(filter_fn(record)) for record in self.records()), dtype=bool, count=len(self))
         return self.filter(filter_fn)
 
+    def split_runs(self) -> list[RoutingData]:
+        """Return the data of each run, without steps where a subset has none of a run; a single run as it is."""
+        if self.run is None:
+            return [self]
+        parts = [self.filter(self.run_of_step == run) for run in range(int(self.run.max(initial=-1)) + 1)]
+        return [dataclasses.replace(part, run=None) for part in parts]
+
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each step as a dict, see `pipeline.records.steps.iter_records`."""
         return iter_records(self.routing, self.episodes)

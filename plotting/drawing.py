@@ -19,16 +19,20 @@ from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.data import RoutingData, as_routing_data
+from plotting.groupings import find_grouping
 from plotting.options import ACROSS, PlotSettings, check_names
 from plotting.origin import describe_origin
+from plotting.prices import find_price_series
 from plotting.replicates import find_settings
 from plotting.source import write_source
 from plotting.style import figure_size, save_figure
 from plotting.views import (
     CACHE_VIEWS,
+    PRICE_VIEWS,
     RESULT_VIEWS,
     ViewOptions,
     describe_lack,
+    draw_price_view,
     draw_results_view,
     draw_view,
     list_views,
@@ -56,9 +60,10 @@ class Task:
     @cached_property
     def options(self) -> ViewOptions:
         """What the views are told."""
-        names = ("episode", "event", "before", "after", "min_visits", "scale", "font", "log_dir")
+        names = ("episode", "event", "before", "after", "group_by", "min_visits", "scale", "font", "log_dir")
         told = {name: getattr(self.settings, name) for name in names}
-        return ViewOptions(**told, width=self.settings.inches(), show_counts=self.show_counts)
+        told |= {"state": self.settings.facts, "width": self.settings.inches()}
+        return ViewOptions(**told, show_counts=self.show_counts)
 
     def save(self, figures: Mapping[str, Figure], folder: Path, inputs: Iterable[str | PathLike[str]]) -> None:
         """Write figures by their names, made from some files, and say where."""
@@ -73,14 +78,22 @@ class Task:
                 tqdm.write(str(path))
 
 
-def check_asked(settings: PlotSettings, *, listing: bool) -> None:
-    """Refuse views that there are not, and a folder that figures cannot be written to.
+def check_asked(settings: PlotSettings, *, prices: bool, listing: bool) -> None:
+    """Refuse views and groupings that there are not, and a folder that figures cannot be written to.
 
     Raises:
         ConfigError: If that is so.
     """
-    known = RESULT_VIEWS if settings.results is not None else CACHE_VIEWS
-    check_names("view", settings.views, (*known, *([ACROSS] if settings.all_caches is not None else []), "all"))
+    known = RESULT_VIEWS if settings.results is not None else PRICE_VIEWS if prices else CACHE_VIEWS
+    across = [ACROSS] if settings.all_caches is not None and not prices else []
+    if "price_maps" in settings.views and not prices:
+        raise ConfigError("view: price_maps is of several prices: add --all_caches FOLDER --over_prices")
+    if settings.view or not prices:
+        check_names("view", settings.views, (*known, *across, "all"))
+    try:
+        find_grouping(settings.group_by)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if not listing:
         check_folder("output_dir", Path(settings.output_dir))
 
@@ -126,6 +139,33 @@ def draw_settings(task: Task) -> int:
         for setting in found
     ]
     return _draw_all(jobs, task)
+
+
+def draw_prices(task: Task) -> int:
+    """Draw the settings that differ in the price only together, into a folder named by their trials."""
+    settings = task.settings
+    found, notes = find_price_series(_find_caches(settings.all_caches))
+    for note in notes:
+        print(f"skipped: {note}", file=sys.stderr)
+    if not found:
+        raise ConfigError(
+            f"{settings.all_caches}: expected settings that differ in the price of complexity only, found none; "
+            "train with --lpc_alphas 0,1e-5,1e-4"
+        )
+    views = PRICE_VIEWS if "all" in settings.views or not settings.view else settings.views
+    failed = 0
+    for series in found:
+        if task.listing:
+            print(f"{series.label} ({', '.join(series.settings)}): {', '.join(PRICE_VIEWS)}")
+            continue
+        try:
+            for view in views:
+                folder = Path(settings.output_dir) / series.task_id / series.folder
+                task.save(draw_price_view(series, view, task.options), folder, series.places)
+        except ValueError as error:
+            tqdm.write(f"failed: {series.label}: {error}", file=sys.stderr)
+            failed = 1
+    return failed
 
 
 def draw_caches(task: Task) -> int:

@@ -15,10 +15,15 @@ SWITCHES = {
     "list": "Draw nothing; say which views there are.",
     "data": "Write the numbers that each figure shows as CSV beside it.",
     "show_counts": "Write the number of steps into the cells of heatmaps.",
+    "over_prices": "Draw the settings of --all_caches that differ in the price of complexity only side by side: views "
+    "price_maps and association.",
     "over_runs": "Draw the runs of --all_caches that differ in trial or seed only as one; the run is then the unit.",
 }
 MIN_VISITS = 5
 """Cells of heatmaps with fewer steps are hatched, where nothing else is asked for."""
+
+STATE_FACTS = ("direction", "carrying", "door_unlocked")
+"""Facts of a step that make its state within a cell."""
 
 SCALES = ("absolute", "relative")
 """Of LPC: from 0 to the largest possible, or from the least to the greatest value that is shown."""
@@ -42,6 +47,9 @@ class PlotSettings:
         event: Of the view events; by default each that happens.
         before: Steps shown before an event.
         after: Steps shown after it.
+        group_by: Grouping of the views behaviour, cell_actions, association and price_maps, such as key_phase.
+        state: What makes a state besides the cell, in the view behaviour: some of direction, carrying, door_unlocked,
+            with commas between them; "none" for the cell alone. By default all that was recorded.
         min_visits: Cells of heatmaps with fewer steps are hatched; they set no scale.
         scale: Of LPC, absolute (from 0, maps to the largest that the experts allow) or relative (to what is shown).
         width: Of figures, such as 180mm, 8.5cm or 3.5in; by default what suits each.
@@ -59,6 +67,8 @@ class PlotSettings:
     event: str | None = None
     before: int = 10
     after: int = 10
+    group_by: str = "overall"
+    state: str | list[str] | None = None
     min_visits: int = MIN_VISITS
     scale: str = SCALES[0]
     width: str | None = None
@@ -85,6 +95,7 @@ class PlotSettings:
             self.inches()
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        check_names("state", [name for name in self.facts or () if name != "none"], STATE_FACTS)
         for name in ("episode", "before", "after", "min_visits"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name}: expected 0 or more, found {getattr(self, name)}")
@@ -98,6 +109,11 @@ class PlotSettings:
         """The views by name."""
         default = "success_lpc" if self.results is not None else "overall"
         return _split(self.view) or [default]
+
+    @property
+    def facts(self) -> tuple[str, ...] | None:
+        """Facts of a state, None for all known."""
+        return None if self.state is None else tuple(name for name in _split(self.state) if name != "none")
 
     @property
     def kinds(self) -> list[str]:

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from plotting.aggregate import GridInfo
 from plotting.cells import draw_expert_legend
+from plotting.data import PlotError
 from plotting.style import WARNING_COLOR, current_size, text_width, wrap_text
 
 MARGIN = 0.12
@@ -175,6 +176,30 @@ def compute_map_size(
         width = max(_LEAST_MAP, (size.width / size.scale - rest) / columns)
         return width, width / ratio
     return float(np.sqrt(area * ratio)), float(np.sqrt(area / ratio))
+
+
+def fit_maps(grid_info: GridInfo, area: float, columns: int, rest: float, least: float = 0.7) -> tuple[float, float]:
+    """Return width and height of a map as `compute_map_size` does, of a figure that cannot be folded.
+
+    Args:
+        grid_info: As there.
+        area: As there.
+        columns: As there.
+        rest: As there.
+        least: Width of a map in inches below which nothing can be read.
+
+    Raises:
+        PlotError: If the width that is given leaves the maps less than that; the message names the least width.
+    """
+    width, height = compute_map_size(grid_info, area, columns, rest)
+    size = current_size()
+    if size.width is not None and width < least:
+        wanted = 25.4 * size.scale * (rest + columns * least)
+        raise PlotError(
+            f"width: expected at least {wanted:.0f}mm for {columns} maps beside each other at this font, "
+            f"found {25.4 * size.width:.0f}mm"
+        )
+    return width, height
 
 
 def lines_height(width: float, banner: str, *lines: str) -> float:

@@ -67,6 +67,8 @@ WALL_COLOR = "#8A8A8A"
 DOOR_COLOR = "#1A1A1A"
 WARNING_COLOR = "#CC3311"
 LPC_CMAP, VISITS_CMAP = "viridis", "magma_r"
+DIFFERENCE_CMAP = "RdBu_r"
+"""Of differences, white at 0."""
 
 SKIP_HUE, SMALL_HUE, LARGE_HUE = 0, 1, 2
 """Places in `EXPERT_CMAPS` of what an expert is."""
@@ -85,6 +87,9 @@ OUTCOME_COLORS = {"success": "#009988", "failure": "#CC3311", "timeout": "#8C8C8
 
 CATEGORY_COLORS = ["#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#999933", "#882255", "#44AA99", "#AA4499"]
 """Colours of anything else (tasks, runs, subgoals): Paul Tol's "muted" scheme."""
+
+ACTION_COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+"""Colours of the seven actions: Paul Tol's "bright" scheme."""
 
 _FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")  # the first three have equal widths
 

@@ -85,7 +85,7 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None, *,
         raise PlotError(f"episode: expected one that has steps ({known}), found {episode}")
     if data.layouts_only:
         raise PlotError("episode: this cache tells layouts apart, not episodes, so that none can be followed in time")
-    time = _step_numbers(one)
+    time = step_numbers(one)
     layers = len(one.layer_names)
     heights = [1.0] * layers + [0.9, 0.7]
     size = (PAGE_WIDTH, 0.9 + 0.85 * sum(heights))
@@ -137,7 +137,7 @@ def _describe_episode(data: RoutingData, episode: int) -> str:
     return ", ".join(filter(None, [f"Episode {episode}", mission and f"“{mission}”", outcome]))
 
 
-def _step_numbers(data: RoutingData) -> np.ndarray:
+def step_numbers(data: RoutingData) -> np.ndarray:
     """Return each step's `t_step`, int64 (S,); the row's number in episodes where one is not known."""
     routing = data.routing
     unknown = np.bincount(routing.episode, routing.t_step < 0, minlength=1) > 0
@@ -202,7 +202,7 @@ def compute_event_aligned(data: Any, event: str, before: int = 10, after: int = 
         raise PlotError("event: this cache tells layouts apart, not episodes, so that they cannot be aligned in time")
     routing = data.routing
     rows = np.flatnonzero(routing.event == routing.event_names.index(event))
-    time = _step_numbers(data)
+    time = step_numbers(data)
     never = np.iinfo(np.int64).max
     moment = np.full(len(data.episodes), never)
     np.minimum.at(moment, routing.episode[rows], time[rows])

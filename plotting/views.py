@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,10 @@ from matplotlib.figure import Figure
 
 from pipeline.records.results import Rows, as_results
 from plotting.across import plot_success_against_lpc, plot_task_bars
+from plotting.actions import plot_actions_by, plot_cell_actions
 from plotting.aggregate import get_available_analyses
+from plotting.association import compute_associations, plot_associations
+from plotting.behaviour import compute_behaviour, knows_policy, plot_behaviour
 from plotting.data import PlotError, as_routing_data
 from plotting.distributions import (
     compute_path_frequencies,
@@ -25,18 +28,40 @@ from plotting.distributions import (
     plot_path_frequencies,
     plot_weight_distributions,
 )
-from plotting.groupings import GROUPINGS, encode_groups
+from plotting.elapsed import compute_elapsed, plot_elapsed, plot_without_time
+from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.logs import read_logs
 from plotting.options import MIN_VISITS, SCALES
+from plotting.prices import PriceSeries, plot_price_maps
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
+from plotting.runs import short_task
+from plotting.scales import Marks
 from plotting.style import figure_size
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
 
-OTHER_VIEWS = ("episode", "events", "weights", "entropy", "paths", "actions", "distances", "specialisation")
+OTHER_VIEWS = (
+    "episode",
+    "events",
+    "elapsed",
+    "without_time",
+    "weights",
+    "entropy",
+    "paths",
+    "actions",
+    "behaviour",
+    "cell_actions",
+    "actions_by_carrying",
+    "association",
+    "distances",
+    "specialisation",
+)
 CACHE_VIEWS = (*GROUPINGS, *OTHER_VIEWS)
 """Views of one cache: the groupings of heatmaps, and the others."""
+
+PRICE_VIEWS = ("price_maps", "association")
+"""Views of settings that differ in the price of complexity only."""
 
 RESULT_VIEWS = ("success_lpc", "learning", "alpha", "tasks")
 """Views of `evaluation_results.csv`."""
@@ -51,6 +76,8 @@ class ViewOptions:
         event: To align episodes on; None: every event that happens, a figure each.
         before: Steps shown before the event.
         after: Steps shown after it.
+        group_by: Grouping of the views behaviour, cell_actions, association and price_maps.
+        state: What makes a state besides the cell, in the view behaviour; None: all that was recorded.
         min_visits: Cells of heatmaps with fewer steps are hatched.
         show_counts: Write the number of steps into the cells of heatmaps.
         pictures: Of a level of each group of a heatmap, by the group's key; without one it is drawn as a schematic.
@@ -65,6 +92,8 @@ class ViewOptions:
     event: str | None = None
     before: int = 10
     after: int = 10
+    group_by: str = "overall"
+    state: Sequence[str] | None = None
     min_visits: int = MIN_VISITS
     show_counts: bool = False
     pictures: Mapping[Hashable, np.ndarray] = field(default_factory=dict)
@@ -81,9 +110,14 @@ def list_views(data: Any) -> list[str]:
     if not len(data):
         return []
     found = {"overall", "actions"} if data.knows("action") else {"overall"}
+    found |= {"behaviour"} if knows_policy(data) and not data.layouts_only else set()
+    found |= {"cell_actions"} if knows_policy(data) else set()
+    found |= {"actions_by_carrying"} if data.knows("action") and len(encode_groups(data, "carrying")[1]) > 1 else set()
     if data.has_routing:
         found |= {*get_available_analyses(data), "weights", "entropy", "paths"}
         found |= {"episode"} if not data.layouts_only and data.run is None else set()
+        found |= set() if data.layouts_only else {"elapsed", "without_time"}
+        found |= set() if data.layouts_only else {"association"}
         found |= {"events"} if not data.layouts_only and find_events(data) else set()
         found |= {"distances"} if known_places(data) else set()
         found |= {"specialisation"} if known_aspects(data) else set()
@@ -95,18 +129,21 @@ def describe_lack(data: Any, view: str) -> str:
     data = as_routing_data(data)
     if not len(data):
         return "no steps were recorded"
-    if view == "actions":
+    if view in ("actions", "behaviour", "cell_actions") and not knows_policy(data):
         return "no actions were recorded"
+    if view == "actions_by_carrying":
+        return "no actions were recorded, or all steps are alike in what is carried"
     if not data.has_routing:
         return "a policy without routers has no routing"
     if view in GROUPINGS:
         return "all steps are in one group" if encode_groups(data, view)[1] else GROUPINGS[view].missing
-    if view in ("episode", "events") and data.layouts_only:
+    if view in ("episode", "events", "elapsed", "without_time", "behaviour", "association") and data.layouts_only:
         return "it is not known where episodes begin and end"
     lacks = {
         "episode": "an episode is of one run, these are several",
         "events": "no event was recorded",
         "distances": "no distances were recorded",
+        "actions": "no actions were recorded",
         "specialisation": "neither actions, subgoals nor outcomes were recorded",
     }
     return lacks[view]
@@ -150,7 +187,20 @@ def _draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         aligned = {event: compute_event_aligned(data, event, options.before, options.after) for event in events}
         drawn = {event: plot_event_aligned(part, scale=scale)[0].figure for event, part in aligned.items()}
         return {f"routing_events_{event}": figure for event, figure in drawn.items()}
+    if view == "without_time":
+        rooms = "starting_room" if "starting_room" in supported else "overall"
+        return {"routing_without_time": plot_without_time(data, rooms, Marks(options.min_visits, scale=scale))}
+    if view == "behaviour":
+        found = compute_behaviour(data, options.group_by, options.state)
+        return {f"behaviour{_suffix(options)}": plot_behaviour(found)}
+    if view == "cell_actions":
+        return {f"cell_actions{_suffix(options)}": plot_cell_actions(data, options.group_by)}
+    if view == "actions_by_carrying":
+        return {"actions_by_carrying": plot_actions_by(data, "carrying").figure}
+    if view == "association":
+        return {f"association{_suffix(options)}": draw_associations({"": data}, options)}
     draw = {
+        "elapsed": lambda: plot_elapsed(compute_elapsed(data))[0],
         "weights": lambda: plot_weight_distributions(data)[0],
         "entropy": lambda: plot_entropy_distribution(data),
         "paths": lambda: plot_path_frequencies(compute_path_frequencies(data)),
@@ -159,6 +209,41 @@ def _draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         "specialisation": lambda: plot_specialisation(data)[0, 0],
     }
     return {f"routing_{view}": draw[view]().figure}
+
+
+def _suffix(options: ViewOptions) -> str:
+    name = find_grouping(options.group_by)
+    return "" if name == "overall" else f"_by_{name}"
+
+
+def draw_associations(settings: Mapping[str, Any], options: ViewOptions, title: str = "") -> Figure:
+    """Return the figure of LPC's associations in settings by their label."""
+    table = compute_associations(settings, options.group_by, progress=True)
+    data = as_routing_data(next(iter(settings.values()))) if len(settings) == 1 else None
+    return plot_associations(table, title=title, data=data)[0].figure
+
+
+def draw_price_view(series: PriceSeries, view: str, options: ViewOptions) -> dict[str, Figure]:
+    """Return the figures of a view over prices by the name of their file, without its ending.
+
+    Args:
+        series: Runs that differ in the price only.
+        view: One of `PRICE_VIEWS`.
+        options: Settings of all views.
+
+    Raises:
+        ValueError: If there is no such view, or a cache cannot be used.
+    """
+    if view not in PRICE_VIEWS:
+        raise PlotError(f"view: expected one of {', '.join(PRICE_VIEWS)} over prices, found {view!r}")
+    settings, title = series.load(), short_task(series.task_id)
+    with figure_size(options.width, options.font):
+        if view == "association":
+            figure = draw_associations(settings, options, title)
+        else:
+            marks = Marks(options.min_visits, scale=options.scale)
+            figure = plot_price_maps(settings, options.group_by, marks, title=title)
+    return {f"{view}{_suffix(options)}": figure}
 
 
 def draw_results_view(rows: Rows, view: str, options: ViewOptions | None = None) -> dict[str, Figure]:

@@ -12,6 +12,7 @@ from plotting.views import list_views
 VIEWS = (
     *GROUPINGS,
     *("episode", "events", "weights", "entropy", "paths", "actions", "distances", "specialisation"),
+    *("elapsed", "actions_by_carrying", "association"),
 )
 """Views of a cache that follow a given width and have their numbers as a table."""
 

@@ -5,27 +5,28 @@
 Precedence is flag > YAML > default, wherever `--config` stands. Every field is a flag; its value is read as YAML reads
 it, its explanation is that of the dataclass's docstring. A field of type bool may stand without a value, for true.
 
-What a field's type does not say, its `dataclasses.field(metadata=...)` does: `aliases`, other spellings of its name,
-and `read`, a function that makes the value of what is written and raises `ConfigError`.
+What a field's type does not say, its `dataclasses.field(metadata=...)` does: `aliases`, other spellings of its name;
+`read`, a function that makes the value of what is written and raises `ConfigError`; `positional`, that what stands
+without a flag is its value.
+
+`--help` beside `--config` shows the file's values.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import difflib
-import json
 import math
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
-import docstring_parser
 import yaml
 
 from pipeline.command.errors import ConfigError
+from pipeline.command.flags import Flag, fields_of, in_yaml
 from pipeline.command.shell import EXIT_CODES
 
 Settings = TypeVar("Settings")
@@ -64,43 +65,6 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Flag:
-    """A flag: a field of the settings, or one that is none.
-
-    Attributes:
-        name: Without dashes.
-        hint: Type of its value; None: it takes none, and is true where it stands.
-        help: What it is for, with its default.
-        aliases: Other spellings of its name.
-        read: Makes the value of what is written; None: the type alone says how.
-    """
-
-    name: str
-    hint: Any
-    help: str
-    aliases: tuple[str, ...] = ()
-    read: Callable[[Any], Any] | None = None
-
-    def value_of(self, written: Any, shown: str | None = None) -> Any:
-        """Return the value of what YAML has; `shown` is how a message quotes it.
-
-        Raises:
-            ConfigError: If it cannot be one.
-        """
-        if self.read is not None:
-            return self.read(written)
-        try:
-            return _convert(written, self.hint)
-        except ValueError:
-            found = shown or ("null" if written is None else repr(written))
-            raise ConfigError(f"{self.name}: expected {_type_name(self.hint)}, found {found}") from None
-
-    def value_of_text(self, text: str) -> Any:
-        """Return the value of what follows the flag."""
-        return self.value_of(_load_text(text, self.hint, verbatim=self.read is not None), repr(text))
-
-
 def parse_command(
     description: str,
     settings_class: type[Settings],
@@ -127,12 +91,17 @@ def parse_command(
     Raises:
         ConfigError: On an unknown key, a wrong type or an impossible value.
     """
-    beside = [_Flag(name, str, "Required. " * (name in required) + text) for name, text in (options or {}).items()]
-    beside += [_Flag(name, None, text) for name, text in (switches or {}).items()]
-    fields = {flag.name: flag for flag in _fields_of(settings_class)}
-    config = _Flag("config", str, "YAML file with any of the fields below.")
-    parser = _build_parser(description, [config, *beside], settings_class, fields.values(), required)
-    given = _read_flags(parser, [config, *beside, *fields.values()], sys.argv[1:] if argv is None else argv)
+    beside = [Flag(name, str, "Required. " * (name in required) + text) for name, text in (options or {}).items()]
+    beside += [Flag(name, None, text) for name, text in (switches or {}).items()]
+    fields = {flag.name: flag for flag in fields_of(settings_class)}
+    config = Flag("config", str, "YAML file with any of the fields below.")
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    parser = _build_parser(description, [config, *beside], list(fields.values()), required)
+    title = (settings_class.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    if not {"-h", "--help"}.isdisjoint(tokens):
+        _print_help(parser, title, fields, _find_config(tokens))
+    _add_flags(parser, fields.values())
+    given = _read_flags(parser, [config, *beside, *fields.values()], tokens)
     values: dict[str, Any] = {}
     if (path := given.pop("config", None)) is not None:
         values = _read_yaml(path, fields, {flag.name for flag in beside})
@@ -154,53 +123,81 @@ def parse_command(
 # --------------------------------------------------------------------------------------------------------------- flags
 
 
-def _fields_of(settings_class: type) -> list[_Flag]:
-    hints = get_type_hints(settings_class)
-    texts: dict[str, str] = {}
-    for base in reversed(settings_class.__mro__):
-        if dataclasses.is_dataclass(base):
-            texts |= {part.arg_name: part.description or "" for part in docstring_parser.parse(base.__doc__).params}
-    flags = []
-    for field in dataclasses.fields(settings_class):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        shown = default if isinstance(default, str) else json.dumps(default)
-        text = f"{' '.join(texts.get(field.name, '').split())} (default: {shown})"
-        flags.append(_Flag(field.name, hints[field.name], text, **field.metadata))
-    return flags
+def _program() -> str:
+    """Return what the process was called by: a script, `python -m package.module`, or `rlmop command`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or not sys.argv[0].endswith(".py"):
+        return os.path.basename(sys.argv[0])
+    return f"python -m {spec.name.removesuffix('.__main__')}"
 
 
-def _build_parser(
-    description: str, beside: Sequence[_Flag], settings_class: type, fields: Any, required: Sequence[str]
-) -> Parser:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of a module that was called, `python -m package.module`
+def _build_parser(description: str, beside: Sequence[Flag], fields: Sequence[Flag], required: Sequence[str]) -> Parser:
     needed = "".join(f" --{name} {name.upper()}" for name in required)
+    alone = "".join(f" [{flag.metavar}{' ...' * flag.is_list}]" for flag in fields if flag.positional)
     parser = Parser(
-        prog=None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}",
-        usage=f"%(prog)s{needed} [--config CONFIG] [--FLAG VALUE ...]",
+        prog=_program(),
+        usage=f"%(prog)s{alone}{needed} [--config CONFIG] [--FLAG VALUE ...]",
         description=description,
         epilog=EXIT_CODES,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         exit_on_error=False,
     )
-    title = (settings_class.__doc__ or "").strip().splitlines()[0].rstrip(".")
-    for group, flags in ((parser, beside), (parser.add_argument_group(title), fields)):
-        for flag in flags:
-            shape: dict[str, Any] = {"metavar": _metavar(flag)}
-            if flag.hint in (None, bool):
-                shape = {"action": "store_true"} if flag.hint is None else {**shape, "nargs": "?", "const": "true"}
-            group.add_argument(f"--{flag.name}", help=flag.help.replace("%", "%%"), **shape)
-            for alias in flag.aliases:
-                group.add_argument(f"--{alias}", help=argparse.SUPPRESS, **shape)
+    _add_flags(parser, beside)
     return parser
 
 
-def _metavar(flag: _Flag) -> str:
-    choices = ("true", "false") if flag.hint is bool else get_args(flag.hint)
-    return f"{{{','.join(choices)}}}" if choices and all(isinstance(c, str) for c in choices) else flag.name.upper()
+def _add_flags(parser: Parser, flags: Iterable[Flag], texts: Mapping[str, str] | None = None) -> None:
+    """Add flags to a parser or a group of one, with other help than their own if texts are given."""
+    for flag in flags:
+        shape: dict[str, Any] = {"metavar": flag.metavar}
+        if flag.hint in (None, bool):
+            shape = {"action": "store_true"} if flag.hint is None else {**shape, "nargs": "?", "const": "true"}
+        text = flag.help if texts is None else texts[flag.name]
+        parser.add_argument(f"--{flag.name}", help=text.replace("%", "%%"), **shape)
+        for alias in flag.aliases:
+            parser.add_argument(f"--{alias}", help=argparse.SUPPRESS, **shape)
 
 
-def _read_flags(parser: Parser, flags: Sequence[_Flag], argv: Sequence[str]) -> dict[str, Any]:
+def _print_help(parser: Parser, title: str, fields: Mapping[str, Flag], path: str | None) -> NoReturn:
+    """Print what a command does and knows, and end it.
+
+    Args:
+        parser: Of what is beside the fields.
+        title: Of the fields.
+        fields: By name.
+        path: Of the YAML file whose values are shown beside the defaults; None: only these are.
+
+    Raises:
+        ConfigError: If the file cannot be used.
+        SystemExit: Always otherwise.
+    """
+    values = {} if path is None else _read_yaml(path, fields, set())
+    texts = {}
+    for flag in fields.values():
+        shown = f"default: {flag.default}"
+        if flag.name in values:
+            shown = f"{os.path.basename(path)}: {in_yaml(values[flag.name])}; {shown}"
+        also = "".join(f"; also --{alias}" for alias in flag.aliases)
+        texts[flag.name] = f"{flag.help} ({shown}{also})".lstrip()
+    group = parser.add_argument_group(title if path is None else f"{title}, with the values of {path}")
+    for flag in fields.values():
+        if flag.positional:
+            group.add_argument(flag.metavar, nargs="*", help=texts[flag.name].replace("%", "%%"))
+        else:
+            _add_flags(group, [flag], texts)
+    parser.print_help()
+    parser.exit()
+
+
+def _find_config(tokens: Sequence[str]) -> str | None:
+    """Return the YAML file that is named beside a call for help."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    return parser.parse_known_args([token for token in tokens if token not in ("-h", "--help")])[0].config
+
+
+def _read_flags(parser: Parser, flags: Sequence[Flag], argv: Sequence[str]) -> dict[str, Any]:
     """Return the values of the flags that are given, by the names of the fields."""
     tokens = []
     for token in argv:
@@ -215,9 +212,17 @@ def _read_flags(parser: Parser, flags: Sequence[_Flag], argv: Sequence[str]) -> 
         raise ConfigError(
             f"{name}: expected a value after it (written {name}=VALUE if it begins with a dash)"
         ) from None
-    if unknown:
-        raise ConfigError(_unknown(unknown[0].lstrip("-").partition("=")[0], flags))
     values: dict[str, Any] = {}
+    alone = next((flag for flag in flags if flag.positional), None)
+    for token in unknown:
+        if alone is None or (token.startswith("-") and token != "-"):
+            raise ConfigError(_unknown(token.lstrip("-").partition("=")[0], flags))
+    if unknown:
+        if hasattr(written, alone.name):
+            raise ConfigError(f"{alone.name}: expected once, found it with and without --{alone.name}")
+        if len(unknown) > 1 and not alone.is_list:
+            raise ConfigError(f"{alone.name}: expected one, found {len(unknown)} ({', '.join(unknown)})")
+        values[alone.name] = alone.value_of(unknown if alone.is_list else unknown[0])
     for flag in flags:
         spellings = [name for name in (flag.name, *flag.aliases) if hasattr(written, name)]
         if len(spellings) > 1:
@@ -228,7 +233,7 @@ def _read_flags(parser: Parser, flags: Sequence[_Flag], argv: Sequence[str]) -> 
     return values
 
 
-def _unknown(key: str, flags: Sequence[_Flag]) -> str:
+def _unknown(key: str, flags: Sequence[Flag]) -> str:
     known = {name for flag in flags for name in (flag.name, *flag.aliases)}
     if key in known:
         return f"expected --{key}, found it without its two dashes"
@@ -240,7 +245,7 @@ def _unknown(key: str, flags: Sequence[_Flag]) -> str:
 # ---------------------------------------------------------------------------------------------------------------- YAML
 
 
-def _read_yaml(path: str, fields: Mapping[str, _Flag], others: set[str]) -> dict[str, Any]:
+def _read_yaml(path: str, fields: Mapping[str, Flag], others: set[str]) -> dict[str, Any]:
     """Return the values in a YAML file, by the names of the fields.
 
     Raises:
@@ -277,51 +282,3 @@ def _read_yaml(path: str, fields: Mapping[str, _Flag], others: set[str]) -> dict
         except ConfigError as error:
             raise ConfigError(f"--config {path}: {error}") from None
     return values
-
-
-# -------------------------------------------------------------------------------------------------------------- values
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
-
-
-def _load_text(text: str, hint: Any, *, verbatim: bool) -> Any:
-    """Return a text as YAML reads it; where a text is wanted, as it stands, but for null and lists."""
-    wanted = _alternatives(hint)
-    if verbatim or any(part is str or get_origin(part) is Literal for part in wanted):
-        is_list = text.lstrip().startswith("[") and any(get_origin(part) is list for part in wanted)
-        if not is_list and not (text == "null" and NoneType in wanted):
-            return text
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    """Return a value as a type asks.
-
-    Raises:
-        ValueError: If it is not of the type. A whole number is a float, and so is a text like 1e-4, a number to all but
-            YAML 1.1; a truth value is no number.
-    """
-    for part in _alternatives(hint):
-        if get_origin(part) is list and isinstance(value, list):
-            return [_convert(entry, get_args(part)[0]) for entry in value]
-        if get_origin(part) is Literal and value in get_args(part) and isinstance(value, str):
-            return value
-        if part is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-            return float(value)
-        if type(value) is part:
-            return value
-    raise ValueError
-
-
-def _type_name(hint: Any) -> str:
-    """Return a field's type in words: `float`, `float or null`, `one of moe, mop, gru`."""
-    names = []
-    for part in _alternatives(hint):
-        literal = get_origin(part) is Literal
-        names.append(f"one of {', '.join(get_args(part))}" if literal else part.__name__.replace("NoneType", "null"))
-    return " or ".join(names)

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from babyai.levels import resolve_task_id
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import MISTAKES
@@ -33,6 +31,7 @@ from pipeline.evaluation.checkpoint import (
 )
 from pipeline.evaluation.kept import refuse_loss
 from pipeline.evaluation.play import Evaluation
+from pipeline.evaluation.progress import EvaluationBar
 from pipeline.evaluation.select import BatchPlan, find_row
 from pipeline.places import Place
 from pipeline.records.results import append_result
@@ -222,17 +221,15 @@ def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[
     """
     plan = replace(plan, together=min(plan.together, max(1, -(-len(todo) // jobs))))  # a share of the work for each
     outcome: dict[Path, Report] = {}
-    with (
-        tqdm(total=len(todo), desc="checkpoints", unit="checkpoint", position=0, dynamic_ncols=True) as bar,
-        tqdm(desc="episodes", unit="episode", position=1, dynamic_ncols=True, leave=False) as episodes,
-    ):
+    with EvaluationBar(len(todo), plan.settings.num_episodes) as bar:
 
         def take(report: Report) -> None:
             kind, found, content = report
             if kind == "tick":
-                episodes.update(content)
+                bar.play(content)
             elif kind != "claimed":
-                bar.update(found.path not in outcome)
+                if found.path not in outcome:
+                    bar.end()
                 # A worker that comes later finds the work of another done; what the other said counts.
                 if kind != "already" or found.path not in outcome:
                     outcome[found.path] = report

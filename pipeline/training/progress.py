@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.command.bars import Bar
 from pipeline.command.errors import explain
 from pipeline.config import TrainConfig
 from pipeline.guard import describe_stop
@@ -112,12 +113,11 @@ class Progress:
             except OSError as error:  # no reason to end the work
                 self._on_say(f"mapping not kept: {explain(error)}")
         if self._bar is None:
-            self._bar = tqdm(
+            self._bar = Bar(
                 total=sum(self._remaining(run.update) for run in self._pending),
                 desc="training" if self._single else f"training {len(self._pending)} runs",
                 unit=" env-steps",
                 unit_scale=True,
-                dynamic_ncols=True,
                 mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a terminal
             )
 

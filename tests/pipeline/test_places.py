@@ -17,13 +17,16 @@ from pipeline.places import (
     checkpoint_path,
     find_caches,
     find_checkpoints,
+    find_run_folders,
     find_strays,
     find_trials,
     list_checkpoints,
     list_run_folders,
     locate_cache,
     locate_checkpoint,
+    locate_run,
     plot_path,
+    root_of,
     run_folder,
 )
 
@@ -284,3 +287,25 @@ def test_runs_of_a_trial_come_by_seed(tmp_path):
         (trial / name).mkdir(parents=True)
     run = TrainConfig(task_id=TASK, trial=3, seed=7)
     assert list_run_folders(tmp_path, run) == [trial, trial / "seed_2", trial / "seed_10"]
+
+
+# --------------------------------------------------------------------------------------------------- folders of runs
+
+
+@given(task_id=TASKS, trial=NUMBERS, seed=MAYBE, update=MAYBE)
+def test_path_of_a_run_says_what_it_was_made_of(task_id, trial, seed, update):
+    folder = run_folder("/root/checkpoints", Place(Path(), task_id, trial, seed, None))
+    assert locate_run(folder) == Place(folder, task_id, trial, seed, None)
+    assert locate_run(checkpoint_path(folder, update)) == Place(folder, task_id, trial, seed, update)
+    assert root_of(locate_run(folder)) == Path("/root/checkpoints")
+    assert locate_run(folder.parents[1 if seed is not None else 0] / "more") is None
+
+
+def test_folders_of_runs_are_found_in_order(tmp_path):
+    for name in ("trial_10/seed_2", "trial_10/seed_10", "trial_2", "trial_02/seed_1", "trial_3/seed_x", "other/seed_1"):
+        (tmp_path / TASK / name).mkdir(parents=True)
+    (tmp_path / TASK / "trial_4").touch()
+    (tmp_path / TASK / "trial_5").symlink_to(tmp_path / TASK / "trial_2")  # a name is what it is called here
+    found = [(place.trial, place.seed) for place in find_run_folders(tmp_path)]
+    assert found == [(2, None), (3, None), (5, None), (10, None), (10, 2), (10, 10)]
+    assert find_run_folders(tmp_path / "nowhere") == []

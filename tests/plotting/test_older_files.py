@@ -22,13 +22,19 @@ from tests.notebooks import TASKS, write_example
 from tests.older_caches import FORMS, TASK, write_form
 
 MAPS = {"overall", "weights", "entropy", "paths"}
-LATEST = MAPS | {"starting_room", "carrying", "actions", "distances", "specialisation"}
+LATEST = (
+    MAPS
+    | {"starting_room", "carrying", "actions", "distances", "specialisation"}
+    | {
+        *("cell_actions", "actions_by_carrying"),
+    }
+)
 SUPPORTED = {
     "steps alone": MAPS,
     "contexts": MAPS | {"starting_room"},
     "layouts": MAPS | {"starting_room"},
-    "carrying": MAPS | {"starting_room", "carrying"},
-    "clocks": LATEST | {"episode"},
+    "carrying": MAPS | {"starting_room", "carrying", "cell_actions"},
+    "clocks": LATEST | {"episode", "elapsed", "without_time", "behaviour", "association"},
 }
 
 

@@ -107,7 +107,7 @@ def test_the_list_says_what_a_cache_supports_and_draws_nothing(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"evaluation_cache/{TASK}/trial_1/seed_0/routing_data.json: ")
     assert {"overall", "paths", "episode"} <= set(lines[0].split(": ")[1].split(", "))
-    assert lines[1].endswith(": overall, actions")
+    assert lines[1].endswith(": overall, actions, behaviour, cell_actions, actions_by_carrying")
     assert not (folder / "plots").exists()
 
 

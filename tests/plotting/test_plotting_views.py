@@ -324,6 +324,9 @@ def test_given_axes_come_back_and_inputs_stay_as_they_are(name):
             np.testing.assert_equal(getattr(table, key), value)
 
 
+BASELINE = ["overall", "actions", "behaviour", "cell_actions", "actions_by_carrying"]
+"""Views that need no routers."""
+
 ODD = {
     "one step": lambda: random_tables(1, [1]),
     "one episode": lambda: random_tables(1, [7]),
@@ -342,7 +345,7 @@ ODD = {
 def test_odd_data_can_be_drawn(kind):
     data = ODD[kind]()
     supported = list_views(data)
-    assert supported and (kind != "no routers" or supported == ["overall", "actions"])
+    assert supported and (kind != "no routers" or supported == BASELINE)
     options = ViewOptions(event=next(iter(find_events(data)), None))
     for view in (name for name in supported if name in OTHER_VIEWS):
         for figure in draw_view(data, view, options).values():
@@ -361,7 +364,7 @@ def test_heatmaps_show_the_pictures_they_are_given(view):
 
 
 def test_a_view_that_data_does_not_support_is_refused():
-    with pytest.raises(ValueError, match=r"supports \(overall, actions\), found 'paths'"):
+    with pytest.raises(ValueError, match=r"supports \(overall, actions, behaviour, .*\), found 'paths'"):
         draw_view(random_tables(2, [5, 6], []), "paths", ViewOptions())
     with pytest.raises(ValueError, match=r"view: expected one of overall, .*, found 'pathways'"):
         draw_view(ten_steps(), "pathways", ViewOptions())

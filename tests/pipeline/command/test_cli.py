@@ -317,6 +317,42 @@ def test_help_lists_every_field():
         assert words in done.stdout
 
 
+def help_of(capsys, settings_class: type, *flags: str) -> str:
+    """Return the help that flags ask for, in one line."""
+    with pytest.raises(SystemExit) as end:
+        parse_command("test", settings_class, [*flags])
+    assert end.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_beside_a_file_shows_its_values(capsys, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("lr: 2e-3\nmop_layers: '0,16;8'\nwandb_project: null\n")
+    for flags in (["--config", str(path), "--help"], ["-h", f"--config={path}", "--seed", "3"]):
+        shown = help_of(capsys, TrainConfig, *flags)
+        assert "Learning rate of Adam. (mine.yaml: 0.002; default: 0.001)" in shown
+        assert "(mine.yaml: [[0, 16], [8]]; default: [[0, 16, 32]," in shown
+        assert "(mine.yaml: null; default: null)" in shown
+        assert "--num_envs NUM_ENVS Environments stepped together. (default: 16)" in shown
+        assert f"with the values of {path}" in shown
+    assert "mine.yaml" not in help_of(capsys, TrainConfig, "--help")
+
+
+def test_help_beside_a_file_that_cannot_be_used_says_so(tmp_path):
+    (tmp_path / "bad.yaml").write_text("nun_envs: 3\n")
+    for name, words in (("bad.yaml", "did you mean num_envs?"), ("absent.yaml", "cannot be read")):
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            parse_command("test", TrainConfig, ["--help", "--config", str(tmp_path / name)])
+    with pytest.raises(ConfigError, match="--config"):
+        parse_command("test", TrainConfig, ["--help", "--config"])
+
+
+def test_help_names_other_spellings(capsys):
+    shown = help_of(capsys, TrainConfig, "--help")
+    for alias in ("mop_intermediate_dim", "mop_layers", "mop_router_dim"):
+        assert f"; also --{alias})" in shown
+
+
 YAML_FILES = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
 
 
@@ -402,6 +438,63 @@ def test_help_of_fields_of_all_types(capsys):
     assert "One or several, 100 % of them. (default: [])" in shown
     assert "Of a choice, or none. (default: null)" in shown
     assert "exit codes: 0 done" in shown
+
+
+# ---------------------------------------------------------------------------------------------------- without a flag
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """What stands alone.
+
+    Attributes:
+        folder: A folder.
+        depth: How deep.
+    """
+
+    folder: str = dataclasses.field(default=".", metadata={"positional": True})
+    depth: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """What stands beside others.
+
+    Attributes:
+        words: Some words.
+        depth: How deep.
+    """
+
+    words: list[str] = dataclasses.field(default_factory=list, metadata={"positional": True})
+    depth: int = 1
+
+
+@pytest.mark.parametrize("flags", [["a", "--depth", "2"], ["--depth", "2", "a"], ["--folder=a", "--depth=2"]])
+def test_what_stands_without_a_flag_is_the_value_of_one_field(flags):
+    assert parse_command("test", Alone, flags)[0] == Alone("a", 2)
+
+
+def test_several_may_stand_without_a_flag():
+    assert parse_command("test", Several, ["a", "--depth", "2", "b", "1"])[0] == Several(["a", "b", "1"], 2)
+    assert parse_command("test", Several, [])[0] == Several()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["a", "b"], "folder: expected one, found 2 (a, b)"),
+        (["a", "--folder", "b"], "with and without --folder"),
+        (["a", "--dept", "3"], "unknown key 'dept'; did you mean depth?"),
+        (["-depth", "3"], "expected --depth, found it without its two dashes"),
+    ],
+)
+def test_too_much_without_a_flag_is_refused(flags, words):
+    assert words in message_of(lambda: parse_command("test", Alone, flags))
+
+
+def test_help_shows_what_stands_without_a_flag(capsys):
+    assert "[FOLDER] [--config CONFIG]" in help_of(capsys, Alone, "--help")
+    assert "[WORDS ...] [--config CONFIG]" in help_of(capsys, Several, "--help")
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

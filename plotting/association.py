@@ -1,0 +1,209 @@
+"""Does LPC go with behaviour and with distance? Rank correlations over cells, time and visits partialled out.
+
+    table = compute_associations({"alpha = 1e-05": runs}, "key_phase")
+    plot_associations(table)
+
+Within a run and a group (such as a key phase), over the cells of the grid: the mean LPC of a cell's steps against the
+cell's action entropy, its divergence from the policy of all steps, and the mean walking distance to door, key and
+target. Ranks; the number of visits and the mean time since the start are regressed out of both, because means over few
+steps are extreme and because both follow the time. What would be seen by chance is found by exchanging the LPC of whole
+episodes (`science.statistics.nulls`). The run is the unit of the mean and its test; runs of different prices are never
+pooled: the larger price makes everything cheaper, and a pooled correlation would show that. p values are adjusted after
+Benjamini and Hochberg over all that one figure shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from tqdm import tqdm
+
+from babyai.facts import PLACES
+from plotting.aggregate import group_routing_data
+from plotting.behaviour import knows_policy, step_policies
+from plotting.data import PlotError, RoutingData
+from plotting.groupings import find_grouping
+from plotting.panels import COLUMN_WIDTH, as_routed_data, finish, series_style, use_axes
+from plotting.relations import known_places
+from plotting.source import add_source
+from plotting.style import figure_style
+from plotting.temporal import step_numbers
+from science.statistics.association import Association, associate
+from science.statistics.inference import adjust, compare_with_zero
+from science.statistics.information import MIN_STEPS, divergence, number_states, state_entropies
+
+DRAWS = 199
+"""Exchanges of episodes for each p value within a run: the least p is 1/200."""
+
+_RHO = "Spearman's \N{GREEK SMALL LETTER RHO}"
+
+SEED = 0
+"""Of the exchanges: the same data gives the same p values."""
+
+
+def compute_associations(
+    settings: Mapping[str, Any],
+    group_by: str = "overall",
+    *,
+    draws: int = DRAWS,
+    min_steps: int = MIN_STEPS,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Return a row for each setting, group and quantity.
+
+    Columns: setting, group, quantity; rhos, the correlation of each run, and run_ps, their p values under the exchange
+    of episodes, as lists; mean, low, high, p over runs (the run's own p where there is one run), p_floor, method,
+    n_runs, n_dropped (runs with too few cells, or a constant LPC), cells (the fewest of a run), p_adjusted.
+
+    Args:
+        settings: {label: data of one run, or of several of one setting}.
+        group_by: See `plotting.groupings`.
+        draws: Exchanges for each p value; 0 for none.
+        min_steps: Cells with fewer steps do not count.
+        progress: Show a bar: a run takes a second for each group and quantity.
+
+    Raises:
+        ValueError: If there are no routers, no such grouping, or a cache does not tell episodes apart.
+    """
+    name = find_grouping(group_by)
+    tests: list[tuple[str, str, str, list[RoutingData]]] = []
+    for label, value in settings.items():
+        data = as_routed_data(value)
+        if data.layouts_only:
+            raise PlotError("association: this cache tells layouts apart, not episodes, which its null exchanges")
+        groups = group_routing_data(data, name)
+        for key in groups:
+            runs = [run for run in groups[key].split_runs() if len(run)]
+            tests += [(label, groups.labels[key], quantity, runs) for quantity in _quantities(data)]
+    rows = []
+    for label, group, quantity, runs in tqdm(tests, desc="associations", disable=None if progress else True):
+        found = [_associate(run, quantity, draws, min_steps) for run in runs]
+        over_runs = compare_with_zero(np.array([each.rho for each in found]))
+        row = {"setting": label, "group": group, "quantity": quantity}
+        row |= {"rhos": [each.rho for each in found], "run_ps": [each.p for each in found]}
+        row |= {name: getattr(over_runs, name) for name in ("mean", "low", "high", "p", "p_floor", "method")}
+        if len(runs) == 1:
+            row |= {"p": found[0].p, "p_floor": 1 / (draws + 1), "method": "exchanged episodes"}
+        cells = min((each.cells for each in found), default=0)
+        rows.append(row | {"n_runs": over_runs.n, "n_dropped": over_runs.dropped, "cells": cells})
+    if not rows:
+        raise PlotError("association: expected steps in groups, found none")
+    table = pd.DataFrame(rows)
+    return table.assign(p_adjusted=adjust(table["p"].to_numpy(), "bh"))
+
+
+def _quantities(data: RoutingData) -> list[str]:
+    behaviour = ["action entropy", "KL from all steps"] if knows_policy(data) else []
+    return behaviour + [f"distance to {place}" for place in known_places(data)]
+
+
+def _associate(data: RoutingData, quantity: str, draws: int, min_steps: int) -> Association:
+    cells = number_states(data.routing.position)
+    return associate(
+        data.lpc.astype(np.float64),
+        _values(data, quantity),
+        cells,
+        data.routing.episode,
+        {"time": step_numbers(data)},
+        min_steps=min_steps,
+        rng=np.random.default_rng(SEED),
+        draws=draws,
+    )
+
+
+def _values(data: RoutingData, quantity: str) -> np.ndarray | Callable[[np.ndarray], np.ndarray]:
+    if quantity.startswith("distance to "):
+        place = quantity.removeprefix("distance to ")
+        return data.routing.walking[:, PLACES.index(place)]
+    policies, _ = step_policies(data)
+
+    def of_cells(cells: np.ndarray) -> np.ndarray:
+        each = state_entropies(policies, cells, data.routing.episode)
+        if quantity == "action entropy":
+            return np.where(np.isnan(each.high), each.low, (each.low + each.high) / 2)
+        return divergence(each.policy, policies.mean(axis=0))
+
+    return of_cells
+
+
+# ------------------------------------------------------------------------------------------------------------- figure
+
+
+@figure_style()
+def plot_associations(
+    table: pd.DataFrame, axes: Any = None, *, title: str = "", data: RoutingData | None = None
+) -> list[Axes]:
+    """Draw each correlation: a point for each run, the mean and its t interval; one row of axes for each group.
+
+    A star marks p < 0.05 after adjustment. Runs without a correlation are counted.
+
+    Args:
+        table: From `compute_associations`.
+        axes: One per group; new ones by default.
+        title: Of the figure.
+        data: What it was computed from, if that is one setting: what it has to say of itself is then written too.
+    """
+    groups, settings = list(dict.fromkeys(table["group"])), list(dict.fromkeys(table["setting"]))
+    quantities = list(dict.fromkeys(table["quantity"]))
+    own = axes is None
+    size = (max(COLUMN_WIDTH * 1.4, 0.9 + 1.1 * len(quantities)), 1.2 + 1.7 * len(groups))
+    axes = list(use_axes(axes, len(groups), 1, size=size, sharex=True)[:, 0])
+    breadth = 0.8 / len(settings)
+    for ax, group in zip(axes, groups, strict=True):
+        ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        for number, setting in enumerate(settings):
+            color, marker = series_style(number)
+            rows = table[(table["group"] == group) & (table["setting"] == setting)]
+            for row in rows.itertuples():
+                x = quantities.index(row.quantity) + breadth * (number - (len(settings) - 1) / 2)
+                rhos = np.array(row.rhos)
+                spread = np.linspace(-0.2, 0.2, len(rhos)) * breadth if len(rhos) > 1 else np.zeros(1)
+                ax.plot(x + spread, rhos, marker, color=color, markersize=3, alpha=0.6, markeredgewidth=0)
+                if np.isfinite(row.mean) and len(rhos) > 1:
+                    ax.hlines(row.mean, x - 0.35 * breadth, x + 0.35 * breadth, color=color, linewidth=2)
+                if np.isfinite(row.low):
+                    ax.vlines(x, max(row.low, -1), min(row.high, 1), color=color, linewidth=1.2)
+                if row.p_adjusted < 0.05:
+                    ax.annotate("*", (x, 1.0), ha="center", va="bottom", color=color, annotation_clip=False)
+                if row.n_dropped:
+                    ax.annotate(
+                        f"-{row.n_dropped}", (x, -1.0), ha="center", va="bottom", fontsize="x-small", color=color
+                    )
+        ax.set_ylim(-1.02, 1.02)
+        ax.set_xlim(-0.6, len(quantities) - 0.4)
+        ax.set_ylabel(f"{group}\n{_RHO}" if len(groups) > 1 else _RHO)
+    axes[-1].set_xticks(range(len(quantities)), [quantity.replace(" ", "\n", 1) for quantity in quantities])
+    if own and title:
+        axes[0].figure.suptitle(title, x=0.01, ha="left")
+    styles = [series_style(number) for number in range(len(settings))]
+    handles = [
+        Line2D([], [], color=color, marker=marker, linestyle="", label=setting)
+        for (color, marker), setting in zip(styles, settings, strict=True)
+        if setting
+    ]
+    lists = {name: [" ".join(f"{value:.6g}" for value in row) for row in table[name]] for name in ("rhos", "run_ps")}
+    add_source(axes[0].figure, table.assign(**lists))
+    finish(axes, describe_associations(table), own=own, handles=handles, data=data)
+    return axes
+
+
+def describe_associations(table: pd.DataFrame) -> list[str]:
+    """Return what a reader has to know of the correlations, their units and tests."""
+    runs, dropped = int(table["n_runs"].max()), int(table["n_dropped"].sum())
+    method = " and ".join(dict.fromkeys(table["method"]))
+    floor, tests = float(table["p_floor"].max()), int(table["p"].notna().sum())
+    least = f", least p {floor:.2g}" if floor else ""
+    chance = [p for row in table["run_ps"] for p in row if np.isfinite(p)]
+    small = sum(p <= 0.05 for p in chance)
+    return [
+        "LPC against each quantity over cells of a run; visits and time since the start partialled out",
+        f"points: runs (at most {runs}), bar: their mean, line: t interval over runs" if runs > 1 else "a single run",
+        f"*: p < 0.05 ({method}; Benjamini-Hochberg over {tests} tests{least})",
+        f"within runs, episodes exchanged: p <= 0.05 in {small} of {len(chance)}" if chance else "",
+        f"-k: k runs without a correlation (constant LPC or too few cells), {dropped} in all" if dropped else "",
+    ]

@@ -1,0 +1,105 @@
+"""Tests over runs, and corrections over a family of them: the run is the unit.
+
+test = compare_with_zero(correlations)          # one value for each run
+adjusted = adjust([test.p for test in tests], "bh")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
+
+MIN_FOR_SIGN_FLIP = 8
+"""Runs from which on the exact test is used: fewer cannot be significant in it."""
+
+
+@dataclass(frozen=True)
+class MeanTest:
+    """A mean over runs against 0.
+
+    Attributes:
+        mean: Of the runs.
+        low: Lower end of the 95 % t interval; NaN below three runs.
+        high: Upper end.
+        n: Runs with a value.
+        dropped: Runs without one.
+        p: Two-sided; NaN below three runs.
+        p_floor: The smallest p that so many runs can give; 0 of the t test.
+        method: sign-flip or t.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    dropped: int
+    p: float
+    p_floor: float
+    method: Literal["sign-flip", "t"]
+
+
+def compare_with_zero(values: np.ndarray) -> MeanTest:
+    """Return the test whether the mean of values (n,) over runs is 0; NaN is no value.
+
+    From eight runs the exact sign-flip test (all 2^n signs; above 16 runs 65,535 drawn ones and the found one, from a
+    fixed generator), below Student's t.
+    """
+    values = np.asarray(values, np.float64)
+    known = values[np.isfinite(values)]
+    n = len(known)
+    found = mean_interval(known) if n else None
+    method: Literal["sign-flip", "t"] = "sign-flip" if n >= MIN_FOR_SIGN_FLIP else "t"
+    p, floor = float("nan"), 0.0
+    if method == "sign-flip":
+        p, floor = _sign_flip(known)
+    elif n >= MIN_FOR_INTERVAL:
+        p = _student(known)
+    ends = [float("nan")] * 3 if found is None else [float(found.mean), float(found.low), float(found.high)]
+    return MeanTest(*ends, n, len(values) - n, p, floor, method)
+
+
+def _sign_flip(values: np.ndarray) -> tuple[float, float]:
+    n = len(values)
+    if n <= 16:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        means = np.abs(signs @ values)
+        return float((means >= abs(values.sum()) - 1e-12).mean()), 2.0 / 2**n
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (65_535, n))
+    extreme = int((np.abs(signs @ values) >= abs(values.sum()) - 1e-12).sum())
+    return (1 + extreme) / 65_536, 1 / 65_536
+
+
+def _student(values: np.ndarray) -> float:
+    from scipy.special import stdtr  # takes 0.1 s
+
+    spread = values.std(ddof=1)
+    if spread == 0:
+        return 1.0 if values.mean() == 0 else 0.0
+    t = abs(values.mean()) / (spread / np.sqrt(len(values)))
+    return float(2 * stdtr(len(values) - 1, -t))
+
+
+def adjust(p_values: np.ndarray, method: Literal["holm", "bh"]) -> np.ndarray:
+    """Return p values (m,) adjusted over their family; NaN is no test and stays.
+
+    Args:
+        p_values: One for each test.
+        method: holm bounds the chance of any false positive (Holm 1979, Scand. J. Stat. 6:65), for declared claims. bh
+            bounds the expected share of false ones among the positives (Benjamini and Hochberg 1995, J. R. Stat. Soc. B
+            57:289), for maps.
+    """
+    p = np.asarray(p_values, np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    rows = np.flatnonzero(np.isfinite(p))
+    order = rows[np.argsort(p[rows], kind="stable")]
+    m = len(order)
+    if method == "holm":
+        found = np.maximum.accumulate(p[order] * (m - np.arange(m)))
+    else:
+        found = np.minimum.accumulate((p[order] * m / (1 + np.arange(m)))[::-1])[::-1]
+    adjusted[order] = np.minimum(found, 1.0)
+    return adjusted

@@ -1,0 +1,216 @@
+"""Behaviour by cell and group, its association with LPC, prices side by side: planted policies of known answer."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from pipeline.places import find_caches
+from plotting.actions import plot_actions_by, plot_cell_actions
+from plotting.association import compute_associations, plot_associations
+from plotting.behaviour import compute_behaviour, known_facts, plot_behaviour, step_policies
+from plotting.command import main
+from plotting.data import PlotError, as_routing_data
+from plotting.prices import find_price_series, plot_price_maps
+from plotting.replicates import join_runs
+from tests.tables import random_tables
+
+EPISODES, LENGTH = 80, 10
+FIRM = 50.0  # a logit that leaves no doubt
+
+
+def planted(seed=0, **columns):
+    """Return one run whose columns are functions of (x, direction, carrying, time, episode's noise)."""
+    routing, episodes = random_tables(seed, [LENGTH] * EPISODES, [[0, 16, 32]])
+    rng = np.random.default_rng(seed)
+    steps = EPISODES * LENGTH
+    x = rng.integers(1, 5, steps)
+    facts = {
+        "x": x,
+        "direction": rng.integers(0, 4, steps),
+        "carrying": rng.random(steps) < 0.5,
+        "time": np.tile(np.arange(LENGTH), EPISODES),
+        "noise": np.repeat(rng.standard_normal(EPISODES), LENGTH),
+    }
+    position = np.column_stack([x, rng.integers(1, 4, steps)]).astype(np.int16)
+    fixed = {"position": position, "direction": facts["direction"].astype(np.int8), "carrying": facts["carrying"]}
+    made = {name: np.asarray(function(facts)) for name, function in columns.items()}
+    made = {name: value.astype(getattr(routing, name).dtype) for name, value in made.items()}
+    return as_routing_data((dataclasses.replace(routing, **fixed, **made), episodes))
+
+
+def logits(action):
+    return FIRM * np.eye(7)[action]
+
+
+def test_a_policy_that_knows_its_heading_has_entropy_in_a_cell_and_none_in_a_state():
+    data = planted(action_logits=lambda f: logits(f["direction"]))
+    group = compute_behaviour(data, state=["direction"]).groups[0]
+    assert all(1.7 < low <= 2 for low, _ in group.entropy.values())
+    assert group.cell_information.high < 0.15
+    assert 1.7 < group.state_information.low <= group.state_information.high <= 2.0001
+    assert all(value < 0.2 for value in group.kl_global.values())
+    alone = compute_behaviour(data, state=[]).groups[0]
+    assert alone.state_information == alone.cell_information
+
+
+def test_a_policy_that_knows_its_cell_is_far_from_the_policy_of_all_steps():
+    data = planted(action_logits=lambda f: logits(f["x"] - 1))
+    group = compute_behaviour(data, state=[]).groups[0]
+    assert all(low == pytest.approx(0, abs=1e-6) for low, _ in group.entropy.values())
+    assert all(1.8 < value < 2.3 for value in group.kl_global.values())
+    assert group.kl_local == group.kl_global  # one group
+
+
+def test_each_group_is_its_own_local_reference():
+    data = planted(action_logits=lambda f: logits(f["carrying"].astype(int)))
+    empty, full = compute_behaviour(data, "carrying").groups
+    for group in (empty, full):
+        assert max(group.kl_local.values()) == pytest.approx(0, abs=1e-6)
+        assert all(0.8 < value < 1.2 for value in group.kl_global.values())
+
+
+def test_without_logits_actions_taken_stand_for_the_policy_and_the_figure_says_so():
+    data = planted(action=lambda f: f["direction"], action_logits=lambda f: np.full((len(f["x"]), 7), np.nan))
+    found = compute_behaviour(data)
+    assert found.from_actions
+    assert found.groups[0].state_information.low > 1.5
+    assert "actions taken" in " ".join(text.get_text() for text in plot_behaviour(found).texts)
+
+
+def test_of_several_runs_each_counts_once():
+    certain = planted(0, action_logits=lambda f: logits(f["x"] * 0))
+    undecided = planted(1, action_logits=lambda f: np.zeros((len(f["x"]), 7)))
+    both = compute_behaviour(join_runs([certain, undecided])).groups[0]
+    alone = compute_behaviour(undecided).groups[0]
+    place = (2, 2)
+    assert both.entropy[place][0] == pytest.approx(alone.entropy[place][0] / 2)
+    assert both.kl_global[place] == pytest.approx(0, abs=1e-6)  # each run has its own reference
+    assert both.visits[place] == alone.visits[place] + compute_behaviour(certain).groups[0].visits[place]
+
+
+def test_an_unknown_fact_of_a_state_is_refused():
+    data = planted()
+    with pytest.raises(PlotError, match="state: expected some of direction, carrying, door_unlocked, found 'mood'"):
+        compute_behaviour(data, state=["mood"])
+    routing = dataclasses.replace(data.routing, unknown=frozenset({"carrying"}))
+    with pytest.raises(PlotError, match="carrying was not recorded"):
+        compute_behaviour(dataclasses.replace(data, routing=routing), state=["carrying"])
+    assert "carrying" not in known_facts(dataclasses.replace(data, routing=routing))
+
+
+def test_policies_are_softmax_of_the_logits():
+    data = planted(action_logits=lambda f: np.tile(np.log([1, 2, 3, 4, 5, 6, 7]), (len(f["x"]), 1)))
+    policies, from_actions = step_policies(data)
+    np.testing.assert_allclose(policies[0], np.arange(1, 8) / 28, rtol=1e-6)
+    assert not from_actions
+
+
+@pytest.mark.parametrize("group_by", ["overall", "carrying", "subgoal"])
+def test_figures_of_actions_are_drawn_for_any_grouping(group_by):
+    data = planted()
+    assert isinstance(plot_cell_actions(data, group_by), Figure)
+    ax = plot_actions_by(data, group_by)
+    heights = [patch.get_height() for patch in ax.patches]
+    assert sum(heights) == pytest.approx(len(ax.containers))  # the shares of each group sum to 1
+
+
+# ---------------------------------------------------------------------------------------------------------- association
+
+
+def undecided_in_the_east(f):
+    return np.where((f["x"] >= 3)[:, None], 0.0, 1.0) * logits(f["direction"] * 0)
+
+
+def test_lpc_that_follows_the_entropy_of_cells_is_found_and_that_of_a_common_drift_is_not():
+    tied = [
+        planted(seed, action_logits=undecided_in_the_east, lpc=lambda f: 500 * (f["x"] >= 3) + 10 * f["noise"])
+        for seed in range(3)
+    ]
+    free = [
+        planted(seed, action_logits=undecided_in_the_east, lpc=lambda f: 500 / (1 + f["time"]) + 50 * f["noise"])
+        for seed in range(3)
+    ]
+    table = compute_associations({"tied": join_runs(tied), "free": join_runs(free)}, draws=39)
+    table = table[table["quantity"] == "action entropy"].set_index("setting")
+    assert table.loc["tied", "mean"] > 0.6 and max(table.loc["tied", "run_ps"]) <= 0.05
+    assert table.loc["tied", "p_adjusted"] >= table.loc["tied", "p"]
+    assert abs(table.loc["free", "mean"]) < 0.5 and table.loc["free", "low"] < 0 < table.loc["free", "high"]
+    assert (table["n_runs"] == 3).all() and (table["method"] == "t").all()
+
+
+def test_a_constant_lpc_is_dropped_and_counted():
+    runs = [planted(0, lpc=lambda f: 7 + 0 * f["x"]), planted(1), planted(2), planted(3)]
+    table = compute_associations({"": join_runs(runs)}, draws=0)
+    assert (table["n_dropped"] == 1).all() and (table["n_runs"] == 3).all()
+    assert all(np.isnan(rhos[0]) for rhos in table["rhos"])
+    axes = plot_associations(table)
+    assert "runs without a correlation" in axes[0].figure.get_supxlabel().replace("\n", " ")
+
+
+def test_a_single_run_is_tested_by_exchanged_episodes_and_twice_alike():
+    data = planted(0)
+    first, second = (compute_associations({"": data}, "carrying", draws=19) for _ in range(2))
+    assert first.equals(second)
+    assert set(first["method"]) == {"exchanged episodes"} and (first["p_floor"] == 0.05).all()
+    assert len(plot_associations(first)) == 2
+
+
+# --------------------------------------------------------------------------------------------------------------- prices
+
+
+def test_prices_are_found_told_apart_and_drawn(routing_caches):
+    """Two prices, one of them normalised too, of a shared small cache that differs in its header only."""
+    series, notes = find_price_series(find_caches(routing_caches))
+    assert notes == []
+    assert [list(found.settings) for found in series] == [
+        ["\N{GREEK SMALL LETTER ALPHA} = 0", "\N{GREEK SMALL LETTER ALPHA} = 0.001",
+         "\N{GREEK SMALL LETTER ALPHA} = 0.001, normalised"]
+    ]  # fmt: skip
+    figure = plot_price_maps(series[0].load(), title="Small")
+    assert {text.get_text() for text in figure.texts} >= set(series[0].settings)
+
+
+def test_the_command_draws_prices_and_refuses_them_where_there_are_none(routing_caches, tmp_path, capsys):
+    arguments = ["--all_caches", str(routing_caches), "--over_prices", "--output_dir", str(tmp_path / "plots")]
+    assert main([*arguments, "--view", "price_maps,association", "--group_by", "starting_room"]) == 0
+    names = {path.name for path in (tmp_path / "plots").rglob("*.png")}
+    assert names == {"price_maps_by_starting_room.png", "association_by_starting_room.png"}
+    assert main([*arguments, "--list"]) == 0 and "3 prices" in capsys.readouterr().out
+    (tmp_path / "one").mkdir()
+    place = next(iter(find_caches(routing_caches))).path
+    alone = tmp_path / "one" / place.relative_to(routing_caches)
+    alone.parent.mkdir(parents=True)
+    alone.write_bytes(place.read_bytes())
+    assert main(["--all_caches", str(tmp_path / "one"), "--over_prices"]) == 2
+    assert "differ in the price" in capsys.readouterr().err
+    assert main(["--all_caches", str(routing_caches), "--view", "price_maps"]) == 2
+    assert "--over_prices" in capsys.readouterr().err
+    assert main(["--cache", str(alone), "--over_prices"]) == 2
+    assert main(["--all_caches", str(routing_caches), "--group_by", "mood"]) == 2
+    assert "group_by: expected one of overall" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def routing_caches(tmp_path_factory):
+    """Return a folder of three caches of one run, their headers of different prices."""
+    from pipeline.config import TrainConfig
+    from pipeline.records.cache import write_cache
+
+    folder = tmp_path_factory.mktemp("prices")
+    task = "BabyAI-GoToObjS4-v0"
+    routing, episodes = random_tables(0, [6] * 30, [[0, 16, 32]])
+    for trial, (alpha, normalised) in enumerate([(0.001, True), (0.0, False), (0.001, False)], start=1):
+        config = TrainConfig(task_id=task, trial=trial, lpc_alpha=alpha, normalize_lpc=normalised)
+        path = folder / task / f"trial_{trial}" / "seed_0" / "routing_data.json"
+        header = {
+            "checkpoint_path": f"{trial}.pt",
+            "evaluated_at": "2026-01-01T00:00:00",
+            "task_id": task,
+            "update": 10,
+        }
+        header |= {"config": json.loads(json.dumps(config.to_dict()))}
+        write_cache(path, header=header, metrics={}, episodes=episodes, routing=routing)
+    return folder
