@@ -6,7 +6,7 @@ RUN     = $(VENV)/bin/python
 CONFIG ?= config.yaml
 ARGS   ?=
 
-.PHONY: help train test lint format check docs bench clean
+.PHONY: help train test lint format check docs bench pages clean
 
 help:
 	@echo "make train   train the default policy (CONFIG=config.yaml, ARGS='--seed 1')"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   format, lint and test, as CI does"
 	@echo "make docs    build the documentation site into site/"
 	@echo "make bench   measure speed (docs/LOG.md keeps results)"
+	@echo "make pages   the notebooks as pages to keep, plots/routing.html and plots/runs.html; they need no network"
 	@echo "make format  rewrite the code in the project's format"
 	@echo "make clean   delete .venv and caches; results stay"
 
@@ -60,6 +61,10 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.evaluation
 	$(RUN) -m benchmarks.more
 	@echo "and with a cache: $(RUN) -m benchmarks.figures --cache PATH"
+
+pages: $(VENV)/.run
+	$(RUN) routing_viz.py -- --all_views --page plots/routing.html $(ARGS)
+	$(RUN) cross_task_viz.py -- --all_views --page plots/runs.html $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build site *.egg-info

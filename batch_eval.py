@@ -5,7 +5,8 @@
     python batch_eval.py --task GoToObj --final-only     # some of them
 
 A checkpoint is done when the results hold its weights' digest with the same settings, and its cache is there; --force
-evaluates it all the same. Several calls may run at once on the same files. docs/cache.md describes what is written.
+evaluates it all the same, and on fewer levels than are kept of it, which is refused otherwise. Several calls may run at
+once on the same files. docs/cache.md describes what is written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 SWITCHES = {
     "final_only": "Only each run's final checkpoint.",
-    "force": "Evaluate also what is done.",
+    "force": "Evaluate also what is done, and in place of more levels.",
     "skip_routing": "Only the results: keep no routing in memory and write no cache.",
     "inline_context": "Repeat each level's context in every step of the cache, for readers that expect it there.",
     "compact": "Write caches through gzip, routing_data.json.gz, much smaller; whatever reads caches reads those too.",

@@ -1,18 +1,21 @@
 """Compare runs: success against cost, learning, the price of complexity, tasks, and where experts are used in each.
 
     marimo edit cross_task_viz.py                                         # or: marimo run cross_task_viz.py
-    marimo export html cross_task_viz.py -o runs.html -- --all_views      # a page to keep
+    python cross_task_viz.py -- --all_views --page runs.html              # a page to keep; needs no network
     python cross_task_viz.py -- --results_path evaluation_results.csv --cache_dir evaluation_cache --plots_dir plots
 
 All three take the flags of the last, after `--`.
+
+The cells stand in the order in which they are read: what is shown first, then what it is made from.
 """
 
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="medium", app_title="Routing across tasks")
+app = marimo.App(width="full", app_title="Routing across tasks")
 
 with app.setup(hide_code=True):
+    import sys
     from pathlib import Path
 
     import marimo as mo
@@ -20,12 +23,12 @@ with app.setup(hide_code=True):
     from pipeline.command.displays import draw_without_display
 
     draw_without_display()  # before matplotlib is imported
-    from pipeline.places import find_caches
+    from pipeline.places import find_caches, runs_plot_path
     from plotting.browsing import (
-        as_image,
         attempt,
         choose_places,
         label_place,
+        name_selection,
         plot_task_heatmaps,
         results_table,
         select_rows,
@@ -33,6 +36,7 @@ with app.setup(hide_code=True):
         try_caches,
         try_results,
     )
+    from plotting.page import show_figure, show_note, show_table, write_page
     from plotting.replicates import find_settings
     from plotting.style import save_figure
     from plotting.views import OTHER_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
@@ -47,27 +51,85 @@ with app.setup(hide_code=True):
     }
 
 
+# ------------------------------------------------------------------------------------------------------ what is shown
+
+
+@app.cell(hide_code=True)
+def _(all_views, caches_field, save_button, setting_field, tabs, view_field):
+    _shown = [caches_field] if all_views or tabs.value == "Heatmaps" else []
+    if setting_field.options and (all_views or tabs.value == "Routing over runs"):
+        _shown += [setting_field, *([view_field] if view_field.options else [])]
+    mo.vstack([tabs, mo.hstack([*_shown, save_button], justify="start", gap=1.5, align="center", wrap=True)])
+    return
+
+
+@app.cell(hide_code=True)
+def _(parts):
+    mo.vstack([mo.Html(part) for part in parts])
+    return
+
+
+@app.cell(hide_code=True)
+def _(paths, save_button):
+    mo.stop(not save_button.value)
+    _saved = [save_figure(figure, path)[0] for figure, path in paths]
+    mo.status.toast("Saved", "; ".join(map(str, _saved)))
+    mo.callout(mo.md("\n\n".join(f"Saved `{path}`" for path in _saved)), kind="success")
+    return
+
+
+@app.cell(hide_code=True)
+def _(page, results, results_field, results_problem):
+    _first_steps = mo.md(f"""
+    **`{results_field.value}` holds no results yet.** Train, evaluate, then press *Read again*:
+
+    ```text
+    python train_mop.py --config config.yaml --seed 0
+    python train_mop.py --config config.yaml --seed 1
+    python batch_eval.py
+    ```
+    """)
+    mo.stop(not results.empty)
+    if page:
+        sys.exit(results_problem or f"{results_field.value}: holds no results; train, then: python batch_eval.py")
+    mo.callout(results_problem, kind="danger") if results_problem else mo.callout(_first_steps, kind="info")
+    return
+
+
+@app.cell(hide_code=True)
+def _(table):
+    table
+    return
+
+
+@app.cell(hide_code=True)
+def _(folder_field, last_field, reload_button, results_field, tasks_field):
+    _about = mo.md("""
+    Every row of the results is a checkpoint, evaluated on a fixed list of levels. A *run* is a task, trial and seed;
+    runs that differ in trial or seed only are replicates of one *setting*.
+
+    **LPC**, Learned Pathway Complexity, is what routing costs: the router's weight times the expert's size squared,
+    summed over experts and layers. Low is cheap.
+    """)
+    _folders = mo.vstack([results_field, folder_field, reload_button])
+    mo.sidebar(
+        [mo.md("# Across tasks"), tasks_field, last_field, _about, mo.accordion({"Files": _folders})], width="330px"
+    )
+    return
+
+
+# -------------------------------------------------------------------------------------------------------- which runs
+
+
 @app.cell(hide_code=True)
 def _():
     _given = mo.cli_args()
     results_path = str(_given.get("results_path") or "evaluation_results.csv")
     cache_dir = str(_given.get("cache_dir") or "evaluation_cache")
     plots_dir = str(_given.get("plots_dir") or "plots")
+    page = str(_given.get("page") or "")
     all_views = "all_views" in _given
-    return all_views, cache_dir, plots_dir, results_path
-
-
-@app.cell(hide_code=True)
-def _():
-    mo.md("""
-    # Routing across tasks
-
-    Every row of `evaluation_results.csv` is a checkpoint, evaluated on a fixed list of levels. A *run* is a task, trial
-    and seed; runs that differ in trial or seed only are replicates of one *setting*. **LPC**, Learned Pathway
-    Complexity, is what routing costs: the router's weight times the expert's size squared, summed over experts and
-    layers. Low is cheap.
-    """)
-    return
+    return all_views, cache_dir, page, plots_dir, results_path
 
 
 @app.cell(hide_code=True)
@@ -75,7 +137,6 @@ def _(cache_dir, results_path):
     results_field = mo.ui.text(results_path, label="Results", full_width=True)
     folder_field = mo.ui.text(cache_dir, label="Folder of caches", full_width=True)
     reload_button = mo.ui.button(label="Read again")
-    mo.hstack([results_field, folder_field, reload_button], widths=[4, 4, 1], align="end")
     return folder_field, reload_button, results_field
 
 
@@ -88,32 +149,15 @@ def _(folder_field, reload_button, results_field):
 
 
 @app.cell(hide_code=True)
-def _(results, results_field, results_problem):
-    first_steps = f"""
-    **`{results_field.value}` holds no results yet.** Train, evaluate, then press *Read again*:
-
-    ```text
-    python train_mop.py --config config.yaml --seed 0
-    python train_mop.py --config config.yaml --seed 1
-    python batch_eval.py
-    ```
-    """
-    mo.stop(not results.empty)
-    mo.callout(results_problem, kind="danger") if results_problem else mo.callout(mo.md(first_steps), kind="info")
-    return
-
-
-@app.cell(hide_code=True)
 def _(results):
-    mo.stop(results.empty)
-    tasks_field = mo.ui.multiselect(task_names(results), label="Tasks (none chosen: all)")
+    tasks_field = mo.ui.multiselect(task_names(results), label="Tasks (none chosen: all)", full_width=True)
     last_field = mo.ui.checkbox(label="only the last checkpoint of each run")
-    mo.hstack([tasks_field, last_field], justify="start", gap=2, align="center")
     return last_field, tasks_field
 
 
 @app.cell(hide_code=True)
 def _(last_field, results, tasks_field):
+    mo.stop(results.empty)
     listed = select_rows(results, tasks=tasks_field.value, last_only=last_field.value)
     table = mo.ui.table(
         results_table(listed),
@@ -124,7 +168,6 @@ def _(last_field, results, tasks_field):
         freeze_columns_left=["task"],
         label="Click the name of a column to sort by it. Tick rows to draw only these; with none ticked all are drawn.",
     )
-    table
     return listed, table
 
 
@@ -135,22 +178,19 @@ def _(listed, table):
 
 
 @app.cell(hide_code=True)
-def _(results):
-    mo.stop(results.empty)
+def _():
     tabs = mo.ui.tabs(dict.fromkeys(TABS, ""))
-    tabs
-    return (tabs,)
+    save_button = mo.ui.run_button(label="Save as PNG")
+    return save_button, tabs
 
 
 @app.cell(hide_code=True)
-def _(all_views, places, tabs):
+def _(places):
     caches_field = mo.ui.multiselect(
         {label_place(place): place for place in places},
         [label_place(place) for place in choose_places(places)[:6]],
         label="Caches",
-        full_width=True,
     )
-    caches_field if all_views or tabs.value == "Heatmaps" else None
     return (caches_field,)
 
 
@@ -159,10 +199,7 @@ def _(all_views, places, tabs):
     _settings = {}
     if all_views or tabs.value == "Routing over runs":
         _settings = {setting.label: setting for setting in find_settings(places)[0]}
-    setting_field = mo.ui.dropdown(
-        _settings, next(iter(_settings), None), label="Runs", searchable=True, full_width=True
-    )
-    setting_field if _settings else None
+    setting_field = mo.ui.dropdown(_settings, next(iter(_settings), None), label="Runs", searchable=True)
     return (setting_field,)
 
 
@@ -178,45 +215,48 @@ def _(setting_field):
 def _(joined):
     _views = [view for view in list_views(joined) if view in OTHER_VIEWS] if joined is not None else []
     view_field = mo.ui.dropdown(_views, next(iter(_views), None), label="View")
-    view_field if _views else None
     return (view_field,)
 
 
+# ------------------------------------------------------------------------------------------------------ what is drawn
+
+
 @app.cell(hide_code=True)
-def _(all_views, caches_field, drawn, joined, joined_problem, setting_field, tabs, view_field):
-    figures, _blocks = {}, []
+def _(all_views, caches_field, drawn, joined, joined_problem, plots_dir, results, setting_field, tabs, view_field):
+    _rows, _every = (dict(zip(found["checkpoint_path"], found["task_id"], strict=True)) for found in (drawn, results))
+    _tasks = {label: place.task_id for label, place in caches_field.options.items()}
+    _chosen = {label_place(place): place.task_id for place in caches_field.value}
+    paths, parts = [], []
     for _tab in TABS if all_views else [tabs.value]:
+        _problem = ""
         if _tab == "Heatmaps":
-            _drawn = {"routing_heatmap_across_tasks": plot_task_heatmaps(*try_caches(caches_field.value))}
-            _problem = ""
+            _name = f"routing_heatmap_across_tasks{name_selection(_chosen, _tasks)}"
+            _drawn = {Path(plots_dir) / f"{_name}.png": plot_task_heatmaps(*try_caches(caches_field.value))}
         elif _tab == "Routing over runs":
-            _drawn, _problem = {}, joined_problem
+            _found, _problem, _setting = {}, joined_problem, setting_field.value
             if view_field.value is not None:
-                _drawn, _problem = attempt(lambda: draw_view(joined, view_field.value, ViewOptions()), {})
-                _drawn = {f"{setting_field.value.folder}_{name}": figure for name, figure in _drawn.items()}
+                _found, _problem = attempt(lambda: draw_view(joined, view_field.value, ViewOptions()), {})
+            _drawn = {
+                runs_plot_path(plots_dir, _setting.task_id, _setting.folder, name): figure
+                for name, figure in _found.items()
+            }
         else:
-            _drawn, _problem = attempt(lambda view=TABS[_tab]: draw_results_view(drawn, view), {})
-        figures |= _drawn
-        _images = [mo.image(**as_image(figure, name)) for name, figure in _drawn.items()]
-        _blocks.append(mo.hstack(_images, justify="start", wrap=True))
-        _blocks += [mo.callout(_problem, kind="warn")] if _problem else []
-    mo.vstack(_blocks)
-    return (figures,)
+            _found, _problem = attempt(lambda view=TABS[_tab]: draw_results_view(drawn, view), {})
+            _selected = name_selection(_rows, _every)
+            _drawn = {Path(plots_dir) / f"{name}{_selected}.png": figure for name, figure in _found.items()}
+        paths += [(figure, path) for path, figure in _drawn.items()]
+        parts += [show_figure(figure, path.stem) for path, figure in _drawn.items()]
+        parts += [show_note(_problem)] if _problem else []
+    return parts, paths
 
 
 @app.cell(hide_code=True)
-def _(tabs):
-    tabs  # without data there are none, and nothing to save
-    save_button = mo.ui.run_button(label="Save as PNG")
-    save_button
-    return (save_button,)
-
-
-@app.cell(hide_code=True)
-def _(figures, plots_dir, save_button):
-    mo.stop(not save_button.value)
-    _paths = [save_figure(figure, Path(plots_dir) / f"{name}.png")[0] for name, figure in figures.items()]
-    mo.callout(mo.md("\n\n".join(f"Saved `{path}`" for path in _paths)), kind="success")
+def _(drawn, page, parts):
+    mo.stop(not page)
+    try:
+        write_page(page, "Routing across tasks", [*parts, show_table(results_table(drawn))])
+    except OSError as error:
+        sys.exit(f"--page {page}: cannot be written ({error.strerror}); expected the path of a file")
     return
 
 

@@ -1,18 +1,21 @@
 """See what the routers of one checkpoint did: where on the grid, when in an episode, near what, and at what cost.
 
     marimo edit routing_viz.py                                     # or: marimo run routing_viz.py
-    marimo export html routing_viz.py -o x.html -- --all_views     # a page to keep, with every view
+    python routing_viz.py -- --all_views --page routing.html       # a page to keep, with every view; needs no network
     python routing_viz.py -- --cache_dir evaluation_cache --checkpoint_dir checkpoints --plots_dir plots
 
 All three take the flags of the last, after `--`; --results_path is where a fresh evaluation adds its row.
+
+The cells stand in the order in which they are read: what is shown first, then what it is made from.
 """
 
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="medium", app_title="Routing")
+app = marimo.App(width="full", app_title="Routing")
 
 with app.setup(hide_code=True):
+    import sys
     from functools import partial
 
     import marimo as mo
@@ -22,18 +25,11 @@ with app.setup(hide_code=True):
     draw_without_display()  # before matplotlib is imported
     from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
     from plotting.aggregate import get_available_analyses, group_routing_data
-    from plotting.browsing import (
-        as_image,
-        attempt,
-        choose_places,
-        describe_cache,
-        find_examples,
-        label_place,
-        metrics_table,
-        try_cache,
-    )
+    from plotting.browsing import attempt, describe_cache, file_word, find_examples, metrics_table, try_cache
+    from plotting.choices import choose_first, find_choices
     from plotting.data import as_routing_data
     from plotting.groupings import GROUPINGS
+    from plotting.page import show_figure, show_note, show_player, show_table, write_page
     from plotting.style import save_figure
     from plotting.temporal import find_events
     from plotting.views import ViewOptions, draw_view, list_views
@@ -49,6 +45,86 @@ with app.setup(hide_code=True):
         "Specialisation": ["specialisation"],
         "Actions": ["actions"],
     }
+    remembered = {}  # what was chosen for one checkpoint and is kept for the next, where it can be
+
+
+# ------------------------------------------------------------------------------------------------------ what is shown
+
+
+@app.cell(hide_code=True)
+def _(all_views, analysis_field, counts_field, episode_field, event_field, part_field, save_button, tabs, window_field):
+    _controls = {
+        "Heatmaps": [analysis_field, counts_field],
+        "Episode": [episode_field],
+        "Events": [event_field, window_field, analysis_field, part_field],
+    }
+    _every = [analysis_field, counts_field, part_field, event_field, window_field, episode_field]
+    _shown = _every if all_views else _controls.get(tabs.value, [analysis_field, part_field])
+    mo.vstack([tabs, mo.hstack([*_shown, save_button], justify="start", gap=1.5, align="center", wrap=True)])
+    return
+
+
+@app.cell(hide_code=True)
+def _(parts):
+    mo.vstack([mo.Html(part) for part in parts])
+    return
+
+
+@app.cell(hide_code=True)
+def _(figures, place_field, plots_dir, save_button):
+    mo.stop(not save_button.value)
+    _paths = [save_figure(figure, plot_path(plots_dir, place_field.value, name))[0] for name, figure in figures.items()]
+    mo.status.toast("Saved", "; ".join(map(str, _paths)))
+    mo.callout(mo.md("\n\n".join(f"Saved `{path}`" for path in _paths)), kind="success")
+    return
+
+
+@app.cell(hide_code=True)
+def _(cache_dir_field, cache_problem, checkpoint_dir_field, page, picker_problem, places, source_field):
+    _cached = source_field.value == CACHE
+    _problem = picker_problem or cache_problem
+    _nothing_yet = mo.md(f"""
+    **There is nothing in `{cache_dir_field.value if _cached else checkpoint_dir_field.value}` yet.**
+    Train, evaluate, then press *Look again*:
+
+    ```text
+    python train_mop.py --config config.yaml
+    python batch_eval.py
+    ```
+    """)
+    mo.stop(bool(places) and not _problem)
+    if page:
+        sys.exit(_problem or f"{cache_dir_field.value}: holds no caches; train, then evaluate: python batch_eval.py")
+    _kind = "danger" if _cached or picker_problem else "info"
+    mo.callout(_problem or _nothing_yet, kind=_kind if _problem else "info")
+    return
+
+
+@app.cell(hide_code=True)
+def _(cache, cache_dir_field, checkpoint_dir_field, evaluate_controls, place_field, reload_button, source_field):
+    _about = mo.md("""
+    At every step a *router* in each layer spreads a weight of 1 over *experts* of different sizes; a *skip* expert
+    costs nothing. Here you see what the routers of one checkpoint did on a fixed list of levels.
+
+    **LPC**, Learned Pathway Complexity, is the cost: weight times size squared, summed over experts and layers.
+    """)
+    _folders = mo.vstack([cache_dir_field, checkpoint_dir_field, reload_button])
+    mo.sidebar(
+        [
+            mo.md("# Routing"),
+            source_field,
+            place_field,
+            *([evaluate_controls] if source_field.value == FRESH else []),
+            *([mo.md(describe_cache(cache)).style({"overflow-wrap": "anywhere"})] if cache else []),
+            _about,
+            mo.accordion({"Folders": _folders}),
+        ],
+        width="330px",
+    )
+    return
+
+
+# ------------------------------------------------------------------------------------------------ which checkpoint
 
 
 @app.cell(hide_code=True)
@@ -58,20 +134,9 @@ def _():
     checkpoint_dir = str(_given.get("checkpoint_dir") or "checkpoints")
     results_path = str(_given.get("results_path") or "evaluation_results.csv")
     plots_dir = str(_given.get("plots_dir") or "plots")
+    page = str(_given.get("page") or "")
     all_views = "all_views" in _given
-    return all_views, cache_dir, checkpoint_dir, plots_dir, results_path
-
-
-@app.cell(hide_code=True)
-def _():
-    mo.md("""
-    # Routing
-
-    At every step a *router* in each layer spreads a weight of 1 over *experts* of different sizes; a *skip* expert
-    costs nothing. Here you see what the routers of one checkpoint did on a fixed list of levels. **LPC**, Learned
-    Pathway Complexity, is the cost: weight times size squared, summed over experts and layers.
-    """)
-    return
+    return all_views, cache_dir, checkpoint_dir, page, plots_dir, results_path
 
 
 @app.cell(hide_code=True)
@@ -80,8 +145,6 @@ def _(cache_dir, checkpoint_dir):
     cache_dir_field = mo.ui.text(cache_dir, label="Folder of caches", full_width=True)
     checkpoint_dir_field = mo.ui.text(checkpoint_dir, label="Folder of checkpoints", full_width=True)
     reload_button = mo.ui.button(label="Look again")
-    _folders = mo.hstack([cache_dir_field, checkpoint_dir_field, reload_button], widths=[5, 5, 2], align="end")
-    mo.vstack([source_field, _folders])
     return cache_dir_field, checkpoint_dir_field, reload_button, source_field
 
 
@@ -101,32 +164,16 @@ def _(cache_dir_field, checkpoint_dir_field, reload_button, source_field):
 
 
 @app.cell(hide_code=True)
-def _(cache_dir_field, checkpoint_dir_field, picker_problem, places, source_field):
-    folder = cache_dir_field.value if source_field.value == CACHE else checkpoint_dir_field.value
-    nothing_yet = f"""
-    **There is nothing in `{folder}` yet.** Train, evaluate, then press *Look again*:
-
-    ```text
-    python train_mop.py --config config.yaml
-    python batch_eval.py
-    ```
-    """
-    mo.stop(bool(places))
-    mo.callout(picker_problem, kind="danger") if picker_problem else mo.callout(mo.md(nothing_yet), kind="info")
-    return
-
-
-@app.cell(hide_code=True)
-def _(places):
-    mo.stop(not places)
+def _(cache_dir_field, places):
+    _choices = find_choices(places, cache_dir_field.value)
+    _first = choose_first(_choices).label if _choices else None
     place_field = mo.ui.dropdown(
-        {label_place(place): place for place in places},
-        label_place(choose_places(places)[0]),
+        {choice.label: choice.place for choice in _choices},
+        _first,
         label="Checkpoint",
         searchable=True,
         full_width=True,
     )
-    place_field
     return (place_field,)
 
 
@@ -137,48 +184,33 @@ def _():
 
 
 @app.cell(hide_code=True)
-def _(source_field):
+def _():
     episodes_field = mo.ui.slider(10, 1000, 10, 100, label="Episodes", show_value=True)
     environments_field = mo.ui.slider(1, 64, 1, 16, label="Environments stepped together", show_value=True)
-    keep_field = mo.ui.checkbox(label="keep: write the cache, in place of an earlier one, and the row of results")
     evaluate_button = mo.ui.run_button(label="Evaluate", kind="success")
-    evaluate_controls = mo.vstack(
-        [mo.hstack([episodes_field, environments_field, evaluate_button], justify="start", gap=2), keep_field]
-    )
-    evaluate_controls if source_field.value == FRESH else None
-    return environments_field, episodes_field, evaluate_button, keep_field
+    keep_button = mo.ui.run_button(label="Keep it as cache and in the results")
+    replace_field = mo.ui.checkbox(label="it may replace an evaluation on more episodes")
+    evaluate_controls = mo.vstack([episodes_field, environments_field, evaluate_button, keep_button, replace_field])
+    return environments_field, episodes_field, evaluate_button, evaluate_controls, keep_button, replace_field
 
 
 @app.cell(hide_code=True)
-def _(
-    cache_dir_field,
-    environments_field,
-    episodes_field,
-    evaluate_button,
-    keep_field,
-    place_field,
-    results_path,
-    set_fresh,
-):
-    mo.stop(not evaluate_button.value)
+def _(environments_field, episodes_field, evaluate_button, place_field, set_fresh):
+    mo.stop(not evaluate_button.value or place_field.value is None)
     from pipeline.command.errors import MISTAKES
 
     try:
-        from pipeline.evaluation.checkpoint import EvaluationSettings
-        from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
+        from pipeline.evaluation.fresh import evaluate_fresh
+        from pipeline.evaluation.settings import EvaluationSettings
     except ImportError as error:
         mo.stop(True, mo.callout(f"Evaluating needs what is in requirements.txt: {error}", kind="danger"))
 
-    _place = place_field.value
     _settings = EvaluationSettings(num_episodes=episodes_field.value, num_envs=environments_field.value)
+    _done = None
     try:
-        with mo.status.progress_bar(total=_settings.num_episodes, title=label_place(_place), show_eta=True) as _bar:
-            _cache = evaluate_fresh(_place, _settings, progress=_bar.update)
-        set_fresh((_place, _cache))  # it is shown even if it cannot be written
-        if keep_field.value:
-            _path = cache_path(cache_dir_field.value, _place.task_id, _place.trial, _place.seed, _place.update)
-            keep_fresh(_cache, _path, results_path)
-        _done = mo.callout(f"Wrote {_path} and its row in {results_path}", kind="success") if keep_field.value else None
+        _options = {"title": str(place_field.value), "show_eta": True, "remove_on_exit": True}
+        with mo.status.progress_bar(total=_settings.num_episodes, **_options) as _bar:
+            set_fresh((place_field.value, evaluate_fresh(place_field.value, _settings, progress=_bar.update)))
     except MISTAKES as error:
         _done = mo.callout(f"{error}", kind="danger")
     _done
@@ -186,47 +218,63 @@ def _(
 
 
 @app.cell(hide_code=True)
+def _(cache_dir_field, get_fresh, keep_button, replace_field, results_path):
+    _place, _cache = get_fresh()
+    mo.stop(not keep_button.value)
+    mo.stop(_cache is None, mo.callout("Nothing has been evaluated yet: press Evaluate.", kind="info"))
+    from pipeline.command.errors import explain
+    from pipeline.evaluation.fresh import keep_fresh
+
+    _path = cache_path(cache_dir_field.value, _place.task_id, _place.trial, _place.seed, _place.update)
+    try:
+        keep_fresh(_cache, _path, results_path, replace_more=replace_field.value)
+        _words, _kind = f"Wrote {_path} and its row in {results_path}", "success"
+    except (ValueError, OSError) as error:  # UserErrors of the evaluation are ValueErrors
+        _words, _kind = explain(error), "danger"
+    mo.status.toast("Kept" if _kind == "success" else "Not kept", _words, kind=None if _kind == "success" else _kind)
+    mo.callout(_words, kind=_kind)
+    return
+
+
+# ------------------------------------------------------------------------------------------------- what it holds
+
+
+@app.cell(hide_code=True)
 def _(get_fresh, place_field, source_field):
-    if source_field.value == CACHE:
+    cache, cache_problem = None, ""
+    if place_field.value is None:
+        pass
+    elif source_field.value == CACHE:
         cache, cache_problem = try_cache(place_field.value.path)
+    elif get_fresh()[0] == place_field.value:
+        cache = get_fresh()[1]
     else:
-        cache = get_fresh()[1] if get_fresh()[0] == place_field.value else None
-        cache_problem = "" if cache else "Not evaluated yet: choose how many episodes and press Evaluate."
-    mo.callout(cache_problem, kind="danger" if source_field.value == CACHE else "info") if cache_problem else None
-    return (cache,)
+        cache_problem = "Not evaluated yet: choose how many episodes and press Evaluate."
+    return cache, cache_problem
 
 
 @app.cell(hide_code=True)
 def _(cache):
     mo.stop(cache is None)
     data = as_routing_data(cache)
-    _metrics = mo.ui.table(
-        metrics_table(cache.metrics),
-        selection=None,
-        show_column_summaries=False,
-        show_data_types=False,
-        show_download=False,
-        show_search=False,
-        column_widths={"metric": 140, "value": 110, "over": 800},
-    )
-    mo.vstack([mo.md(describe_cache(cache)), _metrics])
     return (data,)
 
 
 @app.cell(hide_code=True)
-def _(data):
-    _supported = list_views(data)
-    view_names = {tab: views for tab, views in TABS.items() if set(views) <= set(_supported)}
-    tabs = mo.ui.tabs(dict.fromkeys(view_names, ""))
-    tabs
-    return tabs, view_names
+def _():
+    tabs = mo.ui.tabs(dict.fromkeys(TABS, ""))
+    save_button = mo.ui.run_button(label="Save as PNG")
+    return save_button, tabs
 
 
 @app.cell(hide_code=True)
 def _(data):
     _names = {GROUPINGS[name].title.capitalize(): name for name in get_available_analyses(data)}
-    analysis_field = mo.ui.dropdown(_names, next(iter(_names)), label="Group by")
-    counts_field = mo.ui.checkbox(label="write the number of steps into the cells")
+    _kept = [title for title, name in _names.items() if name == remembered.get("analysis")]
+    analysis_field = mo.ui.dropdown(
+        _names, next(iter([*_kept, *_names])), label="Group by", on_change=partial(remembered.__setitem__, "analysis")
+    )
+    counts_field = mo.ui.checkbox(label="numbers of steps in the cells, where they fit")
     return analysis_field, counts_field
 
 
@@ -252,17 +300,7 @@ def _(data):
     return (episode_field,)
 
 
-@app.cell(hide_code=True)
-def _(all_views, analysis_field, counts_field, episode_field, event_field, part_field, tabs, window_field):
-    _controls = {
-        "Heatmaps": [analysis_field, counts_field],
-        "Episode": [episode_field],
-        "Events": [event_field, window_field, analysis_field, part_field],
-    }
-    _every = [analysis_field, counts_field, part_field, event_field, window_field, episode_field]
-    _shown = _every if all_views else _controls.get(tabs.value, [analysis_field, part_field])
-    mo.hstack(_shown, justify="start", gap=2, align="center", wrap=True)
-    return
+# ---------------------------------------------------------------------------------------------------- what is drawn
 
 
 @app.cell(hide_code=True)
@@ -271,7 +309,9 @@ def _(analysis_field, cache, data):
     try:
         from film.scenes import render_examples
     except ImportError as error:
-        picture_note = f"Levels are drawn from their description; pictures need `pip install minigrid` ({error})."
+        picture_note = (
+            f"Levels are drawn from their description; pictures need minigrid: pip install minigrid ({error})."
+        )
     else:
         _examples = find_examples(data, analysis_field.value)
         pictures, _problems = render_examples(cache, _examples)
@@ -282,32 +322,27 @@ def _(analysis_field, cache, data):
 
 @app.cell(hide_code=True)
 def _(all_views, cache, episode_field, tabs):
-    player, player_note = None, ""
+    player = ""
     if all_views or tabs.value == "Episode":
         try:
-            from film.scenes import SCENE_ERRORS, EpisodePlayer
+            from film.player import build_player
+            from film.scenes import SCENE_ERRORS
         except ImportError as error:
-            player_note = f"The grid cannot be shown without minigrid: `pip install minigrid` ({error})."
+            player = show_note(f"The grid cannot be shown without minigrid: pip install minigrid ({error}).")
         else:
             try:
-                player = EpisodePlayer(cache, episode_field.value)
+                _film = build_player(cache, episode_field.value)
+                player = show_player(_film.html, _film.size)
             except SCENE_ERRORS as error:
-                player_note = f"The episode cannot be played again: {error}"
-    step_field = mo.ui.slider(0, player.steps if player else 1, 1, 0, label="Step", show_value=True, full_width=True)
-    return player, player_note, step_field
-
-
-@app.cell(hide_code=True)
-def _(player, player_note, step_field):
-    _frame = mo.vstack([step_field, mo.image(player.draw(step_field.value), width="100%")]) if player else None
-    mo.callout(mo.md(player_note), kind="warn") if player_note else _frame
-    return
+                player = show_note(f"The episode cannot be played again: {error}")
+    return (player,)
 
 
 @app.cell(hide_code=True)
 def _(
     all_views,
     analysis_field,
+    cache,
     counts_field,
     data,
     episode_field,
@@ -317,43 +352,42 @@ def _(
     part_field,
     picture_note,
     pictures,
+    player,
     tabs,
-    view_names,
     window_field,
 ):
     _heatmaps = {"show_counts": counts_field.value, "pictures": pictures, "missions": missions}
     _options = ViewOptions(episode_field.value, event_field.value, window_field.value, window_field.value, **_heatmaps)
-    _part = data if part_field.value is None else groups[part_field.value]
-    figures, _blocks = {}, []
-    for _tab in view_names if all_views else [tabs.value]:
-        for _view in view_names[_tab]:
-            _data = data if _view in ("overall", "episode") else _part
+    _part, _suffix = data, ""
+    if part_field.value is not None:
+        _part = groups[part_field.value]
+        _suffix = f"_{analysis_field.value}_{file_word(groups.labels[part_field.value])}"
+    _supported = list_views(data)
+    figures, parts = {}, []
+    for _tab in TABS if all_views else [tabs.value]:
+        for _view in TABS[_tab]:
+            if _view not in _supported:
+                parts += [] if all_views else [show_note(f"{_tab}: this cache does not tell what it takes.")]
+                continue
+            _whole = _view in ("overall", "episode")
             _name = analysis_field.value if _view == "overall" else _view
-            _drawn, _problem = attempt(partial(draw_view, _data, _name, _options), {})
+            _drawn, _problem = attempt(partial(draw_view, data if _whole else _part, _name, _options), {})
+            _drawn = {f"{name}{'' if _whole else _suffix}": figure for name, figure in _drawn.items()}
             figures |= _drawn
-            if _view == "overall" and mo.running_in_notebook():
-                _blocks += [mo.mpl.interactive(figure) for figure in _drawn.values()]
-            else:
-                _blocks += [mo.image(**as_image(figure, name)) for name, figure in _drawn.items()]
-            _blocks += [mo.callout(_problem, kind="warn")] if _problem else []
-            _blocks += [mo.md(picture_note)] if picture_note and _view == "overall" else []
-    mo.vstack(_blocks)
-    return (figures,)
+            parts += [player] if _view == "episode" and player else []
+            parts += [show_figure(figure, name) for name, figure in _drawn.items()]
+            parts += [show_note(note) for note in (_problem, picture_note if _view == "overall" else "") if note]
+    parts.append(show_table(metrics_table(cache.metrics)))
+    return figures, parts
 
 
 @app.cell(hide_code=True)
-def _(tabs):
-    tabs  # without data there are none, and nothing to save
-    save_button = mo.ui.run_button(label="Save as PNG")
-    save_button
-    return (save_button,)
-
-
-@app.cell(hide_code=True)
-def _(figures, place_field, plots_dir, save_button):
-    mo.stop(not save_button.value)
-    _paths = [save_figure(figure, plot_path(plots_dir, place_field.value, name))[0] for name, figure in figures.items()]
-    mo.callout(mo.md("\n\n".join(f"Saved `{path}`" for path in _paths)), kind="success")
+def _(cache, page, parts, place_field):
+    mo.stop(not page)
+    try:
+        write_page(page, f"Routing: {place_field.selected_key}", [mo.md(describe_cache(cache)).text, *parts])
+    except OSError as error:
+        sys.exit(f"--page {page}: cannot be written ({error.strerror}); expected the path of a file")
     return
 
 

@@ -5,6 +5,7 @@
     <root>/<task_id>/trial_<N>/[seed_<S>/]checkpoint_<update>.pt              or checkpoint_final.pt
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json      of a final checkpoint without update_<U>
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
+    <root>/<task_id>/trial_<N>_seeds_<S>_<S>/<name>.png                       of several runs together
 
 A cache may also be compact, `routing_data.json.gz`; there is one of the two. It is also read, never written, where
 older code left it: in `update_unknown` instead of `update_<U>`, and in `<root>/<task_id>/<task_id>/`, as a folder
@@ -165,6 +166,18 @@ def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:
     root = Path(plots_dir) / place.task_id if place.doubled else plots_dir
     folder = cache_path(root, place.task_id, place.trial, place.seed, place.update).parent
     return (folder / _UNKNOWN if place.unknown_update else folder) / f"{name}.png"
+
+
+def runs_plot_path(plots_dir: str | Path, task_id: str, runs: str, name: str) -> Path:
+    """Return `<plots_dir>/<task_id>/<runs>/<name>.png`, of a figure of several runs of a task.
+
+    Args:
+        plots_dir: Folder of all figures.
+        task_id: Task of the runs.
+        runs: Which they are, such as `trial_1_seeds_0_1`: `folder` of `plotting.replicates.Setting`.
+        name: Of the figure.
+    """
+    return Path(plots_dir) / task_id / runs / f"{name}.png"
 
 
 # -------------------------------------------------------------------------------------------------------------- read

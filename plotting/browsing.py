@@ -7,7 +7,9 @@ for example in find_examples(cache, "starting_room"): ...      # a level of each
 
 from __future__ import annotations
 
-import io
+import hashlib
+import json
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,7 +45,6 @@ _CACHES_KEPT = 8  # 100,000 steps take about 25 MB
 _MAP_WIDTH, _GAP, _TICKS, _BAR_ROOM = 1.7, 0.13, 0.24, 0.6  # inches: maps, between them, tick labels, a bar
 _NAME = 0.64  # inches: for the name of a row, its experts and the titles of maps
 Found = TypeVar("Found")
-_CSS_DPI = 100  # CSS pixels per inch of a figure
 
 
 def load_cache(path: str | Path) -> Cache:
@@ -137,6 +138,30 @@ def describe_cache(cache: Cache) -> str:
         f"evaluated {str(head['evaluated_at'])[:16].replace('T', ' ')}" if head.get("evaluated_at") else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def file_word(text: str) -> str:
+    """Return a text as part of a file's name: "With key, locked" gives with_key_locked."""
+    return re.sub(r"\W+", "_", text).strip("_").lower()
+
+
+def name_selection(chosen: Mapping[str, str], everything: Mapping[str, str]) -> str:
+    """Return what to add to the name of a figure of some of several things, so that two selections are two files.
+
+    Args:
+        chosen: {thing: its task} of what is drawn.
+        everything: The same of what could be.
+
+    Returns:
+        "" for all; "_GoToObj_Unlock" for all of some tasks; else the same and a digest of what is drawn.
+    """
+    if set(chosen) == set(everything):
+        return ""
+    tasks = sorted(set(chosen.values()))
+    words = "".join(f"_{short_task(task)}" for task in tasks[:3]) + (f"_and_{len(tasks) - 3}_more" * (len(tasks) > 3))
+    if len(tasks) <= 3 and set(chosen) == {thing for thing, task in everything.items() if task in tasks}:
+        return words
+    return f"{words}_{hashlib.sha256(json.dumps(sorted(chosen)).encode()).hexdigest()[:8]}"
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -281,21 +306,6 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = (), *, 
         sheet.bar(lpc_mappable(*ends), lefts[-1] + width + 0.08, below, 0.08, height, span=span_of(maps, how))
         top = below + height + _TICKS
     return sheet.figure
-
-
-def as_image(figure: Figure, name: str) -> dict[str, Any]:
-    """Return what `marimo.image` takes: a figure as PNG, laid out as in the saved file, with two pixels per CSS pixel.
-
-    Args:
-        figure: Any.
-        name: Of its file; said to those who do not see the image.
-    """
-    content = io.BytesIO()
-    with figure_style():
-        quick = {"compress_level": 1}  # nobody keeps it
-        figure.savefig(content, format="png", dpi=2 * _CSS_DPI, pil_kwargs=quick)
-    size = {"width": round(figure.get_figwidth() * _CSS_DPI), "style": {"max-width": "100%"}}
-    return {"src": content.getvalue(), "alt": name.replace("_", " ")} | size
 
 
 def attempt(call: Callable[[], Found], otherwise: Found) -> tuple[Found, str]:

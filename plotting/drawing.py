@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pipeline.command.folders import check_folder
 from pipeline.config import ConfigError
-from pipeline.places import Place, find_caches, locate_cache, plot_path
+from pipeline.places import Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
@@ -130,7 +130,12 @@ def draw_settings(task: Task) -> int:
         )
     output = Path(settings.output_dir)
     jobs = [
-        _Job(setting.label, output / setting.task_id / setting.folder, setting.load, setting.places)
+        _Job(
+            setting.label,
+            runs_plot_path(output, setting.task_id, setting.folder, "").parent,
+            setting.load,
+            setting.places,
+        )
         for setting in found
     ]
     return _draw_all(jobs, task)

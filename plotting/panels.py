@@ -211,7 +211,7 @@ def finish(
         small = 0.694 * mpl.rcParams["font.size"]
         paragraphs = text.replace("; \n", "\n").split("\n")
         lines = [line for part in paragraphs for line in wrap_text(part, max(width, 2.0), small)]
-        style = {"ha": "left", "fontsize": "x-small", "color": GREY}
+        style = {"ha": "left", "fontsize": "x-small", "color": "0.2"}
         if own:
             figure.supxlabel("\n".join(lines), x=0.01, **style)
             more += max(0, len(lines) - _USUAL_LINES) * 0.12 * current_size().scale

@@ -10,6 +10,7 @@ from tests.tables import build_context, random_tables
 
 TASKS = ("BabyAI-GoToObj-v0", "BabyAI-Unlock-v0")
 SIZES = [[0, 16, 32], [0, 16, 32]]
+ALPHAS = (1e-5, 2e-5)
 
 
 def write_example(folder: Path) -> dict[str, str]:
@@ -17,7 +18,9 @@ def write_example(folder: Path) -> dict[str, str]:
     flags = name_folders(folder)
     for number, task_id in enumerate(TASKS):
         routing, episodes = random_tables(number, [5, 9, 1, 12], SIZES)
-        episodes = replace(episodes, env_context=tuple(_two_rooms(k) for k in range(len(episodes))))
+        routing = replace(routing, position=routing.position % 6 + 1)  # within the first room
+        level = (_two_rooms, build_context)[number]  # grids of different shapes, and so figures
+        episodes = replace(episodes, env_context=tuple(level(k) for k in range(len(episodes))))
         metrics = compute_metrics(episodes, bot_plan_failures=0)
         for seed, update in ((0, None), (0, 100), (1, None)):
             name = "final" if update is None else update
@@ -31,10 +34,11 @@ def write_example(folder: Path) -> dict[str, str]:
                 "max_steps": None,
                 "evaluated_at": "2026-03-01T12:00:00+00:00",
                 "expert_hidden_sizes": SIZES,
+                "config": {"lpc_alpha": ALPHAS[number]},
             }
             path = cache_path(flags["cache_dir"], task_id, 1, seed, update)
             write_cache(path, header=header, metrics=metrics, episodes=episodes, routing=routing)
-            model = {"policy": "moe", "lpc_alpha": 1e-5 * (1 + number), "checkpoint_digest": f"{number}{seed}{name}"}
+            model = {"policy": "moe", "lpc_alpha": ALPHAS[number], "checkpoint_digest": f"{number}{seed}{name}"}
             append_result(flags["results_path"], {**header, **metrics, **model, "num_episodes": len(episodes)})
     return flags
 

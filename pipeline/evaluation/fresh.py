@@ -17,6 +17,7 @@ from pipeline.evaluation.checkpoint import (
     evaluate_checkpoint,
     load_checkpoint,
 )
+from pipeline.evaluation.kept import refuse_loss
 from pipeline.evaluation.play import Progress
 from pipeline.places import Place
 from pipeline.records.cache import Cache, write_cache
@@ -41,7 +42,21 @@ def evaluate_fresh(found: Place, settings: EvaluationSettings, *, progress: Prog
     return Cache(found.path, header, evaluation.metrics, evaluation.episodes, evaluation.routing)
 
 
-def keep_fresh(cache: Cache, path: str | Path, results_path: str | Path) -> None:
-    """Write a cache from `evaluate_fresh` to its file, in place of an earlier one, then its row of results."""
+def keep_fresh(cache: Cache, path: str | Path, results_path: str | Path, *, replace_more: bool = False) -> None:
+    """Write a cache from `evaluate_fresh` to its file, in place of an earlier one, then its row of results.
+
+    Args:
+        cache: From `evaluate_fresh`.
+        path: Of its file.
+        results_path: The CSV.
+        replace_more: Also in place of an evaluation on more levels.
+
+    Raises:
+        LossError: If more levels are kept than these and that was not asked for; nothing is written.
+    """
+    if not replace_more:
+        identity = (cache.header["checkpoint_path"], cache.header["checkpoint_digest"], len(cache.episodes))
+        advice = "evaluate {found} episodes or more, or tick that it may replace them"
+        refuse_loss(*identity, cache=Path(path), results_path=results_path, advice=advice)
     write_cache(path, header=cache.header, metrics=cache.metrics, episodes=cache.episodes, routing=cache.routing)
     append_result(results_path, build_row(cache.header, cache.metrics, has_routing=True))

@@ -15,6 +15,7 @@ from babyai.levels import resolve_task_id
 from pipeline.checkpoints import CheckpointError
 from pipeline.checkpoints import read_header as read_checkpoint_header
 from pipeline.evaluation.checkpoint import build_row, name_of
+from pipeline.evaluation.kept import LossError, refuse_loss
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import Place, cache_path, find_caches, find_checkpoints
 from pipeline.records.cache import CacheError, read_header
@@ -120,13 +121,16 @@ def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) 
 
 
 def reindex(plan: BatchPlan) -> tuple[int, list[str]]:
-    """Write a row for every readable cache into the results; return how many, and what could not be read."""
+    """Write a row for every readable cache into the results; return how many, and what was left out and why."""
     written, problems = 0, []
     for path in find_caches(plan.cache_dir):
         try:
             header = read_header(path)
+            if not plan.force:
+                identity = (header["checkpoint_path"], header.get("checkpoint_digest"), header["num_episodes"])
+                refuse_loss(*identity, cache=None, results_path=plan.results_path, advice="leave it, or give --force")
             append_result(plan.results_path, build_row(header, header["metrics"], has_routing=True))
-        except (CacheError, ResultsError, OSError) as error:
+        except (CacheError, ResultsError, LossError, OSError) as error:
             problems.append(str(error))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             problems.append(

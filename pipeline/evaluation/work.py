@@ -25,9 +25,11 @@ from pipeline.evaluation.checkpoint import (
     build_row,
     evaluate_checkpoints,
     load_checkpoint,
+    name_of,
     step_limit,
     write_evaluation,
 )
+from pipeline.evaluation.kept import refuse_loss
 from pipeline.evaluation.play import Evaluation
 from pipeline.evaluation.progress import EvaluationBar
 from pipeline.evaluation.select import BatchPlan, find_row
@@ -80,7 +82,11 @@ class Pending:
 
 
 def take_up(plan: BatchPlan, found: Place) -> Pending | dict[str, Any]:
-    """Load a checkpoint; return it, or its row if it is done."""
+    """Load a checkpoint; return it, or its row if it is done.
+
+    Raises:
+        Exception: One of `MISTAKES`: it cannot be used, or more levels of it are kept than are asked for.
+    """
     device = resolve_device(plan.settings.device)
     task_id = resolve_task_id(found.task_id)
     checkpoint = load_checkpoint(found.path, device=device, lang_encoder=plan.settings.lang_encoder)
@@ -88,6 +94,15 @@ def take_up(plan: BatchPlan, found: Place) -> Pending | dict[str, Any]:
     row = find_row(plan, found, checkpoint.digest, limit)
     if row is not None:
         return row
+    if not plan.force:
+        cache = None if plan.skip_routing else plan.cache_of(found)
+        refuse_loss(
+            name_of(found.path),
+            checkpoint.digest,
+            plan.settings.num_episodes,
+            cache=cache,
+            results_path=plan.results_path,
+        )
     config, encoder = checkpoint.config, checkpoint.encoder
     shapes = tuple((name, weight.shape, weight.dtype) for name, weight in checkpoint.policy.named_parameters())
     played = (task_id, limit, config.lpc_exponent, encoder.kind, encoder.fingerprint)

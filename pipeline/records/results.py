@@ -182,6 +182,19 @@ def find_done(
     return plain_rows(done.loc[[done["num_episodes"].idxmax()]])[0] if len(done) else None
 
 
+def find_largest(results: pd.DataFrame, *, checkpoint_path: str, checkpoint_digest: str) -> int:
+    """Return of how many levels the row of a checkpoint is, 0 if there is none or it is of other weights.
+
+    Args:
+        results: From `read_results`.
+        checkpoint_path: As the row names it.
+        checkpoint_digest: Of the weights.
+    """
+    rows = results[(results["checkpoint_path"] == checkpoint_path).fillna(False)]
+    same = (rows["checkpoint_digest"] == checkpoint_digest).fillna(False)
+    return int(rows.loc[same, "num_episodes"].fillna(0).max()) if same.any() else 0
+
+
 def _to_cell(name: str, value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()

@@ -25,9 +25,11 @@ import pipeline.evaluation.work
 from babyai import hub
 from pipeline.checkpoints import save_checkpoint
 from pipeline.evaluation.checkpoint import EvaluationSettings
+from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
+from pipeline.evaluation.kept import LossError
 from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.evaluation.work import choose_share, claim
-from pipeline.places import Place, PlaceError
+from pipeline.places import Place, PlaceError, find_checkpoints
 from pipeline.records.cache import find_caches, read_cache
 from pipeline.records.results import append_result, plain_rows, read_results
 from pipeline.training.loop import run_update
@@ -181,6 +183,49 @@ def test_more_episodes_or_other_settings_evaluate_again(place, played):
     (row,) = plain_rows(read_results(RESULTS))
     assert (row["num_episodes"], row["eval_seed"], row["max_steps"]) == (4, 1, 11)
     assert read_cache(CACHES / BASELINE / "routing_data.json").header["eval_seed"] == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--skip_routing"]])
+def test_more_levels_are_never_replaced_by_fewer_unasked(place, played, capsys, more):
+    """A row without its cache, a cache without its row, other levels: to fewer of them nothing gives way."""
+    only = ["--trial", "2", "--max_steps", "12", "--num_episodes"]
+    batch_eval.main([*only, "3", *more])
+    if not more:
+        RESULTS.rename("kept.csv")  # the cache alone tells
+    before = files()
+    for fewer in ([], ["--eval_seed", "1"]):
+        assert batch_eval.main([*only, "2", *fewer]) == 1
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: "))
+        assert "holds its evaluation on 3 levels" in line and "--force" in line
+    assert files() == before and len(played) == 1
+    assert batch_eval.main([*only, "4"]) == 0
+    assert batch_eval.main([*only, "2", "--force"]) == 0
+    assert [row["num_episodes"] for row in by_path().values()] == [2]
+
+
+def test_a_checkpoint_trained_again_gives_way_to_any_number_of_levels(place, played):
+    batch_eval.main(["--trial", "2", *FEW])
+    edit_checkpoint(path_of(BASELINE), lambda content: next(iter(content["policy_state_dict"].values())).add_(0.5))
+    assert batch_eval.main(["--trial", "2", "--max_steps", "12", "--num_episodes", "1"]) == 0
+    assert [row["num_episodes"] for row in by_path().values()] == [1]
+
+
+def test_a_notebook_keeps_an_evaluation_only_where_it_replaces_none_of_more_levels(place):
+    found = find_checkpoints("checkpoints")[-1]
+    path = CACHES / BASELINE / "routing_data.json"
+    caches = [evaluate_fresh(found, EvaluationSettings(num_episodes=n, max_steps=12)) for n in (3, 2)]
+    keep_fresh(caches[0], path, RESULTS)
+    before = files()
+    with pytest.raises(LossError, match="holds its evaluation on 3 levels, which one on 2 would replace; evaluate 3"):
+        keep_fresh(caches[1], path, RESULTS)
+    RESULTS.rename("kept.csv")  # the cache alone tells too
+    with pytest.raises(LossError, match=r"routing_data\.json holds"):
+        keep_fresh(caches[1], path, RESULTS)
+    Path("kept.csv").rename(RESULTS)
+    assert files() == before
+    keep_fresh(caches[1], path, RESULTS, replace_more=True)
+    assert [row["num_episodes"] for row in by_path().values()] == [2]
+    assert read_cache(path).header["num_episodes"] == 2
 
 
 def test_a_checkpoint_trained_again_under_its_old_name_is_another(place, played):
@@ -603,6 +648,18 @@ def test_another_kind_of_results_file_is_not_overwritten(place, capsys):
 
 
 # ------------------------------------------------------------------------------------------------------------- reindex
+
+
+def test_reindex_leaves_rows_of_more_levels_than_the_caches(place, played, capsys):
+    only = ["--trial", "2", "--max_steps", "12", "--num_episodes"]
+    batch_eval.main([*only, "2"])
+    batch_eval.main([*only, "3", "--skip_routing"])
+    rows = by_path()
+    assert batch_eval.main(["--reindex"]) == 1
+    assert "holds its evaluation on 3 levels" in capsys.readouterr().err
+    assert by_path() == rows
+    assert batch_eval.main(["--reindex", "--force"]) == 0
+    assert [row["num_episodes"] for row in by_path().values()] == [2]
 
 
 def test_reindex_rebuilds_the_rows_from_the_caches(place, played, capsys):
