@@ -14,8 +14,9 @@ import torch
 import more.runs
 import more.training
 from more.checkpoints import read_checkpoint, save_checkpoint
+from more.commands import train as main
 from more.compare import CompareSettings, Run, run_item
-from more.runs import main, run_training
+from more.runs import run_training
 from more.training import Trainer, UnsavedError
 from pipeline.command.errors import UserError
 from pipeline.command.files import Lines
