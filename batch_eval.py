@@ -41,7 +41,7 @@ SWITCHES = {
 
 @dataclass(frozen=True)
 class BatchSettings(EvaluationSettings):
-    """What is evaluated and where results go; how it is evaluated is inherited.
+    """What is evaluated, how, and where results go.
 
     Attributes:
         checkpoint_dir: Folder of checkpoints.

@@ -30,7 +30,7 @@ def wheel(tmp_path_factory) -> Path:
     copy = folder / "copy"
     copy.mkdir()
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in (*PACKAGES, "benchmarks", "configs", "requirements", "tests"):
+    for name in (*PACKAGES, "benchmarks", "configs", "examples", "requirements", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for path in (
         *ROOT.glob("*.py"),
@@ -60,6 +60,7 @@ def test_wheel_holds_the_code_its_data_and_no_tests(wheel):
         "config.yaml",
         "routing_viz.py",
         "cross_task_viz.py",
+        "examples/slurm.sh",
         *(f"configs/{p.name}" for p in (ROOT / "configs").iterdir()),
     }
     others = {name.split("/")[0] for name in names} - {name.split("/")[0] for name in expected}

@@ -36,7 +36,7 @@ SWITCHES = {"json": "Print a JSON list, with all settings of all runs."}
 
 @dataclass(frozen=True)
 class CompareSettings(InspectionSettings):
-    """What is compared; where runs are is inherited.
+    """What is compared, and where runs are.
 
     Attributes:
         runs: Two or more: task/trial/seed, task/trial for all its seeds, or paths of runs, trials or checkpoints.

@@ -43,7 +43,7 @@ _LEAST_FOR_SETTINGS = 24
 
 @dataclass(frozen=True)
 class ListSettings(InspectionSettings):
-    """What is listed; where runs are is inherited.
+    """What is listed, and where runs are.
 
     Attributes:
         folder: In which checkpoints and runs lie; or one of these; or one in them, of a task, a trial or a run.
