@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.folders import make_writable
+from pipeline.command.names import name_command
 from pipeline.command.shell import as_command
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import find_strays
@@ -40,7 +41,7 @@ SWITCHES = {
 
 @dataclass(frozen=True)
 class BatchSettings(EvaluationSettings):
-    """What is evaluated and where results go; how it is evaluated is inherited.
+    """What is evaluated, how, and where results go.
 
     Attributes:
         checkpoint_dir: Folder of checkpoints.
@@ -122,7 +123,8 @@ def run(
             file=sys.stderr,
         )
     if not todo:
-        print(f"{settings.checkpoint_dir}: no checkpoint matches; train one: python train_mop.py --config config.yaml")
+        train = f"{name_command('train')} --config config.yaml"
+        print(f"{settings.checkpoint_dir}: no checkpoint matches; train one: {train}")
         return 0
     results = plan.results_path.resolve() if plan.results_path.is_symlink() else plan.results_path
     for folder in (plan.cache_dir, results.parent):  # before the work, not after it

@@ -23,6 +23,7 @@ with app.setup(hide_code=True):
     from pipeline.command.displays import draw_without_display
 
     draw_without_display()  # before matplotlib is imported
+    from pipeline.command.names import name_command
     from pipeline.places import find_caches, runs_plot_path
     from plotting.browsing import (
         attempt,
@@ -84,14 +85,15 @@ def _(page, results, results_field, results_problem):
     **`{results_field.value}` holds no results yet.** Train, evaluate, then press *Read again*:
 
     ```text
-    python train_mop.py --config config.yaml --seed 0
-    python train_mop.py --config config.yaml --seed 1
-    python batch_eval.py
+    {name_command("train")} --config config.yaml --seed 0
+    {name_command("train")} --config config.yaml --seed 1
+    {name_command("evaluate")}
     ```
     """)
     mo.stop(not results.empty)
     if page:
-        sys.exit(results_problem or f"{results_field.value}: holds no results; train, then: python batch_eval.py")
+        _evaluate = name_command("evaluate")
+        sys.exit(results_problem or f"{results_field.value}: holds no results; train, then: {_evaluate}")
     mo.callout(results_problem, kind="danger") if results_problem else mo.callout(_first_steps, kind="info")
     return
 

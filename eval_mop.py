@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.command.bars import Bar
 from pipeline.command.cli import parse_command
@@ -21,11 +22,20 @@ from pipeline.command.folders import check_file
 from pipeline.command.shell import as_command
 from pipeline.evaluation.settings import EvaluationSettings
 
-if __name__ != "__main__":  # for whoever imports them; --help is told without torch
+if TYPE_CHECKING:
     from pipeline.evaluation.checkpoint import Checkpoint, load_checkpoint
     from pipeline.evaluation.play import Evaluation, evaluate, evaluate_task
 
 __all__ = ["Checkpoint", "Evaluation", "evaluate", "evaluate_task", "load_checkpoint", "main"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what else this module offers when it is asked for: --help is told without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pipeline.evaluation import checkpoint, play
+
+    return getattr(checkpoint if name in ("Checkpoint", "load_checkpoint") else play, name)
 
 
 @as_command()

@@ -23,6 +23,7 @@ if __name__ == "__main__":
 else:  # the command line needs none of it before it has read its flags
     from pipeline.records.intervals import group_means, mean_interval, share_interval
     from plotting.across import plot_success_against_lpc, plot_task_bars
+    from plotting.actions import plot_actions_by, plot_cell_actions
     from plotting.aggregate import (
         PositionAverages,
         RoutingGroups,
@@ -32,6 +33,9 @@ else:  # the command line needs none of it before it has read its flags
         group_routing_data,
         room_labels_for_groups,
     )
+    from plotting.association import compute_associations, plot_associations
+    from plotting.behaviour import compute_behaviour, plot_behaviour
+    from plotting.browsing import plot_task_heatmaps
     from plotting.cells import (
         draw_expert_legend,
         render_lpc_heatmap,
@@ -47,11 +51,13 @@ else:  # the command line needs none of it before it has read its flags
         plot_path_frequencies,
         plot_weight_distributions,
     )
+    from plotting.elapsed import compute_elapsed, plot_elapsed, plot_without_time
     from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
     from plotting.levels import draw_level
     from plotting.logs import read_logs
     from plotting.options import parse_width
     from plotting.origin import describe_origin
+    from plotting.prices import find_price_series, plot_price_maps
     from plotting.relations import (
         compute_distance_profile,
         compute_specialisation,

@@ -23,6 +23,7 @@ with app.setup(hide_code=True):
     from pipeline.command.displays import draw_without_display
 
     draw_without_display()  # before matplotlib is imported
+    from pipeline.command.names import name_command
     from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.browsing import attempt, describe_cache, file_word, find_examples, metrics_table, try_cache
@@ -88,13 +89,14 @@ def _(cache_dir_field, cache_problem, checkpoint_dir_field, page, picker_problem
     Train, evaluate, then press *Look again*:
 
     ```text
-    python train_mop.py --config config.yaml
-    python batch_eval.py
+    {name_command("train")} --config config.yaml
+    {name_command("evaluate")}
     ```
     """)
     mo.stop(bool(places) and not _problem)
     if page:
-        sys.exit(_problem or f"{cache_dir_field.value}: holds no caches; train, then evaluate: python batch_eval.py")
+        _evaluate = name_command("evaluate")
+        sys.exit(_problem or f"{cache_dir_field.value}: holds no caches; train, then evaluate: {_evaluate}")
     _kind = "danger" if _cached or picker_problem else "info"
     mo.callout(_problem or _nothing_yet, kind=_kind if _problem else "info")
     return

@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-if __name__ != "__main__":  # for whoever imports it, who needs no training; --help is told without torch
+if TYPE_CHECKING:
     from pipeline.baseline import GRUPolicy
 
 __all__ = ["GRUPolicy", "main"]
 
 DESCRIPTION = "Train the GRU baseline on BabyAI. Flags win over the YAML file, that over defaults."
+
+
+def __getattr__(name: str) -> Any:
+    """Import what else this module offers when it is asked for: --help is told without torch."""
+    if name == "GRUPolicy":
+        from pipeline import baseline
+
+        return baseline.GRUPolicy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,12 +2,12 @@
 # Ten seeds of five prices of complexity on a cluster with Slurm, one job for each seed:
 #
 #     rlmop init && rlmop train --config configs/debug.yaml --num_updates 1    # once, so that jobs find it compiled
-#     mkdir -p logs && sbatch slurm.sh                                         # flags may follow: --num_updates 2000
+#     mkdir -p logs && sbatch examples/slurm.sh                                # flags may follow: --num_updates 2000
 #     sbatch --dependency=afterok:JOB --wrap "rlmop evaluate --num_episodes 1000 --jobs 4"
 #     rlmop ls                                                                 # how far it is
 #
 # Two minutes before its time is up, and when it is preempted, a job saves and goes back into the queue; started again,
-# it goes on where it was, and ends with the same bits.
+# it goes on where it was, and ends with the same bits. What no signal announces costs --checkpoint_minutes, 5, at most.
 #SBATCH --job-name=rlmop
 #SBATCH --array=0-9
 #SBATCH --time=04:00:00

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.command.errors import UserError
+from pipeline.command.names import name_command
 
 CACHE_NAME = "routing_data.json"
 COMPACT = ".gz"
@@ -235,7 +236,7 @@ def find_checkpoints(root: str | Path) -> list[Place]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise PlaceError(f"{root}: expected a folder of checkpoints; train first (python train_mop.py), or name it")
+        raise PlaceError(f"{root}: expected a folder of checkpoints; train first ({name_command('train')}), or name it")
     paths = (path for folder in ("", "seed_*/") for path in root.glob(f"*/trial_*/{folder}checkpoint_*.pt"))
     found = (locate_checkpoint(path, root) for path in paths)
     return _in_order((place for place in found if place and re.fullmatch(_LEVEL, place.task_id)), final=float("inf"))

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline.command.names import name_command
 from pipeline.places import Place, stored_cache
 from pipeline.records.cache import Cache, CacheError, read_cache
 from pipeline.records.results import ResultsError, as_results, read_results
@@ -73,7 +74,7 @@ def try_cache(path: str | Path) -> tuple[Cache | None, str]:
     except CacheError as error:
         return None, str(error)
     if cache.routing is None or not len(cache.routing):
-        return None, f"{path}: holds no steps. Evaluate without --skip_routing: python batch_eval.py --force"
+        return None, f"{path}: holds no steps. Evaluate without --skip_routing: {name_command('evaluate')} --force"
     return cache, ""
 
 
@@ -264,8 +265,9 @@ def plot_task_heatmaps(caches: Mapping[str, Any], notes: Sequence[str] = (), *, 
     """
     how = Marks(scale=scale)
     if not caches:
+        text = f"No cache to draw: choose one, or run `{name_command('evaluate')}`."
         figure = Figure(figsize=(7.2, 0.6 + 0.2 * len(notes)))
-        figure.text(0.02, 0.5, "\n".join(["No cache to draw: choose one, or run batch_eval.py.", *notes]), va="center")
+        figure.text(0.02, 0.5, "\n".join([text, *notes]), va="center")
         return figure
     data = {label: as_routing_data(cache) for label, cache in caches.items()}
     columns = max(len(part.layer_names) for part in data.values()) + 1

@@ -4,7 +4,6 @@ python plotting_utils.py --cache evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed
 python plotting_utils.py --all_caches evaluation_cache --view starting_room,paths --formats png,pdf
 python plotting_utils.py --all_caches evaluation_cache --over_runs --view events,entropy,distances
 python plotting_utils.py --all_caches evaluation_cache --over_prices --view price_maps,association --group_by key_phase
-python plotting_utils.py --all_caches evaluation_cache --over_prices --view price_maps,association --group_by key_phase
 python plotting_utils.py --results evaluation_results.csv --view success_lpc,learning,alpha,tasks
 python plotting_utils.py --results evaluation_results.csv --view tasks --width 180mm --font 7 --formats pdf --data
 """
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 
 from pipeline.command.cli import parse_command
 from pipeline.command.displays import draw_without_display
+from pipeline.command.names import name_command
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
 from plotting.options import SWITCHES, PlotSettings
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     check_asked(settings, prices=switches["over_prices"], listing=switches["list"])
-    command = shlex.join(["python", "plotting_utils.py", *(sys.argv[1:] if argv is None else argv)])
+    command = f"{name_command('plot')} {shlex.join(sys.argv[1:] if argv is None else argv)}"
     task = Task(settings, command, listing=switches["list"], show_counts=switches["show_counts"], data=switches["data"])
     if settings.results is not None:
         return draw_results(task)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from pipeline.command.folders import check_folder
+from pipeline.command.names import name_command
 from pipeline.config import ConfigError
 from pipeline.places import Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
@@ -114,7 +115,7 @@ def draw_results(task: Task) -> int:
 def _find_caches(folder: str) -> list[Place]:
     places = find_caches(folder)
     if not places:
-        raise ConfigError(f"{folder}: holds no caches; `python batch_eval.py` writes them")
+        raise ConfigError(f"{folder}: holds no caches; `{name_command('evaluate')}` writes them")
     return places
 
 

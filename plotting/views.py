@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipeline.command.names import name_command
 from pipeline.records.results import Rows, as_results
 from plotting.across import plot_success_against_lpc, plot_task_bars
 from plotting.actions import plot_actions_by, plot_cell_actions
@@ -267,7 +268,7 @@ def _draw_results_view(rows: Rows, view: str, options: ViewOptions) -> dict[str,
         raise PlotError(f"view: expected one of {', '.join(RESULT_VIEWS)}, found {view!r}")
     results = as_results(rows)
     if results.empty:
-        raise PlotError("expected evaluated checkpoints, found none; `python batch_eval.py` evaluates them")
+        raise PlotError(f"expected evaluated checkpoints, found none; `{name_command('evaluate')}` evaluates them")
     if view == "success_lpc":
         return {view: plot_success_against_lpc(results).figure}
     if view == "tasks":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.command.cli import parse_command
 from pipeline.command.errors import ConfigError
+from pipeline.command.names import name_command
 from pipeline.command.shell import as_command
 
 
@@ -29,5 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     names = [name for name in list_tasks() if all(word.lower() in name.lower() for word in settings.words)]
     if not names:
-        raise ConfigError(f"no task's name holds {' and '.join(map(repr, settings.words))}; rlmop levels lists all")
+        raise ConfigError(
+            f"no task's name holds {' and '.join(map(repr, settings.words))}; {name_command('levels')} lists all"
+        )
     print("\n".join(names))

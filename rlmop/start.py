@@ -1,4 +1,4 @@
-"""`rlmop init`: what one begins with, copied into a folder: config.yaml, ready-made settings, the notebooks.
+"""`rlmop init`: what one begins with, copied into a folder: settings, the notebooks, a batch script.
 
 Of an installation these are data files, listed in its metadata; of a checkout they lie at its root.
 """
@@ -21,6 +21,7 @@ FILES = (
     "configs/debug.yaml",
     "configs/gotoobj.yaml",
     "configs/unlockpickup.yaml",
+    "examples/slurm.sh",
     "routing_viz.py",
     "cross_task_viz.py",
 )
@@ -44,7 +45,7 @@ class StartSettings:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; return the exit code: 0 done, 2 refused."""
     settings, _ = parse_command(
-        "Copy config.yaml, ready-made settings and the notebooks, to begin with. Files that are there stay.",
+        "Copy config.yaml, ready-made settings, the notebooks and a batch script. Files that are there stay.",
         StartSettings,
         argv,
     )

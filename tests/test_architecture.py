@@ -215,6 +215,51 @@ def test_nothing_but_benchmarks_imports_the_language_models():
     } == set()
 
 
+# --------------------------------------------------------------------------------------------------------- the map
+
+MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def find_mapped(text: str) -> list[str]:
+    """Return the modules that the first columns of a map's tables name, each as often as it is named.
+
+    They lie in the folder of the title, that of a smaller title in the one above it; or in the one that begins a cell.
+    """
+    found, above = [], ""
+    for section in re.split(r"^(?=###? )", text, flags=re.MULTILINE):
+        title, _, body = section.partition("\n")
+        if (match := re.search(r"`([a-z/]+)/`", title)) is None:
+            continue
+        folder = match[1] if title.startswith(("## ", f"### `{above}/")) else f"{above}/{match[1]}"
+        above = folder if title.startswith("## ") else above
+        for cell in re.findall(r"^\| (`.*?) \| ", body, re.MULTILINE):
+            inner = re.match(r"`([a-z]+)/`: ", cell)
+            place = folder if inner is None else inner[1] if (ROOT / inner[1]).is_dir() else f"{folder}/{inner[1]}"
+            found += [f"{place}/{name}.py" for name in re.findall(r"`(\w+)`", cell)]
+    return found
+
+
+def test_tables_of_the_map_are_read():
+    text = "# Title\n| `no` | |\n## `a/b/` and `c/`\n| `d`, `e` | x `f` |\n| `film/`: `g` | |\n"
+    text += "### `h/`: i\n| `j` | |\n| `k/`: `l` | |\n### `a/b/m/`\n| `n` | |\n"
+    assert find_mapped(text) == ["a/b/d.py", "a/b/e.py", "film/g.py", "a/b/h/j.py", "a/b/h/k/l.py", "a/b/m/n.py"]
+
+
+def test_every_module_is_in_the_map_once():
+    """In the table of its room; what stands by itself in the one of rooms."""
+    cells = re.findall(r"^\| (`.*?) \| ", MAP.partition("\n## Rooms")[2].partition("\n## ")[0], re.MULTILINE)
+    alone = [name for cell in cells for name in re.findall(r"`([\w/{},]+)\.py`", cell)]
+    spread = [name.partition("{") for name in alone]
+    alone = [f"{head}{name}.py" for head, _, tail in spread for name in tail.rstrip("}").split(",")]
+    found = [*find_mapped(MAP), *alone]
+    assert sorted({name for name in found if found.count(name) > 1}) == []
+    kept = [path for path in PATHS if not path.endswith(("__init__.py", "__main__.py"))]
+    scripts = {f"{name}.py" for name in (*SCRIPTS, "plotting_utils")}
+    expected = {path for path in kept if not path.startswith("benchmarks/")} - scripts
+    assert set(found) - expected == set()
+    assert expected - set(found) == set()
+
+
 # ------------------------------------------------------------------------------------------- what comes from elsewhere
 
 

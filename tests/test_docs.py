@@ -54,3 +54,15 @@ def test_sections_hold_no_code(conf):
     lines = ["Do.", "", "Args:", "    a: One.", "", "    b: Two.", "", "Returns:", "    Three."]
     assert conf.from_markdown(lines) == lines
     assert conf.from_markdown([]) == []
+
+
+def test_what_is_offered_to_notebooks_of_others_is_in_the_reference():
+    """All that `plotting_utils` re-exports, and the statistics."""
+    modules = re.findall(
+        r"^ *from (plotting\.\w+) import", (DOCS.parent / "plotting_utils.py").read_text(), re.MULTILINE
+    )
+    modules += [
+        f"science.statistics.{path.stem}" for path in (DOCS.parent / "science" / "statistics").glob("[a-z]*.py")
+    ]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.rst"))
+    assert [name for name in modules if f".. automodule:: {name}\n" not in text] == []

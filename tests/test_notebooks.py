@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.command.names import name_command
 from pipeline.records.cache import cache_path
 from plotting.browsing import (
     choose_places,
@@ -149,7 +150,7 @@ def test_a_damaged_cache_gives_a_message(content, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     text, found = run_app("routing_viz", flags)
-    assert "batch_eval.py --force" in text
+    assert f"{name_command('evaluate')} --force" in text
     assert "figures" not in found and "parts" not in found
     assert "No cache to draw" not in run_app("cross_task_viz", flags)[0]  # there are no results, so no figures
 

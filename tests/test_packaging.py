@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from email import message_from_string
@@ -30,7 +31,7 @@ def wheel(tmp_path_factory) -> Path:
     copy = folder / "copy"
     copy.mkdir()
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in (*PACKAGES, "benchmarks", "configs", "requirements", "tests"):
+    for name in (*PACKAGES, "benchmarks", "configs", "examples", "requirements", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for path in (
         *ROOT.glob("*.py"),
@@ -60,6 +61,7 @@ def test_wheel_holds_the_code_its_data_and_no_tests(wheel):
         "config.yaml",
         "routing_viz.py",
         "cross_task_viz.py",
+        "examples/slurm.sh",
         *(f"configs/{p.name}" for p in (ROOT / "configs").iterdir()),
     }
     others = {name.split("/")[0] for name in names} - {name.split("/")[0] for name in expected}
@@ -142,3 +144,16 @@ def test_pre_commit_runs_what_make_lint_runs():
     for tool in ("ruff format", "ruff check", "marimo check --strict"):
         assert f"-m {tool}" in lint
         assert any(f"-m {tool}" in entry for entry in entries)
+
+
+def test_notebooks_are_sound_also_where_the_project_is_installed(tmp_path):
+    """The linter took the packages in site-packages for others of the same names, so that `make lint` failed."""
+    site = Path(sysconfig.get_path("purelib", f"{os.name}_user", vars={"userbase": str(tmp_path)}))
+    for name in PACKAGES:
+        (site / name).mkdir(parents=True)
+    words = ["-m", "marimo", "check", "--strict", "routing_viz.py", "cross_task_viz.py"]
+    environment = {**os.environ, "PYTHONUSERBASE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -104,3 +104,36 @@ def test_links_lead_somewhere(page):
 def test_every_config_file_is_named_in_the_readme():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in (ROOT / "configs").glob("*.yaml") if f"configs/{path.name}" not in text] == []
+
+
+ALL_HELP = """
+import contextlib, sys
+from rlmop.command import COMMANDS, main
+from more import commands, compare
+calls = [(main, [name]) for name in COMMANDS] + [(main, ["evaluate", "--checkpoint=x"])]
+calls += [(run, []) for run in (commands.train, commands.evaluate, commands.evaluate_for_llm, compare.main)]
+for run, words in calls:
+    sys.argv = ["rlmop", *words, "--help"]
+    with contextlib.suppress(SystemExit):
+        run()
+"""
+
+OTHER_FLAGS = {
+    *("logdir", "dist", "vfs-cache-mode"),  # of TensorBoard, pytest, rclone
+    *("all_views", "page"),  # of the notebooks
+}
+
+
+def test_flags_in_the_docs_are_there():
+    """Of any command; measurements in LOG.md name what there was when they were made."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_HELP], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    known = set(re.findall(r"^ +(?:-h, )?--([\w-]+)", done.stdout, flags=re.MULTILINE)) | OTHER_FLAGS
+    assert {"seeds", "compact", "over_prices", "checkpoint_minutes", "match", "variants"} <= known
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        if page.name != "LOG.md":
+            named = set(re.findall(r"(?<![\w-])--([a-z][\w-]+)", page.read_text(encoding="utf-8")))
+            assert named - known == set(), page.name
+    for name in OTHER_FLAGS & {"all_views", "page"}:
+        assert f'"{name}"' in (ROOT / "routing_viz.py").read_text(encoding="utf-8")

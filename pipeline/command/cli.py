@@ -27,6 +27,7 @@ import yaml
 
 from pipeline.command.errors import ConfigError
 from pipeline.command.flags import Flag, fields_of, in_yaml
+from pipeline.command.names import program
 from pipeline.command.shell import EXIT_CODES
 
 Settings = TypeVar("Settings")
@@ -123,19 +124,11 @@ def parse_command(
 # --------------------------------------------------------------------------------------------------------------- flags
 
 
-def _program() -> str:
-    """Return what the process was called by: a script, `python -m package.module`, or `rlmop command`."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is None or not sys.argv[0].endswith(".py"):
-        return os.path.basename(sys.argv[0])
-    return f"python -m {spec.name.removesuffix('.__main__')}"
-
-
 def _build_parser(description: str, beside: Sequence[Flag], fields: Sequence[Flag], required: Sequence[str]) -> Parser:
     needed = "".join(f" --{name} {name.upper()}" for name in required)
     alone = "".join(f" [{flag.metavar}{' ...' * flag.is_list}]" for flag in fields if flag.positional)
     parser = Parser(
-        prog=_program(),
+        prog=program(),
         usage=f"%(prog)s{alone}{needed} [--config CONFIG] [--FLAG VALUE ...]",
         description=description,
         epilog=EXIT_CODES,

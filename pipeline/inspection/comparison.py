@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.command.cli import parse_command
 from pipeline.command.errors import ConfigError
+from pipeline.command.names import name_command
 from pipeline.command.shell import as_command
 from pipeline.inspection.listing import as_plain
 from pipeline.inspection.runs import RunInfo, find_runs, read_known_rows
@@ -35,7 +36,7 @@ SWITCHES = {"json": "Print a JSON list, with all settings of all runs."}
 
 @dataclass(frozen=True)
 class CompareSettings(InspectionSettings):
-    """What is compared; where runs are is inherited.
+    """What is compared, and where runs are.
 
     Attributes:
         runs: Two or more: task/trial/seed, task/trial for all its seeds, or paths of runs, trials or checkpoints.
@@ -78,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if len(settings.runs) < 2:
         raise ConfigError(
-            f"runs: expected two or more, as in rlmop compare GoToObj/1 GoToObj/2, found {len(settings.runs)}; "
-            "rlmop ls lists them"
+            f"runs: expected two or more, as in {name_command('compare')} GoToObj/1 GoToObj/2, found "
+            f"{len(settings.runs)}; {name_command('ls')} lists them"
         )
     items = [find_item(text, settings) for text in settings.runs]
     if switches["json"]:
@@ -103,7 +104,7 @@ def find_item(text: str, settings: InspectionSettings) -> Item:
     if not runs:
         raise ConfigError(
             f"{text}: expected a run with a checkpoint or metrics, found none in {sources.checkpoints} and "
-            f"{sources.logs}; rlmop ls lists what is there"
+            f"{sources.logs}; {name_command('ls')} lists what is there"
         )
     return Item(text, tuple(runs), update)
 

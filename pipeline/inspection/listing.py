@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.command.cli import parse_command
 from pipeline.command.errors import ConfigError
+from pipeline.command.names import name_command
 from pipeline.command.shell import as_command
 from pipeline.inspection.runs import RunInfo, Score, find_runs, read_known_rows
 from pipeline.inspection.sources import InspectionSettings, find_sources
@@ -42,7 +43,7 @@ _LEAST_FOR_SETTINGS = 24
 
 @dataclass(frozen=True)
 class ListSettings(InspectionSettings):
-    """What is listed; where runs are is inherited.
+    """What is listed, and where runs are.
 
     Attributes:
         folder: In which checkpoints and runs lie; or one of these; or one in them, of a task, a trial or a run.
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif switches["csv"]:
         _print_csv(runs)
     elif not runs:
-        print(f"{settings.folder}: no runs yet; train one: rlmop train --config config.yaml")
+        print(f"{settings.folder}: no runs yet; train one: {name_command('train')} --config config.yaml")
     else:
         print("\n".join([*list_lines(runs, terminal_width()), "", summary(runs)]))
         for run in runs:

@@ -23,7 +23,6 @@ from pipeline.config import TrainConfig
 from pipeline.guard import has_log, is_held, read_settings
 from pipeline.inspection.sources import Sources
 from pipeline.places import Place, find_run_folders, list_checkpoints, locate_checkpoint, run_folder
-from pipeline.records.results import ResultsError, plain_rows, read_results
 from pipeline.tracking import METRICS_FILE
 
 State = Literal["training", "finished", "stopped", "failed", "damaged"]
@@ -147,6 +146,8 @@ def _inspect(run: Place, sources: Sources, rows: Rows, only: int | None) -> RunI
 
 def read_known_rows(path: Path) -> Rows:
     """Return the rows of the results by run: none if there is no such file, or a line says why it cannot be read."""
+    from pipeline.records.results import ResultsError, plain_rows, read_results  # here: --help is told without pandas
+
     rows: dict[tuple[str, int, int | None], list[dict[str, Any]]] = {}
     try:
         for row in plain_rows(read_results(path)) if path.exists() else ():

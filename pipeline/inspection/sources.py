@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.command.errors import ConfigError
+from pipeline.command.names import name_command
 from pipeline.places import find_run_folders, locate_run, root_of
 
 
@@ -65,7 +66,7 @@ def find_sources(folder: str | Path, settings: InspectionSettings) -> Sources:
                 return replace(_from_root(root, settings), within=place.run[: len(inner)])
     raise ConfigError(
         f"{folder}: expected a folder with {settings.checkpoint_dir} or {settings.log_dir} in it, or one in these, "
-        "found no run; train one: rlmop train --config config.yaml"
+        f"found no run; train one: {name_command('train')} --config config.yaml"
     )
 
 
@@ -91,8 +92,8 @@ def find_run(text: str, settings: InspectionSettings) -> tuple[Sources, int | No
     match = re.fullmatch(r"([^/]+)/(?:trial_)?(\d+)(?:/(?:seed_)?(\d+))?/?", text, re.ASCII)
     if match is None:
         raise ConfigError(
-            f"{text}: expected a path that is there, or task/trial or task/trial/seed, as in GoToObj/1/0; rlmop ls "
-            "lists runs"
+            f"{text}: expected a path that is there, or task/trial or task/trial/seed, as in GoToObj/1/0; "
+            f"{name_command('ls')} lists runs"
         )
     sources = _from_base(Path(), settings)
     known = {place.task_id for root in (sources.checkpoints, sources.logs) for place in find_run_folders(root)}

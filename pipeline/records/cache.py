@@ -29,6 +29,7 @@ import orjson
 
 from pipeline.command.errors import UserError
 from pipeline.command.files import replace_atomically
+from pipeline.command.names import name_command
 from pipeline.places import CACHE_NAME, COMPACT, cache_path, compact_path, find_caches, stored_cache
 from pipeline.records.columns import CODE_NAMES
 from pipeline.records.episodes import format_episodes
@@ -300,7 +301,7 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
         reason = "nested too deeply"
     raise CacheError(
         f"{path}: {reason}. Expected a {CACHE_NAME} of schema_version {SCHEMA_VERSION} or an older form "
-        "(docs/cache.md). Write it again with batch_eval.py --force"
+        f"(docs/cache.md). Write it again: {name_command('evaluate')} --force"
     ) from None
 
 

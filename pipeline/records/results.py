@@ -24,6 +24,7 @@ import pandas as pd
 
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import HeldError, hold_lock
+from pipeline.command.names import name_command
 from pipeline.config import parse_expert_sizes
 from pipeline.records.texts import ResultsError, read_texts, write_texts
 
@@ -116,7 +117,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.exists():
-        raise ResultsError(f"{path}: no such file; `python batch_eval.py` writes it")
+        raise ResultsError(f"{path}: no such file; `{name_command('evaluate')}` writes it")
     texts = read_texts(path)
     columns = {}
     for name in dict.fromkeys((*COLUMNS, *texts)):

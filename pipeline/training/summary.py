@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from pipeline.command.names import name_command
 from pipeline.places import checkpoint_path, sweep_path
 from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, mean_interval, success_over_runs
 from pipeline.records.metrics import evaluation_metrics
@@ -112,4 +113,4 @@ def print_places(sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
         path = sweep_path(runs[0].config.checkpoint_dir, runs[0].config)
         print(f"checkpoints  {path.parent}" + (f" (which trial is what: {path.name})" if path.exists() else ""))
     print(f"logs         {logs} (metrics.jsonl; tensorboard --logdir {logs})")
-    print("next         python batch_eval.py")
+    print(f"next         {name_command('evaluate')}")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
+from pipeline.command.names import name_command
 from pipeline.records.cache import cache_path, write_cache
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import append_result
@@ -115,7 +116,7 @@ def test_files_name_command_inputs_and_version_and_are_the_same_again(folder):
     before = [path.read_bytes() for path in files]
     digest = hashlib.sha256((folder / cache).read_bytes()).hexdigest()
     told = png_texts(files[2])
-    assert told["Description"] == "python plotting_utils.py " + " ".join(command)
+    assert told["Description"] == f"{name_command('plot')} {' '.join(command)}"
     assert told["Source"] == f"{cache} sha256:{digest}"
     assert told["Software"].startswith(f"rl-mop {project_version()}, Matplotlib ")
     assert digest.encode() in files[3].read_bytes() and b"--view weights" in files[3].read_bytes()

@@ -1,5 +1,6 @@
 """Routing in time, its distributions, its relations: numbers by hand on ten steps, intervals, figures of odd data."""
 
+import ast
 import copy
 import dataclasses
 import subprocess
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+import plotting_utils
 from plotting.aggregate import group_routing_data
 from plotting.data import as_routing_data
 from plotting.distributions import (
@@ -384,3 +386,12 @@ def test_nothing_is_left_open_because_pyplot_is_not_there():
         [sys.executable, "-c", NO_PYPLOT], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_plotting_utils_offers_every_figure_and_its_numbers():
+    root = Path(plotting_utils.__file__).parent / "plotting"
+    nodes = [node for path in root.glob("*.py") for node in ast.parse(path.read_text(encoding="utf-8")).body]
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    offered = {name for name in names if name.startswith(("plot_", "compute_"))} - {"compute_map_size"}  # of a sheet
+    assert len(offered) > 20
+    assert [name for name in sorted(offered) if not hasattr(plotting_utils, name)] == []

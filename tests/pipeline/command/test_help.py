@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rlmop.command import COMMANDS as WORDS
+
 ROOT = Path(__file__).parents[3]
 
 HEAVY = {
@@ -19,6 +21,8 @@ COMMANDS = [
     *("train_mop.py", "train.py", "eval_mop.py", "batch_eval.py", "plotting_utils.py"),
     *("-m film", "-m film.contact_sheet", "-m plotting.command"),
     *("-m more.train", "-m more.evaluate", "-m more.evaluate_for_llm", "-m more.compare", "more/train.py"),
+    *(f"-m rlmop {word}" for word in WORDS),
+    "-m rlmop evaluate --checkpoint PATH",
 ]
 
 

@@ -20,6 +20,7 @@ import pipeline.training.batch
 import pipeline.training.progress
 from pipeline.checkpoints import read_checkpoint, save_checkpoint
 from pipeline.command.files import Lines
+from pipeline.command.names import name_command
 from pipeline.command.workers import Link
 from pipeline.config import TrainConfig
 from pipeline.places import run_folder
@@ -137,7 +138,7 @@ def test_a_full_disk_of_the_logs_ends_no_run(flags, name, call, monkeypatch):
     assert f"incomplete: {name}{why}\n" in err
     assert saved() == ["checkpoint_4.pt", "checkpoint_final.pt"]
     assert [row["update"] for row in metrics(RUN)] == [2, 6, 6]
-    assert "next         python batch_eval.py" in out
+    assert f"next         {name_command('evaluate')}" in out
 
 
 def test_a_final_evaluation_that_was_not_written_is_done_again_by_the_same_command(call, monkeypatch):

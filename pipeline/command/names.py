@@ -1,0 +1,36 @@
+"""What commands are called by whoever is at the keyboard: `python train_mop.py` in a clone, `rlmop train` elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+SCRIPTS = {"train": "train_mop.py", "evaluate": "batch_eval.py", "plot": "plotting_utils.py"}
+"""Scripts at the root by what follows `rlmop`."""
+
+
+def program() -> str:
+    """Return what the process was called by: a script, `python -m package.module`, or `rlmop command`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or not sys.argv[0].endswith(".py"):
+        return os.path.basename(sys.argv[0])
+    return f"python -m {spec.name.removesuffix('.__main__')}"
+
+
+def name_command(command: str) -> str:
+    """Return how another command is called from here, for messages that say what to do next.
+
+    As this one was, if that was `rlmop`; else the script, in the current folder or beside this one; else `rlmop`.
+
+    Args:
+        command: What follows `rlmop`, such as "evaluate".
+    """
+    for name in ("rlmop", "python -m rlmop"):
+        if sys.argv[0].startswith(f"{name} "):
+            return f"{name} {command}"
+    if command in SCRIPTS:
+        for folder in (Path(), Path(sys.argv[0]).parent):
+            if (script := folder / SCRIPTS[command]).is_file():
+                return f"python {script}"
+    return f"rlmop {command}"
