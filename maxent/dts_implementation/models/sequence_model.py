@@ -114,6 +114,10 @@ class SequenceModel(Protocol):
 # ------------------------------------------------------------------------------------------------------------ the prior
 
 
+UNREACHABLE = 1e-300
+"""Probability, relative to the most probable token, under which a token is cut away: sums must never be 0."""
+
+
 class Distribution(NamedTuple):
     """A sparse distribution over the next token; n tokens, in falling order of probability.
 
