@@ -167,11 +167,11 @@ class Prior:
         Raises:
             ValueError: If a logit is NaN or +inf.
         """
-        count = logits.shape[1]
+        size = logits.shape[1]
         if not (logits < np.inf).all():  # false for NaN too
             raise ValueError("logits: the model gave NaN or +inf; try --dtype float32")
-        if self.top_k is not None and self.top_k < count:
-            ids = np.sort(np.argpartition(logits, count - self.top_k, axis=1)[:, count - self.top_k :], axis=1)
+        if self.top_k is not None and self.top_k < size:
+            ids = np.sort(np.argpartition(logits, size - self.top_k, axis=1)[:, size - self.top_k :], axis=1)
             scores = np.take_along_axis(logits, ids, axis=1).astype(np.float64)
             order = np.argsort(-scores, axis=1, kind="stable")
             ids = np.take_along_axis(ids, order, axis=1)
@@ -179,24 +179,20 @@ class Prior:
             scores = logits.astype(np.float64)
             ids = order = np.argsort(-scores, axis=1, kind="stable")
         scores = np.take_along_axis(scores, order, axis=1)
-        return [self._cut(*row) for row in zip(ids, scores, strict=True)]
-
-    def _cut(self, ids: np.ndarray, scores: np.ndarray) -> Distribution | None:
-        """Return one row's distribution from its tokens and logits in falling order."""
-        if scores[0] == -np.inf:
-            return None
-        log_probs = (scores - scores[0]) / self.temperature
+        ended = scores[:, 0] == -np.inf
+        scores[ended] = 0.0
+        log_probs = (scores - scores[:, :1]) / self.temperature
         probs = np.exp(log_probs)
-        if self.top_p < 1 or probs[-1] == 0:
-            before = np.cumsum(probs / probs.sum())[
-                :-1
-            ]  # the probability of all tokens ahead of the second, third, ...
-            keep = 1 + int(np.count_nonzero((before < self.top_p) & (probs[1:] > 0)))
-            ids, log_probs, probs = ids[:keep], log_probs[:keep], probs[:keep]
-        cumulative = np.cumsum(probs)
-        total = float(cumulative[-1])
-        cumulative /= total
-        return Distribution(ids, log_probs - np.log(total), cumulative)
+        ahead = np.cumsum(probs / probs.sum(axis=1, keepdims=True), axis=1)[:, :-1]  # of each token but the first
+        keep = 1 + ((ahead < self.top_p) | (self.top_p == 1)).sum(axis=1, where=probs[:, 1:] >= UNREACHABLE)
+        cumulative = np.cumsum(probs, axis=1)
+        totals = np.take_along_axis(cumulative, keep[:, None] - 1, axis=1)
+        log_probs -= np.log(totals)
+        cumulative /= totals
+        return [
+            None if over else Distribution(ids[row, :count], log_probs[row, :count], cumulative[row, :count])
+            for row, (over, count) in enumerate(zip(ended.tolist(), keep.tolist(), strict=True))
+        ]
 
 
 # ---------------------------------------------------------------------------------------------------------------- a toy

@@ -109,10 +109,14 @@ def build_policy(session: Session, settings: SearchSettings) -> Policy:
             return PriorPolicy(tree, rng)
 
 
+WAVE = 16
+"""A wave is no larger unless asked for: later choices know more. docs/LOG.md has what larger ones lose."""
+
+
 def compute_wave(session: Session, settings: SearchSettings) -> int:
     """Return how many rollouts go together if the settings leave it open: a fifth, or all if none learns of another."""
     expected = max(session.count_affordable(), 1)
-    return expected if settings.method == "best_of_n" else math.ceil(expected / 5)
+    return expected if settings.method == "best_of_n" else min(math.ceil(expected / 5), WAVE)
 
 
 def run_waves(session: Session, policy: Policy, wave: int) -> str:

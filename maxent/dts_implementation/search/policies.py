@@ -132,8 +132,9 @@ class SoftPolicy:
         self._defended: list[bool] = []
 
     def begin_wave(self, count: int) -> None:
-        """See `Policy`; decides which rollouts follow the prior."""
-        self._defended = (self._rng.random(count) < self._epsilon).tolist()
+        """See `Policy`; decides which rollouts follow the prior. In the first wave all do, and nothing is drawn."""
+        tried = self._tree.visits[0]
+        self._defended = (self._rng.random(count) < self._epsilon).tolist() if tried else [True] * count
 
     def choose(self, rollout: int, node: int) -> int:
         """See `Policy`."""
@@ -177,7 +178,7 @@ class ClimbingPolicy:
     Args:
         tree: The tree.
         rng: Of the draws.
-        exploration: c, the factor of the bonus.
+        exploration: c, the factor of the bonus, in units of the range of the rewards so far.
         by_mean: True is UCT: mean reward + c sqrt(log N(s) / N(sa)); every child is tried once first, drawn from the
             prior. False is the rule of `dts_star`: soft value + c p(a|s) sqrt(N(s)) / (1 + N(sa)), an untried child at
             the value of its parent.
@@ -191,7 +192,7 @@ class ClimbingPolicy:
         self._exploration = exploration
         self._by_mean = by_mean
         self._under_way: dict[int, int] = {0: 0}
-        self._lowest = math.inf
+        self._lowest, self._highest = math.inf, -math.inf  # reward so far
 
     def begin_wave(self, count: int) -> None:
         """See `Policy`."""
@@ -212,13 +213,14 @@ class ClimbingPolicy:
         tree, under_way, prior = self._tree, self._under_way, self._tree.prior
         children = tree.children[node]
         tried = tree.visits[node] + under_way[node]  # this rollout included
+        bonus = self._exploration * (self._highest - self._lowest)
         best, highest = -1, -math.inf
         if len(children) < len(tree.distribution[node].ids):
             if self._by_mean:
                 return draw_other(tree, node, list(children), self._rng.random())
             slot = next(slot for slot in range(len(children) + 1) if slot not in children)  # falling probability
             prob = math.exp(float(tree.distribution[node].log_probs[slot]))
-            highest = tree.value[node] + self._exploration * prob * math.sqrt(tried)
+            highest = tree.value[node] + bonus * prob * math.sqrt(tried)
             best = -2 - slot
         for child in children.values():
             if tree.closed[child]:
@@ -228,9 +230,9 @@ class ClimbingPolicy:
             count = visits + lost
             score = (reward + self._lowest * lost) / count
             if self._by_mean:
-                score += self._exploration * math.sqrt(math.log(tried) / count)
+                score += bonus * math.sqrt(math.log(tried) / count)
             else:
-                score += self._exploration * prior[child] * math.sqrt(tried) / (1 + count)
+                score += bonus * prior[child] * math.sqrt(tried) / (1 + count)
             if score > highest:
                 best, highest = child, score
         return tree.grow(node, -2 - best) if best < -1 else best
@@ -241,7 +243,7 @@ class ClimbingPolicy:
 
     def learn(self, path: list[int], reward: float) -> None:
         """See `Policy`."""
-        self._lowest = min(self._lowest, reward)
+        self._lowest, self._highest = min(self._lowest, reward), max(self._highest, reward)
 
 
 WIDENING = 1.0, 0.5

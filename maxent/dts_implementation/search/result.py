@@ -37,9 +37,9 @@ class SearchSettings:
             answer would still fit, so that a search ends at most `max_tokens` - 2 tokens below and never above.
         lam: Lambda, in units of the reward: the posterior is prior * exp(reward / lambda).
         epsilon: Share of `dts` rollouts that follow the prior, in [0, 1]; at 0 weights have no bound.
-        wave: Rollouts that are chosen from one state of the tree and decoded together. None: a fifth of those expected;
-            all of them for `best_of_n`. `mh` has one, for each step of its chain depends on the last.
-        exploration: Factor of the bonus of `dts_star` and `mcts`, in units of the reward.
+        wave: Rollouts that are chosen from one state of the tree and decoded together. None: a fifth of those expected,
+            up to 16; all of them for `best_of_n`. `mh` has one, for each step of its chain depends on the last.
+        exploration: Factor of the bonus of `dts_star` and `mcts`, in units of the range of the rewards so far.
         answer: `max` takes the highest reward, the first of equals; `sample` one descent of the tree; `vote` the label
             of most weight, and of its answers the best.
         prior: The prior.
@@ -56,7 +56,7 @@ class SearchSettings:
     lam: float = 0.1
     epsilon: float = 0.2
     wave: int | None = None
-    exploration: float = 1.0
+    exploration: float = 0.1
     answer: str = "max"
     prior: Prior = field(default_factory=Prior)
     seed: int = 0
