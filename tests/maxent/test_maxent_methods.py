@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from maxent.dts_implementation.models.sequence_model import Cost, Prior, ToyModel, enumerate_answers
-from maxent.dts_implementation.search.maxent_ts import search
+from maxent.dts_implementation.search.maxent_ts import run_waves, search
+from maxent.dts_implementation.search.policies import WIDENING, PaperPolicy
 from maxent.dts_implementation.search.result import METHODS, Rollout, SearchResult, SearchSettings
+from maxent.dts_implementation.search.session import Session
 from maxent.dts_implementation.search.tree import OPEN
 from maxent.rewards.result import Answer, RewardResult
 from tests.maxent_toys import PLAIN, WatchedModel, make_reward
@@ -91,8 +93,13 @@ def test_nothing_is_counted_twice_and_nothing_is_left_out(method, wave):
             assert math.isclose(tree.total[node], sum(tree.total[child] for child in below), abs_tol=1e-9)
         if tree.status[node] != OPEN:
             assert not tree.children[node] and tree.column[node] < 0
+    seen = {0}
     for rollout, count in zip(rollouts, np.cumsum([rollout.new_tokens for rollout in rollouts]), strict=True):
         assert rollout.total_new_tokens == count
+        path = set(tree.find_path(rollout.leaf)) - seen
+        if method != "beam":  # what is shared counts for the first
+            assert (rollout.nodes, rollout.new_tokens) == (len(path), sum(tree.column[node] >= 0 for node in path))
+        seen |= path
 
 
 @every_method
@@ -339,6 +346,25 @@ def test_paper_rule_widens_on_schedule_and_prefers_what_was_good():
     mean = result.rewards.mean()
     assert result.rewards[300:].mean() > mean > run("best_of_n", model=ToyModel(5, eos=None)).rewards.mean()
     assert result.cost.new < run("best_of_n", model=ToyModel(5, eos=None), num_rollouts=400).cost.new
+
+
+def test_paper_rule_counts_its_draws():
+    settings = replace(SETTINGS, method="dts_paper", num_rollouts=300)
+    session = Session(ToyModel(4), "", make_reward(low=-1), settings)
+    policy = PaperPolicy(session.tree, session.rng)
+    run_waves(session, policy, 1)
+    tree, (scale, power) = session.tree, WIDENING
+    for node in range(len(tree)):
+        if counts := policy.counts[node]:
+            schedule = scale * (tree.visits[node] - 1) ** power
+            assert schedule <= policy.draws[node] == sum(counts.values()) < schedule + 1 + 1e-9
+            assert set(counts) == set(tree.children[node].values())
+            parts = [count * math.exp(policy.values[child] / settings.lam) for child, count in counts.items()]
+            expected = settings.lam * math.log(sum(parts) / policy.draws[node])
+            assert math.isclose(policy.values[node], expected, abs_tol=1e-9)
+        else:
+            assert policy.values[node] == tree.value[node]
+    assert policy.draws[0] == math.ceil(scale * 299**power)
 
 
 def test_chain_stays_or_moves_to_what_was_proposed():

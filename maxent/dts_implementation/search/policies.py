@@ -257,6 +257,11 @@ class PaperPolicy:
     probability proportional to its count times exp(value / lambda), the count being how often it was drawn from the
     prior. Values are soft means weighted with counts. Here a discrete child can be drawn twice, which the paper's
     continuous ones cannot; the constants are ours.
+
+    Attributes:
+        counts: Node -> child -> draws from the prior.
+        draws: Node -> their sum.
+        values: Node -> value, in units of the reward.
     """
 
     draws_twice = True
@@ -264,9 +269,9 @@ class PaperPolicy:
     def __init__(self, tree: Tree, rng: np.random.Generator) -> None:
         self._tree = tree
         self._rng = rng
-        self._counts: list[dict[int, int]] = []  # node -> child -> draws
-        self._draws: list[int] = []  # node -> their sum
-        self._values: list[float] = []
+        self.counts: list[dict[int, int]] = []
+        self.draws: list[int] = []
+        self.values: list[float] = []
         self._drawn: list[list[int]] = []  # children that the wave's rollouts have drawn from the prior
         self._learned = 0
 
@@ -279,9 +284,9 @@ class PaperPolicy:
         """See `Policy`."""
         tree = self._tree
         scale, power = WIDENING
-        if tree.visits[node] and self._draws[node] >= scale * tree.visits[node] ** power:
-            counts = self._counts[node]
-            values = np.array([self._values[child] for child in counts])
+        if tree.visits[node] and self.draws[node] >= scale * tree.visits[node] ** power:
+            counts = self.counts[node]
+            values = np.array([self.values[child] for child in counts])
             weights = np.fromiter(counts.values(), np.float64) * np.exp((values - values.max()) / tree.lam)
             return list(counts)[int(self._rng.choice(len(weights), p=weights / weights.sum()))]
         child = draw_child(tree, node, self._rng.random())
@@ -294,18 +299,18 @@ class PaperPolicy:
 
     def learn(self, path: list[int], reward: float) -> None:
         """See `Policy`."""
-        missing = len(self._tree) - len(self._draws)
-        self._counts += [{} for _ in range(missing)]
-        self._draws += [0] * missing
-        self._values += [reward] * missing
+        missing = len(self._tree) - len(self.draws)
+        self.counts += [{} for _ in range(missing)]
+        self.draws += [0] * missing
+        self.values += [reward] * missing
         for child in self._drawn[self._learned]:
             node = self._tree.parent[child]
-            self._counts[node][child] = self._counts[node].get(child, 0) + 1
-            self._draws[node] += 1
+            self.counts[node][child] = self.counts[node].get(child, 0) + 1
+            self.draws[node] += 1
         self._learned += 1
-        self._values[path[-1]] = reward
+        self.values[path[-1]] = reward
         for node in path[-2::-1]:
-            counts = self._counts[node]
-            highest = max(self._values[child] for child in counts)
-            part = sum(n * math.exp((self._values[c] - highest) / self._tree.lam) for c, n in counts.items())
-            self._values[node] = highest + self._tree.lam * math.log(part / self._draws[node])
+            counts = self.counts[node]
+            highest = max(self.values[child] for child in counts)
+            part = sum(n * math.exp((self.values[c] - highest) / self._tree.lam) for c, n in counts.items())
+            self.values[node] = highest + self._tree.lam * math.log(part / self.draws[node])
