@@ -24,12 +24,6 @@ def make_reward(seed: int = 0, low: float = 0.0, high: float = 1.0) -> Reward:
     return reward
 
 
-def make_additive_reward(seed: int, depth: int = 10, vocab_size: int = 8) -> Reward:
-    """Return the mean over places of a number for each place and token."""
-    table = np.random.default_rng([seed, 7]).uniform(0, 1, (depth, vocab_size))
-    return lambda answer: RewardResult(float(table[np.arange(depth), list(answer.tokens)].mean()))
-
-
 def compute_exact(model: ToyModel, reward: Reward, lam: float, prior: Prior = PLAIN) -> tuple[Posterior, float]:
     """Return the posterior over all answers, and log Z."""
     answers = enumerate_answers(model, "", prior, DEPTH)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.maxent_search import make_additive_reward
 from maxent.dts_implementation.models.sequence_model import Prior, ToyModel, enumerate_answers
 from maxent.dts_implementation.search import estimates
 from maxent.dts_implementation.search.maxent_ts import search
@@ -21,7 +22,6 @@ from tests.maxent_toys import (
     compute_distance,
     compute_exact,
     compute_proposal,
-    make_additive_reward,
     make_reward,
 )
 

@@ -322,23 +322,35 @@ def test_a_wave_of_climbers_spreads(method):
         assert len({one[0] for one in tokens}) > 1
 
 
-def test_dts_star_follows_its_rule():
-    settings = {"wave": 1, "exploration": 0.5, "model": ToyModel(5, eos=None, scale=0.5)}
-    longer, tree = run("dts_star", num_rollouts=31, **settings), run("dts_star", num_rollouts=30, **settings).tree
-    rewards = longer.rewards[:30]
-    factor, node = 0.5 * (rewards.max() - rewards.min()), 0
-    for token in longer.rollouts[30].tokens[: longer.rollouts[30].branch_depth + 1]:
-        probs = np.exp(tree.distribution[node].log_probs)
-        root = math.sqrt(tree.visits[node] + 1)
-        scores = {}
-        for slot, prob in enumerate(probs):
-            child = tree.children[node].get(slot)
-            value, visits = (tree.value[node], 0) if child is None else (tree.value[child], tree.visits[child])
-            if child is None or not tree.closed[child]:
-                scores[slot] = value + factor * prob * root / (1 + visits)
-        best = max(scores, key=scores.get)
-        assert int(tree.distribution[node].ids[best]) == token
-        node = tree.children[node].get(best, -1)
+@pytest.mark.parametrize("method", ["dts_star", "mcts"])
+def test_climbers_follow_their_rules(method):
+    """Each rollout of a search, from the tree that the one before it had left."""
+    settings = {"wave": 1, "exploration": 0.5, "model": ToyModel(4, eos=None, scale=0.5), "max_tokens": 4}
+    longest = run(method, num_rollouts=80, **settings)
+    checked = 0
+    for count in range(1, 80):
+        tree, node = run(method, num_rollouts=count, **settings).tree, 0
+        factor = 0.5 * np.ptp(longest.rewards[:count])
+        for token in longest.rollouts[count].tokens[: longest.rollouts[count].branch_depth + 1]:
+            tried, scores = tree.visits[node] + 1, {}  # with the rollout that is to come
+            for slot, log_prob in enumerate(tree.distribution[node].log_probs):
+                child = tree.children[node].get(slot)
+                if child is None:
+                    bonus = math.inf if method == "mcts" else factor * math.exp(log_prob) * math.sqrt(tried)
+                    scores[slot] = tree.value[node] + bonus
+                elif not tree.closed[child]:
+                    visits = tree.visits[child]
+                    if method == "mcts":
+                        mean = tree.total[child] / visits
+                        scores[slot] = mean + factor * math.sqrt(math.log(tried) / visits)
+                    else:
+                        bonus = factor * math.exp(log_prob) * math.sqrt(tried) / (1 + visits)
+                        scores[slot] = tree.value[child] + bonus
+            slot = tree.distribution[node].ids.tolist().index(token)
+            assert math.isclose(scores[slot], max(scores.values()), abs_tol=1e-12)
+            checked += scores[slot] < math.inf and len(scores) > 1
+            node = tree.children[node].get(slot, -1)
+    assert checked > 50
 
 
 def test_paper_rule_widens_on_schedule_and_prefers_what_was_good():
