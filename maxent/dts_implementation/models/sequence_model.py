@@ -92,6 +92,7 @@ class SequenceModel(Protocol):
         """Feed one token for each of some distinct new prefixes and return the logits after each, (rows, vocabulary).
 
         Row i becomes the next column in order. Rows may have different depths; none continues another row of this call.
+        What nothing follows is never fed: tokens of `eos`, and the last token of an answer cut at the length limit.
 
         Args:
             tokens: One for each row.
