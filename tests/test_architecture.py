@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("babyai", "pipeline", "film", "more", "plotting", "rlmop", "science", "benchmarks")
+PACKAGES = ("babyai", "pipeline", "film", "maxent", "more", "plotting", "rlmop", "science", "benchmarks")
 FILES = sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))])
 PATHS = [path.relative_to(ROOT).as_posix() for path in FILES]
 SCRIPTS = {"train", "train_mop", "eval_mop", "batch_eval", "routing_viz", "cross_task_viz"}
@@ -142,6 +142,10 @@ ROOMS: dict[str, set[str]] = {
         *("mixture_of_experts", "pipeline/checkpoint_files", "pipeline/command", "pipeline/config", "pipeline/guard"),
         *("pipeline/records", "pipeline/tracking"),
     },
+    "maxent/registry": set(),
+    "maxent/rewards": set(),
+    "maxent/dts_implementation/models": set(),
+    "maxent/dts_implementation/search": {"maxent/dts_implementation/models", "maxent/rewards"},
     SCRIPTS_ROOM: {
         *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
         *("pipeline/records", "pipeline/training", "plotting"),
@@ -154,6 +158,7 @@ FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
 LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "plotting"),
+    *("maxent/registry", "maxent/rewards", "maxent/dts_implementation/search"),
 )
 HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}
 
@@ -209,9 +214,10 @@ def test_nobody_imports_a_script_but_notebooks_benchmarks_and_the_one_command():
     assert {pair for pair in found if f"{pair[0]}.py" not in NOTEBOOKS} == set()
 
 
-def test_nothing_but_benchmarks_imports_the_language_models():
-    assert {name for name, imported in GRAPH.items() if any(o.startswith("more.") for o in imported)} - {
-        name for name in NAMES if name.startswith(("more", "benchmarks"))
+@pytest.mark.parametrize("package", ["more", "maxent"])
+def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(package):
+    assert {name for name, imported in GRAPH.items() if any(o.startswith(f"{package}.") for o in imported)} - {
+        name for name in NAMES if name.startswith((package, "benchmarks"))
     } == set()
 
 
@@ -285,6 +291,10 @@ def test_every_module_is_in_the_map_once():
         ("babyai/vector_env.py", {"numpy", "babyai"}),
         ("more/config.py", set()),
         ("more/model.py", {"torch", "mixture_of_experts", "more"}),
+        ("maxent/registry.py", set()),
+        ("maxent/rewards/result.py", set()),
+        ("maxent/dts_implementation/models/sequence_model.py", {"numpy"}),
+        *((path, {"numpy", "maxent"}) for path in PATHS if path.startswith("maxent/dts_implementation/search/")),
     ],
 )
 def test_module_imports_no_more_than_it_may(path, allowed):
@@ -397,6 +407,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["pipeline.training.driver"], {"torch", "minigrid"}),
         (["rlmop.command", "rlmop.start", "rlmop.levels", "train_mop"], set()),
         (["pipeline.inspection.listing", "pipeline.inspection.comparison"], set()),
+        (["maxent.registry", "maxent.rewards.result", "maxent.dts_implementation.search.maxent_ts"], set()),
     ],
 )
 def test_no_module_loads_more_than_it_needs(modules, heavy):

@@ -13,6 +13,7 @@ from babyai.vector_env import VectorEnv
 from benchmarks.checkpoints import CheckpointCost
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
+from benchmarks.maxent_search import CASES, Gain
 from benchmarks.more import Speed
 from benchmarks.policy import Comparison
 from benchmarks.timers import PARTS, TimeSplit
@@ -216,3 +217,17 @@ def test_language_model_benchmark(tmp_path):
     run = subprocess.run(too_long, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2
     assert "prompt_length + new_tokens: expected at most 128 for this preset, found 129" in run.stderr
+
+
+@pytest.mark.slow
+def test_search_benchmark(tmp_path):
+    flags = "--seeds 2 --num_rollouts 6 --budget_tokens 30"
+    printed, results = run_benchmark("maxent_search", tmp_path / "search.json", *flags.split())
+    rollouts, tokens = results["gains"]["6 rollouts"], results["gains"]["30 new tokens"]
+    for gains in (rollouts, tokens):
+        assert all(set(gain) == names(Gain) for gain in gains)
+        assert [gain["method"] for gain in gains] == [method for method, _ in CASES]
+        assert all((gain["wins"] is None) == (gain["method"] == "best_of_n") for gain in gains)
+    assert {gain["rollouts"] for gain in rollouts} == {6}
+    assert max(gain["new_tokens"] for gain in tokens) <= 30
+    assert printed.count("| method") == 2
