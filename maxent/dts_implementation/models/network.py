@@ -6,8 +6,9 @@ look at, how long a sequence it has positions for.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,20 @@ from torch import Tensor
 
 MASKED_KINDS = ("full_attention", "sliding_attention")
 """Kinds of layers, by transformers' names, whose attention a mask alone can restrict to ancestors."""
+
+
+@contextlib.contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Turn what torch raises when memory is used up into a MemoryError, which a search answers by asking for less."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise MemoryError(
+            f"{what} do not fit in memory beside the model and what is kept of the tree; a smaller --wave, "
+            "--kv_budget_mb or --max_tokens needs less"
+        ) from None
 
 
 class Network:
@@ -105,16 +120,6 @@ class Network:
         arguments["inputs_embeds" if inputs.is_floating_point() else "input_ids"] = inputs
         if last and self._knows_keep:
             arguments["logits_to_keep"] = 1
-        try:
+        with memory_errors(f"{inputs.shape[0]} x {inputs.shape[1]} tokens"):
             logits = self.model(**arguments).logits
             return (logits[:, -1] if last else logits).float().cpu().numpy()
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-                raise
-        # Outside the handler, whose traceback would keep the activations alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise MemoryError(
-            f"{inputs.shape[0]} x {inputs.shape[1]} tokens do not fit in memory beside the model and what is kept of "
-            "the tree; a smaller --wave, --kv_budget_mb or --max_tokens needs less"
-        )

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maxent.dts_implementation.models.network import MASKED_KINDS, Network
+from maxent.dts_implementation.models.network import MASKED_KINDS, Network, memory_errors
 from maxent.dts_implementation.models.sequence_model import Cost
 
 SPARE = 256  # columns of room that a workspace starts with, beside the prompt
@@ -58,7 +58,7 @@ class ColumnLayer:
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.used = keys.shape[2]
         self._work = [_enlarge(part, 2, self.used, self.used + SPARE) for part in (keys, values)]
-        self._store = [part[0, :, :0] for part in (keys, values)]  # (heads, slots, width)
+        self.empty()
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write keys and values of new columns and return all of the workspace, as transformers asks for them."""
@@ -83,6 +83,10 @@ class ColumnLayer:
         first, self.used = self.used, self.used + len(slots)
         for work, store in zip(self._work, self._store, strict=True):
             work[0, :, first : self.used] = store.index_select(1, slots)
+
+    def empty(self) -> None:
+        """Give up the store."""
+        self._store = [part.new_empty(part.shape[1], 0, part.shape[3]) for part in self._work]  # (heads, slots, width)
 
     def save(self, places: Tensor, slots: Tensor, room: int) -> None:
         """Copy columns at some places of the workspace into slots of the store, which is given so much room."""
@@ -176,7 +180,8 @@ class PackedCache:
             slots = torch.tensor([self._slot[column] for column in kept], device=self._network.device)
             for layer in self._layers:
                 layer.used = self._used
-                layer.reserve(self._used + len(needed))
+                with memory_errors(f"{len(needed)} columns that a wave goes on from"):
+                    layer.reserve(self._used + len(needed))
                 layer.load(slots)
             self._place = dict(zip(kept, range(self._used, self._used + len(kept)), strict=True))
             self._used += len(kept)
@@ -200,8 +205,15 @@ class PackedCache:
         self._token += map(int, tokens)
         self._parent += map(int, nodes)
         self._uses += [0] * len(tokens)
+        fed = range(count, len(self._token))
         try:
-            logits = self._feed(range(count, len(self._token)), last=False)
+            try:
+                logits = self._feed(fed, last=False)
+            except MemoryError:
+                if len(fed) > 1 or not self._slot:
+                    raise  # the search asks for fewer rows
+                self._empty_store()
+                logits = self._feed(fed, last=False)
         except BaseException:
             del self._token[count:], self._parent[count:], self._uses[count:]
             raise
@@ -212,13 +224,10 @@ class PackedCache:
     def close(self) -> None:
         """See `SequenceModel`; whatever is over budget is dropped now."""
         fresh = [column for column in self._place if column not in self._slot]
-        for column in self._choose_dropped(fresh):
-            if column in self._slot:
-                self._free.append(self._slot.pop(column))
-            else:
-                fresh.remove(column)
-            self.dropped += 1
-        if fresh:
+        dropped = self._choose_dropped(fresh)
+        self._free += [self._slot.pop(column) for column in dropped if column in self._slot]
+        self.dropped += len(dropped)
+        if fresh := [column for column in fresh if column not in dropped]:
             missing = len(fresh) - len(self._free)
             if missing > 0:  # room for half as many again: growing copies the store
                 room = self._slots + max(missing, min(self._slots // 2, self._count_room() - self._slots))
@@ -226,9 +235,14 @@ class PackedCache:
                 self._slots = room
             slots = [self._free.pop() for _ in fresh]
             places = torch.tensor([self._place[column] for column in fresh], device=self._network.device)
-            for layer in self._layers:
-                layer.save(places, torch.tensor(slots, device=places.device), self._slots)
-            self._slot.update(zip(fresh, slots, strict=True))
+            try:
+                with memory_errors(f"{self._slots} columns"):
+                    for layer in self._layers:
+                        layer.save(places, torch.tensor(slots, device=places.device), self._slots)
+                self._slot.update(zip(fresh, slots, strict=True))
+            except MemoryError:
+                self._empty_store()
+                self.dropped += len(fresh)
         self._place, self._lines, self._used = {}, {}, self._prompt
         self.kept = self._prompt + len(self._slot)
 
@@ -240,9 +254,10 @@ class PackedCache:
         for place, column in enumerate(columns, self._used):
             parent = self._parent[column]
             lines[column] = np.append(lines[parent] if parent in lines else self._find_line(parent), place)
-        for layer in self._layers:
-            layer.used = self._used
-            layer.reserve(self._used + len(columns))
+        with memory_errors(f"{self._used + len(columns)} columns of a wave"):
+            for layer in self._layers:
+                layer.used = self._used
+                layer.reserve(self._used + len(columns))
         device = self._network.device
         logits = self._network.forward(
             torch.tensor([[self._token[column] for column in columns]], device=device),
@@ -297,22 +312,29 @@ class PackedCache:
             return len(self._token)
         return max(self._budget // self._bytes - self._prompt, 0)
 
-    def _choose_dropped(self, fresh: Sequence[int]) -> list[int]:
+    def _empty_store(self) -> None:
+        """Drop all columns but those of the open wave, which are in the workspace, to gain memory."""
+        for layer in self._layers:
+            layer.empty()
+        self.dropped += len(self._slot.keys() - self._place.keys())
+        self._slot, self._free, self._slots = {}, [], 0
+
+    def _choose_dropped(self, fresh: Sequence[int]) -> set[int]:
         """Return the columns, of those stored and some fresh ones, that have to go: leaves, the least used first."""
         held = {*self._slot, *fresh}
         excess = len(held) - self._count_room()
         if excess <= 0:
-            return []
+            return set()
         children = dict.fromkeys(held, 0)  # that are held too
         for column in held:
             if self._parent[column]:
                 children[self._parent[column]] += 1
         leaves = [(self._uses[column], column) for column in held if not children[column]]
         heapq.heapify(leaves)
-        dropped = []
+        dropped: set[int] = set()
         while len(dropped) < excess:
             _, column = heapq.heappop(leaves)
-            dropped.append(column)
+            dropped.add(column)
             if parent := self._parent[column]:
                 children[parent] -= 1
                 if not children[parent]:
