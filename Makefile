@@ -50,6 +50,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.policy
 	$(RUN) -m benchmarks.evaluation
 	$(RUN) -m benchmarks.more
+	$(RUN) -m benchmarks.maxent
 	@echo "and with a cache: $(RUN) -m benchmarks.figures --cache PATH"
 
 clean:

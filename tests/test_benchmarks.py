@@ -12,6 +12,7 @@ import pytest
 from babyai.vector_env import VectorEnv
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
+from benchmarks.maxent import Bookkeeping, Drawing
 from benchmarks.more import Speed
 from benchmarks.policy import Comparison
 from benchmarks.timers import PARTS, TimeSplit
@@ -207,3 +208,18 @@ def test_language_model_benchmark(tmp_path):
     run = subprocess.run(too_long, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2
     assert "prompt_length + new_tokens: expected at most 128 for this preset, found 129" in run.stderr
+
+
+@pytest.mark.slow
+def test_tree_search_benchmark(tmp_path):
+    flags = "--rollouts 1 3 --prompt_length 8 --new_tokens 5 --layers 1 --width 32 --vocab_size 100 --rounds 1"
+    printed, results = run_benchmark("maxent", tmp_path / "maxent.json", *flags.split())
+    assert set(results) == {"benchmark", "machine", "settings", "drawings", "bookkeeping"}
+    single, several = results["drawings"]
+    assert set(single) == set(several) == names(Drawing)
+    assert single["packed_entries"] == single["repeated_entries"] == single["unshared_entries"] == 8 + 4
+    assert 8 + 4 < several["packed_entries"] <= several["unshared_entries"] == 8 + 3 * 4
+    assert several["repeated_entries"] == 3 * (8 + 4)
+    assert set(results["bookkeeping"]) == names(Bookkeeping)
+    assert 0 < results["bookkeeping"]["share"] < 1
+    assert results["machine"]["date"] in printed
