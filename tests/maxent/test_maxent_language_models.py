@@ -74,6 +74,17 @@ def test_eager_attention_equals_plain_passes(name):
     assert_plain(walk(HuggingFaceModel(network, kv="packed"), PROMPT), network)
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_types_of_numbers_are_packed_too(name, dtype):
+    network = build_network(name).to(dtype)
+    model = HuggingFaceModel(network, kv="packed")
+    logits = model.start(PROMPT)
+    assert logits.dtype == np.float32
+    if dtype == torch.float64:
+        assert_plain(walk(model, PROMPT), network)
+
+
 @pytest.mark.parametrize("name", ["llama", "mistral, window", "mixtral", "mamba"])
 def test_plain_twin_reads_everything_anew(name):
     network = build_network(name)
@@ -279,6 +290,7 @@ def test_what_cannot_be_stored_is_read_again(monkeypatch):
     monkeypatch.setattr(packed_cache, "_enlarge", lambda *sizes: enlarge(*sizes) if sizes[1] == 2 else _Full()())
     assert_plain(walk(cache, torch.tensor([PROMPT])), network)
     assert cache.kept == len(PROMPT) and cache.cost.recomputed > 0
+    assert cache.dropped == cache.cost.new + cache.cost.recomputed
 
 
 def refuse_long_passes(monkeypatch, most: int) -> list[int]:
@@ -421,11 +433,14 @@ def test_kv_is_one_of_three():
 
 
 def test_text_goes_in_and_comes_out_without_special_tokens(tmp_path):
-    build_network(vocab_size=64).save_pretrained(tmp_path)
+    from transformers import AutoTokenizer
+
+    network = build_network(vocab_size=64)
+    network.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     model = load_hugging_face(str(tmp_path), kv="packed")
-    tokenizer = model._tokenizer
-    assert model.eos == find_end_tokens(model._network.model, tokenizer) == {2, tokenizer.eos_token_id}
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert model.eos == find_end_tokens(network, tokenizer) == {2, tokenizer.eos_token_id}
     logits = model.start("a cat. ")
     assert np.array_equal(logits, model.start(tokenizer("a cat. ")["input_ids"]))
     assert model.decode([*tokenizer("the end")["input_ids"], tokenizer.eos_token_id]).replace(" ", "") == "theend"

@@ -169,6 +169,7 @@ class PackedCache:
     @torch.no_grad()
     def open(self, paths: Sequence[Sequence[int]]) -> None:
         """See `SequenceModel`."""
+        self._place, self._lines, self._used = {}, {}, self._prompt  # also after a wave that ran out of memory
         needed: set[int] = set()
         for path in paths:
             needed.update(path)
@@ -241,6 +242,7 @@ class PackedCache:
                         layer.save(places, torch.tensor(slots, device=places.device), self._slots)
                 self._slot.update(zip(fresh, slots, strict=True))
             except MemoryError:
+                self._place = {}
                 self._empty_store()
                 self.dropped += len(fresh)
         self._place, self._lines, self._used = {}, {}, self._prompt
@@ -294,7 +296,8 @@ class PackedCache:
     def _build_mask(self, lines: Sequence[np.ndarray], window: int | None) -> Tensor:
         """Return the additive mask (1, 1, queries, keys): 0 at prompt, ancestors and itself within the window."""
         dtype, prompt = self._network.dtype, self._prompt
-        mask = np.full((len(lines), self._used + len(lines)), torch.finfo(dtype).min, np.float32)
+        closed = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
+        mask = np.full((len(lines), self._used + len(lines)), closed, np.float32)
         if window is None:
             mask[:, :prompt] = 0
         else:
