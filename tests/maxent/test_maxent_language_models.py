@@ -407,6 +407,17 @@ def test_load_says_what_cannot_be_had(tmp_path):
         load_hugging_face(str(tmp_path))
 
 
+def test_load_says_what_is_damaged(tmp_path):
+    build_network().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="and its tokenizer"):  # there is none
+        load_hugging_face(str(tmp_path))
+    save_tokenizer(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"cannot be had \(SafetensorError"):
+        load_hugging_face(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [

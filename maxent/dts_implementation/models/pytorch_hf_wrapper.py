@@ -179,15 +179,15 @@ def load_hugging_face(
     from transformers import AutoModelForCausalLM, AutoTokenizer  # slow to import
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, ImportError, AttributeError) as error:
+    except Exception as error:  # of files that anybody may have written, each reader has errors of its own
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{source}: expected a causal language model and its tokenizer, in a folder or on the hub; they cannot be "
             f"had ({type(error).__name__}: {reason}); name a local folder with --model_path, or use --stand_in"
         ) from None
-    return HuggingFaceModel(model, tokenizer, **options)
+    return HuggingFaceModel(model.to(device), tokenizer, **options)
 
 
 def find_end_tokens(model: Any, tokenizer: Any = None) -> frozenset[int]:
