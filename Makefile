@@ -61,6 +61,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.evaluation
 	$(RUN) -m benchmarks.more
 	$(RUN) -m benchmarks.maxent_search
+	$(RUN) -m benchmarks.maxent
 	@echo "and with a cache: $(RUN) -m benchmarks.figures --cache PATH"
 
 pages: $(VENV)/.run

@@ -13,6 +13,7 @@ from babyai.vector_env import VectorEnv
 from benchmarks.checkpoints import CheckpointCost
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
+from benchmarks.maxent import Bookkeeping, Drawing
 from benchmarks.maxent_search import CASES, Gain
 from benchmarks.more import Speed
 from benchmarks.policy import Comparison
@@ -231,3 +232,17 @@ def test_search_benchmark(tmp_path):
     assert {gain["rollouts"] for gain in rollouts} == {6}
     assert max(gain["new_tokens"] for gain in tokens) <= 30
     assert printed.count("| method") == 2
+
+
+def test_tree_search_benchmark(tmp_path):
+    flags = "--rollouts 1 3 --prompt_length 8 --new_tokens 5 --layers 1 --width 32 --vocab_size 100 --rounds 1"
+    printed, results = run_benchmark("maxent", tmp_path / "maxent.json", *flags.split())
+    assert set(results) == {"benchmark", "machine", "settings", "drawings", "bookkeeping"}
+    single, several = results["drawings"]
+    assert set(single) == set(several) == names(Drawing)
+    assert single["packed_entries"] == single["repeated_entries"] == single["unshared_entries"] == 8 + 4
+    assert 8 + 4 < several["packed_entries"] <= several["unshared_entries"] == 8 + 3 * 4
+    assert several["repeated_entries"] == 3 * (8 + 4)
+    assert set(results["bookkeeping"]) == names(Bookkeeping)
+    assert 0 < results["bookkeeping"]["share"] < 1
+    assert results["machine"]["date"] in printed
