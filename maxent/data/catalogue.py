@@ -57,7 +57,7 @@ class _Kind:
 
     Attributes:
         make: (count, split, seed) -> samples that are generated.
-        labels: Its classes.
+        labels: Classes of what is generated.
         find: Folder -> what `load` takes, or None; None for what exists as generated data only.
         load: Of what was found.
         wanted: Files that `find` looks for, and where they are to be had.
@@ -88,7 +88,12 @@ DATASETS: dict[str, _Kind] = {
     "M4": _Kind(make_captions, (), m4.find_m4, m4.load_m4, (m4.WANTED, m4.SOURCE)),
     "HAR": _Kind(make_activities, ACTIVITIES, har.find_har, har.load_har, (har.WANTED, har.SOURCE)),
     "TSQA": _Kind(
-        make_questions, (), tsqa.find_tsqa, tsqa.load_tsqa, (tsqa.WANTED, tsqa.SOURCE), (tsqa.REPOSITORY, tsqa.FILE)
+        make_questions,
+        ("rising", "falling", "flat"),
+        tsqa.find_tsqa,
+        tsqa.load_tsqa,
+        (tsqa.WANTED, tsqa.SOURCE),
+        (tsqa.REPOSITORY, tsqa.FILE),
     ),
     "sums": _Kind(make_sums),
     "stories": _Kind(make_stories),

@@ -54,6 +54,11 @@ def parse_answer(text: str, labels: Sequence[str] = ()) -> str | None:
     return known.get(normalise_label(said))
 
 
+def read_line(text: str) -> str | None:
+    """Return the first line of an answer without its full stop, None if it is empty: how sums and stories answer."""
+    return (text.strip().splitlines() or [""])[0].strip(" .") or None
+
+
 def normalise_label(label: str) -> str:
     """Return a label in lower case with underscores, so that `Walking up` and `walking_up` are one."""
     return re.sub(r"[\s_-]+", "_", label.strip().lower())

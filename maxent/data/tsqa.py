@@ -22,7 +22,7 @@ from maxent.data.sample import SPLITS, DataError, Dataset, Sample
 
 COLUMNS = ("Question", "Answer", "Series")
 REPOSITORY, FILE = "ChengsenWang/TSQA", "TSQA.csv"
-WANTED = f"a CSV, JSON or parquet file with the columns {', '.join(COLUMNS)}"
+WANTED = f"CSV, JSON or parquet file with the columns {', '.join(COLUMNS)}"
 SOURCE = f"https://huggingface.co/datasets/{REPOSITORY} has {FILE}"
 
 
@@ -30,12 +30,13 @@ def find_tsqa(folder: Path) -> list[Path] | None:
     """Return the files below a folder, in any depth, that have the columns, whatever they are called; None if none has.
 
     Raises:
-        DataError: If there are only parquet files and the reader for them is not installed.
+        DataError: If only parquet files can be it, by their names, and the reader for them is not installed.
     """
     files = sorted(path for suffix in SUFFIXES for path in folder.rglob(f"*{suffix}"))
     found = [path for path in files if set(COLUMNS) <= set(list_columns(path) or ())]
-    if not found and files and all(path.suffix == ".parquet" for path in files):
-        check_parquet(files[0])
+    named = [path for path in files if path.suffix == ".parquet" and "tsqa" in str(path).lower()]
+    if not found and named:
+        check_parquet(named[0])  # rather than take other data because nobody could look
     return found or None
 
 
