@@ -133,9 +133,13 @@ ROOMS: dict[str, set[str]] = {
         "pipeline/tracking",
     },
     "maxent/registry": set(),
-    "maxent/rewards": set(),
+    "maxent/data": {"pipeline/command"},
+    "maxent/rewards": {"maxent/data"},
     "maxent/dts_implementation/models": set(),
     "maxent/dts_implementation/search": {"maxent/dts_implementation/models", "maxent/rewards"},
+    "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
+    "maxent/reward_checks": {"maxent/data", "maxent/evaluation", "maxent/rewards", "pipeline/command"},
+    "maxent/test_reward_monotonicity": {"maxent/reward_checks"},
     SCRIPTS_ROOM: {
         *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
         *("pipeline/records", "pipeline/training", "plotting"),
@@ -146,7 +150,7 @@ ROOMS: dict[str, set[str]] = {
 FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
 LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records", "plotting"),
-    *("maxent/registry", "maxent/rewards", "maxent/dts_implementation/search"),
+    *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/dts_implementation/search", "maxent/evaluation"),
 )
 HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}
 
@@ -232,6 +236,9 @@ def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(pac
         ("more/model.py", {"torch", "mixture_of_experts", "more"}),
         ("maxent/registry.py", set()),
         ("maxent/rewards/result.py", set()),
+        *((path, {"numpy", "maxent", "pipeline", "pyarrow"}) for path in PATHS if path.startswith("maxent/data/")),
+        *((path, {"numpy", "maxent", "scipy"}) for path in PATHS if path.startswith("maxent/rewards/")),
+        *((path, {"numpy", "maxent", "scipy"}) for path in PATHS if path.startswith("maxent/evaluation/")),
         ("maxent/dts_implementation/models/sequence_model.py", {"numpy"}),
         *((path, {"numpy", "maxent"}) for path in PATHS if path.startswith("maxent/dts_implementation/search/")),
     ],
@@ -268,7 +275,7 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
     """Importing transformers takes seconds; wandb and tensorboard need not be installed."""
     for path in PATHS:
         at_import = imports_of(path, lazy=False)
-        late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg"}
+        late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg", "pyarrow"}
         assert not top(at_import) & late, path
         assert "torch.utils.tensorboard" not in at_import, path
 
@@ -345,6 +352,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["mixture_of_experts", "stateful_mop", "train"], {"torch"}),
         (["pipeline.training.driver"], {"torch", "minigrid"}),
         (["maxent.registry", "maxent.rewards.result", "maxent.dts_implementation.search.maxent_ts"], set()),
+        (["maxent.data.catalogue", "maxent.reward_checks", "maxent.evaluation.metrics.tree_metrics"], set()),
     ],
 )
 def test_no_module_loads_more_than_it_needs(modules, heavy):

@@ -20,6 +20,9 @@ from maxent.rewards.result import Answer, RewardResult
 Claim = tuple[str, str | float | tuple[float, float]]
 """A fact, and what is said of it: a word, a number, or two."""
 
+VAGUE = "some"
+"""That there is a period, or a shift, without saying which: wrong where there is none, else too little to be right."""
+
 TOLERANCE = 0.1
 """Of the range of the values, for numbers; of the period, but at least a point."""
 
@@ -131,7 +134,7 @@ def _parse_shift(fact: str, clause: str, denied: bool) -> Iterator[Claim]:
     if denied:
         yield fact, "none"
         return
-    for direction in _find_words("shift", clause) or ["some"]:
+    for direction in _find_words("shift", clause) or [VAGUE]:
         yield fact, direction
     yield from ((fact, place) for place in _find_words("place", clause))
 
@@ -141,7 +144,7 @@ def _parse_period(fact: str, clause: str, denied: bool) -> Iterator[Claim]:
         yield fact, 0.0
         return
     numbers = [_read(found[1] or found[2]) for found in _PERIOD.finditer(clause)]
-    yield from ((fact, number) for number in numbers or ["some"])
+    yield from ((fact, number) for number in numbers or [VAGUE])
 
 
 def _parse_level(fact: str, clause: str, denied: bool) -> Iterator[Claim]:
@@ -172,13 +175,13 @@ def check_claim(claim: Claim, facts: Facts) -> bool:
             return abs(low - facts.low) <= width and abs(high - facts.high) <= width
         case "level":
             return abs(said - facts.mean) <= width
-        case "period" if said == "some":
+        case "period" if said == VAGUE:
             return facts.period > 0
         case "period" if said == 0:
             return facts.period == 0
         case "period":
             return facts.period > 0 and abs(said - facts.period) <= max(1.0, TOLERANCE * facts.period)
-        case "shift" if said == "some":
+        case "shift" if said == VAGUE:
             return facts.shift != "none"
         case "shift":
             return said in (facts.shift, facts.shift_place)
@@ -196,8 +199,9 @@ def reward_claims(view: View, answer: Answer) -> RewardResult:
     checkable = facts.list_checkable()
     verdicts: dict[str, bool] = {}
     for claim in parse_claims(remove_copies(view.prompt, answer.text)):
-        if claim[0] in checkable:
-            verdicts[claim[0]] = verdicts.get(claim[0], True) and check_claim(claim, facts)
+        fact, said = claim
+        if fact in checkable and not (said == VAGUE and check_claim(claim, facts)):
+            verdicts[fact] = verdicts.get(fact, True) and check_claim(claim, facts)
     right = sum(verdicts.values())
     wrong = len(verdicts) - right
     parts = {"right": float(right), "wrong": float(wrong), "checkable": float(len(checkable))}
