@@ -22,7 +22,7 @@ from maxent.rewards.catalogue import Scorer, build_scorer
 from maxent.rewards.result import Answer
 from pipeline.command.shell import as_command
 
-SETTINGS = DataSettings(source="synthetic", num_train=400, num_held_out=60)
+SETTINGS = DataSettings(source="synthetic", num_train=240, num_held_out=40)
 
 PADDING = "Let us look at this more closely. These words are here to fill space."
 BUZZWORDS = "data pattern series analysis trends values peaks seasonal variation insight overview"

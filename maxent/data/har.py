@@ -103,8 +103,9 @@ def _read_uci(folder: Path, split: str) -> Iterator[Sample]:
     signals = []
     for axis in _AXES:
         path = folder / split / "Inertial Signals" / f"total_acc_{axis}_{split}.txt"
+        text = _read_text(path)
         try:
-            signals.append(np.array([line.split() for line in _read_text(path).splitlines()], np.float64))
+            signals.append(np.array([line.split() for line in text.splitlines()], np.float64))
         except ValueError:
             raise DataError(f"{path}: expected rows of as many numbers each, found something else") from None
     path = folder / split / f"y_{split}.txt"

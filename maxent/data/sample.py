@@ -130,7 +130,7 @@ def render_prompt(frame: Frame, series: np.ndarray, step: int = 1) -> str:
     for name, values in zip(frame.channels, series, strict=True):
         mean, deviation = float(values.mean()), compute_deviation(values)
         scaled = (values[::step] - mean) / (deviation or 1.0)
-        thinned = f", every {step}th of {len(values)} points" if step > 1 else ""
+        thinned = f", 1 in {step} of {len(values)} points" if step > 1 else ""
         numbers = " ".join(f"{number + 0.0:.{DECIMALS}f}" for number in np.round(scaled, DECIMALS).tolist())
         lines.append(f"{name} (mean {mean:.4g}, deviation {deviation:.4g}{thinned}): {numbers}")
     if frame.closing:
