@@ -10,7 +10,6 @@ from pathlib import Path
 
 from maxent.data.files import (
     SUFFIXES,
-    check_parquet,
     describe_dropped,
     list_columns,
     parse_numbers,
@@ -30,13 +29,13 @@ def find_tsqa(folder: Path) -> list[Path] | None:
     """Return the files below a folder, in any depth, that have the columns, whatever they are called; None if none has.
 
     Raises:
-        DataError: If only parquet files can be it, by their names, and the reader for them is not installed.
+        DataError: If none has, and one that is named so, or lies in such a folder, is broken or cannot be looked into.
     """
     files = sorted(path for suffix in SUFFIXES for path in folder.rglob(f"*{suffix}"))
     found = [path for path in files if set(COLUMNS) <= set(list_columns(path) or ())]
-    named = [path for path in files if path.suffix == ".parquet" and "tsqa" in str(path).lower()]
+    named = [path for path in files if "tsqa" in str(path.relative_to(folder)).lower()]
     if not found and named:
-        check_parquet(named[0])  # rather than take other data because nobody could look
+        next(read_rows(named[0], COLUMNS), None)  # says what is wrong, rather than that other data are taken
     return found or None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 RUN = 6
 """So many words in a row that the prompt has too are a copy; a true claim in own words is shorter, or differs."""
 
@@ -15,9 +17,7 @@ def remove_copies(prompt: str, text: str) -> str:
         prompt: All of it, numbers included.
         text: An answer.
     """
-    asked = prompt.lower().split()
-    runs = {tuple(asked[at : at + RUN]) for at in range(len(asked) - RUN + 1)}
-    whole = {" ".join(line.lower().split()) for line in prompt.splitlines()}
+    runs, whole = _index_prompt(prompt)
     kept = []
     for line in text.splitlines():
         words = line.split()
@@ -28,3 +28,11 @@ def remove_copies(prompt: str, text: str) -> str:
                 own[at : at + RUN] = [False] * RUN
         kept.append(" ".join(word if is_own else "\n" for word, is_own in zip(words, own, strict=True)))
     return "\n".join(part.strip() for line in kept for part in line.split("\n") if part.strip())
+
+
+@lru_cache(maxsize=8)
+def _index_prompt(prompt: str) -> tuple[set[tuple[str, ...]], set[str]]:
+    """Return a prompt's runs of words and its lines, in lower case; hundreds of answers are held against one prompt."""
+    words = prompt.lower().split()
+    runs = {tuple(words[at : at + RUN]) for at in range(len(words) - RUN + 1)}
+    return runs, {" ".join(line.lower().split()) for line in prompt.splitlines()}

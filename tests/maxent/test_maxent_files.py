@@ -216,6 +216,22 @@ def test_tsqa_leaves_out_rows_without_numbers(tmp_path):
     assert "2 rows without question, answer or numbers left out" in load("TSQA", tmp_path).describe()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("TSQA.csv", "Question,Answer\na,b\n", "expected the columns Question, Answer, Series, found Question, Answer"),
+        ("TSQA.json", "[", "cannot be read as json"),
+        ("TSQA/part.csv", "<html>\nNot found\n", "expected the columns"),
+    ],
+)
+def test_tsqa_that_is_broken_is_an_error_and_never_replaced(tmp_path, name, content, said):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    for source in ("auto", "local"):
+        with pytest.raises(DataError, match=f"{name}: {said}"):
+            load("TSQA", tmp_path, source)
+
+
 def test_parquet_without_its_reader_is_said_where_it_must_be_it(tmp_path, monkeypatch):
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda _: None)
     (tmp_path / "stories.parquet").write_bytes(b"PAR1")

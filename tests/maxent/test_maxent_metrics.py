@@ -102,6 +102,8 @@ def test_texts_are_scored_with_intervals():
     assert scores["bleu_4"].value == compute_bleu(texts, ["a b c d"] * 10)
     with pytest.raises(ValueError, match="as many texts"):
         score_texts(["a"], [])
+    with pytest.raises(ValueError, match="as many texts"):
+        score_answers([], [])
 
 
 @pytest.mark.parametrize("make", [make_captions, make_activities, make_stories, make_sums])

@@ -131,7 +131,12 @@ def score_answers(samples: Sequence[Sample], texts: Sequence[str], labels: Seque
         samples: Of one task, with their labels.
         texts: The generated answers, as many, without prompts.
         labels: Classes; without them answers count as right where they equal the label, up to case and spaces.
+
+    Raises:
+        ValueError: If there is nothing to score, or the lengths differ.
     """
+    if not samples or len(samples) != len(texts):
+        raise ValueError(f"expected as many texts as samples, found {len(texts)} and {len(samples)}")
     truth = [sample.label for sample in samples]
     task = samples[0].task
     if task == "caption":
