@@ -5,24 +5,25 @@ Each check returns one line of what it has measured, or raises `CheckFailed`.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from maxent.data.captions import write_caption
 from maxent.data.catalogue import DataSettings, load_dataset
 from maxent.data.facts import compute_facts
 from maxent.data.sample import Dataset, Sample
+from maxent.dts_implementation.models.sequence_model import Prior, ToyModel
+from maxent.dts_implementation.search.maxent_ts import search
+from maxent.dts_implementation.search.result import SearchSettings
 from maxent.evaluation.metrics.monotonicity import measure_monotonicity
 from maxent.rewards.catalogue import Scorer, build_scorer
-from maxent.rewards.result import Answer
+from maxent.rewards.result import Answer, Reward, RewardResult
+from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.shell import as_command
-
-SETTINGS = DataSettings(source="synthetic", num_train=240, num_held_out=40)
 
 PADDING = "Let us look at this more closely. These words are here to fill space."
 BUZZWORDS = "data pattern series analysis trends values peaks seasonal variation insight overview"
@@ -50,18 +51,37 @@ GAMING_STRINGS = (
 """Ten strings, each longer than the last, none of which says anything of the series that could be true or false."""
 
 
+NUM_PHRASES = 25
+"""Sentences that the toy of `measure_search` can say."""
+
+
 class CheckFailed(Exception):
     """A reward did what it must not do; the message has the figures."""
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """What is checked.
+
+    Attributes:
+        num_samples: Series, and as many movements; at least 2.
+        num_rollouts: Of each search whose rewards are watched; at least 2.
+        seed: Of the embedded data.
+    """
+
+    num_samples: int = 40
+    num_rollouts: int = 10
+    seed: int = 0
 
 
 @as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all checks and print what they measured; return 0 if all hold, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="test_reward_monotonicity.py", description="Check the rewards on the embedded data; takes a few seconds."
-    )
-    parser.parse_args(argv)
-    captions, activities = load_dataset("M4", SETTINGS), load_dataset("HAR", SETTINGS)
+    settings, _ = parse_command("Check the rewards on the embedded data.", CheckSettings, argv)
+    check_numbers(settings, 2, "num_samples", "num_rollouts")
+    check_numbers(settings, 0, "seed")
+    data = DataSettings("synthetic", seed=settings.seed, num_train=240, num_held_out=settings.num_samples)
+    captions, activities = load_dataset("M4", data), load_dataset("HAR", data)
     claims, activity = build_scorer("claims", captions), build_scorer("activity", activities)
     print(captions.describe())
     print(f"{activities.describe()}\nreward activity: {activity.note}\n")
@@ -81,11 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         failed += not _run(check, *arguments)
     print()
     report_legacy(captions, claims)
-    rates = measure_sampler(captions, claims)
-    print(
-        "Monotonicity of 10 independent captions, mean over samples: "
-        f"{rates['strict']:.1%} strict, {rates['non_strict']:.1%} with ties, records {rates['record_rate']:.1%}"
-    )
+    for method, meaning in (("best_of_n", "independent draws"), ("dts", "tree search")):
+        rates = measure_search(captions, claims, method, settings.num_rollouts)
+        print(
+            f"Monotonicity of {settings.num_rollouts} rollouts, {meaning}: {rates['strict']:.1%} strict, "
+            f"{rates['non_strict']:.1%} with ties, records {rates['record_rate']:.1%}; best reward {rates['best']:.2f}"
+        )
     print(f"\n{failed} OF THE CHECKS FAILED" if failed else "\nALL TESTS PASSED")
     return 1 if failed else 0
 
@@ -217,16 +238,30 @@ def report_legacy(dataset: Dataset, scorer: Scorer) -> dict[str, float]:
     return {"strict": found.strict, "non_strict": found.non_strict, "highest_honest": max(honest)}
 
 
-def measure_sampler(dataset: Dataset, scorer: Scorer, num_rollouts: int = 10) -> dict[str, float]:
-    """Return the mean rates of rewards of captions that are drawn independently, as plain sampling draws them.
+def list_phrases(dataset: Dataset, count: int) -> list[str]:
+    """Return the sentences that occur most in the training captions, numbers apart."""
+    sentences = [one for sample in dataset.splits["train"] for one in split_sentences(sample.label)]
+    return [one for one, _ in Counter(one for one in sentences if not re.search(r"\d", one)).most_common(count)]
 
-    The captions are those of other series: what a model that knows the grammar and not the series would say.
+
+def measure_search(dataset: Dataset, scorer: Scorer, method: str, num_rollouts: int = 10) -> dict[str, float]:
+    """Return mean rates of a search's rewards over the test samples, and its mean best reward.
+
+    The model is a toy that says up to six sentences of the grammar and knows nothing of the series; `best_of_n` draws
+    them independently, `dts` learns from what it has drawn.
     """
-    rng = np.random.default_rng(0)
-    pool = [write_caption(compute_facts(sample.series[0]), rng) for sample in dataset.splits["train"]]
+    phrases = list_phrases(dataset, NUM_PHRASES)
+    model = ToyModel(NUM_PHRASES + 1, eos=NUM_PHRASES, scale=0.5)
+    settings = SearchSettings(method=method, num_rollouts=num_rollouts, max_tokens=6, prior=Prior(1.0, None, 1.0))
     rows = []
     for sample in dataset.splits["test"]:
-        drawn = rng.integers(len(pool), size=num_rollouts)
-        found = measure_monotonicity([score(scorer, sample, pool[at]) for at in drawn])
-        rows.append((found.strict, found.non_strict, found.record_rate))
-    return dict(zip(("strict", "non_strict", "record_rate"), np.mean(rows, axis=0).tolist(), strict=True))
+        bound = scorer.bind(sample)
+
+        def reward(answer: Answer, bound: Reward = bound) -> RewardResult:
+            words = [phrases[token] for token in answer.tokens if token < NUM_PHRASES]
+            return bound(replace(answer, text=" ".join(words)))
+
+        result = search(model, sample.id, reward, settings)
+        found = measure_monotonicity(result.rewards)
+        rows.append((found.strict, found.non_strict, found.record_rate, found.best_so_far[-1]))
+    return dict(zip(("strict", "non_strict", "record_rate", "best"), np.mean(rows, axis=0).tolist(), strict=True))

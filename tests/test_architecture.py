@@ -138,7 +138,10 @@ ROOMS: dict[str, set[str]] = {
     "maxent/dts_implementation/models": set(),
     "maxent/dts_implementation/search": {"maxent/dts_implementation/models", "maxent/rewards"},
     "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
-    "maxent/reward_checks": {"maxent/data", "maxent/evaluation", "maxent/rewards", "pipeline/command"},
+    "maxent/reward_checks": {
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/evaluation"),
+        *("maxent/rewards", "pipeline/command"),
+    },
     "maxent/test_reward_monotonicity": {"maxent/reward_checks"},
     SCRIPTS_ROOM: {
         *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),

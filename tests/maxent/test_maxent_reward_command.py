@@ -30,7 +30,7 @@ def test_the_command_runs_from_both_folders_and_needs_no_torch(folder, path, tmp
     lines = done.stdout.splitlines()
     assert lines[-1] == "ALL TESTS PASSED"
     assert sum(line.startswith("ok ") for line in lines) == 10
-    assert any(line.startswith("Monotonicity of 10 independent captions") and "% strict" in line for line in lines)
+    assert any(line.startswith("Monotonicity of 10 rollouts, tree search: ") and "% strict" in line for line in lines)
     assert "synthetic" in lines[0]
 
 
@@ -43,3 +43,10 @@ def test_a_check_that_fails_is_said_and_ends_in_1(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "FAILED  claims: order: it was the other way round\n" in out
     assert out.endswith("1 OF THE CHECKS FAILED\n")
+
+
+def test_the_least_that_can_be_checked(capsys):
+    assert reward_checks.main(["--num_samples", "2", "--num_rollouts", "2", "--seed", "1"]) == 0
+    assert "Monotonicity of 2 rollouts" in capsys.readouterr().out
+    assert reward_checks.main(["--num_rollouts", "1"]) == 2
+    assert capsys.readouterr().err == "error: num_rollouts: expected at least 2, found 1\n"

@@ -334,6 +334,7 @@ def test_the_legacy_heuristic_is_gamed_and_the_claims_are_not(captions, capsys):
     assert "rising in 9/9 steps" in capsys.readouterr().out
 
 
-def test_independent_captions_rise_in_fewer_than_half_of_the_steps(captions):
-    rates = reward_checks.measure_sampler(captions, build_scorer("claims", captions))
-    assert 0.3 < rates["strict"] < 0.5 < rates["non_strict"] < 0.7 and 0.1 < rates["record_rate"] < 0.3
+@pytest.mark.parametrize("method", ["best_of_n", "dts"])
+def test_rewards_rise_in_fewer_than_half_of_the_steps_with_and_without_the_tree(captions, method):
+    rates = reward_checks.measure_search(captions, build_scorer("claims", captions), method)
+    assert 0.3 < rates["strict"] < 0.5 < rates["non_strict"] < 0.8 and 0.1 < rates["record_rate"] < 0.3
