@@ -122,11 +122,11 @@ def make_activities(count: int, split: str, seed: int) -> list[Sample]:
 def make_motion(motion: _Motion, rng: np.random.Generator) -> np.ndarray:
     """Return one person's motion, float64 (3, 128), g."""
     time = np.arange(POINTS) / RATE
-    series = np.array(motion.gravity)[:, None] + rng.normal(0, 0.09, (3, 1))  # the phone is never quite straight
+    series = np.array(motion.gravity)[:, None] + rng.normal(0, 0.15, (3, 1))  # the phone is never quite straight
     series = series + motion.noise * np.exp(rng.normal(0, 0.3)) * rng.standard_normal((3, POINTS))
     if motion.rhythm:
-        rhythm = motion.rhythm * np.exp(rng.normal(0, 0.08))
-        strength = motion.strength * np.exp(rng.normal(0, 0.25))
+        rhythm = motion.rhythm * np.exp(rng.normal(0, 0.12))
+        strength = motion.strength * np.exp(rng.normal(0, 0.35))
         share = np.array([1.0, 0.5, 0.7])[:, None] * np.exp(rng.normal(0, 0.2, (3, 1)))
         phase = rng.uniform(0, 2 * np.pi, (3, 1))
         angle = 2 * np.pi * rhythm * time

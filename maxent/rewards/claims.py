@@ -29,7 +29,7 @@ TOLERANCE = 0.1
 NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 
 _SENTENCE = re.compile(r"(?<!\d)[.]|[.](?!\d)|[;!?\n]")
-_CLAUSE = re.compile(r",\s|\s(?:and|but|while|whereas|with)\s")
+_CLAUSE = re.compile(r",\s|\s(?:and|but|while|whereas|with)\s|\s(?=without\s)")
 _NOT = re.compile(r"\b(?:no|not|without|lacks?|absence|never|none|free of)\b|n't\b")
 _LOCAL = re.compile(
     r"\b(?:initial(?:ly)?|at first|first half|second half|then|followed|before|after(?:wards)?|until|early|later?|"
@@ -39,12 +39,16 @@ _LOCAL = re.compile(
 
 _SUBJECTS = (
     ("shift", r"\b(?:sudden|suddenly|abrupt\w*|level shifts?|shifts?|jumps?|structural|breaks?|level change)\b"),
-    ("period", r"\b(?:period\w*|season\w*|cycl\w+|repeat\w*|recurring)\b"),
+    (
+        "period",
+        r"\b(?:periodic\w*|season\w*|cycl\w+|repeat\w*|recurring|no period)\b|"
+        r"(?<!over a )(?<!over the )\bperiod:? (?:is|of|about|length|\d)",  # others speak of a stretch of time
+    ),
     ("spread", r"\b(?:fluctuations?|variability|volatility|variance|amplitude|spread)\b"),
     ("noise", r"\b(?:noise|noisy|noisiness)\b"),
     ("peak", r"\b(?:peaks?|peaking|maximum|max|highest)\b"),
     ("trough", r"\b(?:troughs?|minimum|min|lowest)\b"),
-    ("change", r"\b(?:ends|end|finish\w*|final\w*)\b"),
+    ("change", r"\b(?:ends|ending|finish\w*|final (?:value|level)|end (?:is|lies))\b"),
     ("level", r"\b(?:mean|average|averages|averaging)\b"),
     ("trend", r""),
 )
@@ -53,6 +57,7 @@ _SUBJECTS = (
 _UP = r"\b(?:ris(?:e|es|ing|en)|rose|upwards?|up|increas\w+|grow(?:s|ing)?|climb\w*|ascend\w*|higher|jumps?)\b"
 _DOWN = r"\b(?:fall(?:s|ing|en)?|fell|downwards?|down|decreas\w+|declin\w+|drops?|descend\w*|shrink\w*|lower)\b"
 _FLAT = r"\b(?:flat|constant|stable|steady|even|unchanged|stationary)\b"
+_NO_CHANGE = r"\b(?:flat|unchanged|stationary)\b"
 
 _WORDS: dict[str, tuple[tuple[str, str], ...]] = {
     "trend": (("rising", _UP), ("falling", _DOWN), ("flat", _FLAT)),
@@ -75,7 +80,7 @@ _WORDS: dict[str, tuple[tuple[str, str], ...]] = {
     "spread": (("grow", _UP), ("shrink", _DOWN), ("even", _FLAT)),
 }
 _RANGE = re.compile(
-    rf"\b(?:rang\w+|values?|lie|lies|vary|varies|span\w*)\b[^.;!?\n]*?\b(?:from|between)\s+({NUMBER})\s+(?:to|and)\s+({NUMBER})"
+    rf"\b(?:rang\w+|values?|lie|lies|vary|varies|span\w*)\b[^.;!?\n]*?\b(?:from|between|is|of)\s+({NUMBER})\s+(?:to|and)\s+({NUMBER})"
 )
 _PERIOD = re.compile(
     rf"\b(?:every|period(?: of| is|:)?|lag|length)\D{{0,20}}?({NUMBER})|({NUMBER})[\s-]"
@@ -113,7 +118,10 @@ def _parse_trend(fact: str, clause: str, denied: bool) -> Iterator[Claim]:
             yield fact, "flat"
         return
     if re.search(r"\b(?:trends?|overall|values?|series|it|data|rising|falling|flat)\b", clause):
-        yield from ((fact, word) for word in _find_words("trend", clause))
+        found = _find_words("trend", clause)
+        if len(found) > 1 and not re.search(_NO_CHANGE, clause):
+            found = [word for word in found if word != "flat"]  # a steady rise is a rise
+        yield from ((fact, word) for word in found)
 
 
 def _parse_words(fact: str, clause: str, denied: bool) -> Iterator[Claim]:
