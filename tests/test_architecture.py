@@ -143,9 +143,16 @@ ROOMS: dict[str, set[str]] = {
         *("pipeline/records", "pipeline/tracking"),
     },
     "maxent/registry": set(),
-    "maxent/rewards": set(),
+    "maxent/data": {"pipeline/command"},
+    "maxent/rewards": {"maxent/data"},
     "maxent/dts_implementation/models": {"more"},
     "maxent/dts_implementation/search": {"maxent/dts_implementation/models", "maxent/rewards"},
+    "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
+    "maxent/reward_checks": {
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/evaluation"),
+        *("maxent/rewards", "pipeline/command"),
+    },
+    "maxent/test_reward_monotonicity": {"maxent/reward_checks"},
     SCRIPTS_ROOM: {
         *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
         *("pipeline/records", "pipeline/training", "plotting"),
@@ -158,7 +165,7 @@ FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
 LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "plotting"),
-    *("maxent/registry", "maxent/rewards", "maxent/dts_implementation/search"),
+    *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
 )
 HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}
 
@@ -295,6 +302,9 @@ def test_every_module_is_in_the_map_once():
         ("more/model.py", {"torch", "mixture_of_experts", "more"}),
         ("maxent/registry.py", set()),
         ("maxent/rewards/result.py", set()),
+        *((path, {"numpy", "maxent", "pipeline", "pyarrow"}) for path in PATHS if path.startswith("maxent/data/")),
+        *((path, {"numpy", "maxent", "scipy"}) for path in PATHS if path.startswith("maxent/rewards/")),
+        *((path, {"numpy", "maxent", "scipy"}) for path in PATHS if path.startswith("maxent/evaluation/")),
         ("maxent/dts_implementation/models/sequence_model.py", {"numpy"}),
         ("maxent/dts_implementation/models/network.py", {"numpy", "torch"}),
         ("maxent/dts_implementation/models/packed_cache.py", {"numpy", "torch", "transformers", "maxent"}),
@@ -335,7 +345,7 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
     """Importing transformers takes seconds; wandb and tensorboard need not be installed."""
     for path in PATHS:
         at_import = imports_of(path, lazy=False)
-        late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg"}
+        late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg", "pyarrow"}
         assert not top(at_import) & late, path
         assert "torch.utils.tensorboard" not in at_import, path
 
@@ -414,6 +424,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["rlmop.command", "rlmop.start", "rlmop.levels", "train_mop"], set()),
         (["pipeline.inspection.listing", "pipeline.inspection.comparison"], set()),
         (["maxent.registry", "maxent.rewards.result", "maxent.dts_implementation.search.maxent_ts"], set()),
+        (["maxent.data.catalogue", "maxent.reward_checks", "maxent.evaluation.metrics.tree_metrics"], set()),
     ],
 )
 def test_no_module_loads_more_than_it_needs(modules, heavy):

@@ -85,6 +85,7 @@ def test_the_second_signal_of_an_interruption_stops_at_once():
 MODULES = [
     *("eval_mop", "batch_eval", "plotting.command", "film.command", "film.contact_sheet"),
     *("more.commands:train", "more.commands:evaluate", "more.commands:evaluate_for_llm", "more.compare"),
+    "maxent.reward_checks",
     *(f"benchmarks.{name}" for name in ("evaluation", "figures", "more", "policy", "sweep", "training", "world")),
 ]
 
