@@ -4,7 +4,6 @@ python plotting_utils.py --cache evaluation_cache/BabyAI-GoToObj-v0/trial_1/seed
 python plotting_utils.py --all_caches evaluation_cache --view starting_room,paths --formats png,pdf
 python plotting_utils.py --all_caches evaluation_cache --over_runs --view events,entropy,distances
 python plotting_utils.py --all_caches evaluation_cache --over_prices --view price_maps,association --group_by key_phase
-python plotting_utils.py --all_caches evaluation_cache --over_prices --view price_maps,association --group_by key_phase
 python plotting_utils.py --results evaluation_results.csv --view success_lpc,learning,alpha,tasks
 python plotting_utils.py --results evaluation_results.csv --view tasks --width 180mm --font 7 --formats pdf --data
 """

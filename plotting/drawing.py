@@ -160,7 +160,7 @@ def draw_prices(task: Task) -> int:
             continue
         try:
             for view in views:
-                folder = Path(settings.output_dir) / series.task_id / series.folder
+                folder = runs_plot_path(settings.output_dir, series.task_id, series.folder, view).parent
                 task.save(draw_price_view(series, view, task.options), folder, series.places)
         except ValueError as error:
             tqdm.write(f"failed: {series.label}: {error}", file=sys.stderr)
