@@ -82,7 +82,7 @@ def _own_numbers() -> AbstractContextManager[None]:
 
     Where torch is not loaded yet nobody has set anything, and the command may do without it.
     """
-    if "torch" not in sys.modules:
+    if sys.modules.get("torch") is None:
         return nullcontext()
     from babyai.torch_defaults import own_defaults
 
