@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pipeline.command.folders import check_folder
 from pipeline.config import ConfigError
-from pipeline.places import Place, find_caches, locate_cache, plot_path, runs_plot_path
+from pipeline.places import CACHE_NAME, Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
@@ -114,6 +114,11 @@ def draw_results(task: Task) -> int:
 def _find_caches(folder: str) -> list[Place]:
     places = find_caches(folder)
     if not places:
+        for stray in Path(folder).rglob(f"{CACHE_NAME}*"):
+            raise ConfigError(
+                f"{folder}: expected caches as <task>/trial_<N>/..., found {stray}; name the folder above a task's, or "
+                "draw one by --cache"
+            )
         raise ConfigError(f"{folder}: holds no caches; `python batch_eval.py` writes them")
     return places
 
