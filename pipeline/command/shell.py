@@ -18,7 +18,8 @@ Exit codes:
     143    stopped by SIGTERM
 
 A command that can save before it stops hears of these signals first (`pipeline.command.interruption`) and returns the
-code itself. Called from a thread, a command leaves signals to the main one.
+code itself. Called from a thread, a command leaves signals to the main one. What its process has set as torch's
+defaults does not reach its numbers.
 """
 
 from __future__ import annotations
