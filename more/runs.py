@@ -25,6 +25,7 @@ from pipeline.guard import (
     check_switches,
     clear_run,
     describe_stop,
+    describe_unsaved,
     find_conflict,
     hold_run,
     write_settings,
@@ -225,12 +226,8 @@ class _Checkpoints:
             trainer.save(path, resumable=not complete)
         except OSError as error:
             older = list_numbered(folder)
-            rest = (
-                f"--resume goes on from {older[-1]}"
-                if older
-                else "--resume starts the run again: there is no earlier one"
-            )
-            raise UnsavedError(f"checkpoint not written: {explain(error, path)}; once there is room, {rest}") from None
+            why = f"checkpoint not written: {explain(error, path)}"
+            raise UnsavedError(describe_unsaved(why, older[-1] if older else None)) from None
         if self._timed not in (None, path):
             self._timed.unlink(missing_ok=True)
         return path

@@ -185,6 +185,8 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name, value in self.to_dict().items():  # as large as paths, results and tables can hold
             self._require(name, not isinstance(value, int) or value < 2**63, "less than 2^63")
+        sizes = [size for layer in self.expert_hidden_sizes for size in layer]
+        self._require("expert_hidden_sizes", max(sizes) < 2**63, "sizes less than 2^63")
         self._require("lpc_alpha", self.lpc_alpha < float("inf"), "a finite number")
         self._require("checkpoint_minutes", 0 <= self.checkpoint_minutes < float("inf"), "minutes, or 0 for none")
         for name in ("lr", "lpc_eps", "lpc_exponent"):

@@ -67,6 +67,17 @@ def describe_stop(update: int, path: Path | None) -> str:
     return f"interrupted after update {update}; saved {path}; --resume continues from there"
 
 
+def describe_unsaved(why: str, newest: Path | None) -> str:
+    """Return what to say of a run whose last checkpoint could not be written.
+
+    Args:
+        why: With the file's name.
+        newest: The checkpoint that the run has, if any.
+    """
+    rest = f"goes on from {newest}" if newest else "starts the run again: there is no earlier one"
+    return f"{why}; once there is room, --resume {rest}"
+
+
 def find_conflict(
     folder: Path,
     logs: Path,

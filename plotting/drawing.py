@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pipeline.command.folders import check_folder
 from pipeline.command.names import name_command
 from pipeline.config import ConfigError
-from pipeline.places import Place, find_caches, locate_cache, plot_path, runs_plot_path
+from pipeline.places import CACHE_NAME, Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
@@ -115,6 +115,11 @@ def draw_results(task: Task) -> int:
 def _find_caches(folder: str) -> list[Place]:
     places = find_caches(folder)
     if not places:
+        for stray in Path(folder).rglob(f"{CACHE_NAME}*"):
+            raise ConfigError(
+                f"{folder}: expected caches as <task>/trial_<N>/..., found {stray}; name the folder above a task's, or "
+                "draw one by --cache"
+            )
         raise ConfigError(f"{folder}: holds no caches; `{name_command('evaluate')}` writes them")
     return places
 
@@ -161,7 +166,7 @@ def draw_prices(task: Task) -> int:
             continue
         try:
             for view in views:
-                folder = Path(settings.output_dir) / series.task_id / series.folder
+                folder = runs_plot_path(settings.output_dir, series.task_id, series.folder, view).parent
                 task.save(draw_price_view(series, view, task.options), folder, series.places)
         except ValueError as error:
             tqdm.write(f"failed: {series.label}: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,8 @@ from pipeline.command.files import try_writing
 LOCK_NAME = ".lock"
 
 _NO_FLOCK = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
-_notes: list[str] = []  # said by this process
+_NO_FLOCK_TOLD = "RLMOP_NO_FLOCK_TOLD"
+"""Set in the environment once the note has been given, so that the processes a command starts do not repeat it."""
 
 
 def check_folder(name: str, folder: Path) -> None:
@@ -134,7 +136,7 @@ def _acquire(path: Path, timeout: float) -> FileLock | SoftFileLock:
             if error.errno not in _NO_FLOCK:
                 error.filename = error.filename or str(path)
                 raise
-            _say_once(
+            _tell_once(
                 f"{path.parent}: this file system has no locks ({error.strerror}); files that end in .soft take their "
                 "place. One that a killed process leaves may have to be deleted: docs/file-systems.md"
             )
@@ -155,7 +157,7 @@ def _soft_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.soft")
 
 
-def _say_once(text: str) -> None:
-    if not _notes:
-        _notes.append(text)
+def _tell_once(text: str) -> None:
+    if _NO_FLOCK_TOLD not in os.environ:
+        os.environ[_NO_FLOCK_TOLD] = "1"
         print(f"note: {text}", file=sys.stderr)

@@ -18,7 +18,8 @@ Exit codes:
     143    stopped by SIGTERM
 
 A command that can save before it stops hears of these signals first (`pipeline.command.interruption`) and returns the
-code itself. Called from a thread, a command leaves signals to the main one.
+code itself. Called from a thread, a command leaves signals to the main one. What its process has set as torch's
+defaults does not reach its numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import ParamSpec
 
 from pipeline.command.errors import MISTAKES, explain
@@ -51,7 +52,7 @@ def as_command(*, stopped: str = "stopped") -> Callable[[Callable[P, int | None]
         def main(*args: P.args, **kwargs: P.kwargs) -> int:
             code = None
             try:
-                with _end_heard():
+                with _end_heard(), _own_numbers():
                     try:
                         code = body(*args, **kwargs) or 0
                         return code
@@ -75,6 +76,18 @@ def as_command(*, stopped: str = "stopped") -> Callable[[Callable[P, int | None]
 def _end_heard() -> AbstractContextManager[bool]:
     """Let SIGTERM and SIGHUP raise `Terminated`, unless they are ignored or something else handles them."""
     return signals_handled([n for n in ENDING if signal.getsignal(n) is signal.SIG_DFL], stop_at_once)
+
+
+def _own_numbers() -> AbstractContextManager[None]:
+    """Let torch make float32 on the CPU, whatever a process that calls a command's main has set.
+
+    Where torch is not loaded yet nobody has set anything, and the command may do without it.
+    """
+    if sys.modules.get("torch") is None:
+        return nullcontext()
+    from babyai.torch_defaults import own_defaults
+
+    return own_defaults()
 
 
 def _tell(line: str) -> None:

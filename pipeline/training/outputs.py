@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.command.errors import explain
 from pipeline.config import resolved_yaml
-from pipeline.guard import write_settings
+from pipeline.guard import describe_unsaved, write_settings
 from pipeline.places import checkpoint_path, list_checkpoints
 from pipeline.tracking import Tracker
 from pipeline.training.batch import ReplicaBatch
@@ -137,12 +137,7 @@ class Outputs:
         told = {}
         for replica, why in failures.items():
             paths = list_checkpoints(self.runs[replica].folder)
-            rest = (
-                f"--resume goes on from {paths[-1]}"
-                if paths
-                else "--resume starts the run again: there is no earlier one"
-            )
-            told[replica] = f"{why}; once there is room, {rest}"
+            told[replica] = describe_unsaved(why, paths[-1] if paths else None)
         self.give_up(told, update)
 
     def give_up(self, failures: Mapping[int, str], update: int) -> None:

@@ -14,7 +14,7 @@ import torch
 import more.runs
 import more.training
 from more.checkpoints import read_checkpoint, save_checkpoint
-from more.commands import train as main
+from more.commands import train
 from more.compare import CompareSettings, Run, run_item
 from more.runs import run_training
 from more.training import Trainer, UnsavedError
@@ -79,7 +79,7 @@ def test_a_final_checkpoint_that_cannot_be_written_fails_the_run(interval, tmp_p
     full("final_model.pth")
     monkeypatch.chdir(tmp_path)
     flags = small_flags(cache_dir=CACHE, tensorboard="false", checkpoint_interval=interval, checkpoint_dir="c")
-    assert main(flags) == 1
+    assert train(flags) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     rest = f"goes on from c/{RUN}/checkpoint_4.pth" if interval else "starts the run again: there is no earlier one"
     path = f"c/{RUN}/final_model.pth"
@@ -87,7 +87,7 @@ def test_a_final_checkpoint_that_cannot_be_written_fails_the_run(interval, tmp_p
         last == f"failed: checkpoint not written: {path}: No space left on device; once there is room, --resume {rest}"
     )
     full()
-    assert main([*flags, "--resume"]) == 0
+    assert train([*flags, "--resume"]) == 0
 
 
 def test_a_checkpoint_at_a_stop_that_cannot_be_written_is_named(tmp_path, full):
@@ -104,7 +104,7 @@ def test_a_real_limit_to_files_leaves_no_traceback_and_no_half_file(tmp_path, mo
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        code = main(flags)
+        code = train(flags)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     err = capsys.readouterr().err

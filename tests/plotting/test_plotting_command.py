@@ -153,6 +153,15 @@ def test_mistakes_are_told_in_one_line(folder, capsys, arguments, message):
     assert captured.out == "" and not (folder / "plots").exists()
 
 
+@pytest.mark.parametrize("named", ["all", "all/old/T/trial_1"])
+def test_a_folder_of_which_another_is_that_of_caches_is_told_what_lies_there(tmp_path, capsys, named):
+    path = tmp_path / "all" / "old" / "T" / "trial_1" / "seed_0" / "routing_data.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert main(["--all_caches", str(tmp_path / named), "--output_dir", str(tmp_path / "plots")]) == 2
+    assert f"found {path}; name the folder above a task's" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -54,7 +54,7 @@ def no_flock(request, monkeypatch):
         raise OSError(request.param, os.strerror(request.param))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(folders, "_notes", [])
+    monkeypatch.delenv(folders._NO_FLOCK_TOLD, raising=False)
 
 
 @pytest.fixture
@@ -130,6 +130,14 @@ def test_without_flock_a_file_keeps_processes_apart_and_one_line_says_so(tmp_pat
     assert said.count("\n") == 1
     assert str(tmp_path) in said
     assert "docs/file-systems.md" in said
+
+
+def test_processes_that_a_command_starts_do_not_repeat_it(tmp_path, no_flock, capsys):
+    with hold_lock(tmp_path / ".lock", 0):
+        assert "no locks" in capsys.readouterr().err
+        child = [sys.executable, "-c", HOLDER, str(tmp_path / "another.lock"), "freed"]
+        done = subprocess.run(child, cwd=ROOT, input="\n", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "held\n", "")
 
 
 def test_without_flock_runs_and_results_are_guarded(tmp_path, no_flock, monkeypatch):

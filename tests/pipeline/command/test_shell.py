@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from babyai.errors import UnknownTaskError
 from pipeline.command.cli import Parser
 from pipeline.command.errors import ConfigError, FolderError, explain
 from pipeline.command.interruption import Interruption, Terminated
 from pipeline.command.shell import as_command
+from tests.torch_defaults import every_default
 
 ROOT = Path(__file__).parents[3]
 
@@ -132,6 +134,20 @@ def test_a_signal_while_a_command_works(number, tmp_path):
     assert process.returncode == 128 + number
     assert err.endswith("stopped\n") and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@every_default
+def test_a_command_makes_float32_whatever_its_caller_has_set(defaults):
+    def body():
+        made = torch.ones(2) @ torch.ones(2, 2)
+        assert (made.dtype, made.device.type) == (torch.float32, "cpu")
+        assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
+
+    with defaults():
+        before = torch.get_default_dtype(), torch.get_default_device()
+        assert run(body) == 0
+        assert run(fail_with(ConfigError("lr: expected ..."))) == 2
+        assert (torch.get_default_dtype(), torch.get_default_device()) == before
 
 
 LISTING = """
