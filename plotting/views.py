@@ -28,7 +28,7 @@ from plotting.distributions import (
     plot_path_frequencies,
     plot_weight_distributions,
 )
-from plotting.elapsed import compute_elapsed, plot_elapsed, plot_without_time
+from plotting.elapsed import compute_elapsed, plot_elapsed
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.logs import read_logs
@@ -40,6 +40,7 @@ from plotting.scales import Marks
 from plotting.style import figure_size
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
+from plotting.without_time import plot_without_time
 
 OTHER_VIEWS = (
     "episode",
