@@ -23,9 +23,9 @@ from plotting.collapse import collapse_banner, largest_lpc
 from plotting.data import RoutingData
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
+from plotting.panels import replaced_note
 from plotting.replicates import Setting, find_settings
 from plotting.runs import short_task
-from plotting.panels import replaced_note
 from plotting.scales import Marks, choose_lpc_scale, describe_scale, span_of
 from plotting.sheet import MARGIN, Sheet, fit_maps, lines_height
 from plotting.source import add_source, maps_table
