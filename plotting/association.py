@@ -209,7 +209,7 @@ def plot_associations(
         ax.set_ylabel(f"{group}\n{_RHO}" if len(groups) > 1 else _RHO)
     axes[-1].set_xticks(range(len(quantities)), [quantity.replace(" ", "\n", 1) for quantity in quantities])
     if own and title:
-        axes[0].figure.suptitle(title, x=0.01, ha="left")
+        axes[0].set_title(title, loc="left")
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle="", label=setting)
         for setting, (color, marker) in styles.items()

@@ -34,7 +34,7 @@ from plotting.collapse import collapse_banner
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
-from plotting.options import STATE_FACTS
+from plotting.options import STATE_FACTS, STATE_WORDS
 from plotting.panels import replaced_note
 from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, lines_height
 from plotting.source import add_source
@@ -49,8 +49,6 @@ from science.statistics.information import (
     policies_from_logits,
     state_entropies,
 )
-
-_FACT_WORDS = {"direction": "heading", "carrying": "carrying", "door_unlocked": "door"}
 
 MAPS = {
     "entropy": "Action entropy",
@@ -255,7 +253,7 @@ def plot_behaviour(found: Behaviour, *, min_steps: int = MIN_STEPS, max_groups: 
         kept = sorted(found.groups, key=lambda group: -len(group.data))[:max_groups]
         groups = [group for group in found.groups if group in kept]
         hidden = sum(len(group.data) for group in found.groups) - sum(len(group.data) for group in groups)
-        words = ", ".join(_FACT_WORDS[fact] for fact in found.facts) or "nothing else"
+        words = ", ".join(STATE_WORDS[fact] for fact in found.facts) or "nothing else"
         source = "actions taken (the policy was not recorded)" if found.from_actions else "the policy at each step"
         notes = [
             f"bits, of {source}; state: cell with {words}; hatched: fewer than {min_steps} steps",

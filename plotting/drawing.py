@@ -63,7 +63,7 @@ class Task:
         names = ("episode", "event", "before", "after", "group_by", "min_visits", "scale", "font", "log_dir")
         told = {name: getattr(self.settings, name) for name in names}
         told |= {"state": self.settings.facts, "width": self.settings.inches()}
-        return ViewOptions(**told, show_counts=self.show_counts)
+        return ViewOptions(**told, show_counts=self.show_counts, progress=True)
 
     def save(self, figures: Mapping[str, Figure], folder: Path, inputs: Iterable[str | PathLike[str]]) -> None:
         """Write figures by their names, made from some files, and say where."""

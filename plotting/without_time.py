@@ -150,7 +150,7 @@ def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], how:
                 ax.set_xticks([])
     bar_height = height if len(rows) == 1 else min(2.4, step + height)
     sheet.bar(lpc_mappable(*scale), first + width + 0.08, top, bar, bar_height, "LPC", span_of(maps, how))
-    sheet.bar(difference_mappable(limit), bar_left, top, bar, bar_height, "above or below the mean at that time")
+    sheet.bar(difference_mappable(limit), bar_left, top, bar, bar_height, "difference")
     for row in rows:
         for (x, y), steps in row.visits.items():
             cell = {"group": [row.label], "x": x, "y": y, "steps": steps, "lpc": row.lpc[x, y]}
