@@ -186,7 +186,7 @@ def _(listed, table):
 def _():
     tabs = mo.ui.tabs(dict.fromkeys(TABS, ""))
     save_button = mo.ui.run_button(label="Save as PNG")
-    scale_field = mo.ui.checkbox(label="LPC on a relative scale")
+    scale_field = mo.ui.dropdown(SCALES, SCALES[0], label="Scale of LPC")
     return save_button, scale_field, tabs
 
 
@@ -248,7 +248,7 @@ def _(
     _rows, _every = (dict(zip(found["checkpoint_path"], found["task_id"], strict=True)) for found in (drawn, results))
     _tasks = {label: place.task_id for label, place in caches_field.options.items()}
     _chosen = {label_place(place): place.task_id for place in caches_field.value}
-    _options = ViewOptions(group_by=group_field.value, scale=SCALES[scale_field.value])
+    _options = ViewOptions(group_by=group_field.value, scale=scale_field.value)
     paths, parts = [], []
     for _tab in TABS if all_views else [tabs.value]:
         _problem = ""

@@ -39,10 +39,10 @@ with app.setup(hide_code=True):
     CACHE, FRESH = "use cache", "evaluate afresh"
     TABS = {
         "Heatmaps": ["overall"],
-        "When or where": ["elapsed", "without_time"],
+        "Time": ["elapsed", "without_time"],
         "Episode": ["episode"],
         "Events": ["events"],
-        "Distributions": ["weights", "entropy"],
+        "Weights": ["weights", "entropy"],
         "Paths": ["paths"],
         "Near objects": ["distances"],
         "Specialisation": ["specialisation"],
@@ -73,7 +73,7 @@ def _(
 ):
     _controls = {
         "Heatmaps": [analysis_field, counts_field, scale_field],
-        "When or where": [scale_field],
+        "Time": [scale_field],
         "Episode": [episode_field, scale_field],
         "Events": [event_field, window_field, analysis_field, part_field, scale_field],
         "Near objects": [analysis_field, part_field, scale_field],
@@ -286,7 +286,7 @@ def _(cache):
 def _():
     tabs = mo.ui.tabs(dict.fromkeys(TABS, ""))
     save_button = mo.ui.run_button(label="Save as PNG")
-    scale_field = mo.ui.checkbox(label="LPC on a relative scale")
+    scale_field = mo.ui.dropdown(SCALES, SCALES[0], label="Scale of LPC")
     return save_button, scale_field, tabs
 
 
@@ -389,7 +389,7 @@ def _(
     window_field,
 ):
     _heatmaps = {"show_counts": counts_field.value, "pictures": pictures, "missions": missions}
-    _grouped = {"group_by": analysis_field.value, "state": state_field.value, "scale": SCALES[scale_field.value]}
+    _grouped = {"group_by": analysis_field.value, "state": state_field.value, "scale": scale_field.value}
     _steps = (window_field.value, window_field.value)
     _options = ViewOptions(episode_field.value, event_field.value, *_steps, **_grouped, **_heatmaps)
     _part, _suffix = data, ""

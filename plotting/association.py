@@ -235,7 +235,7 @@ def describe_associations(table: pd.DataFrame) -> list[str]:
         f"points: runs (at most {runs}), bar: their mean" if runs > 1 else "a single run",
         "grey: chance, once the LPC of whole episodes is exchanged" if table["chance"].notna().any() else "",
         "line: t interval over runs of the distance from chance" if table["low"].notna().any() else "",
-        f"*: p < 0.05 that it is chance ({method}; Benjamini-Hochberg over {tests} tests{least})" if tests else "",
+        f"*: unlike chance, p < 0.05 ({method}; Benjamini-Hochberg over {tests} tests{least})" if tests else "",
         f"within runs, episodes exchanged: p <= 0.05 in {small} of {len(chance)}" if chance else "",
         f"-k: k runs without a correlation (constant LPC or too few cells), {dropped} in all" if dropped else "",
     ]

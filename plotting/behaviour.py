@@ -128,7 +128,9 @@ def step_policies(data: RoutingData) -> tuple[np.ndarray, bool]:
     if not data.knows("action"):
         raise PlotError("expected recorded logits or actions, found none: behaviour cannot be told")
     action = data.routing.action
-    return np.eye(NUM_ACTIONS)[np.clip(action, 0, NUM_ACTIONS - 1)], True
+    if not ((action >= 0) & (action < NUM_ACTIONS)).all():
+        raise PlotError("expected the action of each step, found steps without: behaviour cannot be told")
+    return np.eye(NUM_ACTIONS)[action], True
 
 
 def compute_behaviour(data: Any, group_by: str = "overall", state: Sequence[str] | None = None) -> Behaviour:
