@@ -24,7 +24,7 @@ from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
 from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
 from plotting.panels import COLUMN_WIDTH, describe_n, finish, interval_note, replaced_note, series_style, use_axes
-from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, lines_height
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, full_width, lines_height
 from plotting.source import add_source, estimates_table
 from plotting.style import ACTION_COLORS, current_size, figure_style
 from science.statistics.information import number_states, sum_by
@@ -65,8 +65,7 @@ def plot_cell_actions(data: Any, group_by: str = "overall", *, max_groups: int =
         width, height = fit_maps(grid_info, 4.0, columns, MARGIN + 0.25 + columns * 0.35)
         rows = -(-len(keys) // columns)
         left, across, down = MARGIN + 0.25, width + 0.35, height + 0.5
-        sheet_width = left + columns * across
-        sheet_width = max(sheet_width, 6.5) if current_size().width is None else sheet_width
+        sheet_width = full_width(max(left + columns * across, 6.5))
         lines = (data.describe_size(), "; ".join(filter(None, notes)), replaced_note(data))
         banner = collapse_banner(data) if data.has_routing else ""
         top = lines_height(sheet_width, banner, *lines) + 0.28

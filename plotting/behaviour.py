@@ -36,7 +36,7 @@ from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
 from plotting.options import STATE_FACTS, STATE_WORDS
 from plotting.panels import replaced_note
-from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, lines_height
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, full_width, lines_height
 from plotting.source import add_source
 from plotting.style import figure_style
 from science.statistics.information import (
@@ -282,7 +282,7 @@ def _draw(data: RoutingData, groups: list[GroupBehaviour], lines: tuple[str, ...
     width, height = fit_maps(grid_info, 2.2, columns, rest)
     first = MARGIN + names
     lefts = [first + ticks + column * (width + gap) for column in range(len(maps) + 1)]
-    full = lefts[-1] + width + 0.3 + MARGIN
+    full = full_width(lefts[-1] + width + 0.3 + MARGIN)
     banner = collapse_banner(data) if data.has_routing else ""
     top = lines_height(full, banner, *lines[1:]) + heading
     step = max(height, 1.0) + gap

@@ -27,9 +27,9 @@ from plotting.panels import replaced_note
 from plotting.replicates import Setting, find_settings
 from plotting.runs import short_task
 from plotting.scales import Marks, choose_lpc_scale, describe_scale, span_of
-from plotting.sheet import MARGIN, Sheet, fit_maps, lines_height
+from plotting.sheet import MARGIN, Sheet, fit_maps, full_width, lines_height
 from plotting.source import add_source, maps_table
-from plotting.style import alpha_color, count_of, current_size, figure_style
+from plotting.style import alpha_color, count_of, figure_style
 
 PRICE_FIELDS = ("lpc_alpha", "normalize_lpc", "lpc_denominator")
 """Fields of a configuration that make the price."""
@@ -175,7 +175,7 @@ def plot_price_maps(
         step = max(height, 0.75) + gap
         bar_left = lefts[-1] + width + 0.08
         lines = (f"{title + ': ' if title else ''}LPC by price{what}", "; ".join(filter(None, notes)))
-        full = bar_left + 0.8 if current_size().width is not None else max(bar_left + 0.8, 6.0)
+        full = full_width(max(bar_left + 0.8, 6.0))
         top = lines_height(full, banner, *lines[1:]) + 0.26
         sheet = Sheet(full, top + len(settings) * step + 0.25 + MARGIN, *lines, banner=banner)
         for row, (label, data) in enumerate(settings.items()):

@@ -23,7 +23,7 @@ from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.layouts import describe_levels
 from plotting.panels import as_routed_data, replaced_note
 from plotting.scales import Marks, choose_lpc_scale, describe_scale, span_of
-from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, lines_height
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, full_width, lines_height
 from plotting.source import add_source
 from plotting.style import figure_style, layer_title
 from plotting.temporal import step_numbers
@@ -107,7 +107,7 @@ def _by_position(data: RoutingData, values: np.ndarray) -> dict[tuple[int, int],
 
 
 def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], how: Marks) -> Figure:
-    gap, ticks, heading, names, bar, bar_room = 0.13, 0.22, 0.26, 1.25, 0.09, 0.62  # inches
+    gap, ticks, heading, names, bar, bar_room = 0.13, 0.22, 0.42, 1.25, 0.09, 0.62  # inches
     grid_info = compute_grid_bounds(data)
     layers = list(rows[0].rests)
     rest = 2 * MARGIN + names + 2 * (0.08 + bar + bar_room) + (len(layers) - 1) * gap
@@ -116,7 +116,7 @@ def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], how:
     second = first + width + 0.08 + bar + bar_room
     lefts = [second + column * (width + gap) for column in range(len(layers))]
     bar_left = lefts[-1] + width + 0.08
-    full, banner = bar_left + bar + bar_room + MARGIN, collapse_banner(data)
+    full, banner = full_width(bar_left + bar + bar_room + MARGIN), collapse_banner(data)
     top = lines_height(full, banner, *lines[1:]) + heading
     step = max(height, 0.6) + gap
     sheet = Sheet(full, top + len(rows) * step + ticks + MARGIN, *lines, banner=banner)
@@ -142,7 +142,7 @@ def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], how:
         if number < len(rows) - 1:
             ax.set_xticks([])
         for left, layer in zip(lefts, layers, strict=True):
-            text = "LPC given time" if layer == "total" else f"{layer_title(layer)} given time"
+            text = "LPC\ngiven time" if layer == "total" else f"{layer_title(layer)}\ngiven time"
             ax = sheet.axes(left, row_top, width, height, text if number == 0 else "")
             render_value_heatmap(ax, row.rests[layer], local, difference_mappable(limit), **marks)
             ax.set_yticks([])
