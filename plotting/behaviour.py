@@ -258,7 +258,7 @@ def plot_behaviour(found: Behaviour, *, min_steps: int = MIN_STEPS, max_groups: 
         words = ", ".join(STATE_WORDS[fact] for fact in found.facts) or "nothing else"
         source = "actions taken (the policy was not recorded)" if found.from_actions else "the policy at each step"
         notes = [
-            f"bits, of {source}; state: cell with {words}; hatched: fewer than {min_steps} steps",
+            f"bits, of {source}; state: cell with {words}; hatched: fewer than {min_steps} steps; ?: not known",
             found.dropped,
             f"{hidden:,} steps of smaller groups not shown" if hidden else "",
             "" if data.run is None else "mean over runs",
