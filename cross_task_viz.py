@@ -25,6 +25,7 @@ with app.setup(hide_code=True):
     draw_without_display()  # before matplotlib is imported
     from pipeline.command.names import name_command
     from pipeline.places import find_caches, runs_plot_path
+    from plotting.aggregate import get_available_analyses
     from plotting.browsing import (
         attempt,
         choose_places,
@@ -37,10 +38,12 @@ with app.setup(hide_code=True):
         try_caches,
         try_results,
     )
+    from plotting.groupings import GROUPINGS
+    from plotting.options import SCALES
     from plotting.page import show_figure, show_note, show_table, write_page
     from plotting.replicates import find_settings
     from plotting.style import save_figure
-    from plotting.views import OTHER_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
+    from plotting.views import GROUPED_VIEWS, OTHER_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
 
     TABS = {
         "Success and cost": "success_lpc",
@@ -56,10 +59,12 @@ with app.setup(hide_code=True):
 
 
 @app.cell(hide_code=True)
-def _(all_views, caches_field, save_button, setting_field, tabs, view_field):
+def _(all_views, caches_field, group_field, save_button, scale_field, setting_field, tabs, view_field):
     _shown = [caches_field] if all_views or tabs.value == "Heatmaps" else []
     if setting_field.options and (all_views or tabs.value == "Routing over runs"):
         _shown += [setting_field, *([view_field] if view_field.options else [])]
+        _shown += [group_field] if view_field.value in GROUPED_VIEWS else []
+    _shown += [scale_field] if all_views or tabs.value in ("Heatmaps", "Routing over runs") else []
     mo.vstack([tabs, mo.hstack([*_shown, save_button], justify="start", gap=1.5, align="center", wrap=True)])
     return
 
@@ -183,7 +188,8 @@ def _(listed, table):
 def _():
     tabs = mo.ui.tabs(dict.fromkeys(TABS, ""))
     save_button = mo.ui.run_button(label="Save as PNG")
-    return save_button, tabs
+    scale_field = mo.ui.dropdown(SCALES, SCALES[0], label="Scale of LPC")
+    return save_button, scale_field, tabs
 
 
 @app.cell(hide_code=True)
@@ -217,27 +223,45 @@ def _(setting_field):
 def _(joined):
     _views = [view for view in list_views(joined) if view in OTHER_VIEWS] if joined is not None else []
     view_field = mo.ui.dropdown(_views, next(iter(_views), None), label="View")
-    return (view_field,)
+    _names = get_available_analyses(joined) if joined is not None else ["overall"]
+    _groupings = {GROUPINGS[name].title.capitalize(): name for name in _names}
+    group_field = mo.ui.dropdown(_groupings, next(iter(_groupings)), label="Group by")
+    return group_field, view_field
 
 
 # ------------------------------------------------------------------------------------------------------ what is drawn
 
 
 @app.cell(hide_code=True)
-def _(all_views, caches_field, drawn, joined, joined_problem, plots_dir, results, setting_field, tabs, view_field):
+def _(
+    all_views,
+    caches_field,
+    drawn,
+    group_field,
+    joined,
+    joined_problem,
+    plots_dir,
+    results,
+    scale_field,
+    setting_field,
+    tabs,
+    view_field,
+):
     _rows, _every = (dict(zip(found["checkpoint_path"], found["task_id"], strict=True)) for found in (drawn, results))
     _tasks = {label: place.task_id for label, place in caches_field.options.items()}
     _chosen = {label_place(place): place.task_id for place in caches_field.value}
+    _options = ViewOptions(group_by=group_field.value, scale=scale_field.value)
     paths, parts = [], []
     for _tab in TABS if all_views else [tabs.value]:
         _problem = ""
         if _tab == "Heatmaps":
             _name = f"routing_heatmap_across_tasks{name_selection(_chosen, _tasks)}"
-            _drawn = {Path(plots_dir) / f"{_name}.png": plot_task_heatmaps(*try_caches(caches_field.value))}
+            _figure = plot_task_heatmaps(*try_caches(caches_field.value), scale=_options.scale)
+            _drawn = {Path(plots_dir) / f"{_name}.png": _figure}
         elif _tab == "Routing over runs":
             _found, _problem, _setting = {}, joined_problem, setting_field.value
             if view_field.value is not None:
-                _found, _problem = attempt(lambda: draw_view(joined, view_field.value, ViewOptions()), {})
+                _found, _problem = attempt(lambda: draw_view(joined, view_field.value, _options), {})
             _drawn = {
                 runs_plot_path(plots_dir, _setting.task_id, _setting.folder, name): figure
                 for name, figure in _found.items()

@@ -26,26 +26,32 @@ with app.setup(hide_code=True):
     from pipeline.command.names import name_command
     from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
     from plotting.aggregate import get_available_analyses, group_routing_data
+    from plotting.behaviour import known_facts
     from plotting.browsing import attempt, describe_cache, file_word, find_examples, metrics_table, try_cache
     from plotting.choices import choose_first, find_choices
     from plotting.data import as_routing_data
     from plotting.groupings import GROUPINGS
+    from plotting.options import SCALES, STATE_WORDS
     from plotting.page import show_figure, show_note, show_player, show_table, write_page
     from plotting.style import save_figure
     from plotting.temporal import find_events
-    from plotting.views import ViewOptions, draw_view, list_views
+    from plotting.views import GROUPED_VIEWS, ViewOptions, describe_lack, draw_view, list_views
 
     CACHE, FRESH = "use cache", "evaluate afresh"
     TABS = {
         "Heatmaps": ["overall"],
+        "Time": ["elapsed", "without_time"],
         "Episode": ["episode"],
         "Events": ["events"],
-        "Distributions": ["weights", "entropy"],
+        "Weights": ["weights", "entropy"],
         "Paths": ["paths"],
         "Near objects": ["distances"],
         "Specialisation": ["specialisation"],
-        "Actions": ["actions"],
+        "Actions": ["actions", "actions_by_carrying"],
+        "Behaviour": ["behaviour", "cell_actions"],
+        "Association": ["association"],
     }
+    WHOLE_VIEWS = ("overall", "episode", "elapsed", "without_time", *GROUPED_VIEWS)  # never of one group's steps alone
     remembered = {}  # what was chosen for one checkpoint and is kept for the next, where it can be
 
 
@@ -53,13 +59,29 @@ with app.setup(hide_code=True):
 
 
 @app.cell(hide_code=True)
-def _(all_views, analysis_field, counts_field, episode_field, event_field, part_field, save_button, tabs, window_field):
+def _(
+    all_views,
+    analysis_field,
+    counts_field,
+    episode_field,
+    event_field,
+    part_field,
+    save_button,
+    scale_field,
+    state_field,
+    tabs,
+    window_field,
+):
     _controls = {
-        "Heatmaps": [analysis_field, counts_field],
-        "Episode": [episode_field],
-        "Events": [event_field, window_field, analysis_field, part_field],
+        "Heatmaps": [analysis_field, counts_field, scale_field],
+        "Time": [scale_field],
+        "Episode": [episode_field, scale_field],
+        "Events": [event_field, window_field, analysis_field, part_field, scale_field],
+        "Near objects": [analysis_field, part_field, scale_field],
+        "Behaviour": [analysis_field, *([state_field] if state_field.options else [])],
+        "Association": [analysis_field],
     }
-    _every = [analysis_field, counts_field, part_field, event_field, window_field, episode_field]
+    _every = [analysis_field, counts_field, part_field, event_field, window_field, episode_field, scale_field]
     _shown = _every if all_views else _controls.get(tabs.value, [analysis_field, part_field])
     mo.vstack([tabs, mo.hstack([*_shown, save_button], justify="start", gap=1.5, align="center", wrap=True)])
     return
@@ -266,7 +288,8 @@ def _(cache):
 def _():
     tabs = mo.ui.tabs(dict.fromkeys(TABS, ""))
     save_button = mo.ui.run_button(label="Save as PNG")
-    return save_button, tabs
+    scale_field = mo.ui.dropdown(SCALES, SCALES[0], label="Scale of LPC")
+    return save_button, scale_field, tabs
 
 
 @app.cell(hide_code=True)
@@ -293,6 +316,13 @@ def _(data):
     event_field = mo.ui.dropdown(_events, next(iter(_events), None), label="Event")
     window_field = mo.ui.slider(2, 40, 1, 10, label="Steps before and after", show_value=True)
     return event_field, window_field
+
+
+@app.cell(hide_code=True)
+def _(data):
+    _facts = {STATE_WORDS[fact]: fact for fact in known_facts(data)}
+    state_field = mo.ui.multiselect(_facts, [*_facts], label="A state is the cell with")
+    return (state_field,)
 
 
 @app.cell(hide_code=True)
@@ -355,11 +385,15 @@ def _(
     picture_note,
     pictures,
     player,
+    scale_field,
+    state_field,
     tabs,
     window_field,
 ):
     _heatmaps = {"show_counts": counts_field.value, "pictures": pictures, "missions": missions}
-    _options = ViewOptions(episode_field.value, event_field.value, window_field.value, window_field.value, **_heatmaps)
+    _grouped = {"group_by": analysis_field.value, "state": state_field.value, "scale": scale_field.value}
+    _steps = (window_field.value, window_field.value)
+    _options = ViewOptions(episode_field.value, event_field.value, *_steps, **_grouped, **_heatmaps)
     _part, _suffix = data, ""
     if part_field.value is not None:
         _part = groups[part_field.value]
@@ -369,9 +403,10 @@ def _(
     for _tab in TABS if all_views else [tabs.value]:
         for _view in TABS[_tab]:
             if _view not in _supported:
-                parts += [] if all_views else [show_note(f"{_tab}: this cache does not tell what it takes.")]
+                _why = "" if all_views or figures else describe_lack(data, _view)
+                parts += [show_note(f"{_tab}: {_why}")] if _why else []
                 continue
-            _whole = _view in ("overall", "episode")
+            _whole = _view in WHOLE_VIEWS
             _name = analysis_field.value if _view == "overall" else _view
             _drawn, _problem = attempt(partial(draw_view, data if _whole else _part, _name, _options), {})
             _drawn = {f"{name}{'' if _whole else _suffix}": figure for name, figure in _drawn.items()}

@@ -175,7 +175,10 @@ def _train(
                 if validate:
                     metrics.update(trainer.validate())
                 loads = {f"Layer_{i}/Expert_Load_Distribution": layer.load for i, layer in enumerate(figures)}
-                tracker.log(trainer.update, metrics, loads)
+                try:
+                    tracker.log(trainer.update, metrics, loads)
+                except OSError as error:  # a disk that takes no line ends nothing
+                    tracker.note_missing(error)
                 bar.set_postfix_str(_progress(metrics), refresh=False)
             asked = config.checkpoint_interval > 0 and trainer.update % config.checkpoint_interval == 0
             if (asked or unsaved.is_over()) and not last:

@@ -149,7 +149,7 @@ class Tracker:
         try:
             self._lines.append(json.dumps({**line, **histograms}, allow_nan=False))
         except OSError as error:
-            self._note_missing(error)
+            self.note_missing(error)
         present = {key: value for key, value in line.items() if value is not None}
         try:
             if self._writer is not None:
@@ -177,7 +177,7 @@ class Tracker:
             if self._lines is not None:
                 self._lines.close()
         except OSError as error:  # where a disk on the network says so late
-            self._note_missing(error)
+            self.note_missing(error)
         writer, run, self._writer, self._run = self._writer, self._run, None, None
         try:
             if writer is not None:
@@ -190,7 +190,7 @@ class Tracker:
         except Exception as error:
             self._drop_wandb(error)
 
-    def _note_missing(self, error: OSError) -> None:
+    def note_missing(self, error: OSError) -> None:
         if self.missing is None:
             self.missing = f"metrics not written: {explain(error, self.run_dir / METRICS_FILE)}"
             self._announce(f"{self.missing}; the run goes on, and each further line is tried")

@@ -17,13 +17,14 @@ from matplotlib.patches import Patch, Rectangle
 from pipeline.records.intervals import MIN_FOR_INTERVAL, share_interval
 from plotting.aggregate import Position, compute_grid_bounds, group_routing_data
 from plotting.behaviour import step_policies
+from plotting.collapse import collapse_banner
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.distributions import action_names
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
 from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
-from plotting.panels import COLUMN_WIDTH, describe_n, finish, interval_note, series_style, use_axes
-from plotting.sheet import MARGIN, Sheet, build_message, fit_maps
+from plotting.panels import COLUMN_WIDTH, describe_n, finish, interval_note, replaced_note, series_style, use_axes
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, full_width, lines_height
 from plotting.source import add_source, estimates_table
 from plotting.style import ACTION_COLORS, current_size, figure_style
 from science.statistics.information import number_states, sum_by
@@ -63,11 +64,13 @@ def plot_cell_actions(data: Any, group_by: str = "overall", *, max_groups: int =
         columns = min(len(keys), 4 if current_size().width is None else 2)
         width, height = fit_maps(grid_info, 4.0, columns, MARGIN + 0.25 + columns * 0.35)
         rows = -(-len(keys) // columns)
-        left, top, across, down = MARGIN + 0.25, MARGIN + 0.42 + 0.17 + 0.28, width + 0.35, height + 0.5
-        sheet_width = left + columns * across
-        sheet_width = max(sheet_width, 6.5) if current_size().width is None else sheet_width
-        lines = (title, data.describe_size(), "; ".join(filter(None, notes)))
-        sheet = Sheet(sheet_width, top + rows * down + (0.2 if sheet_width >= 5.6 else 0.6), *lines)
+        left, across, down = MARGIN + 0.25, width + 0.35, height + 0.5
+        sheet_width = full_width(max(left + columns * across, 6.5))
+        lines = (data.describe_size(), "; ".join(filter(None, notes)), replaced_note(data))
+        banner = collapse_banner(data) if data.has_routing else ""
+        top = lines_height(sheet_width, banner, *lines) + 0.28
+        end = 0.2 if sheet_width >= 5.6 else 0.6
+        sheet = Sheet(sheet_width, top + rows * down + end, title, *lines, banner=banner)
         for number, key in enumerate(keys):
             row, column = divmod(number, columns)
             label = f"{groups.labels[key]} ({len(groups[key]):,} steps)" if len(keys) > 1 else ""

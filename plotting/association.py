@@ -6,10 +6,14 @@
 Within a run and a group (such as a key phase), over the cells of the grid: the mean LPC of a cell's steps against the
 cell's action entropy, its divergence from the policy of all steps, and the mean walking distance to door, key and
 target. Ranks; the number of visits and the mean time since the start are regressed out of both, because means over few
-steps are extreme and because both follow the time. What would be seen by chance is found by exchanging the LPC of whole
-episodes (`science.statistics.nulls`). The run is the unit of the mean and its test; runs of different prices are never
-pooled: the larger price makes everything cheaper, and a pooled correlation would show that. p values are adjusted after
-Benjamini and Hochberg over all that one figure shows.
+steps are extreme and because both follow the time. That does not take all of the time out: it is not linear, and an
+episode begins in a few cells. So each run has a *chance level*, the mean correlation once the LPC of whole episodes is
+exchanged (`science.statistics.nulls`), which leaves what the time alone makes of it: on GoToObjMazeS4R2 0.4 to 0.9 for
+the distance to the door. What is tested is how far correlations are from it.
+
+The run is the unit of the mean and its test; runs of different prices are never pooled: the larger price makes
+everything cheaper, and a pooled correlation would show that. p values are adjusted after Benjamini and Hochberg over
+all that one figure shows.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ from science.statistics.information import MIN_STEPS, divergence, number_states,
 DRAWS = 199
 """Exchanges of episodes for each p value within a run: the least p is 1/200."""
 
+_CHANCE_COLOR = "0.55"
+
 _RHO = "Spearman's \N{GREEK SMALL LETTER RHO}"
 
 SEED = 0
@@ -56,9 +62,11 @@ def compute_associations(
 ) -> pd.DataFrame:
     """Return a row for each setting, group and quantity.
 
-    Columns: setting, group, quantity; rhos, the correlation of each run, and run_ps, their p values under the exchange
-    of episodes, as lists; mean, low, high, p over runs (the run's own p where there is one run), p_floor, method,
-    n_runs, n_dropped (runs with too few cells, or a constant LPC), cells (the fewest of a run), p_adjusted.
+    Columns: setting, group, quantity; rhos, chances and run_ps, the correlation of each run, its chance level and its p
+    value under the exchange of episodes, as lists; mean and chance, their means over runs; low and high, the t interval
+    of their difference, around the mean; p, of no difference over runs (the run's own p where there is one run),
+    p_floor, method, n_runs, n_dropped (runs with too few cells, or a constant LPC), cells (the fewest of a run),
+    p_adjusted. Without draws chances, low, high and p are NaN.
 
     Args:
         settings: {label: data of one run, or of several of one setting}.
@@ -78,23 +86,31 @@ def compute_associations(
             raise PlotError("association: this cache tells layouts apart, not episodes, which its null exchanges")
         groups = group_routing_data(data, name)
         for key in groups:
-            runs = [run for run in groups[key].split_runs() if len(run)]
+            runs = groups[key].split_runs()
             tests += [(label, groups.labels[key], quantity, runs) for quantity in _quantities(data)]
     rows = []
     for label, group, quantity, runs in tqdm(tests, desc="associations", disable=None if progress else True):
         found = [_associate(run, quantity, draws, min_steps) for run in runs]
-        over_runs = compare_with_zero(np.array([each.rho for each in found]))
-        row = {"setting": label, "group": group, "quantity": quantity}
-        row |= {"rhos": [each.rho for each in found], "run_ps": [each.p for each in found]}
-        row |= {name: getattr(over_runs, name) for name in ("mean", "low", "high", "p", "p_floor", "method")}
-        if len(runs) == 1:
-            row |= {"p": found[0].p, "p_floor": 1 / (draws + 1), "method": "exchanged episodes"}
-        cells = min((each.cells for each in found), default=0)
-        rows.append(row | {"n_runs": over_runs.n, "n_dropped": over_runs.dropped, "cells": cells})
+        rows.append({"setting": label, "group": group, "quantity": quantity} | _over_runs(found, draws))
     if not rows:
         raise PlotError("association: expected steps in groups, found none")
     table = pd.DataFrame(rows)
     return table.assign(p_adjusted=adjust(table["p"].to_numpy(), "bh"))
+
+
+def _over_runs(found: list[Association], draws: int) -> dict[str, Any]:
+    """Return the columns of a row that come from the runs."""
+    rhos, chances = np.array([each.rho for each in found]), np.array([each.null_mean for each in found])
+    known = np.isfinite(rhos)
+    mean, chance = (float(values[known].mean()) if known.any() else float("nan") for values in (rhos, chances))
+    beyond = compare_with_zero(rhos - chances)
+    row = {"rhos": rhos.tolist(), "chances": chances.tolist(), "run_ps": [each.p for each in found]}
+    row |= {"mean": mean, "chance": chance, "low": chance + beyond.low, "high": chance + beyond.high}
+    row |= {"p": beyond.p, "p_floor": beyond.p_floor, "method": beyond.method}
+    if len(found) == 1:
+        row |= {"p": found[0].p, "p_floor": 1 / (draws + 1), "method": "exchanged episodes"}
+    counts = {"n_runs": int(known.sum()), "n_dropped": int((~known).sum())}
+    return row | counts | {"cells": min(each.cells for each in found)}
 
 
 def _quantities(data: RoutingData) -> list[str]:
@@ -103,6 +119,8 @@ def _quantities(data: RoutingData) -> list[str]:
 
 
 def _associate(data: RoutingData, quantity: str, draws: int, min_steps: int) -> Association:
+    if not len(data):
+        return Association(rho=np.nan, p=np.nan, null_mean=np.nan, cells=0, covered=0.0)
     cells = number_states(data.routing.position)
     return associate(
         data.lpc.astype(np.float64),
@@ -136,9 +154,14 @@ def _values(data: RoutingData, quantity: str) -> np.ndarray | Callable[[np.ndarr
 
 @figure_style()
 def plot_associations(
-    table: pd.DataFrame, axes: Any = None, *, title: str = "", data: RoutingData | None = None
+    table: pd.DataFrame,
+    axes: Any = None,
+    *,
+    title: str = "",
+    data: RoutingData | None = None,
+    colors: Mapping[str, str] | None = None,
 ) -> list[Axes]:
-    """Draw each correlation: a point for each run, the mean and its t interval; one row of axes for each group.
+    """Draw each correlation: a point for each run beside its chance level, and their means; a row of axes per group.
 
     A star marks p < 0.05 after adjustment. Runs without a correlation are counted.
 
@@ -147,25 +170,32 @@ def plot_associations(
         axes: One per group; new ones by default.
         title: Of the figure.
         data: What it was computed from, if that is one setting: what it has to say of itself is then written too.
+        colors: {setting: its colour}, such as those of prices; colours of series by default.
     """
     groups, settings = list(dict.fromkeys(table["group"])), list(dict.fromkeys(table["setting"]))
     quantities = list(dict.fromkeys(table["quantity"]))
     own = axes is None
     size = (max(COLUMN_WIDTH * 1.4, 0.9 + 1.1 * len(quantities)), 1.2 + 1.7 * len(groups))
     axes = list(use_axes(axes, len(groups), 1, size=size, sharex=True)[:, 0])
+    styles = {setting: series_style(number) for number, setting in enumerate(settings)}
+    styles = {setting: ((colors or {}).get(setting, color), marker) for setting, (color, marker) in styles.items()}
     breadth = 0.8 / len(settings)
     for ax, group in zip(axes, groups, strict=True):
         ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         for number, setting in enumerate(settings):
-            color, marker = series_style(number)
+            color, marker = styles[setting]
             rows = table[(table["group"] == group) & (table["setting"] == setting)]
             for row in rows.itertuples():
                 x = quantities.index(row.quantity) + breadth * (number - (len(settings) - 1) / 2)
-                rhos = np.array(row.rhos)
-                spread = np.linspace(-0.2, 0.2, len(rhos)) * breadth if len(rhos) > 1 else np.zeros(1)
-                ax.plot(x + spread, rhos, marker, color=color, markersize=3, alpha=0.6, markeredgewidth=0)
+                rhos, chances = np.array(row.rhos), np.array(row.chances)
+                at = x + (np.linspace(-0.2, 0.2, len(rhos)) * breadth if len(rhos) > 1 else np.zeros(1))
+                half = 0.2 * breadth / len(rhos)
+                ax.vlines(at, chances, rhos, color=color, linewidth=0.6, alpha=0.5)
+                ax.hlines(chances, at - half, at + half, color=_CHANCE_COLOR, linewidth=1.0)
+                ax.plot(at, rhos, marker, color=color, markersize=3, alpha=0.6, markeredgewidth=0)
                 if np.isfinite(row.mean) and len(rhos) > 1:
-                    ax.hlines(row.mean, x - 0.35 * breadth, x + 0.35 * breadth, color=color, linewidth=2)
+                    for value, own_color in ((row.chance, _CHANCE_COLOR), (row.mean, color)):
+                        ax.hlines(value, x - 0.35 * breadth, x + 0.35 * breadth, color=own_color, linewidth=2)
                 if np.isfinite(row.low):
                     ax.vlines(x, max(row.low, -1), min(row.high, 1), color=color, linewidth=1.2)
                 if row.p_adjusted < 0.05:
@@ -179,14 +209,14 @@ def plot_associations(
         ax.set_ylabel(f"{group}\n{_RHO}" if len(groups) > 1 else _RHO)
     axes[-1].set_xticks(range(len(quantities)), [quantity.replace(" ", "\n", 1) for quantity in quantities])
     if own and title:
-        axes[0].figure.suptitle(title, x=0.01, ha="left")
-    styles = [series_style(number) for number in range(len(settings))]
+        axes[0].set_title(title, loc="left")
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle="", label=setting)
-        for (color, marker), setting in zip(styles, settings, strict=True)
+        for setting, (color, marker) in styles.items()
         if setting
     ]
-    lists = {name: [" ".join(f"{value:.6g}" for value in row) for row in table[name]] for name in ("rhos", "run_ps")}
+    each_run = ("rhos", "chances", "run_ps")
+    lists = {name: [" ".join(f"{value:.6g}" for value in row) for row in table[name]] for name in each_run}
     add_source(axes[0].figure, table.assign(**lists))
     finish(axes, describe_associations(table), own=own, handles=handles, data=data)
     return axes
@@ -202,8 +232,10 @@ def describe_associations(table: pd.DataFrame) -> list[str]:
     small = sum(p <= 0.05 for p in chance)
     return [
         "LPC against each quantity over cells of a run; visits and time since the start partialled out",
-        f"points: runs (at most {runs}), bar: their mean, line: t interval over runs" if runs > 1 else "a single run",
-        f"*: p < 0.05 ({method}; Benjamini-Hochberg over {tests} tests{least})",
+        f"points: runs (at most {runs}), bar: their mean" if runs > 1 else "a single run",
+        "grey: chance, once the LPC of whole episodes is exchanged" if table["chance"].notna().any() else "",
+        "line: t interval over runs of the distance from chance" if table["low"].notna().any() else "",
+        f"*: unlike chance, p < 0.05 ({method}; Benjamini-Hochberg over {tests} tests{least})" if tests else "",
         f"within runs, episodes exchanged: p <= 0.05 in {small} of {len(chance)}" if chance else "",
         f"-k: k runs without a correlation (constant LPC or too few cells), {dropped} in all" if dropped else "",
     ]

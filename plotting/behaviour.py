@@ -30,11 +30,13 @@ from matplotlib.figure import Figure
 from babyai.facts import NUM_ACTIONS
 from plotting.aggregate import GridInfo, Position, compute_grid_bounds, group_routing_data
 from plotting.cells import render_value_heatmap, render_visits_heatmap
+from plotting.collapse import collapse_banner
 from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
-from plotting.options import STATE_FACTS
-from plotting.sheet import MARGIN, Sheet, build_message, fit_maps
+from plotting.options import STATE_FACTS, STATE_WORDS
+from plotting.panels import replaced_note
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, full_width, lines_height
 from plotting.source import add_source
 from plotting.style import figure_style
 from science.statistics.information import (
@@ -47,8 +49,6 @@ from science.statistics.information import (
     policies_from_logits,
     state_entropies,
 )
-
-_FACT_WORDS = {"direction": "heading", "carrying": "carrying", "door_unlocked": "door"}
 
 MAPS = {
     "entropy": "Action entropy",
@@ -128,7 +128,9 @@ def step_policies(data: RoutingData) -> tuple[np.ndarray, bool]:
     if not data.knows("action"):
         raise PlotError("expected recorded logits or actions, found none: behaviour cannot be told")
     action = data.routing.action
-    return np.eye(NUM_ACTIONS)[np.clip(action, 0, NUM_ACTIONS - 1)], True
+    if not ((action >= 0) & (action < NUM_ACTIONS)).all():
+        raise PlotError("expected the action of each step, found steps without: behaviour cannot be told")
+    return np.eye(NUM_ACTIONS)[action], True
 
 
 def compute_behaviour(data: Any, group_by: str = "overall", state: Sequence[str] | None = None) -> Behaviour:
@@ -253,15 +255,16 @@ def plot_behaviour(found: Behaviour, *, min_steps: int = MIN_STEPS, max_groups: 
         kept = sorted(found.groups, key=lambda group: -len(group.data))[:max_groups]
         groups = [group for group in found.groups if group in kept]
         hidden = sum(len(group.data) for group in found.groups) - sum(len(group.data) for group in groups)
-        words = ", ".join(_FACT_WORDS[fact] for fact in found.facts) or "nothing else"
+        words = ", ".join(STATE_WORDS[fact] for fact in found.facts) or "nothing else"
         source = "actions taken (the policy was not recorded)" if found.from_actions else "the policy at each step"
         notes = [
-            f"bits, of {source}; state: cell with {words}; hatched: fewer than {min_steps} steps",
+            f"bits, of {source}; state: cell with {words}; hatched: fewer than {min_steps} steps; ?: not known",
             found.dropped,
             f"{hidden:,} steps of smaller groups not shown" if hidden else "",
             "" if data.run is None else "mean over runs",
         ]
-        return _draw(data, groups, (title, data.describe_size(), "; ".join(filter(None, notes))), min_steps)
+        lines = (title, data.describe_size(), "; ".join(filter(None, notes)), replaced_note(data))
+        return _draw(data, groups, lines, min_steps)
 
 
 def _values(group: GroupBehaviour, name: str) -> dict[Position, float]:
@@ -279,10 +282,12 @@ def _draw(data: RoutingData, groups: list[GroupBehaviour], lines: tuple[str, ...
     width, height = fit_maps(grid_info, 2.2, columns, rest)
     first = MARGIN + names
     lefts = [first + ticks + column * (width + gap) for column in range(len(maps) + 1)]
-    top = MARGIN + 0.42 + 0.17 + heading
+    full = full_width(lefts[-1] + width + 0.3 + MARGIN)
+    banner = collapse_banner(data) if data.has_routing else ""
+    top = lines_height(full, banner, *lines[1:]) + heading
     step = max(height, 1.0) + gap
     end = top + (len(groups) - 1) * step + max(height, 0.6) + ticks
-    sheet = Sheet(lefts[-1] + width + 0.3 + MARGIN, end + bar + 0.5 + MARGIN, *lines)
+    sheet = Sheet(full, end + bar + 0.5 + MARGIN, *lines, banner=banner)
     for left, name in zip(lefts, [*maps, "visits"], strict=True):
         values = [_values(group, name) if name != "visits" else {} for group in groups]
         firm = [v for group, row in zip(groups, values, strict=True) for place, v in row.items()

@@ -75,5 +75,6 @@ def collapse_banner(data: RoutingData) -> str:
     of = f" of at most {largest:,}" if largest else ""
     span = f"LPC {low}{of}" if low == high else f"LPC {low} to {high}{of}"
     if data.run is not None:
-        return f"Collapsed routers in {collapsed} of {len(found)} runs ({span} in all): they choose next to nothing"
-    return f"Collapsed router ({span}): differences seen here are next to nothing"
+        runs = f"{collapsed} of {len(found)} runs ({span} in all)"
+        return f"Collapsed routers in {runs}: differences between their routes are next to nothing"
+    return f"Collapsed router ({span}): differences between its routes are next to nothing"

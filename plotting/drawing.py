@@ -64,7 +64,7 @@ class Task:
         names = ("episode", "event", "before", "after", "group_by", "min_visits", "scale", "font", "log_dir")
         told = {name: getattr(self.settings, name) for name in names}
         told |= {"state": self.settings.facts, "width": self.settings.inches()}
-        return ViewOptions(**told, show_counts=self.show_counts)
+        return ViewOptions(**told, show_counts=self.show_counts, progress=True)
 
     def save(self, figures: Mapping[str, Figure], folder: Path, inputs: Iterable[str | PathLike[str]]) -> None:
         """Write figures by their names, made from some files, and say where."""
@@ -164,13 +164,13 @@ def draw_prices(task: Task) -> int:
         if task.listing:
             print(f"{series.label} ({', '.join(series.settings)}): {', '.join(PRICE_VIEWS)}")
             continue
-        try:
-            for view in views:
-                folder = runs_plot_path(settings.output_dir, series.task_id, series.folder, view).parent
+        for view in views:
+            folder = runs_plot_path(settings.output_dir, series.task_id, series.folder, view).parent
+            try:
                 task.save(draw_price_view(series, view, task.options), folder, series.places)
-        except ValueError as error:
-            tqdm.write(f"failed: {series.label}: {error}", file=sys.stderr)
-            failed = 1
+            except ValueError as error:
+                tqdm.write(f"failed: {series.label}: {view}: {error}", file=sys.stderr)
+                failed = 1
     return failed
 
 
@@ -220,16 +220,31 @@ def _draw_all(jobs: Sequence[_Job], task: Task) -> int:
             if task.listing:
                 tqdm.write(f"{job.name}: {', '.join(supported) or 'no view, it holds no steps'}")
                 continue
-            for view in supported if "all" in settings.views else settings.views:
-                if view in supported or (alone and view != ACROSS):
-                    task.save(draw_view(data, view, task.options), job.folder, job.inputs)
-                elif view != ACROSS:
-                    lack = describe_lack(data, view)
-                    tqdm.write(f"skipped: {job.name}: does not support {view}: {lack}", file=sys.stderr)
+            views = supported if "all" in settings.views else [view for view in settings.views if view != ACROSS]
+            drawn = [view for view in views if view in supported or alone]
+            for view in (view for view in views if view not in drawn):
+                lack = describe_lack(data, view)
+                tqdm.write(f"skipped: {job.name}: does not support {view}: {lack}", file=sys.stderr)
+            if len(drawn) == 1:
+                task.save(draw_view(data, drawn[0], task.options), job.folder, job.inputs)
+            elif _draw_views(data, drawn, job, task):
+                failed = 1
         except ValueError as error:
             if alone:
                 raise
             tqdm.write(f"failed: {job.name}: {str(error).removeprefix(f'{job.name}: ')}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def _draw_views(data: RoutingData, views: Iterable[str], job: _Job, task: Task) -> int:
+    """Draw several views; return 1 if some cannot be drawn, such as in too narrow a figure, and name them."""
+    failed = 0
+    for view in views:
+        try:
+            task.save(draw_view(data, view, task.options), job.folder, job.inputs)
+        except ValueError as error:
+            tqdm.write(f"failed: {job.name}: {view}: {error}", file=sys.stderr)
             failed = 1
     return failed
 

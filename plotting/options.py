@@ -25,6 +25,9 @@ MIN_VISITS = 5
 STATE_FACTS = ("direction", "carrying", "door_unlocked")
 """Facts of a step that make its state within a cell."""
 
+STATE_WORDS = {"direction": "heading", "carrying": "carrying", "door_unlocked": "door"}
+"""The same in words."""
+
 SCALES = ("absolute", "relative")
 """Of LPC: from 0 to the largest possible, or from the least to the greatest value that is shown."""
 

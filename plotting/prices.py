@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -20,16 +19,17 @@ from pipeline.places import Place
 from pipeline.records.cache import read_header
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import lpc_mappable, render_lpc_heatmap
-from plotting.collapse import largest_lpc
+from plotting.collapse import collapse_banner, largest_lpc
 from plotting.data import RoutingData
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
+from plotting.panels import replaced_note
 from plotting.replicates import Setting, find_settings
 from plotting.runs import short_task
-from plotting.scales import Marks, choose_lpc_scale, describe_scale
-from plotting.sheet import MARGIN, Sheet, fit_maps
+from plotting.scales import Marks, choose_lpc_scale, describe_scale, span_of
+from plotting.sheet import MARGIN, Sheet, fit_maps, full_width, lines_height
 from plotting.source import add_source, maps_table
-from plotting.style import count_of, current_size, figure_style
+from plotting.style import alpha_color, count_of, figure_style
 
 PRICE_FIELDS = ("lpc_alpha", "normalize_lpc", "lpc_denominator")
 """Fields of a configuration that make the price."""
@@ -43,11 +43,13 @@ class PriceSeries:
         task_id: Their task.
         folder: Name of a folder for their figures, told by trials.
         settings: {label of the price: its runs}, unnormalised first, by alpha.
+        colors: {label: the colour of its alpha}, that of all other figures; a normalised price has the same.
     """
 
     task_id: str
     folder: str
     settings: Mapping[str, Setting]
+    colors: Mapping[str, str]
 
     @property
     def label(self) -> str:
@@ -75,31 +77,35 @@ def find_price_series(places: Iterable[Place]) -> tuple[list[PriceSeries], list[
         places: From `find_caches`.
     """
     settings, notes = find_settings(places, least=1)
-    series: dict[Hashable, list[tuple[tuple, Setting]]] = {}
+    series: dict[Hashable, dict[tuple, Setting]] = {}
     for setting in settings:
         header = read_header(setting.places[0])
         config = header.get("config")
         if not isinstance(config, dict) or config.get("lpc_alpha") is None:
             continue
-        price = (bool(config.get("normalize_lpc")), config.get("lpc_denominator"), float(config["lpc_alpha"]))
+        normalised = bool(config.get("normalize_lpc"))
+        price = (normalised, str(config.get("lpc_denominator")) if normalised else "", float(config["lpc_alpha"]))
         rest = {k: v for k, v in config.items() if k not in {*PRICE_FIELDS, *NOT_IDENTITY, "trial", "seed", "window"}}
         evaluated = [header.get(name) for name in ("max_steps", "eval_seed")]
         key = (setting.task_id, repr(sorted(rest.items())), repr(evaluated))
-        series.setdefault(key, []).append((price, setting))
+        first = series.setdefault(key, {}).setdefault(price, setting)
+        if first is not setting:  # they differ in a denominator that nothing is divided by
+            notes.append(f"{setting.label}: not shown, of the same price as {first.label}")
     found = []
     for members in series.values():
-        prices = sorted({price for price, _ in members})
-        if len(prices) < 2:
+        if len(members) < 2:
             continue
-        ways = {price[:2] for price in prices if price[0]}
-        kept = {_label(price, len(ways) > 1): setting for price, setting in sorted(members, key=lambda pair: pair[0])}
+        ways = {price[:2] for price in members if price[0]}
+        labels = {_label(price, len(ways) > 1): price for price in sorted(members)}
+        kept = {label: members[price] for label, price in labels.items()}
+        colors = {label: alpha_color(alpha) for label, (_, _, alpha) in labels.items()}
         trials = sorted({place.trial for setting in kept.values() for place in setting.places})
         folder = "prices_trials_" + "_".join(map(str, trials))
-        found.append(PriceSeries(next(iter(kept.values())).task_id, folder, kept))
+        found.append(PriceSeries(next(iter(kept.values())).task_id, folder, kept, colors))
     return found, notes
 
 
-def _label(price: tuple[bool, Any, float], tell_denominator: bool) -> str:
+def _label(price: tuple[bool, str, float], tell_denominator: bool) -> str:
     normalised, denominator, alpha = price
     words = f"\N{GREEK SMALL LETTER ALPHA} = {alpha:g}"
     if normalised:
@@ -155,7 +161,10 @@ def plot_price_maps(
         describe_scale(first_data, marks, shared=True),
         f"{dropped:,} steps in no group: {reasons}" if dropped else "",
         f"{hidden:,} steps of smaller groups not shown" if hidden else "",
+        *dict.fromkeys(replaced_note(data) for data in settings.values()),
     ]
+    found = {label: collapse_banner(data) for label, data in settings.items()}
+    banner = "; ".join(f"{label}: {text}" for label, text in found.items() if text)
     what = "" if name == "overall" else f" and {GROUPINGS[name].title}"
     with figure_style():
         grid_info = compute_grid_bounds(first_data)
@@ -163,12 +172,12 @@ def plot_price_maps(
         rest = first + (len(keys) - 1) * gap + 0.08 + 0.8
         width, height = fit_maps(grid_info, 1.8, len(keys), rest)
         lefts = [first + column * (width + gap) for column in range(len(keys))]
-        top = MARGIN + 0.42 + 0.17 + 0.26
         step = max(height, 0.75) + gap
         bar_left = lefts[-1] + width + 0.08
         lines = (f"{title + ': ' if title else ''}LPC by price{what}", "; ".join(filter(None, notes)))
-        full = bar_left + 0.8 if current_size().width is not None else max(bar_left + 0.8, 6.0)
-        sheet = Sheet(full, top + len(settings) * step + 0.25 + MARGIN, *lines)
+        full = full_width(max(bar_left + 0.8, 6.0))
+        top = lines_height(full, banner, *lines[1:]) + 0.26
+        sheet = Sheet(full, top + len(settings) * step + 0.25 + MARGIN, *lines, banner=banner)
         for row, (label, data) in enumerate(settings.items()):
             row_top = top + row * step
             sheet.text(MARGIN, row_top, label, fontweight="bold", fontsize="small")
@@ -189,7 +198,7 @@ def plot_price_maps(
                 if row < len(settings) - 1:
                     ax.set_xticks([])
         bar_height = height if len(settings) == 1 else min(2.4, step + height)
-        sheet.bar(lpc_mappable(*scale), bar_left, top, bar, bar_height, "LPC")
+        sheet.bar(lpc_mappable(*scale), bar_left, top, bar, bar_height, "LPC", span_of(maps, marks))
         add_source(
             sheet.figure, maps_table({f"{label}, {labels[key]}": each for (label, key), each in averages.items()})
         )

@@ -26,6 +26,7 @@ MARGIN = 0.12
 
 _HEADING, _LINE = 0.25, 0.17  # inches: height of a title, of a line below it
 _LEAST_MAP = 0.25  # inches
+_MOST_OF_NATURAL = 1.5  # how much larger than it would be by itself a map is in a wide figure
 _STRIP, _ENTRY = 0.15, 0.165  # inches: height of an expert's strip, of an entry of a legend
 
 
@@ -192,6 +193,9 @@ def fit_maps(grid_info: GridInfo, area: float, columns: int, rest: float, least:
         PlotError: If the width that is given leaves the maps less than that; the message names the least width.
     """
     width, height = compute_map_size(grid_info, area, columns, rest)
+    most = _MOST_OF_NATURAL * compute_map_size(grid_info, area)[0]
+    if width > most:  # one map needs not fill a page
+        width, height = most, most * height / width
     size = current_size()
     if size.width is not None and width < least:
         wanted = 25.4 * size.scale * (rest + columns * least)
@@ -200,6 +204,12 @@ def fit_maps(grid_info: GridInfo, area: float, columns: int, rest: float, least:
             f"found {25.4 * size.width:.0f}mm"
         )
     return width, height
+
+
+def full_width(natural: float) -> float:
+    """Return the width of a sheet in inches: that which was asked for, else the natural one."""
+    size = current_size()
+    return natural if size.width is None else size.width / size.scale
 
 
 def lines_height(width: float, banner: str, *lines: str) -> float:

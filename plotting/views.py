@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from plotting.actions import plot_actions_by, plot_cell_actions
 from plotting.aggregate import get_available_analyses
 from plotting.association import compute_associations, plot_associations
 from plotting.behaviour import compute_behaviour, knows_policy, plot_behaviour
-from plotting.data import PlotError, as_routing_data
+from plotting.data import PlotError, RoutingData, as_routing_data
 from plotting.distributions import (
     compute_path_frequencies,
     plot_action_frequencies,
@@ -29,7 +29,7 @@ from plotting.distributions import (
     plot_path_frequencies,
     plot_weight_distributions,
 )
-from plotting.elapsed import compute_elapsed, plot_elapsed, plot_without_time
+from plotting.elapsed import compute_elapsed, plot_elapsed
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.logs import read_logs
@@ -41,6 +41,7 @@ from plotting.scales import Marks
 from plotting.style import figure_size
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
+from plotting.without_time import plot_without_time
 
 OTHER_VIEWS = (
     "episode",
@@ -60,6 +61,9 @@ OTHER_VIEWS = (
 )
 CACHE_VIEWS = (*GROUPINGS, *OTHER_VIEWS)
 """Views of one cache: the groupings of heatmaps, and the others."""
+
+GROUPED_VIEWS = ("behaviour", "cell_actions", "association")
+"""Those of one cache that follow `ViewOptions.group_by`."""
 
 PRICE_VIEWS = ("price_maps", "association")
 """Views of settings that differ in the price of complexity only."""
@@ -87,6 +91,7 @@ class ViewOptions:
         width: Of figures in inches, see `plotting.style.parse_width`; None for what suits each.
         font: Size of their text in points; None for `plotting.style.BASE_FONT`.
         log_dir: Folder of training logs; None for where they usually are, see `plotting.logs`.
+        progress: Show a bar where a view takes longer, association.
     """
 
     episode: int | None = None
@@ -103,6 +108,7 @@ class ViewOptions:
     width: float | None = None
     font: float | None = None
     log_dir: str | None = None
+    progress: bool = False
 
 
 def list_views(data: Any) -> list[str]:
@@ -166,7 +172,7 @@ def draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
 
 
 def _draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
-    data, scale = as_routing_data(data), options.scale
+    data = as_routing_data(data)
     if view not in CACHE_VIEWS:
         raise PlotError(f"view: expected one of {', '.join(CACHE_VIEWS)}, found {view!r}")
     supported = list_views(data)
@@ -175,41 +181,63 @@ def _draw_view(data: Any, view: str, options: ViewOptions) -> dict[str, Figure]:
         lack = describe_lack(data, view)
         raise PlotError(f"view: expected one that this cache supports ({known}), found {view!r}: {lack}")
     if view in GROUPINGS:
-        marks = {"min_visits": options.min_visits, "show_counts": options.show_counts, "scale": scale}
-        pictures, missions = options.pictures, options.missions
-        if view == "overall":
-            return {"routing_heatmap": plot_overall_routing(data, pictures.get(view), missions.get(view), **marks)}
-        return {f"routing_heatmap_by_{view}": plot_grouped_routing(data, view, pictures, missions, **marks)}
-    if view == "episode":
-        episode = data.typical_episode if options.episode is None else options.episode
-        return {f"routing_episode_{episode}": plot_episode(data, episode, scale=scale)[0].figure}
+        return _draw_heatmaps(data, view, options)
     if view == "events":
-        events = [options.event] if options.event is not None else list(find_events(data))
-        aligned = {event: compute_event_aligned(data, event, options.before, options.after) for event in events}
-        drawn = {event: plot_event_aligned(part, scale=scale)[0].figure for event, part in aligned.items()}
-        return {f"routing_events_{event}": figure for event, figure in drawn.items()}
-    if view == "without_time":
-        rooms = "starting_room" if "starting_room" in supported else "overall"
-        return {"routing_without_time": plot_without_time(data, rooms, Marks(options.min_visits, scale=scale))}
-    if view == "behaviour":
-        found = compute_behaviour(data, options.group_by, options.state)
-        return {f"behaviour{_suffix(options)}": plot_behaviour(found)}
-    if view == "cell_actions":
-        return {f"cell_actions{_suffix(options)}": plot_cell_actions(data, options.group_by)}
-    if view == "actions_by_carrying":
-        return {"actions_by_carrying": plot_actions_by(data, "carrying").figure}
-    if view == "association":
-        return {f"association{_suffix(options)}": draw_associations({"": data}, options)}
-    draw = {
-        "elapsed": lambda: plot_elapsed(compute_elapsed(data))[0],
-        "weights": lambda: plot_weight_distributions(data)[0],
-        "entropy": lambda: plot_entropy_distribution(data),
-        "paths": lambda: plot_path_frequencies(compute_path_frequencies(data)),
-        "actions": lambda: plot_action_frequencies(data),
-        "distances": lambda: plot_distance_profiles(data, scale=scale)[0, 0],
-        "specialisation": lambda: plot_specialisation(data)[0, 0],
-    }
-    return {f"routing_{view}": draw[view]().figure}
+        return _draw_events(data, options)
+    name, draw = _DRAW[view]
+    figure = draw(data, options)
+    return {name.format(episode=_episode(data, options), by=_suffix(options)): figure}
+
+
+def _draw_heatmaps(data: RoutingData, view: str, options: ViewOptions) -> dict[str, Figure]:
+    marks = {"min_visits": options.min_visits, "show_counts": options.show_counts, "scale": options.scale}
+    pictures, missions = options.pictures, options.missions
+    if view == "overall":
+        return {"routing_heatmap": plot_overall_routing(data, pictures.get(view), missions.get(view), **marks)}
+    return {f"routing_heatmap_by_{view}": plot_grouped_routing(data, view, pictures, missions, **marks)}
+
+
+def _draw_events(data: RoutingData, options: ViewOptions) -> dict[str, Figure]:
+    events = [options.event] if options.event is not None else list(find_events(data))
+    aligned = {event: compute_event_aligned(data, event, options.before, options.after) for event in events}
+    drawn = {event: plot_event_aligned(part, scale=options.scale)[0].figure for event, part in aligned.items()}
+    return {f"routing_events_{event}": figure for event, figure in drawn.items()}
+
+
+def _draw_without_time(data: RoutingData, options: ViewOptions) -> Figure:
+    rooms = "starting_room" if len(encode_groups(data, "starting_room")[1]) > 1 else "overall"
+    return plot_without_time(data, rooms, Marks(options.min_visits, scale=options.scale))
+
+
+def _episode(data: RoutingData, options: ViewOptions) -> int:
+    return data.typical_episode if options.episode is None else options.episode
+
+
+_DRAW: dict[str, tuple[str, Callable[[RoutingData, ViewOptions], Figure]]] = {
+    "episode": (
+        "routing_episode_{episode}",
+        lambda data, options: plot_episode(data, _episode(data, options), scale=options.scale)[0].figure,
+    ),
+    "elapsed": ("routing_elapsed", lambda data, _: plot_elapsed(compute_elapsed(data))[0].figure),
+    "without_time": ("routing_without_time", _draw_without_time),
+    "weights": ("routing_weights", lambda data, _: plot_weight_distributions(data)[0].figure),
+    "entropy": ("routing_entropy", lambda data, _: plot_entropy_distribution(data).figure),
+    "paths": ("routing_paths", lambda data, _: plot_path_frequencies(compute_path_frequencies(data)).figure),
+    "actions": ("routing_actions", lambda data, _: plot_action_frequencies(data).figure),
+    "behaviour": (
+        "behaviour{by}",
+        lambda data, options: plot_behaviour(compute_behaviour(data, options.group_by, options.state)),
+    ),
+    "cell_actions": ("cell_actions{by}", lambda data, options: plot_cell_actions(data, options.group_by)),
+    "actions_by_carrying": ("actions_by_carrying", lambda data, _: plot_actions_by(data, "carrying").figure),
+    "association": ("association{by}", lambda data, options: draw_associations({"": data}, options)),
+    "distances": (
+        "routing_distances",
+        lambda data, options: plot_distance_profiles(data, scale=options.scale)[0, 0].figure,
+    ),
+    "specialisation": ("routing_specialisation", lambda data, _: plot_specialisation(data)[0, 0].figure),
+}
+"""File names and functions of the views that are one figure."""
 
 
 def _suffix(options: ViewOptions) -> str:
@@ -217,11 +245,13 @@ def _suffix(options: ViewOptions) -> str:
     return "" if name == "overall" else f"_by_{name}"
 
 
-def draw_associations(settings: Mapping[str, Any], options: ViewOptions, title: str = "") -> Figure:
-    """Return the figure of LPC's associations in settings by their label."""
-    table = compute_associations(settings, options.group_by, progress=True)
+def draw_associations(
+    settings: Mapping[str, Any], options: ViewOptions, title: str = "", colors: Mapping[str, str] | None = None
+) -> Figure:
+    """Return the figure of LPC's associations in settings by their label, each of its colour."""
+    table = compute_associations(settings, options.group_by, progress=options.progress)
     data = as_routing_data(next(iter(settings.values()))) if len(settings) == 1 else None
-    return plot_associations(table, title=title, data=data)[0].figure
+    return plot_associations(table, title=title, data=data, colors=colors)[0].figure
 
 
 def draw_price_view(series: PriceSeries, view: str, options: ViewOptions) -> dict[str, Figure]:
@@ -240,7 +270,7 @@ def draw_price_view(series: PriceSeries, view: str, options: ViewOptions) -> dic
     settings, title = series.load(), short_task(series.task_id)
     with figure_size(options.width, options.font):
         if view == "association":
-            figure = draw_associations(settings, options, title)
+            figure = draw_associations(settings, options, title, series.colors)
         else:
             marks = Marks(options.min_visits, scale=options.scale)
             figure = plot_price_maps(settings, options.group_by, marks, title=title)

@@ -24,6 +24,7 @@ from plotting.browsing import (
     try_caches,
     try_results,
 )
+from plotting.views import OTHER_VIEWS
 from tests.notebooks import TASKS, name_folders, write_example
 
 ROOT = Path(__file__).parents[1]
@@ -116,6 +117,11 @@ def test_routing_is_shown_without_a_click(example):
     )
     assert "95 % interval" in text
     assert set(found["analysis_field"].options) >= {"Starting room", "Outcome", "What is carried"}
+
+
+def test_every_view_of_a_cache_is_under_a_tab():
+    tabs = importlib.import_module("routing_viz").TABS
+    assert sorted(view for views in tabs.values() for view in views) == sorted(["overall", *OTHER_VIEWS])
 
 
 def test_runs_are_compared_without_a_click(example):

@@ -77,13 +77,21 @@ class Outputs:
     def log(self, update: int, rows: Sequence[Metrics]) -> None:
         """Write a line of metrics for each run."""
         for run, row in zip(self.runs, rows, strict=True):
-            self._trackers[run.key].log(update, row)
+            self._write(run, update, row)
         self._report("figures", {run.key: row for run, row in zip(self.runs, rows, strict=True)})
+
+    def _write(self, run: PlannedRun, update: int, row: Metrics) -> None:
+        """Write a line of a run; a disk that takes none is told, and ends nothing."""
+        tracker = self._trackers[run.key]
+        try:
+            tracker.log(update, row)
+        except OSError as error:
+            tracker.note_missing(error)
 
     def log_evaluation(self, update: int, rows: Sequence[Metrics], found: Sequence[Metrics]) -> None:
         """Write and report what the final evaluation has found."""
         for run, row, metrics in zip(self.runs, rows, found, strict=True):
-            self._trackers[run.key].log(update, row)
+            self._write(run, update, row)
             self._report("evaluated", (run.key, metrics))
 
     def save(self, batch: ReplicaBatch, update: int | None, *, timed: bool = False) -> dict[int, str]:

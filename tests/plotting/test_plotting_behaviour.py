@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline.places import find_caches
@@ -15,6 +18,8 @@ from plotting.command import main
 from plotting.data import PlotError, as_routing_data
 from plotting.prices import find_price_series, plot_price_maps
 from plotting.replicates import join_runs
+from plotting.style import alpha_color
+from plotting.without_time import plot_without_time
 from tests.tables import random_tables
 
 EPISODES, LENGTH = 80, 10
@@ -137,8 +142,88 @@ def test_lpc_that_follows_the_entropy_of_cells_is_found_and_that_of_a_common_dri
     table = table[table["quantity"] == "action entropy"].set_index("setting")
     assert table.loc["tied", "mean"] > 0.6 and max(table.loc["tied", "run_ps"]) <= 0.05
     assert table.loc["tied", "p_adjusted"] >= table.loc["tied", "p"]
-    assert abs(table.loc["free", "mean"]) < 0.5 and table.loc["free", "low"] < 0 < table.loc["free", "high"]
+    assert abs(table.loc["free", "mean"]) < 0.5
+    assert table.loc["free", "low"] < table.loc["free", "chance"] < table.loc["free", "high"]
     assert (table["n_runs"] == 3).all() and (table["method"] == "t").all()
+
+
+def walked_east(seed):
+    """Return a run whose LPC is told by the time alone, and whose agents walk away from where the episode begins."""
+    data = planted(seed, lpc=lambda f: 900.0 * np.exp(-f["time"] / 2) + f["noise"])
+    rng = np.random.default_rng(seed)
+    time = data.routing.t_step
+    x = (
+        1 + np.minimum(time, LENGTH - 1 - time) * 3 // 4
+    )  # and come back, so that the mean time of all cells is the same
+    position = np.column_stack([x, rng.integers(1, 4, len(time))]).astype(np.int16)
+    walking = np.where(np.arange(data.routing.walking.shape[1]) == 0, 7 - x[:, None], -1).astype(np.int16)
+    routing = dataclasses.replace(data.routing, position=position, walking=walking.astype(data.routing.walking.dtype))
+    return dataclasses.replace(data, routing=routing)
+
+
+def test_lpc_that_follows_the_time_is_no_association_with_distance_however_large_the_correlation():
+    table = compute_associations({"": join_runs([walked_east(seed) for seed in range(4)])}, draws=39)
+    (row,) = table[table["quantity"] == "distance to door"].itertuples()
+    assert min(row.rhos) > 0.3 or max(row.rhos) < -0.3
+    assert row.chance == pytest.approx(row.mean, abs=0.1)
+    assert row.p > 0.05
+
+
+def test_without_exchanges_there_is_no_test():
+    table = compute_associations({"": join_runs([planted(seed) for seed in range(3)])}, draws=0)
+    assert table["mean"].notna().all() and table[["chance", "p", "p_adjusted"]].isna().all(axis=None)
+    assert "unlike chance" not in plot_associations(table)[0].figure.get_supxlabel()
+
+
+def test_a_run_that_never_reaches_a_group_is_counted():
+    runs = [planted(seed) for seed in range(3)]
+    empty = dataclasses.replace(runs[2].routing, carrying=np.zeros(EPISODES * LENGTH, bool))
+    joined = join_runs([*runs[:2], dataclasses.replace(runs[2], routing=empty)])
+    table = compute_associations({"": joined}, "carrying", draws=0).set_index("group")
+    assert (table.loc["Carrying", "n_dropped"] == 1).all() and (table.loc["Empty-handed", "n_dropped"] == 0).all()
+
+
+def test_steps_without_an_action_are_no_turns_to_the_left():
+    unknown = planted(action=lambda f: np.where(f["time"] == 0, -1, 2),
+                      action_logits=lambda f: np.full((len(f["x"]), 7), np.nan))  # fmt: skip
+    with pytest.raises(PlotError, match="found steps without"):
+        compute_behaviour(unknown)
+
+
+@pytest.mark.parametrize("draw", [lambda data: plot_behaviour(compute_behaviour(data)), plot_cell_actions,
+                                  plot_without_time, lambda data: plot_price_maps({"a": data, "b": data})])  # fmt: skip
+def test_maps_say_that_routers_collapsed_and_levels_were_replaced_and_leave_room_for_it(draw):
+    data = dataclasses.replace(planted(lpc=lambda f: 2 + 0 * f["x"]), replaced=50)
+    figure = draw(data)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    words = " ".join(text.get_text() for text in figure.texts)
+    assert "ollapsed router" in words and "levels were replaced" in words
+    highest = max(ax.get_tightbbox(renderer).y1 for ax in figure.axes)
+    last = [text for text in figure.texts if "replaced" in text.get_text()][-1]
+    assert last.get_window_extent(renderer).y0 >= highest - 1
+
+
+def test_a_price_has_its_colour_of_all_figures(routing_caches):
+    (series,) = find_price_series(find_caches(routing_caches))[0]
+    assert list(series.colors.values()) == [alpha_color(0.0), alpha_color(0.001), alpha_color(0.001)]
+    axes = plot_associations(compute_associations(series.load(), draws=0), colors=series.colors)
+    (legend,) = axes[0].figure.legends
+    assert [handle.get_color() for handle in legend.legend_handles] == list(series.colors.values())
+
+
+def test_two_settings_of_one_price_are_told(routing_caches, tmp_path):
+    """A denominator that nothing is divided by makes two settings of one price: one is shown, the other named."""
+    folder = shutil.copytree(routing_caches, tmp_path / "caches")
+    (path,) = folder.glob("*/trial_3/*/routing_data.json")
+    other = path.parents[2] / "trial_4" / "seed_0" / path.name
+    other.parent.mkdir(parents=True)
+    text = path.read_text(encoding="utf-8")
+    changed, times = re.subn(r'("lpc_denominator": ?)"\w+"', r'\1"other"', text)
+    assert times == 1
+    other.write_text(changed, encoding="utf-8")
+    (series,), notes = find_price_series(find_caches(folder))
+    assert len(series.settings) == 3
+    assert len(notes) == 1 and "of the same price as" in notes[0]
 
 
 def test_a_constant_lpc_is_dropped_and_counted():

@@ -71,6 +71,17 @@ def test_all_caches_are_drawn_and_what_lacks_a_view_is_named(folder, capsys):
     assert "failed: evaluation_cache/BabyAI-Unlock-v0/" in errors and "without --skip_routing" in errors
 
 
+@pytest.mark.parametrize("which", ["--cache", "--all_caches"])
+def test_a_view_that_does_not_fit_does_not_stop_the_others(folder, capsys, which):
+    path = write(folder)
+    arguments = [which, str(path) if which == "--cache" else "evaluation_cache", "--width", "85mm", "--font", "7"]
+    assert main([*arguments, "--view", "without_time,paths"]) == 1
+    assert written(folder) == [f"plots/{TASK}/trial_1/seed_0/routing_paths.png"]
+    errors = capsys.readouterr().err
+    assert "failed: " in errors and "without_time: width: expected at least" in errors
+    assert main([*arguments, "--view", "without_time"]) == (2 if which == "--cache" else 1)
+
+
 def test_a_damaged_cache_does_not_stop_the_others(folder, capsys):
     write(folder, seed=0).write_text("{")
     write(folder, seed=1)

@@ -10,13 +10,12 @@ from plotting.elapsed import (
     compute_elapsed,
     describe_shares,
     plot_elapsed,
-    plot_without_time,
     predict_from_others,
     predict_lpc,
-    subtract_time,
     tabulate_shares,
 )
 from plotting.replicates import join_runs
+from plotting.without_time import plot_without_time, subtract_time
 from tests.tables import build_context, random_tables
 
 EPISODES, LENGTH = 60, 12

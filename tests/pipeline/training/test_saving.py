@@ -24,6 +24,7 @@ from pipeline.command.names import name_command
 from pipeline.command.workers import Link
 from pipeline.config import TrainConfig
 from pipeline.places import run_folder
+from pipeline.tracking import Tracker
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.outputs import Outputs
@@ -139,6 +140,18 @@ def test_a_full_disk_of_the_logs_ends_no_run(flags, name, call, monkeypatch):
     assert saved() == ["checkpoint_4.pt", "checkpoint_final.pt"]
     assert [row["update"] for row in metrics(RUN)] == [2, 6, 6]
     assert f"next         {name_command('evaluate')}" in out
+
+
+def test_a_tracker_that_raises_an_error_of_the_disk_ends_no_run(call, monkeypatch):
+    def fill(self, update, *_):
+        if update >= 4:
+            raise FULL
+
+    monkeypatch.setattr(Tracker, "log", fill)
+    code, _, err = call("--seed", "0")
+    assert code == 1
+    assert f"incomplete: metrics not written: {LOG}: No space left on device\n" in err
+    assert "checkpoint_final.pt" in saved()
 
 
 def test_a_final_evaluation_that_was_not_written_is_done_again_by_the_same_command(call, monkeypatch):
