@@ -191,6 +191,7 @@ class Tracker:
             self._drop_wandb(error)
 
     def note_missing(self, error: OSError) -> None:
+        """Note that a line of metrics could not be written, and tell it the first time."""
         if self.missing is None:
             self.missing = f"metrics not written: {explain(error, self.run_dir / METRICS_FILE)}"
             self._announce(f"{self.missing}; the run goes on, and each further line is tried")
