@@ -243,7 +243,7 @@ def find_mapped(text: str) -> list[str]:
     found, above = [], ""
     for section in re.split(r"^(?=###? )", text, flags=re.MULTILINE):
         title, _, body = section.partition("\n")
-        if (match := re.search(r"`([a-z/]+)/`", title)) is None:
+        if (match := re.search(r"`([a-z_/]+)/`", title)) is None:
             continue
         folder = match[1] if title.startswith(("## ", f"### `{above}/")) else f"{above}/{match[1]}"
         above = folder if title.startswith("## ") else above
