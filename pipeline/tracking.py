@@ -78,7 +78,7 @@ class Tracker:
         *,
         config: Mapping[str, Any],
         tensorboard: bool = True,
-        wandb_project: str | None = None,
+        wandb_project: str | Mapping[str, Any] | None = None,
         resume_update: int | None = None,
         announce: Callable[[str], object] = print,
         table: Mapping[str, str] = METRICS,
@@ -90,11 +90,13 @@ class Tracker:
             run_dir: folder for `metrics.jsonl`, TensorBoard's event files and wandb's; made when missing.
             config: the resolved configuration; wandb stores it.
             tensorboard: write event files; without tensorboard installed this is announced and left out.
-            wandb_project: Weights & Biases project; None leaves wandb alone (it need not be installed).
+            wandb_project: Weights & Biases project, or more of what `wandb.init` takes, `project` among it (name, tags,
+                mode); None leaves wandb alone (it need not be installed).
             resume_update: the run continues after this update: what was logged later is dropped, so that no
                 update appears twice. None starts afresh and replaces what an earlier run left.
             announce: called with a line worth telling the user.
-            table: every key that may be logged with its meaning; `Layer_{i}` or `layer_{i}` stands for all layers.
+            table: every key that may be logged with its meaning; `Layer_{i}` or `layer_{i}` stands for all layers,
+                `sample_{i}` for all samples.
             counter: the key of what was trained on so far, which every line has.
 
         Raises:
@@ -217,8 +219,8 @@ class Tracker:
 
 
 def is_metric(key: str, table: Mapping[str, str] = METRICS) -> bool:
-    """Return whether `key` is in the table, a layer's number standing where the table has `{i}`."""
-    return "{i}" not in key and re.sub(r"([Ll]ayer_)(0|[1-9][0-9]*)(?=/|$)", r"\1{i}", key) in table
+    """Return whether `key` is in the table, the number of a layer or sample standing where the table has `{i}`."""
+    return "{i}" not in key and re.sub(r"([Ll]ayer_|sample_)(0|[1-9][0-9]*)(?=/|$)", r"\1{i}", key) in table
 
 
 def _add_histogram(writer: Any, key: str, heights: Sequence[float], update: int) -> None:
@@ -334,7 +336,13 @@ def import_wandb() -> Any:
     return wandb
 
 
-def _open_wandb(wandb: Any, run_dir: Path, project: str, config: Mapping[str, Any], resume_update: int | None) -> Any:
+def _open_wandb(
+    wandb: Any,
+    run_dir: Path,
+    project: str | Mapping[str, Any],
+    config: Mapping[str, Any],
+    resume_update: int | None,
+) -> Any:
     """Start a wandb run; a resumed one goes on under the id its folder remembers.
 
     Raises:
@@ -344,7 +352,8 @@ def _open_wandb(wandb: Any, run_dir: Path, project: str, config: Mapping[str, An
     known = resume_update is not None and id_file.exists()
     run_id = id_file.read_text(encoding="utf-8").strip() if known else uuid.uuid4().hex[:8]
     try:
-        run = wandb.init(project=project, config=dict(config), dir=str(run_dir), id=run_id, resume="allow")
+        chosen = {"project": project} if isinstance(project, str) else dict(project)
+        run = wandb.init(**chosen, config=dict(config), dir=str(run_dir), id=run_id, resume="allow")
         run.define_metric("*", step_metric="update")  # every chart over updates, as in the other trackers
     except Exception as error:  # no key, no network: it has many classes of its own
         raise _refused_by_wandb(error) from None

@@ -153,6 +153,27 @@ ROOMS: dict[str, set[str]] = {
         *("maxent/rewards", "pipeline/command"),
     },
     "maxent/test_reward_monotonicity": {"maxent/reward_checks"},
+    "maxent/settings": {
+        *("maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/registry"),
+        "pipeline/command",
+    },
+    "maxent/loading": {
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "pipeline/command"),
+    },
+    "maxent/results": {
+        *("maxent/data", "maxent/dts_implementation/search", "maxent/evaluation", "maxent/registry", "maxent/settings"),
+        "pipeline/command",
+    },
+    "maxent/metrics": {
+        *("maxent/dts_implementation/search", "maxent/results", "maxent/settings", "pipeline/tracking"),
+    },
+    "maxent/comparison": {"maxent/evaluation"},
+    "maxent/experiment": {
+        *("maxent/comparison", "maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"),
+        *("maxent/loading", "maxent/metrics", "maxent/results", "maxent/rewards", "maxent/settings"),
+        *("pipeline/command", "pipeline/tracking"),
+    },
+    "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
         *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
         *("pipeline/records", "pipeline/training", "plotting"),
@@ -166,6 +187,8 @@ LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
+    *("maxent/settings", "maxent/results", "maxent/metrics", "maxent/comparison", "maxent/experiment"),
+    "maxent/run_experiments_with_wandb",
 )
 HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}
 
@@ -424,6 +447,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["rlmop.command", "rlmop.start", "rlmop.levels", "train_mop"], set()),
         (["pipeline.inspection.listing", "pipeline.inspection.comparison"], set()),
         (["maxent.registry", "maxent.rewards.result", "maxent.dts_implementation.search.maxent_ts"], set()),
+        (["maxent.experiment", "maxent.run_experiments_with_wandb"], set()),
         (["maxent.data.catalogue", "maxent.reward_checks", "maxent.evaluation.metrics.tree_metrics"], set()),
     ],
 )

@@ -1,7 +1,6 @@
 """A language model of `more/` as a `SequenceModel`.
 
-    loaded = load_model("more/checkpoints/more_a_rec4/final_model.pth")
-    model = MoreSequenceModel(loaded.model, loaded.tokenizer, num_recurrences=4)
+    model = load_more("more/checkpoints/more_a_rec4/final_model.pth")
 
 The experts' own attention keeps streams by expert, which no mask over columns could restrict: so each branch of a wave
 is a sequence of a batch of its own, forked from the prompt's cache. The prompt is read once. A prefix that a wave goes
@@ -14,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from maxent.dts_implementation.models.network import memory_errors
 from maxent.dts_implementation.models.sequence_model import Cost
+from more.checkpoints import load_model
 from more.generation import pad
 from more.model import Cache, MoreModel
 from more.tokens import Tokenizer
@@ -85,6 +86,10 @@ class MoreSequenceModel:
     def limit(self) -> int | None:
         """See `SequenceModel`: what the trained length leaves beside the prompt."""
         return self._model.config.max_length - self._length
+
+    def count_tokens(self, prompt: str) -> int:
+        """Return how many tokens a text is as a prompt, if there is a tokenizer."""
+        return 1 + len(self._tokenizer.encode(prompt))
 
     @torch.no_grad()
     def start(self, prompt: Any) -> np.ndarray:
@@ -183,3 +188,15 @@ class MoreSequenceModel:
     def _compute_logits(self, features: Tensor) -> np.ndarray:
         """Return (rows, vocabulary), float32."""
         return self._model.compute_logits(features).float().cpu().numpy()
+
+
+def load_more(
+    path: str | Path, device: torch.device | str = "cpu", *, num_recurrences: int | None = None
+) -> MoreSequenceModel:
+    """Return the model of a checkpoint with its tokenizer.
+
+    Raises:
+        CheckpointError: If the file is no usable checkpoint.
+    """
+    loaded = load_model(path, device)
+    return MoreSequenceModel(loaded.model, loaded.tokenizer, num_recurrences=num_recurrences)

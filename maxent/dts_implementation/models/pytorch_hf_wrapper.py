@@ -129,6 +129,10 @@ class HuggingFaceModel:
         """See `SequenceModel`: what the model's positions leave beside the prompt."""
         return None if self._network.limit is None else self._network.limit - self._length
 
+    def count_tokens(self, prompt: str) -> int:
+        """Return how many tokens a text is as a prompt, if there is a tokenizer."""
+        return len(self._tokenizer(prompt)["input_ids"])
+
     def start(self, prompt: Any) -> np.ndarray:
         """See `SequenceModel`.
 

@@ -1,0 +1,313 @@
+"""Models, methods and samples, one after the other; what fails is recorded, and the others go on.
+
+Exit codes: 0 all is done; 1 some models failed, or metrics could not be written; 2 refused, or no model could be had;
+130 and the like: stopped, with all samples kept that were done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from maxent.comparison import compare_runs, format_table
+from maxent.data.catalogue import DataSettings, load_dataset
+from maxent.data.prompts import fit_prompt, parse_answer, read_line
+from maxent.data.sample import Dataset, Sample
+from maxent.dts_implementation.search.maxent_ts import Parse, search
+from maxent.dts_implementation.search.result import Rollout, SearchResult
+from maxent.evaluation.metrics.task_metrics import score_answers
+from maxent.loading import Loaded, check_available, load
+from maxent.metrics import RunLog
+from maxent.results import Results, describe_search, summarise_samples, to_plain
+from maxent.rewards.catalogue import Scorer, build_scorer
+from maxent.settings import ExperimentSettings, read_command
+from pipeline.command.bars import Bar
+from pipeline.command.errors import MISTAKES, explain
+from pipeline.command.folders import check_folder
+from pipeline.command.interruption import Interruption
+from pipeline.command.shell import as_command
+from pipeline.tracking import TrackingError, check_wandb, import_wandb
+
+PROJECT = "maxent-ts-optimized"
+
+
+class Stopped(Exception):
+    """A stop is wished, in the middle of a sample."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of every model.
+
+    Attributes:
+        settings: Of the experiments.
+        dataset: Where samples are from.
+        samples: That are searched.
+        scorer: The reward.
+        wandb: What `wandb.init` takes, None without Weights & Biases.
+    """
+
+    settings: ExperimentSettings
+    dataset: Dataset
+    samples: Sequence[Sample]
+    scorer: Scorer
+    wandb: Mapping[str, Any] | None
+
+
+@as_command()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line of maxent/run_experiments_with_wandb.py; return the exit code."""
+    settings, resume = read_command(argv)
+    return run_experiments(settings, resume=resume)
+
+
+def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> int:
+    """Search with all models and methods; return the exit code.
+
+    Args:
+        settings: What is to be done.
+        resume: Go on with the newest results of these settings.
+
+    Raises:
+        UserError: If something is refused before the first model.
+        OSError: If the results cannot be written.
+    """
+    check_available(settings)
+    folder = Path(settings.output_dir)
+    check_folder("output_dir", folder)
+    kept = Results.reopen(folder, settings) if resume else None
+    data = DataSettings(settings.data_source, settings.data_path, settings.seed)
+    dataset = load_dataset(settings.dataset, data)
+    print(dataset.describe())
+    samples = dataset.splits["test"][: settings.num_samples]
+    if len(samples) < settings.num_samples:
+        print(f"num_samples: the test split has {len(samples)}, all of which are taken")
+    scorer = build_scorer(settings.reward, dataset)
+    print(f"reward: {scorer.name}{f', {scorer.note}' if scorer.note else ''}")
+    task = Task(settings, dataset, samples, scorer, choose_wandb(settings, tqdm.write))
+    header = {
+        "data": {"name": dataset.name, "kind": "real" if dataset.real else "synthetic", "origin": dataset.origin},
+        "reward": {"name": scorer.name, "sees_label": scorer.sees_label, "note": scorer.note},
+    }
+    if kept is not None:
+        kept.check_samples(samples)
+        print(f"goes on with {kept.path}")
+    results = kept or Results.create(folder, settings, header)
+    tracked_all = True
+    with Interruption() as interruption:
+        total = len(results.content["runs"]) * len(samples)
+        done = sum(len(run["samples"]) for run in results.content["runs"])
+        slow = 0.5 if sys.stderr.isatty() else 10.0  # a log file needs fewer lines than a terminal
+        with Bar(total=total, initial=done, desc="searching", unit="sample", mininterval=slow) as bar:
+            for key in settings.models:
+                if interruption.stopping():
+                    break
+                tracked_all &= run_model(key, task, results, interruption, bar)
+    return finish(results, interruption, tracked_all)
+
+
+def finish(results: Results, interruption: Interruption, tracked_all: bool) -> int:
+    """Write what has become of all, print the table, and return the exit code."""
+    runs = results.content["runs"]
+    failed = [run for run in runs if run["status"] == "failed"]
+    stopped = any(run["status"] in ("waiting", "running") for run in runs)
+    results.content["status"] = "interrupted" if stopped else "failed" if failed else "done"
+    rows = compare_runs(runs)
+    results.content["comparison"] = to_plain(rows)
+    results.save()
+    print("\n".join(["", *format_table(rows)]))
+    for run in failed:
+        print(f"failed: {run['display_name']}, {run['method']}: {run['error']['message']}", file=sys.stderr)
+    print(f"\nResults saved to: {results.path}")
+    if stopped:
+        print("stopped; the same command with --resume goes on", file=sys.stderr)
+        return interruption.exit_code
+    if len(failed) == len(runs) and all(run["error"]["refused"] and not run["samples"] for run in runs):
+        return 2
+    return int(bool(failed) or not tracked_all)
+
+
+def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]) -> dict[str, Any] | None:
+    """Return what all runs tell `wandb.init`; None without Weights & Biases.
+
+    What is missing is announced and done without: a package, or a key, without which its files stay here.
+    """
+    if settings.no_wandb or settings.wandb_mode == "disabled":
+        return None
+    try:
+        import_wandb()
+    except TrackingError:
+        announce("Weights & Biases is not installed (pip install wandb): metrics go to metrics.jsonl only")
+        return None
+    mode = settings.wandb_mode
+    if mode == "online":
+        try:
+            check_wandb()
+        except TrackingError as error:
+            announce(f"{error}; its files stay here, for `wandb sync`")
+            mode = "offline"
+    return {"project": PROJECT, "mode": mode}
+
+
+# ------------------------------------------------------------------------------------------------------------ one model
+
+
+def run_model(key: str, task: Task, results: Results, interruption: Interruption, bar: Bar) -> bool:
+    """Search with a model by all methods; return whether all metrics were written."""
+    runs = [results.find_run(key, method) for method in task.settings.methods]
+    runs = [run for run in runs if run["status"] != "done"]
+    if not runs:
+        return True
+    bar.write(f"\n{runs[0]['display_name']} ({key})")
+    try:
+        loaded = load(key, task.settings, task.dataset, bar.write)
+        context = loaded.model.limit
+    except Exception as error:  # whatever its code and weights may raise: the others go on
+        for run in runs:
+            note_failure(run, error, bar.write)
+        results.save()
+        return True
+    bar.write(f"weights: {loaded.weights} ({loaded.source}), data: {'real' if task.dataset.real else 'synthetic'}")
+    tracked_all = True
+    for run in runs:
+        if interruption.stopping():
+            break
+        run.update(status="running", error=None, weights=loaded.weights, source=loaded.source, kv=loaded.kv)
+        tracked_all &= run_method(run, loaded, context, task, results, interruption, bar)
+    return tracked_all
+
+
+def note_failure(run: dict[str, Any], error: Exception, announce: Callable[[str], object]) -> None:
+    """Record in a run why it has ended."""
+    message = explain(error)
+    refused = isinstance(error, MISTAKES)
+    run.update(status="failed", error={"type": type(error).__name__, "message": message, "refused": refused})
+    announce(f"failed, {run['method']}: {message if refused else f'{type(error).__name__}: {message}'}")
+
+
+def run_method(
+    run: dict[str, Any],
+    loaded: Loaded,
+    context: int | None,
+    task: Task,
+    results: Results,
+    interruption: Interruption,
+    bar: Bar,
+) -> bool:
+    """Search all samples that are missing, by one method; return whether all metrics were written.
+
+    Args:
+        run: Its part of the results, which grows by each sample.
+        loaded: The model.
+        context: Tokens that prompt and answer together may have; None without bound.
+        task: What is asked.
+        results: Written after each sample.
+        interruption: Asked after each rollout.
+        bar: Counts samples.
+    """
+    log = RunLog(run, task.settings, results.path, task.wandb, bar.write)
+    error: Exception | None = None
+    try:
+        results.save()
+        for index in range(len(run["samples"]), len(task.samples)):
+            try:
+                sample, note = fit_sample(task.samples[index], loaded, context, task.settings.max_tokens)
+                if note is not None:
+                    bar.write(note)
+                result = search_sample(run["method"], sample, index, loaded, task, log, interruption)
+            except Stopped:
+                break
+            except Exception as caught:  # of the model, of the reward: the other runs go on
+                error = caught
+                break
+            run["samples"].append(describe_search(sample, result, note))
+            run["summary"] = summarise_samples(run["samples"])
+            results.save()
+            log.note_sample(index, run["samples"][-1])
+            bar.update()
+            bar.write(describe_progress(run["method"], index, len(task.samples), result))
+        if error is not None:
+            note_failure(run, error, bar.write)
+        elif len(run["samples"]) == len(task.samples):
+            run["status"] = "done"
+            texts = [sample["answer"]["text"] for sample in run["samples"]]
+            run["scores"] = to_plain(score_answers(task.samples, texts, task.dataset.labels))
+            log.note_end(run["summary"])
+        results.save()
+    finally:
+        complete = log.close(failed=run["status"] != "done")
+    return complete
+
+
+def fit_sample(sample: Sample, loaded: Loaded, context: int | None, max_tokens: int) -> tuple[Sample, str | None]:
+    """Return a sample whose prompt leaves room for an answer, and what was done to it; see `fit_prompt`."""
+    if context is None:
+        return sample, None
+    return fit_prompt(sample, loaded.count_tokens, context - max_tokens)
+
+
+def search_sample(
+    method: str,
+    sample: Sample,
+    index: int,
+    loaded: Loaded,
+    task: Task,
+    log: RunLog,
+    interruption: Interruption,
+) -> SearchResult:
+    """Search answers to one sample.
+
+    Raises:
+        Stopped: If a stop is wished.
+    """
+
+    def note(rollout: Rollout) -> None:
+        log.note_rollout(rollout)
+        if interruption.stopping():
+            raise Stopped
+
+    log.begin_sample()
+    settings = task.settings.build_search(method, derive_sample_seed(task.settings.seed, index))
+    reward = task.scorer.bind(sample)
+    return search(loaded.model, sample.prompt, reward, settings, parse=build_parse(task.dataset), on_rollout=note)
+
+
+def derive_sample_seed(seed: int, index: int) -> int:
+    """Return the seed of the search of a sample: the same for all models and methods."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
+def build_parse(dataset: Dataset) -> Parse | None:
+    """Return what reads the label of an answer; None for captions, which have none."""
+    task = dataset.splits["test"][0].task
+    if task == "caption":
+        return None
+    if task in ("sum", "story"):
+        return read_line
+    return lambda text: parse_answer(text, dataset.labels)
+
+
+def describe_progress(method: str, index: int, count: int, result: SearchResult) -> str:
+    """Return a line on a sample that is done."""
+    steps = measure_rises(result)
+    cost = result.cost
+    fed = cost.new + cost.reused
+    rate = cost.new / cost.seconds if cost.seconds else 0.0
+    reuse = cost.reused / fed if fed else 0.0
+    return (
+        f"  {method}, sample {index + 1}/{count}: best reward {result.rewards.max():.4f}, monotonicity {steps}, "
+        f"{len(result.rollouts)} rollouts, {len(result.tree) - 1} nodes, {cost.seconds:.2f} s, {cost.new} new tokens "
+        f"({rate:.0f}/s, {reuse:.0%} reused)"
+    )
+
+
+def measure_rises(result: SearchResult) -> str:
+    """Return the share of steps on which rewards rise, in words."""
+    rewards = result.rewards
+    return f"{(np.diff(rewards) > 0).mean():.0%}" if len(rewards) > 1 else "-"

@@ -1,0 +1,195 @@
+"""The model of a key: built in, a folder or an id of the hub, or a checkpoint of `more/`.
+
+loaded = load("mistral-7b", settings, dataset, print)
+search(loaded.model, sample.prompt, ...)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maxent.data.sample import Dataset
+from maxent.dts_implementation.models.sequence_model import Cost, SequenceModel, ToyModel
+from maxent.registry import MODEL_CONFIGS
+from maxent.settings import ExperimentSettings
+from pipeline.command.errors import ConfigError, UserError
+
+NUM_PHRASES = 25
+
+
+class WeightsError(UserError, ValueError):
+    """Weights that cannot be had or used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, ready to be asked.
+
+    Attributes:
+        model: Behind the protocol of searches.
+        weights: `pretrained` or `toy`.
+        source: Where it is from.
+        kv: What is kept of prefixes: `packed`, `none`, or the model's own way.
+        count_tokens: Text -> tokens of it as a prompt.
+    """
+
+    model: SequenceModel
+    weights: str
+    source: str
+    kv: str
+    count_tokens: Callable[[str], int]
+
+
+class PhraseToy:
+    """A toy that says the commonest sentences of a dataset's answers, in an order that knows nothing of the prompt.
+
+    Args:
+        phrases: What each token says.
+        seed: Another seed, another toy.
+
+    Attributes:
+        eos: See `SequenceModel`.
+        limit: None, for it reads prompts of any length.
+    """
+
+    def __init__(self, phrases: Sequence[str], seed: int = 0) -> None:
+        self._phrases = phrases
+        self._inner = ToyModel(len(phrases) + 1, eos=len(phrases), scale=0.5, seed=seed)
+        self.eos, self.limit = self._inner.eos, self._inner.limit
+
+    @property
+    def cost(self) -> Cost:
+        """See `SequenceModel`."""
+        return self._inner.cost
+
+    def start(self, prompt: str) -> np.ndarray:
+        """See `SequenceModel`."""
+        return self._inner.start(prompt)
+
+    def open(self, paths: Sequence[Sequence[int]]) -> None:
+        """See `SequenceModel`."""
+        self._inner.open(paths)
+
+    def step(self, tokens: Sequence[int], nodes: Sequence[int]) -> np.ndarray:
+        """See `SequenceModel`."""
+        return self._inner.step(tokens, nodes)
+
+    def close(self) -> None:
+        """See `SequenceModel`."""
+        self._inner.close()
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `SequenceModel`."""
+        return " ".join(self._phrases[token] for token in tokens if token not in self.eos)
+
+
+def list_phrases(dataset: Dataset) -> list[str]:
+    """Return the sentences that occur most in the answers that are to be learned, at least one."""
+    lines = [sample.target.strip() for sample in dataset.splits["train"]]
+    sentences = Counter(one.rstrip(".") + "." for line in lines for one in line.split(". ") if one)
+    return [one for one, _ in sentences.most_common(NUM_PHRASES)] or ["..."]
+
+
+def check_available(settings: ExperimentSettings) -> None:
+    """Refuse what cannot be done with any model.
+
+    Raises:
+        ConfigError: If stand-ins are asked for.
+    """
+    if settings.stand_in:
+        raise ConfigError(
+            "stand_in: small models in place of missing weights cannot be trained yet; name a local folder with "
+            "--model_path KEY=PATH, or use --models toy"
+        )
+
+
+def load(key: str, settings: ExperimentSettings, dataset: Dataset, announce: Callable[[str], object]) -> Loaded:
+    """Return a model.
+
+    Args:
+        key: Of the registry.
+        settings: Paths, device, types.
+        dataset: What it will be asked.
+        announce: Is told, in a line, what is worth telling.
+
+    Raises:
+        WeightsError: If its weights cannot be had or used.
+        ConfigError: If the device is none.
+    """
+    if key == "toy":
+        return Loaded(PhraseToy(list_phrases(dataset), settings.seed), "toy", "built in", "own", len)
+    path = settings.find_paths().get(key)
+    if path is not None and not Path(path).exists():
+        raise WeightsError(f"--model_path {key}={path}: expected a folder or a file, found nothing there")
+    if key == "more":
+        return _load_more(path, settings)
+    if key == "babyai":
+        raise WeightsError("babyai: policies cannot be searched over yet; use a language model, or toy")
+    return _load_language_model(key, path, settings, announce)
+
+
+def _load_more(path: str | None, settings: ExperimentSettings) -> Loaded:
+    if path is None:
+        raise WeightsError("more: expected a checkpoint, --model_path more=PATH; more/train.py makes one")
+    from maxent.dts_implementation.models.more_model import load_more
+
+    model = load_more(path, find_device(settings.device))
+    return Loaded(model, "pretrained", path, "own", model.count_tokens)
+
+
+def _load_language_model(
+    key: str, path: str | None, settings: ExperimentSettings, announce: Callable[[str], object]
+) -> Loaded:
+    source = path or _find_on_hub(key)
+    from maxent.dts_implementation.models.pytorch_hf_wrapper import load_hugging_face
+
+    device = find_device(settings.device)
+    options: dict[str, Any] = {"kv": settings.kv, "kv_budget_mb": settings.kv_budget_mb, "announce": announce}
+    try:
+        model = load_hugging_face(source, device=device, dtype=settings.dtype, **options)
+    except ValueError as error:
+        raise WeightsError(str(error)) from None
+    return Loaded(model, "pretrained", source, model.kv, model.count_tokens)
+
+
+def _find_on_hub(key: str) -> str:
+    """Return a model's id if it is in the local cache or the hub answers.
+
+    Raises:
+        WeightsError: If neither is so.
+    """
+    from pipeline.command.hub import HubError, fetch
+
+    source = MODEL_CONFIGS[key]["name"]
+    try:
+        fetch(source, ["config.json"])
+    except HubError as error:
+        raise WeightsError(
+            f"{key}: weights of {source} cannot be had ({error}); name a local folder with --model_path {key}=PATH, or "
+            "use --stand_in, a small model of the same architecture; a gated model needs `huggingface-cli login`"
+        ) from None
+    return source
+
+
+def find_device(name: str) -> Any:
+    """Return a device; auto is cuda, else mps, else the CPU.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    import torch
+
+    from pipeline.command.devices import resolve_device
+
+    has_mps = torch.backends.mps.is_available()
+    if name == "mps" and not has_mps:
+        raise ConfigError("device: expected mps to be there, found none; use auto or cpu")
+    if name == "auto" and has_mps and not torch.cuda.is_available():
+        return torch.device("mps")
+    return resolve_device(name)

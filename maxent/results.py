@@ -1,0 +1,245 @@
+"""The results of experiments: one JSON file with every rollout, replaced after each sample.
+
+    results = Results.create(Path("evaluation/results"), settings, header)
+    run = results.find_run("toy", "dts")
+    run["samples"].append(describe_search(sample, result))
+    results.save()
+
+A kill loses the sample that was being searched, and no other: the file is whole at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maxent.data.sample import Sample
+from maxent.dts_implementation.search.estimates import summarise
+from maxent.dts_implementation.search.result import Rollout, SearchResult
+from maxent.evaluation.metrics.monotonicity import measure_monotonicity
+from maxent.evaluation.metrics.tree_metrics import measure_tree
+from maxent.registry import MODEL_CONFIGS
+from maxent.settings import ExperimentSettings, describe
+from pipeline.command.errors import UserError
+from pipeline.command.files import write_json
+
+SCHEMA_VERSION = 1
+PREFIX = "wandb_experiments_"
+FREE = ("device", "no_wandb", "output_dir", "tags", "wandb_mode")
+"""Settings that another call may change when it goes on: rollouts do not depend on them."""
+
+
+class ResultsError(UserError, ValueError):
+    """Results that cannot be gone on with; the message says what to do."""
+
+
+@dataclass
+class Results:
+    """A results file and what it holds.
+
+    Attributes:
+        path: The file.
+        content: Plain values.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def create(cls, folder: Path, settings: ExperimentSettings, header: Mapping[str, Any]) -> Results:
+        """Return new results of experiments that are about to begin; the file is written.
+
+        Args:
+            folder: Made where it is missing.
+            settings: Of the experiments.
+            header: What else is said of them: data, reward.
+        """
+        stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S")
+        path, number = folder / f"{PREFIX}{stamp}.json", 1
+        while path.exists():  # begun within the same second
+            number += 1
+            path = folder / f"{PREFIX}{stamp}_{number}.json"
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "status": "running",
+            "seed": settings.seed,
+            "command": list(sys.argv),
+            "versions": find_versions(),
+            "git": find_commit(),
+            "settings": describe(settings),
+            **header,
+            "runs": [build_run(model, method) for model in settings.models for method in settings.methods],
+        }
+        results = cls(path, to_plain(content))
+        results.save()
+        return results
+
+    @classmethod
+    def reopen(cls, folder: Path, settings: ExperimentSettings) -> Results:
+        """Return the newest results of these settings.
+
+        Raises:
+            ResultsError: If there are none.
+        """
+        wanted = _select(to_plain(describe(settings)))
+        paths = sorted(folder.glob(f"{PREFIX}*.json"), reverse=True)
+        differing = ""
+        for path in paths:
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                found = _select(content["settings"])
+                if content["schema_version"] != SCHEMA_VERSION:
+                    raise ValueError(f"schema_version {content['schema_version']}")
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                differing = differing or f"; {path.name} cannot be read"
+                continue
+            if found == wanted:
+                return cls(path, {**content, "status": "running"})
+            names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+            differing = differing or f"; {path.name} has other values of {', '.join(names)}"
+        raise ResultsError(
+            f"--resume: expected results of the same settings in {folder}, found none of {len(paths)}{differing}; "
+            "give the flags of before, or begin anew without --resume"
+        )
+
+    def save(self) -> None:
+        """Write the file, whole.
+
+        Raises:
+            OSError: If that fails; the file is as it was.
+        """
+        write_json(self.path, self.content)
+
+    def find_run(self, model: str, method: str) -> dict[str, Any]:
+        """Return the part of a model and a method."""
+        return next(run for run in self.content["runs"] if (run["model"], run["method"]) == (model, method))
+
+    def check_samples(self, samples: Sequence[Sample]) -> None:
+        """Refuse to go on if the samples are not those of before.
+
+        Raises:
+            ResultsError: If they are not.
+        """
+        for run in self.content["runs"]:
+            for kept, sample in zip(run["samples"], samples, strict=False):
+                if (kept["id"], kept["label"]) != (sample.id, sample.label):
+                    raise ResultsError(
+                        f"{self.path}: its sample {kept['id']} is now {sample.id}, for the data have changed; "
+                        "name those of before with --data_source and --data_path, or begin anew without --resume"
+                    )
+
+
+def build_run(model: str, method: str) -> dict[str, Any]:
+    """Return the part of a model and a method that has not begun."""
+    known = MODEL_CONFIGS[model]
+    names = {"model": model, "display_name": known["display_name"], "color": known["color"], "method": method}
+    return {**names, "status": "waiting", "error": None, "weights": None, "source": None, "kv": None, "samples": []}
+
+
+def describe_rollout(rollout: Rollout) -> dict[str, Any]:
+    """Return a rollout as plain values, all of its record."""
+    return to_plain(asdict(rollout))
+
+
+def describe_search(sample: Sample, result: SearchResult, note: str | None = None) -> dict[str, Any]:
+    """Return a search as plain values.
+
+    Args:
+        sample: What was asked.
+        result: What was found.
+        note: What was done to the prompt so that it fits.
+    """
+    rewards = measure_monotonicity(result.rewards)
+    return to_plain(
+        {
+            "id": sample.id,
+            "prompt": sample.prompt,
+            "label": sample.label,
+            "note": note,
+            "seed": result.settings.seed,
+            "best_reward": float(result.rewards.max()),
+            "monotonicity": rewards.strict,
+            "monotonicity_non_strict": rewards.non_strict,
+            "kendall_tau": rewards.kendall_tau,
+            "time": result.cost.seconds,
+            "nodes": len(result.tree) - 1,
+            "answer": {"rollout": result.best.index, "text": result.best.text, "reward": result.best.reward},
+            "stopped": result.stopped,
+            "max_tokens": result.max_tokens,
+            "cost": asdict(result.cost),
+            "search": summarise(result),
+            "tree": measure_tree(result),
+            "chain": result.chain,
+            "rollouts": [describe_rollout(rollout) for rollout in result.rollouts],
+        }
+    )
+
+
+def summarise_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the figures of a run by name, over the samples that are done; None where there is nothing to average."""
+    best = [sample["best_reward"] for sample in samples]
+    steps = [sample["monotonicity"] for sample in samples if sample["monotonicity"] is not None]
+    seconds = [sample["time"] for sample in samples]
+    return to_plain(
+        {
+            "avg_best_reward": np.mean(best) if best else None,
+            "std_best_reward": np.std(best) if best else None,
+            "avg_monotonicity": np.mean(steps) if steps else None,
+            "std_monotonicity": np.std(steps) if steps else None,
+            "avg_time_per_sample": np.mean(seconds) if seconds else None,
+            "total_time": float(sum(seconds)),
+            "samples_completed": len(samples),
+        }
+    )
+
+
+def find_versions() -> dict[str, str | None]:
+    """Return name -> version of what computes; None where it is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("rl-mop", "numpy", "torch", "transformers", "wandb"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def find_commit() -> str | None:
+    """Return the commit of the project, ending in `-dirty` if files differ from it; None outside a clone."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # installed, perhaps below somebody else's repository
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value as JSON can hold it; NaN and infinities become None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(one) for one in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return to_plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _select(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in FREE}
