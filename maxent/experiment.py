@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from maxent.comparison import compare_runs, format_table
 from maxent.data.catalogue import DataSettings, load_dataset
@@ -28,8 +27,8 @@ from maxent.results import Results, describe_search, summarise_samples, to_plain
 from maxent.rewards.catalogue import Scorer, build_scorer
 from maxent.settings import ExperimentSettings, read_command
 from pipeline.command.bars import Bar
-from pipeline.command.errors import MISTAKES, explain
-from pipeline.command.folders import check_folder
+from pipeline.command.errors import MISTAKES, ConfigError, FolderError, explain
+from pipeline.command.folders import HeldError, check_folder, hold_lock
 from pipeline.command.interruption import Interruption
 from pipeline.command.shell import as_command
 from pipeline.tracking import TrackingError, check_wandb, import_wandb
@@ -86,11 +85,13 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
     dataset = load_dataset(settings.dataset, data)
     print(dataset.describe())
     samples = dataset.splits["test"][: settings.num_samples]
+    if settings.answer == "vote" and build_parse(dataset) is None:
+        raise ConfigError(f"answer: vote needs labels, which {dataset.name} has none of; use max or sample")
     if len(samples) < settings.num_samples:
         print(f"num_samples: the test split has {len(samples)}, all of which are taken")
     scorer = build_scorer(settings.reward, dataset)
     print(f"reward: {scorer.name}{f', {scorer.note}' if scorer.note else ''}")
-    task = Task(settings, dataset, samples, scorer, choose_wandb(settings, tqdm.write))
+    task = Task(settings, dataset, samples, scorer, choose_wandb(settings, print))
     header = {
         "data": {"name": dataset.name, "kind": "real" if dataset.real else "synthetic", "origin": dataset.origin},
         "reward": {"name": scorer.name, "sees_label": scorer.sees_label, "note": scorer.note},
@@ -99,7 +100,16 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
         kept.check_samples(samples)
         print(f"goes on with {kept.path}")
     results = kept or Results.create(folder, settings, header)
-    tracked_all = True
+    try:
+        with hold_lock(results.path.with_name(f".{results.path.name}.lock"), 0):
+            return run_models(task, results)
+    except HeldError as error:
+        raise FolderError(f"{results.path}: another process is at work on it; {error}".rstrip("; ")) from None
+
+
+def run_models(task: Task, results: Results) -> int:
+    """Search with all models and methods what is missing; return the exit code."""
+    settings, samples, tracked_all = task.settings, task.samples, True
     with Interruption() as interruption:
         total = len(results.content["runs"]) * len(samples)
         done = sum(len(run["samples"]) for run in results.content["runs"])

@@ -105,6 +105,11 @@ class ExperimentSettings:
         for name in ("experiment_name", "dtype", "device", "output_dir"):
             if getattr(self, name) == "":
                 raise ConfigError(f"{name}: expected a text, found an empty one")
+        if self.budget_tokens is not None and self.budget_tokens < self.max_tokens - 1:
+            raise ConfigError(
+                f"budget_tokens: expected at least {self.max_tokens - 1}, so that one answer of max_tokens "
+                f"{self.max_tokens} fits, found {self.budget_tokens}"
+            )
         self.find_paths()
         try:
             self.build_search("dts", 0)

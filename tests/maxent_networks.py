@@ -1,5 +1,6 @@
 """Small untrained language models of many architectures, and a walk that branches wherever a search could."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import torch
 
 from maxent.dts_implementation.models.pytorch_hf_wrapper import HuggingFaceModel
 from maxent.dts_implementation.models.sequence_model import SequenceModel
+from more.checkpoints import save_checkpoint
 from more.config import ModelConfig
 from more.model import MoreModel
+from more.tokens import train_tokenizer
 
 VOCAB = 61
 WINDOW = 6  # shorter than what is read
@@ -76,6 +79,16 @@ def build_more(model_type: str, **changes) -> MoreModel:
     with torch.no_grad():
         model.embedding.weight.mul_(8)
     return model
+
+
+def save_more(path: Path) -> Path:
+    """Write a checkpoint of an untrained model of `more/`, as its training does; return its path."""
+    tokenizer = train_tokenizer(["What is 1 plus 2?"], 257)
+    model = build_more("base", vocab_size=tokenizer.vocab_size, max_length=128)
+    content = {"training_config": {}, "data": {}, "update": 1, "tokens": 1, "tokenizer": tokenizer.json}
+    weights = {"model_state_dict": model.state_dict(), "model_config": asdict(model.config)}
+    save_checkpoint(path, {**content, **weights})
+    return path
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -328,6 +328,13 @@ def test_wandb_calls(tmp_path, fake_wandb):
     assert finished == {"exit_code": 0}
 
 
+def test_wandb_is_told_name_tags_and_mode(tmp_path, fake_wandb):
+    chosen = {"project": "project", "name": "first", "tags": ["one"], "mode": "offline"}
+    plain(tmp_path, wandb_project=chosen).close()
+    started = fake_wandb[0][2]
+    assert {name: started[name] for name in chosen} == chosen and started["dir"] == str(tmp_path)
+
+
 def test_wandb_resumes_under_its_id(tmp_path, fake_wandb):
     for resume_update in (None, 3, None):
         plain(tmp_path, wandb_project="project", resume_update=resume_update).close()
@@ -464,3 +471,9 @@ def test_histograms_reach_wandb(tmp_path, monkeypatch):
     with plain(tmp_path, table=TABLE, counter="tokens", wandb_project="p") as tracker:
         tracker.log(1, {"tokens": 5}, {"Layer_0/Load": [0.25, 0.75]})
     assert logged == [{"update": 1, "tokens": 5, "Layer_0/Load": ([0.25, 0.75], [-0.5, 0.5, 1.5])}]
+
+
+def test_samples_have_numbers_as_layers_have():
+    table = {"sample_{i}/time": "", "sample/{i}": ""}
+    assert is_metric("sample_0/time", table) and is_metric("sample_12/time", table)
+    assert not any(is_metric(key, table) for key in ("sample_01/time", "sample_{i}/time", "sample_1/nodes", "sample/1"))

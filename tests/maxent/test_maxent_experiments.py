@@ -1,0 +1,437 @@
+"""maxent/run_experiments_with_wandb.py: as a command from both folders, and in this process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from maxent import experiment
+from maxent.data.catalogue import DataSettings, load_dataset
+from maxent.dts_implementation.search.maxent_ts import search
+from maxent.loading import PhraseToy, list_phrases
+from maxent.registry import MODEL_CONFIGS
+from maxent.results import describe_rollout
+from maxent.rewards.catalogue import build_scorer
+from maxent.settings import ExperimentSettings, join_lists, read_command
+from pipeline.command.folders import hold_lock
+from tests.maxent_networks import build_network, save_more, save_tokenizer
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "--models",
+    "toy",
+    "--num_samples",
+    "2",
+    "--num_rollouts",
+    "3",
+    "--max_tokens",
+    "4",
+    "--data_source",
+    "synthetic",
+)
+
+
+def run(folder, path, *flags, env=None, timeout=120):
+    return subprocess.run(
+        [sys.executable, path, *flags],
+        cwd=ROOT / folder,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def call(*flags, output):
+    return experiment.main([*TINY, "--output_dir", str(output), *flags])
+
+
+def read_results(folder):
+    (path,) = folder.glob("wandb_experiments_*.json")
+    return json.loads(path.read_text())
+
+
+def read_lines(folder, name):
+    (path,) = folder.glob(f"wandb_experiments_*/{name}/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in ("seconds", "time")}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
+# --------------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"), [("maxent", "run_experiments_with_wandb.py"), (".", "maxent/run_experiments_with_wandb.py")]
+)
+def test_the_command_runs_from_both_folders_and_the_toy_needs_no_torch(folder, path, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')\n")
+    output = tmp_path / "results"
+    done = run(folder, path, *TINY, "--no_wandb", "--output_dir", str(output), env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "data: M4, synthetic" in done.stdout and "weights: toy (built in), data: synthetic" in done.stdout
+    assert "dts, sample 2/2: best reward " in done.stdout and "Results saved to: " in done.stdout
+    content = read_results(output)
+    assert content["status"] == "done" and [one["status"] for one in content["runs"]] == ["done"]
+    assert [len(sample["rollouts"]) for sample in content["runs"][0]["samples"]] == [3, 3]
+
+
+def test_the_list_of_models_needs_this_folder_only():
+    program = "import sys; from run_experiments_with_wandb import MODEL_CONFIGS; print(list(MODEL_CONFIGS.keys())); "
+    program += "print({'torch', 'wandb', 'numpy', 'maxent', 'pipeline'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / "maxent", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(list(MODEL_CONFIGS)), "set()"]
+
+
+def test_the_help_needs_no_torch_and_names_all_flags(tmp_path):
+    for name in ("torch", "wandb", "transformers"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError\n")
+    done = run("maxent", "run_experiments_with_wandb.py", "--help", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    seed = "models dataset num_samples num_rollouts max_tokens device experiment_name tags no_wandb".split()
+    for name in (*seed, "methods", "lam", "epsilon", "kv", "model_path", "stand_in", "resume", "preset", "config"):
+        assert f"--{name} " in done.stdout or f"--{name}\n" in done.stdout
+
+
+def test_spaced_lists_and_presets():
+    assert join_lists(["--models", "toy", "phi-2", "--lam", "1", "--tags=a"]) == [
+        *("--models", '["toy", "phi-2"]', "--lam", "1", "--tags", '["a"]')
+    ]
+    assert join_lists(["--models", "[toy, phi-2]", "--methods"]) == ["--models", "[toy, phi-2]", "--methods"]
+    assert read_command([]) == (ExperimentSettings(), False)
+    assert read_command([])[0].models == ["llama-7b"]
+    quick, resume = read_command(["--preset", "quick", "--num_rollouts", "7", "--models", "toy", "more", "--resume"])
+    assert (quick.num_samples, quick.num_rollouts, quick.max_tokens, resume) == (3, 7, 30, True)
+    assert quick.models == ["toy", "more"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--models", "toy", "gpt-9"], "models: expected one or several of llama-7b, .*model_path.*found 'gpt-9'"),
+        (["--models", "toy", "toy"], "models: expected at least one, and each once"),
+        (["--models"], "--models: expected a value"),
+        (["--methods", "dts", "astar"], "methods: expected one or several of dts, .*found 'astar'"),
+        (["--num_rollouts", "0"], "num_rollouts: expected at least 1, found 0"),
+        (["--num_samples", "many"], "num_samples: expected int, found 'many'"),
+        (["--lam", "0"], "lam: expected a number above 0, found 0"),
+        (["--top_p", "2"], "top_p: expected a number above 0 and up to 1"),
+        (["--dataset", "M5"], "dataset: expected one of M4, HAR, TSQA, sums, stories, found 'M5'"),
+        (["--reward", "activity"], "reward: activity cannot judge M4"),
+        (["--model_path", "phi-2"], "model_path: expected KEY=PATH .*found 'phi-2'"),
+        (["--model_path", "phi-2=a", "phi-2=b"], "model_path: expected one path for phi-2, found a and b"),
+        (["--preset", "slow"], "--preset: expected one of quick, found 'slow'"),
+        (["--answer", "vote"], "answer: vote needs labels, which M4 has none of"),
+        (["--budget_tokens", "2"], "budget_tokens: expected at least 3, .*max_tokens 4 fits, found 2"),
+        (["--stand_in"], "stand_in: .*--model_path KEY=PATH"),
+        (["--resume"], "--resume: expected results of the same settings .*found none of 0"),
+        (["--models", "more"], "failed: MoRE, dts: more: expected a checkpoint, --model_path more=PATH"),
+        (["--models", "more", "--model_path", "more=nowhere.pth"], "expected a folder or a file, found nothing there"),
+        (["--models", "phi-2", "--model_path", "phi-2=nowhere"], "expected a folder or a file, found nothing there"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(flags, words, tmp_path, capsys):
+    assert call("--no_wandb", *flags, output=tmp_path) == 2  # of a flag that is given twice the last counts
+    captured = capsys.readouterr().err
+    assert re.search(words, captured), captured
+    assert "Traceback" not in captured
+
+
+def test_weights_that_cannot_be_had_name_what_to_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert call("--models", "mistral-7b", "--no_wandb", output=tmp_path / "results") == 2
+    captured = capsys.readouterr()
+    for word in ("mistralai/Mistral-7B-v0.1", "--model_path mistral-7b=PATH", "--stand_in"):
+        assert word in captured.err
+
+
+# --------------------------------------------------------------------------------------------------------- the records
+
+
+def test_results_and_metrics_are_the_search_s_own_records(tmp_path):
+    methods = ["dts", "mcts", "greedy"]
+    assert call("--no_wandb", "--methods", *methods, output=tmp_path) == 0
+    content = read_results(tmp_path)
+    dataset = load_dataset("M4", DataSettings("synthetic"))
+    model = PhraseToy(list_phrases(dataset))
+    scorer = build_scorer(None, dataset)
+    settings = ExperimentSettings(**content["settings"])
+    for run_part, method in zip(content["runs"], methods, strict=True):
+        records = []
+        for index, kept in enumerate(run_part["samples"]):
+            sample = dataset.splits["test"][index]
+            seed = experiment.derive_sample_seed(settings.seed, index)
+            result = search(model, sample.prompt, scorer.bind(sample), settings.build_search(method, seed))
+            expected = [describe_rollout(rollout) for rollout in result.rollouts]
+            assert without_times(kept["rollouts"]) == without_times(expected)
+            assert kept["best_reward"] == result.rewards.max()
+            assert kept["answer"]["text"] == result.best.text and kept["cost"]["new"] == result.cost.new
+            records += result.rollouts
+        lines = read_lines(tmp_path, f"toy_{method}")
+        rollouts = [line for line in lines if "rollout_reward" in line]
+        assert [line["update"] for line in lines] == list(range(1, len(lines) + 1))
+        for line, rollout in zip(rollouts, records, strict=True):
+            names = ("rollout_reward", "rollout_idx", "nodes_explored", "best_so_far", "log_weight", "output_length")
+            values = (rollout.reward, rollout.index, rollout.nodes, rollout.best_so_far, rollout.log_weight)
+            assert tuple(line[name] for name in names) == (*values, len(rollout.text))
+        final = {name.removeprefix("final/"): value for name, value in lines[-1].items() if name.startswith("final/")}
+        assert final == run_part["summary"] and final["samples_completed"] == 2
+        assert "sample_1/best_reward" in lines[-2]
+    assert content["runs"][1]["samples"][0]["search"]["log_z"] is None  # it has no density
+    rows = {row["method"]: row for row in content["comparison"]}
+    assert rows["dts"]["rollouts"] == 3 and rows["greedy"]["rollouts"] == 1
+
+
+def test_a_model_that_fails_stops_no_other(tmp_path, capsys, monkeypatch):
+    searched = experiment.search_sample
+
+    def fail(method, sample, index, *others):
+        if method == "mcts" and index == 1:
+            raise RuntimeError("CUDA error: device-side assert\ntriggered")
+        return searched(method, sample, index, *others)
+
+    monkeypatch.setattr(experiment, "search_sample", fail)
+    flags = ["--models", "more", "toy", "--methods", "mcts", "dts", "--no_wandb"]
+    assert call(*flags, output=tmp_path) == 1
+    content = read_results(tmp_path)
+    found = {(one["model"], one["method"]): (one["status"], len(one["samples"])) for one in content["runs"]}
+    assert found == {
+        ("more", "mcts"): ("failed", 0),
+        ("more", "dts"): ("failed", 0),
+        ("toy", "mcts"): ("failed", 1),
+        ("toy", "dts"): ("done", 2),
+    }
+    assert content["status"] == "failed"
+    captured = capsys.readouterr()
+    assert "failed: Toy, mcts: CUDA error: device-side assert triggered" in captured.err
+    assert "RuntimeError: CUDA error" in captured.out + captured.err
+    monkeypatch.setattr(experiment, "search_sample", searched)
+    assert call(*flags, "--resume", output=tmp_path) == 1  # more is still missing
+    found = {(one["model"], one["method"]): one["status"] for one in read_results(tmp_path)["runs"]}
+    assert found[("toy", "mcts")] == "done"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method"), [("HAR", "dts"), ("TSQA", "mh"), ("sums", "beam"), ("stories", "dts_star")]
+)
+def test_every_dataset_and_a_vote(dataset, method, tmp_path):
+    flags = ["--dataset", dataset, "--methods", method, "--answer", "vote", "--reward", "likelihood", "--no_wandb"]
+    assert call(*flags, output=tmp_path) == 0
+    (part,) = read_results(tmp_path)["runs"]
+    assert 0 <= part["scores"]["accuracy"]["value"] <= 1 and part["scores"]["accuracy"]["n"] == 2
+
+
+def test_a_folder_of_the_library_and_a_checkpoint_of_ours(tmp_path):
+    folder = tmp_path / "network"
+    build_network("llama", max_position_embeddings=256).save_pretrained(folder)
+    save_tokenizer(folder)
+    flags = ["--models", "toy", "phi-2", "--model_path", f"phi-2={folder}", "--methods", "dts", "greedy", "--no_wandb"]
+    assert call(*flags, "--dataset", "sums", "--device", "cpu", output=tmp_path / "results") == 0
+    runs = {(one["model"], one["method"]): one for one in read_results(tmp_path / "results")["runs"]}
+    found = runs[("phi-2", "dts")]
+    assert (found["weights"], found["source"], found["kv"]) == ("pretrained", str(folder), "packed")
+    assert [len(sample["rollouts"]) for sample in found["samples"]] == [3, 3]
+    path = save_more(tmp_path / "model.pth")
+    flags = ["--models", "more", "--model_path", f"more={path}", "--dataset", "sums", "--device", "cpu", "--no_wandb"]
+    assert call(*flags, output=tmp_path / "more") == 0
+    (found,) = read_results(tmp_path / "more")["runs"]
+    assert (found["weights"], found["display_name"]) == ("pretrained", "MoRE")
+
+
+def test_a_folder_that_holds_no_model_says_what_it_lacks(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no.pth").write_bytes(b"no checkpoint")
+    flags = ["--models", "phi-2", "more", "--model_path", f"phi-2={tmp_path / 'empty'}", f"more={tmp_path / 'no.pth'}"]
+    assert call(*flags, "--no_wandb", "--device", "cpu", output=tmp_path / "results") == 2
+    captured = capsys.readouterr().err
+    assert "expected a causal language model and its tokenizer" in captured and "--model_path" in captured
+    assert "failed: MoRE, dts: " in captured and "no.pth" in captured
+
+
+def test_two_at_once_do_not_go_on_with_the_same_results(tmp_path, capsys):
+    assert call("--no_wandb", output=tmp_path) == 0
+    (path,) = tmp_path.glob("*.json")
+    with hold_lock(path.with_name(f".{path.name}.lock"), 0):
+        assert call("--no_wandb", "--resume", output=tmp_path) == 2
+    assert "another process is at work on it" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------- kills and resuming
+
+KILLED = """
+import os, signal, sys
+from maxent import experiment, metrics
+whole = metrics.RunLog.note_rollout
+left = [int(sys.argv[1])]
+def note(self, rollout):
+    whole(self, rollout)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), int(sys.argv[2]))
+metrics.RunLog.note_rollout = note
+sys.exit(experiment.main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_kill_in_the_middle_of_a_sample_loses_that_sample_only(number, tmp_path):
+    flags = [*TINY, "--num_samples", "4", "--methods", "dts", "best_of_n", "--no_wandb"]
+    killed = [*flags, "--output_dir", str(tmp_path / "killed")]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, "8", str(int(number)), *killed],  # within the third sample of three rollouts
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == (-9 if number == signal.SIGKILL else 128 + number), done.stderr
+    content = read_results(tmp_path / "killed")
+    assert [len(one["samples"]) for one in content["runs"]] == [2, 0]
+    if number != signal.SIGKILL:
+        assert content["status"] == "interrupted" and "--resume goes on" in done.stderr
+    assert experiment.main([*killed, "--resume"]) == 0
+    assert experiment.main([*flags, "--output_dir", str(tmp_path / "whole")]) == 0
+    resumed, whole = (read_results(tmp_path / name) for name in ("killed", "whole"))
+    assert resumed["status"] == "done"
+    for one, other in zip(resumed["runs"], whole["runs"], strict=True):
+        assert without_times(one["samples"]) == without_times(other["samples"])
+    for name in ("toy_dts", "toy_best_of_n"):
+        one, other = (read_lines(tmp_path / folder, name) for folder in ("killed", "whole"))
+        assert [line["update"] for line in one] == [line["update"] for line in other]
+        assert [line.get("rollout_reward") for line in one] == [line.get("rollout_reward") for line in other]
+        assert [line["new_tokens"] for line in one] == [line["new_tokens"] for line in other]
+
+
+def test_results_of_other_settings_or_data_are_not_gone_on_with(tmp_path, capsys):
+    assert call("--no_wandb", output=tmp_path) == 0
+    assert call("--no_wandb", "--lam", "0.5", "--resume", output=tmp_path) == 2
+    assert "has other values of lam" in capsys.readouterr().err
+    assert call("--no_wandb", "--tags", "new", "--resume", output=tmp_path) == 0  # nothing is left to do
+    (path,) = tmp_path.glob("*.json")
+    content = json.loads(path.read_text())
+    content["runs"][0]["samples"][0]["id"] = "another"
+    path.write_text(json.dumps(content))
+    assert call("--no_wandb", "--resume", output=tmp_path) == 2
+    assert "its sample another is now M4-test-0" in capsys.readouterr().err
+    path.write_text("{")
+    assert call("--no_wandb", "--resume", output=tmp_path) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_leaves_the_results_as_they_were(tmp_path, capsys, monkeypatch):
+    from maxent import results
+
+    writes = []
+
+    def write(path, content, **_):
+        writes.append(path)
+        if len(writes) > 3:
+            raise OSError(28, "No space left on device", str(path))
+        path.write_text(json.dumps(content))
+
+    monkeypatch.setattr(results, "write_json", write)
+    assert call("--no_wandb", output=tmp_path) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert len(read_results(tmp_path)["runs"][0]["samples"]) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- wandb
+
+
+class UsageError(Exception):
+    """As wandb has it, where it has no key."""
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch):
+    """Replace wandb by a recorder of what `init` is told and of what is logged."""
+    calls = []
+
+    class Run:
+        def define_metric(self, *_, **__):
+            pass
+
+        def log(self, values):
+            calls.append(("log", values))
+
+        def finish(self, **options):
+            calls.append(("finish", options))
+
+    def init(**options):
+        calls.append(("init", options))
+        return Run()
+
+    module = types.SimpleNamespace(init=init, login=lambda: True, calls=calls)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
+
+
+def test_a_run_of_weights_and_biases_for_each_model_and_method(tmp_path, fake_wandb):
+    assert call("--experiment_name", "first", "--methods", "dts", "mcts", "--tags", "mine", output=tmp_path) == 0
+    started = [options for name, options in fake_wandb.calls if name == "init"]
+    assert [one["name"] for one in started] == ["first_Toy_dts", "first_Toy_mcts"]
+    assert {(one["project"], one["mode"]) for one in started} == {("maxent-ts-optimized", "online")}
+    assert started[0]["tags"] == ["optimized", "monotonicity", "M4", "color:#888888", "Toy", "mine"]
+    assert started[0]["tags"] is not started[1]["tags"]
+    assert started[0]["config"]["color"] == "#888888" and started[0]["config"]["weights"] == "toy"
+    logged = [values for name, values in fake_wandb.calls if name == "log"]
+    lines = read_lines(tmp_path, "toy_dts") + read_lines(tmp_path, "toy_mcts")
+    assert logged == [{key: value for key, value in line.items() if value is not None} for line in lines]
+    assert [options for name, options in fake_wandb.calls if name == "finish"] == [{"exit_code": 0}] * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [(["--wandb_mode", "offline"], "offline"), (["--wandb_mode", "disabled"], None), (["--no_wandb"], None)],
+)
+def test_modes_of_weights_and_biases(flags, mode, tmp_path, fake_wandb):
+    fake_wandb.login = None  # is not asked
+    assert call(*flags, output=tmp_path) == 0
+    assert [options["mode"] for name, options in fake_wandb.calls if name == "init"] == ([mode] if mode else [])
+    assert len(read_lines(tmp_path, "toy_dts")) == 2 * 4 + 1
+
+
+def test_without_a_key_its_files_stay_here(tmp_path, fake_wandb, capsys):
+    def login():
+        raise UsageError("api_key not configured (no-tty)")
+
+    fake_wandb.login = login
+    assert call(output=tmp_path) == 0
+    captured = capsys.readouterr()
+    assert "api_key not configured" in captured.out and "`wandb sync`" in captured.out
+    assert [options["mode"] for name, options in fake_wandb.calls if name == "init"] == ["offline"]
+    (name,) = [options["name"] for kind, options in fake_wandb.calls if kind == "init"]
+    assert name.startswith("Toy_2")
+
+
+def test_one_that_cannot_begin_is_done_without(tmp_path, fake_wandb, capsys):
+    def init(**_):
+        raise UsageError("no network")
+
+    fake_wandb.init = init
+    assert call(output=tmp_path) == 0
+    captured = capsys.readouterr()
+    assert "no network" in captured.out + captured.err and "goes on without it" in captured.out + captured.err
+    assert len(read_lines(tmp_path, "toy_dts")) == 2 * 4 + 1
+
+
+def test_one_that_is_not_installed_is_announced(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert call(output=tmp_path) == 0
+    assert "Weights & Biases is not installed (pip install wandb)" in capsys.readouterr().out
