@@ -7,6 +7,7 @@ Exit codes: 0 all is done; 1 some models failed, or metrics could not be written
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from pipeline.command.shell import as_command
 from pipeline.tracking import TrackingError, check_wandb, import_wandb
 
 PROJECT = "maxent-ts-optimized"
+LONG = 600.0
+"""Seconds from which on a run that has begun is told how long it will take."""
 
 
 class Stopped(Exception):
@@ -113,8 +116,7 @@ def run_models(task: Task, results: Results) -> int:
     with Interruption() as interruption:
         total = len(results.content["runs"]) * len(samples)
         done = sum(len(run["samples"]) for run in results.content["runs"])
-        slow = 0.5 if sys.stderr.isatty() else 10.0  # a log file needs fewer lines than a terminal
-        with Bar(total=total, initial=done, desc="searching", unit="sample", mininterval=slow) as bar:
+        with Bar(total=total, initial=done, desc="searching", unit="sample", disable=None) as bar:  # a log has lines
             for key in settings.models:
                 if interruption.stopping():
                     break
@@ -195,10 +197,12 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
 
 def note_failure(run: dict[str, Any], error: Exception, announce: Callable[[str], object]) -> None:
     """Record in a run why it has ended."""
-    message = explain(error)
     refused = isinstance(error, MISTAKES)
-    run.update(status="failed", error={"type": type(error).__name__, "message": message, "refused": refused})
-    announce(f"failed, {run['method']}: {message if refused else f'{type(error).__name__}: {message}'}")
+    message = explain(error) if refused else f"{type(error).__name__}: {explain(error)}"
+    where = None if refused else "".join(traceback.format_exception(error))
+    found = {"type": type(error).__name__, "message": message, "refused": refused, "traceback": where}
+    run.update(status="failed", error=found)
+    announce(f"failed, {run['method']}: {message}")
 
 
 def run_method(
@@ -242,6 +246,9 @@ def run_method(
             log.note_sample(index, run["samples"][-1])
             bar.update()
             bar.write(describe_progress(run["method"], index, len(task.samples), result))
+            left = (len(task.samples) - index - 1) * run["summary"]["avg_time_per_sample"]
+            if index == 0 and left > LONG:
+                bar.write(f"  about {left / 60:.0f} minutes are left for this; --preset quick asks for less")
         if error is not None:
             note_failure(run, error, bar.write)
         elif len(run["samples"]) == len(task.samples):

@@ -218,8 +218,8 @@ def test_a_model_that_fails_stops_no_other(tmp_path, capsys, monkeypatch):
     }
     assert content["status"] == "failed"
     captured = capsys.readouterr()
-    assert "failed: Toy, mcts: CUDA error: device-side assert triggered" in captured.err
-    assert "RuntimeError: CUDA error" in captured.out + captured.err
+    assert "failed: Toy, mcts: RuntimeError: CUDA error: device-side assert triggered" in captured.err
+    assert "in fail\n" in content["runs"][2]["error"]["traceback"] and content["runs"][0]["error"]["traceback"] is None
     monkeypatch.setattr(experiment, "search_sample", searched)
     assert call(*flags, "--resume", output=tmp_path) == 1  # more is still missing
     found = {(one["model"], one["method"]): one["status"] for one in read_results(tmp_path)["runs"]}
