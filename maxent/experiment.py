@@ -105,6 +105,8 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
     results = kept or Results.create(folder, settings, header)
     try:
         with hold_lock(results.path.with_name(f".{results.path.name}.lock"), 0):
+            if kept is not None:
+                results.reload()
             return run_models(task, results)
     except HeldError as error:
         raise FolderError(f"{results.path}: another process is at work on it; {error}".rstrip("; ")) from None

@@ -113,6 +113,10 @@ class Results:
             "give the flags of before, or begin anew without --resume"
         )
 
+    def reload(self) -> None:
+        """Read the file again: another process may have been at work on it until just now."""
+        self.content = {**json.loads(self.path.read_text(encoding="utf-8")), "status": "running"}
+
     def save(self) -> None:
         """Write the file, whole.
 
