@@ -81,6 +81,17 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, f"means over {count} sample{'s' * (count != 1)}, {what}"]
 
 
+def format_scores(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each run that is done: how good its answers are, each figure with its interval."""
+    lines = []
+    for run in runs:
+        found = {name: Interval(**score) for name, score in run.get("scores", {}).items() if score["value"] is not None}
+        if found:
+            texts = [f"{name} {_format(interval)}" for name, interval in found.items()]
+            lines.append(f"answers of {run['display_name']}, {run['method']}: {', '.join(texts)}")
+    return lines
+
+
 def _count_tokens(sample: Mapping[str, Any]) -> int:
     return sample["rollouts"][-1]["total_new_tokens"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from maxent.comparison import compare_runs, format_table
+from maxent.comparison import compare_runs, format_scores, format_table
 from maxent.data.catalogue import DataSettings, load_dataset
 from maxent.data.prompts import fit_prompt, parse_answer, read_line
 from maxent.data.sample import Dataset, Sample
@@ -135,7 +135,7 @@ def finish(results: Results, interruption: Interruption, tracked_all: bool) -> i
     rows = compare_runs(runs)
     results.content["comparison"] = to_plain(rows)
     results.save()
-    print("\n".join(["", *format_table(rows)]))
+    print("\n".join(["", *format_table(rows), *format_scores(runs)]))
     for run in failed:
         print(f"failed: {run['display_name']}, {run['method']}: {run['error']['message']}", file=sys.stderr)
     print(f"\nResults saved to: {results.path}")

@@ -1,6 +1,6 @@
 """Methods at equal rollouts and at equal new tokens, by hand."""
 
-from maxent.comparison import compare_runs, format_table
+from maxent.comparison import compare_runs, format_scores, format_table
 
 
 def build_run(method, *samples):
@@ -37,3 +37,11 @@ def test_one_answer_sets_no_bound_and_what_does_not_fit_is_left_open():
     assert "0.500 [0.500, 0.500] (of 1)  -" in lines[1]
     assert lines[-1] == "means over 5 samples, 95 % bootstrap intervals"
     assert compare_runs([]) == [] == format_table([])
+
+
+def test_scores_are_told_where_there_are_any():
+    def score(value, low=None, high=None):
+        return {"value": value, "low": low, "high": high, "n": 6}
+
+    done = {**build_run("dts"), "scores": {"accuracy": score(0.5, 0.25, 0.75), "kappa": score(None)}}
+    assert format_scores([done, build_run("mh")]) == ["answers of Toy, dts: accuracy 0.500 [0.250, 0.750]"]
