@@ -145,7 +145,9 @@ ROOMS: dict[str, set[str]] = {
     "maxent/registry": set(),
     "maxent/data": {"pipeline/command"},
     "maxent/rewards": {"maxent/data"},
-    "maxent/dts_implementation/models": {"more"},
+    "maxent/dts_implementation/models": {
+        *("babyai", "maxent/rewards", "mixture_of_experts", "more", "pipeline/engine", "pipeline/evaluation"),
+    },
     "maxent/dts_implementation/search": {"maxent/dts_implementation/models", "maxent/rewards"},
     "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
     "maxent/reward_checks": {
@@ -230,6 +232,13 @@ def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(pac
     } == adapters
 
 
+def test_one_adapter_alone_knows_the_world_and_its_policies():
+    models = {name for name in NAMES if room_of(name) == "maxent/dts_implementation/models"}
+    world = ("babyai.", "pipeline.", "mixture_of_experts")
+    knowing = {name for name in models if any(other.startswith(world) for other in GRAPH[name])}
+    assert knowing == {"maxent.dts_implementation.models.babyai_policy"}
+
+
 # --------------------------------------------------------------------------------------------------------- the map
 
 MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -243,7 +252,7 @@ def find_mapped(text: str) -> list[str]:
     found, above = [], ""
     for section in re.split(r"^(?=###? )", text, flags=re.MULTILINE):
         title, _, body = section.partition("\n")
-        if (match := re.search(r"`([a-z/]+)/`", title)) is None:
+        if (match := re.search(r"`([a-z_/]+)/`", title)) is None:
             continue
         folder = match[1] if title.startswith(("## ", f"### `{above}/")) else f"{above}/{match[1]}"
         above = folder if title.startswith("## ") else above
