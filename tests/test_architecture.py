@@ -146,7 +146,8 @@ ROOMS: dict[str, set[str]] = {
     "maxent/data": {"pipeline/command"},
     "maxent/rewards": {"maxent/data"},
     "maxent/dts_implementation/models": {
-        *("babyai", "maxent/rewards", "mixture_of_experts", "more", "pipeline/engine", "pipeline/evaluation"),
+        *("babyai", "maxent/data", "maxent/registry", "maxent/rewards", "mixture_of_experts", "more"),
+        *("pipeline/engine", "pipeline/evaluation"),
     },
     "maxent/dts_implementation/search": {"maxent/dts_implementation/models", "maxent/rewards"},
     "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
