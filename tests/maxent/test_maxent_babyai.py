@@ -16,7 +16,7 @@ from maxent.dts_implementation.models.babyai_policy import BabyAIPolicyModel, lo
 from maxent.dts_implementation.models.sequence_model import Prior
 from maxent.dts_implementation.search.estimates import summarise
 from maxent.dts_implementation.search.maxent_ts import search
-from maxent.dts_implementation.search.result import SearchSettings
+from maxent.dts_implementation.search.result import METHODS, SearchSettings
 from maxent.rewards.episode import Episode, EpisodeReward
 from maxent.rewards.result import Answer
 from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc
@@ -186,7 +186,7 @@ def test_one_branch_alone_is_never_restored(monkeypatch):
 # --------------------------------------------------------------------------------------------------------- searching
 
 
-@pytest.mark.parametrize("method", ["dts", "best_of_n", "dts_star", "mh"])
+@pytest.mark.parametrize("method", METHODS)
 def test_search_records_what_playing_gives(method):
     parts = build_parts()
     model = BabyAIPolicyModel(*parts, TASK, max_steps=9)

@@ -98,10 +98,13 @@ def test_same_settings_give_the_same_model_and_another_seed_another(tmp_path):
 
 
 def test_what_was_trained_is_kept_by_all_that_it_depends_on(tmp_path):
-    first, told = build(tmp_path)
+    steps = []
+    first, told = build(tmp_path, on_step=steps.append)
     assert len(told) == 2
-    again, told = build(tmp_path)
+    assert first.losses == tuple(steps)
+    again, told = build(tmp_path, on_step=steps.append)
     assert len(told) == 1
+    assert len(steps) == 3
     assert again.folder == first.folder
     assert again.losses == first.losses
     build(tmp_path, "phi-2")

@@ -120,6 +120,7 @@ def build_stand_in(
     *,
     device: str | torch.device = "cpu",
     announce: Callable[[str], object] = print,
+    on_step: Callable[[float], object] | None = None,
     **options: Any,
 ) -> StandIn:
     """Return a stand-in, trained now if the folder has none of these settings and samples.
@@ -133,6 +134,7 @@ def build_stand_in(
         settings: How it is made.
         device: Where it runs.
         announce: Is told, in a line, what is trained and what came of it.
+        on_step: Called after each step of a training with its loss.
         options: As of `HuggingFaceModel`.
 
     Raises:
@@ -150,7 +152,7 @@ def build_stand_in(
     place = folder / f"{key}-{digest[:16]}"
     if not (place / _INFO).is_file():
         announce(f"{display_name}: training on {len(samples)} texts, {settings.steps} steps; kept in {place}")
-        _make(key, samples, settings, place)
+        _make(key, samples, settings, place, on_step)
     info = json.loads((place / _INFO).read_text(encoding="utf-8"))
     description = (
         f"weights: stand-in for {MODEL_CONFIGS[key]['name']}: {info['type']}, {info['parameters'] / 1e6:.2f} M "
@@ -172,7 +174,13 @@ def _compute_digest(key: str, samples: Sequence[Sample], settings: StandInSettin
     return digest.hexdigest()
 
 
-def _make(key: str, samples: Sequence[Sample], settings: StandInSettings, place: Path) -> None:
+def _make(
+    key: str,
+    samples: Sequence[Sample],
+    settings: StandInSettings,
+    place: Path,
+    on_step: Callable[[float], object] | None,
+) -> None:
     """Train a stand-in and write its folder, whole or not at all."""
     began = time.perf_counter()
     tokenizer = build_tokenizer(samples, settings.vocab_size)
@@ -183,7 +191,7 @@ def _make(key: str, samples: Sequence[Sample], settings: StandInSettings, place:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same bits whatever the cores; and two that others use too are far slower than one
     try:
-        losses = train(model, texts, settings)
+        losses = train(model, texts, settings, on_step)
     finally:
         torch.set_num_threads(threads)
     info = {
@@ -259,7 +267,12 @@ def encode_samples(samples: Sequence[Sample], tokenizer: Any, longest: int) -> l
     return encoded
 
 
-def train(model: Any, texts: Sequence[tuple[list[int], int]], settings: StandInSettings) -> np.ndarray:
+def train(
+    model: Any,
+    texts: Sequence[tuple[list[int], int]],
+    settings: StandInSettings,
+    on_step: Callable[[float], object] | None = None,
+) -> np.ndarray:
     """Train a network on the answers within texts, as `encode_samples` gives them; return the losses, (steps,)."""
     rng = np.random.default_rng([settings.seed, VERSION])
     model.train()
@@ -282,6 +295,8 @@ def train(model: Any, texts: Sequence[tuple[list[int], int]], settings: StandInS
             optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))
+            if on_step is not None:
+                on_step(losses[-1])
             if len(losses) == settings.steps:
                 break
     model.eval()
