@@ -145,7 +145,10 @@ ROOMS: dict[str, set[str]] = {
     "maxent/registry": set(),
     "maxent/data": {"pipeline/command"},
     "maxent/rewards": {"maxent/data"},
-    "maxent/dts_implementation/models": {"more"},
+    "maxent/dts_implementation/models": {
+        *("babyai", "maxent/data", "maxent/registry", "maxent/rewards", "mixture_of_experts", "more"),
+        *("pipeline/engine", "pipeline/evaluation"),
+    },
     "maxent/dts_implementation/search": {"maxent/dts_implementation/models", "maxent/rewards"},
     "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
     "maxent/reward_checks": {
@@ -251,6 +254,13 @@ def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(pac
     assert {name for name, imported in GRAPH.items() if any(o.startswith(f"{package}.") for o in imported)} - {
         name for name in NAMES if name.startswith((f"{package}.", "benchmarks"))
     } == adapters
+
+
+def test_one_adapter_alone_knows_the_world_and_its_policies():
+    models = {name for name in NAMES if room_of(name) == "maxent/dts_implementation/models"}
+    world = ("babyai.", "pipeline.", "mixture_of_experts")
+    knowing = {name for name in models if any(other.startswith(world) for other in GRAPH[name])}
+    assert knowing == {"maxent.dts_implementation.models.babyai_policy"}
 
 
 # --------------------------------------------------------------------------------------------------------- the map
