@@ -51,7 +51,7 @@ else:  # the command line needs none of it before it has read its flags
         plot_path_frequencies,
         plot_weight_distributions,
     )
-    from plotting.elapsed import compute_elapsed, plot_elapsed, plot_without_time
+    from plotting.elapsed import compute_elapsed, plot_elapsed
     from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
     from plotting.levels import draw_level
     from plotting.logs import read_logs
@@ -82,3 +82,4 @@ else:  # the command line needs none of it before it has read its flags
     from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
     from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
     from plotting.views import ViewOptions, draw_results_view, draw_view, list_views
+    from plotting.without_time import plot_without_time
