@@ -44,7 +44,7 @@ from science.statistics.information import MIN_STEPS, divergence, number_states,
 DRAWS = 199
 """Exchanges of episodes for each p value within a run: the least p is 1/200."""
 
-_CHANCE_COLOR = "0.55"
+_CHANCE_COLOR = "black"  # grey is alpha = 0
 
 _RHO = "Spearman's \N{GREEK SMALL LETTER RHO}"
 
@@ -233,7 +233,7 @@ def describe_associations(table: pd.DataFrame) -> list[str]:
     return [
         "LPC against each quantity over cells of a run; visits and time since the start partialled out",
         f"points: runs (at most {runs}), bar: their mean" if runs > 1 else "a single run",
-        "grey: chance, once the LPC of whole episodes is exchanged" if table["chance"].notna().any() else "",
+        "black: chance, once the LPC of whole episodes is exchanged" if table["chance"].notna().any() else "",
         "line: t interval over runs of the distance from chance" if table["low"].notna().any() else "",
         f"*: unlike chance, p < 0.05 ({method}; Benjamini-Hochberg over {tests} tests{least})" if tests else "",
         f"within runs, episodes exchanged: p <= 0.05 in {small} of {len(chance)}" if chance else "",

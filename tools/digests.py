@@ -61,7 +61,7 @@ def main() -> int:
         run(f"more/train.py {more} --checkpoint_dir {folder}/more --log_dir {folder}/more_runs")
     for path in sorted((folder / "more").glob("*/final_model.pth")):
         weights = torch.load(path, weights_only=True, map_location="cpu")
-        found[f"more/{path.parent.name}"] = digest(flatten(weights, lambda key: "state" in key))
+        found[f"more/{path.parent.name}"] = digest(flatten(weights, lambda key: "_state_dict" in key))
     found |= dict(of_metrics(folder / "more_runs"))
     if options.old is not None:
         others = json.loads((options.old / "digests.json").read_text(encoding="utf-8"))

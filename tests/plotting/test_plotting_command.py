@@ -153,8 +153,8 @@ def test_what_a_file_says_chooses_no_path(folder):
         (["--cache", "a", "--font", "99"], "font: expected 3 to 40 points, found 99"),
         (["--cache", "a", "--vew", "all"], "did you mean view"),
         (["--cache", "a"], "a: cannot be read"),
-        (["--all_caches", "a"], "a: holds no caches; `python batch_eval.py` writes them"),
-        (["--results", "a"], "a: no such file; `python batch_eval.py` writes it"),
+        (["--all_caches", "a"], "a: holds no caches; `rlmop evaluate` writes them"),
+        (["--results", "a"], "a: no such file; `rlmop evaluate` writes it"),
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, capsys, arguments, message):
