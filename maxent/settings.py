@@ -51,7 +51,7 @@ class ExperimentSettings:
         kv_budget_mb: MiB for keys and values; null: no bound.
         seed: Of all draws, and of generated data.
         model_path: KEY=PATH, one or several: where the weights of a model are.
-        stand_in: A small model of the same architecture, trained here, in place of weights; refused as yet, see CHANGELOG.
+        stand_in: A small model of the same architecture, trained here, in place of weights; refused as yet.
         data_path: Folder of data files; null: data.
         data_source: Where data come from; auto takes the first of the others that there is.
         wandb_mode: Of Weights & Biases; offline keeps its files here until `wandb sync`.
