@@ -52,13 +52,11 @@ def plot_cell_actions(data: Any, group_by: str = "overall", *, max_groups: int =
         groups = group_routing_data(data, name)
         if not groups:
             return build_message(title, f"No step is in a group: {groups.reason}.")
-        kept = set(sorted(groups, key=lambda key: -len(groups[key]))[:max_groups])
-        keys = [key for key in groups if key in kept]
-        hidden = sum(len(groups[key]) for key in groups if key not in kept)
+        keys, rest = groups.largest(max_groups)
         notes = [
             "how often each action was taken" if from_actions else "mean over the policy at each step",
             groups.describe_dropped(),
-            f"{hidden:,} steps of smaller groups not shown" if hidden else "",
+            rest,
         ]
         grid_info = compute_grid_bounds(data)
         columns = min(len(keys), 4 if current_size().width is None else 2)

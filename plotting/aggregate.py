@@ -21,6 +21,7 @@ from pipeline.records.tables import RoutingTable
 from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping, grouping_of
 from plotting.layouts import describe_levels, layouts_of
+from plotting.style import count_of
 
 Position = tuple[int, int]
 GridInfo = dict[str, Any]
@@ -160,6 +161,17 @@ class RoutingGroups(Mapping):
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def largest(self, most: int) -> tuple[list[Hashable], str]:
+        """Return the keys of the groups with the most steps, in the order of display, and a note on the others.
+
+        Args:
+            most: Groups at most.
+        """
+        kept = set(sorted(self, key=lambda key: -len(self[key]))[:most])
+        hidden = sum(len(self[key]) for key in self if key not in kept)
+        note = f"{count_of(len(self) - len(kept), 'smaller group')} not shown ({hidden:,} steps)" if hidden else ""
+        return [key for key in self if key in kept], note
 
     def describe_dropped(self) -> str:
         """Return what a figure has to say about steps that it does not show; empty if there are none."""

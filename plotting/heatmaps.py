@@ -217,12 +217,9 @@ def plot_grouped_routing(
             return build_message(title, _NO_ROUTERS)
         if not groups:
             return build_message(title, f"No step is in a group: {groups.reason}.")
-        kept = set(sorted(groups, key=lambda key: -len(groups[key]))[:max_groups])
-        notes = [groups.describe_dropped()]
-        if len(kept) < len(groups):
-            hidden = sum(len(groups[key]) for key in groups if key not in kept)
-            notes.append(f"{len(groups) - len(kept)} smaller groups not shown ({hidden:,} steps)")
-        rows = [_Row(groups.labels[key], groups[key], env_images, env_missions, key) for key in groups if key in kept]
+        keys, rest = groups.largest(max_groups)
+        notes = [groups.describe_dropped(), rest]
+        rows = [_Row(groups.labels[key], groups[key], env_images, env_missions, key) for key in keys]
         lines = (data.describe_size(), "; ".join(filter(None, notes)), describe_scale(data, how, shared=True))
         lines = (*lines, replaced_note(data))
         figure = _draw_grouped(data, rows, compute_grid_bounds(everything), (title, *lines), how)

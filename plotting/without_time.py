@@ -55,11 +55,10 @@ def plot_without_time(
         groups = group_routing_data(data, name)
         if not groups:
             return build_message(title, f"No step is in a group: {groups.reason}.")
-        kept = set(sorted(groups, key=lambda key: -len(groups[key]))[:max_groups])
-        hidden = sum(len(groups[key]) for key in groups if key not in kept)
+        kept, rest = groups.largest(max_groups)
         notes = [
             groups.describe_dropped(),
-            f"{len(groups) - len(kept)} smaller groups not shown ({hidden:,} steps)" if hidden else "",
+            rest,
             "right of the first column: LPC less the mean of all steps at the same time since the start",
         ]
         codes, keys = encode_groups(data, name)

@@ -294,10 +294,10 @@ def test_runs_of_a_trial_come_by_seed(tmp_path):
 
 @given(task_id=TASKS, trial=NUMBERS, seed=MAYBE, update=MAYBE)
 def test_path_of_a_run_says_what_it_was_made_of(task_id, trial, seed, update):
-    folder = run_folder("/root/checkpoints", Place(Path(), task_id, trial, seed, None))
+    folder = run_folder("/project/checkpoints", Place(Path(), task_id, trial, seed, None))
     assert locate_run(folder) == Place(folder, task_id, trial, seed, None)
     assert locate_run(checkpoint_path(folder, update)) == Place(folder, task_id, trial, seed, update)
-    assert root_of(locate_run(folder)) == Path("/root/checkpoints")
+    assert root_of(locate_run(folder)) == Path("/project/checkpoints")
     assert locate_run(folder.parents[1 if seed is not None else 0] / "more") is None
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from pipeline.records.cache import Cache, read_cache, write_cache
 from pipeline.records.steps import iter_records
 from plotting.aggregate import (
+    RoutingGroups,
     aggregate_routing_by_position,
     compute_grid_bounds,
     get_available_analyses,
@@ -396,3 +397,10 @@ def test_episodes_keep_their_numbers_in_a_subset():
     np.testing.assert_allclose(some.layer_lpc["layer_1"], some.routing.weights[1] @ [0.0, 64.0], rtol=1e-6)
     for nothing in ([], np.array([]), slice(0, 0), np.zeros(5, bool)):
         assert len(data.filter(nothing)) == 0
+
+
+def test_the_largest_groups_stay_in_the_order_of_display_and_the_others_are_told():
+    sizes = {"a": 3, "b": 5, "c": 4}
+    groups = RoutingGroups("kind", {key: range(n) for key, n in sizes.items()}, {key: key for key in sizes}, 0, 12)
+    assert groups.largest(2) == (["b", "c"], "1 smaller group not shown (3 steps)")
+    assert groups.largest(3) == (["a", "b", "c"], "")
