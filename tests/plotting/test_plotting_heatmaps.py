@@ -296,7 +296,7 @@ def test_grouped_figure_says_what_it_leaves_out():
     figure = plot_grouped_routing(data, "target_quadrant")
     assert "40 of 90 steps not shown: the target is not known" in texts(figure)
     figure = plot_grouped_routing(data, "starting_room", max_groups=1)
-    assert "1 smaller groups not shown (40 steps)" in texts(figure) and "Left" in texts(figure)
+    assert "1 smaller group not shown (40 steps)" in texts(figure) and "Left" in texts(figure)
 
 
 def test_grouped_figure_takes_pictures_by_key():
