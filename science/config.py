@@ -1,0 +1,362 @@
+"""The study file: what is trained, evaluated, changed and asked; checked before anything starts.
+
+    settings, beside = read_study(["--config", "studies/debug.yaml"])
+
+Every key of the file is also a flag, as in all commands of this project; lists and mappings are written as YAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from pipeline.command.cli import check_numbers, parse_command
+from pipeline.command.errors import ConfigError
+from pipeline.command.flags import fields_of
+from pipeline.config import TrainConfig
+from science.catalogue import ANALYSES, find_quantity
+
+Part = TypeVar("Part")
+
+OWN_FIELDS = ("task_id", "trial", "seed", "lpc_alpha", "checkpoint_dir", "log_dir", "final_eval_episodes")
+"""Fields of a run that the study sets itself."""
+
+PATHS = ("largest", "smallest")
+"""What a dense baseline can be matched with: the path of the largest, or smallest, expert of each layer."""
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+_TYPICAL_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How much is drawn, and how sure is sure enough.
+
+    Attributes:
+        draws: Of each null by permutation or exchange.
+        calibration: Data sets of pure noise, and of planted effects, with which the design itself is tested.
+        level: Chance of a false verdict over all claims together (Holm), and of a false map entry among those told (BH).
+        power: With which the detectable effect of `--plan` is found.
+        min_success: Runs below this success on their own levels are counted and dropped where an analysis needs a
+            policy that solves its task.
+        seed: Of every random draw of the analyses.
+    """
+
+    draws: int = 199
+    calibration: int = 200
+    level: float = 0.05
+    power: float = 0.8
+    min_success: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_numbers(self, 1, "draws", "calibration")
+        check_numbers(self, 0, "seed")
+        for name in ("level", "power"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected a number between 0 and 1, found {getattr(self, name)!r}")
+        if not 0 <= self.min_success <= 1:
+            raise ConfigError(f"min_success: expected a share, 0 to 1, found {self.min_success!r}")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One declared claim: it gets a verdict, everything else is exploratory.
+
+    Attributes:
+        claim: The quantity, as analysis.quantity.
+        direction: On which side of its reference value (0, unless the quantity has another) it is claimed to be:
+            greater, less, differs (either), or none (no effect), which needs a margin.
+        margin: Half the width of the interval around the reference within which a value counts as no effect; null: no
+            equivalence is tested.
+        says: The claim in words.
+        task: Of this task alone; null: of every task, and the claim holds if it does in each.
+        alpha: At this price of complexity alone; null: at every price of which the analysis tells it by itself.
+    """
+
+    claim: str = ""
+    direction: Literal["greater", "less", "differs", "none"] = "greater"
+    margin: float | None = None
+    says: str = ""
+    task: str | None = None
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without results."""
+        find_quantity(self.claim)
+        if self.margin is not None and not (math.isfinite(self.margin) and self.margin > 0):
+            raise ConfigError(f"margin: expected a positive number or null, found {self.margin!r}")
+        if self.direction == "none" and self.margin is None:
+            raise ConfigError(
+                f"{self.claim}: direction none needs a margin within which an effect counts as none, such as "
+                f"{_TYPICAL_MARGIN}; found none"
+            )
+
+    @property
+    def analysis(self) -> str:
+        """Before the dot."""
+        return self.claim.partition(".")[0]
+
+    @property
+    def quantity(self) -> str:
+        """After the dot."""
+        return self.claim.partition(".")[2]
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def _load(value: Any) -> Any:
+    """Return what a flag's text says in YAML; what YAML has made already stays."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"expected YAML, found {value!r} ({' '.join(str(error).split())})") from None
+
+
+def name_setting(alpha: float) -> str:
+    """Return how tables name a price: alpha=1e-05, alpha=0."""
+    short = f"{alpha:g}"
+    return f"alpha={short if float(short) == alpha else repr(alpha)}"
+
+
+def build_part(name: str, part: type[Part], written: Any) -> Part:
+    """Return a dataclass of settings from a mapping of its fields.
+
+    Raises:
+        ConfigError: If it is no mapping, or holds an unknown key or a value that cannot be used.
+    """
+    written = {} if written is None else written
+    if not isinstance(written, Mapping):
+        raise ConfigError(f"{name}: expected lines of `key: value`, found {written!r}")
+    fields = {flag.name: flag for flag in fields_of(part)}
+    names = {spelling: flag for flag in fields.values() for spelling in (flag.name, *flag.aliases)}
+    values = {}
+    for key, value in written.items():
+        if key not in names:
+            close = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(fields)}"
+            raise ConfigError(f"{name}: unknown key {key!r}; {hint}")
+        if names[key].name in values:
+            raise ConfigError(f"{name}: {names[key].name} is given twice")
+        try:
+            values[names[key].name] = names[key].value_of(value)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+    try:
+        return part(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _read_train(value: Any) -> dict[str, Any]:
+    value = _load(value)
+    if isinstance(value, Mapping):
+        for key in OWN_FIELDS:
+            if key in value:
+                raise ConfigError(f"train: {key} is set by the study itself; leave it out")
+    config = build_part("train", TrainConfig, value)
+    if config.policy == "gru":
+        raise ConfigError("train: policy: expected moe or mop, which have routers to study; found gru (see baselines)")
+    if config.wandb_project is not None:
+        raise ConfigError("train: wandb_project: a study tracks its runs itself; leave it out")
+    given = {} if value is None else value
+    flags = {name: flag.name for flag in fields_of(TrainConfig) for name in (flag.name, *flag.aliases)}
+    return {flags[key]: getattr(config, flags[key]) for key in given}
+
+
+def _read_seeds(value: Any) -> list[int]:
+    from pipeline.training.options import parse_seeds
+
+    value = value if isinstance(value, str) else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    try:
+        return parse_seeds(value)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--seeds", "seeds")) from None
+
+
+def _read_alphas(value: Any) -> list[float]:
+    from pipeline.training.options import parse_alphas
+
+    value = value if isinstance(value, str) else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    try:
+        return sorted(parse_alphas(value))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--lpc_alphas", "lpc_alphas")) from None
+
+
+def _read_names(name: str, value: Any) -> list[str]:
+    value = _load(value)
+    value = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    value = [] if value is None else value
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise ConfigError(f"{name}: expected a list of names, found {value!r}")
+    for entry in value:
+        if value.count(entry) > 1:
+            raise ConfigError(f"{name}: expected distinct names, found {entry} twice")
+    return value
+
+
+def _read_tasks(value: Any) -> list[str]:
+    return _read_names("tasks", value)
+
+
+def _read_held_out(value: Any) -> list[str]:
+    names = _read_names("held_out_tasks", value)
+    if names:
+        raise ConfigError(
+            f"held_out_tasks: policies cannot be asked about levels they were not trained on yet; leave it empty, found "
+            f"{', '.join(names)}"
+        )
+    return names
+
+
+def _read_baselines(value: Any) -> list[str]:
+    names = _read_names("baselines", value)
+    check_known("baselines", names, PATHS)
+    return names
+
+
+def _read_analyses(value: Any) -> list[str]:
+    names = _read_names("analyses", value)
+    check_known("analyses", names, tuple(ANALYSES))
+    return [name for name in ANALYSES if name in names]
+
+
+def check_known(name: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names that are not known, with the list of those that are.
+
+    Raises:
+        ConfigError: If one is not.
+    """
+    for entry in given:
+        if entry not in known:
+            close = difflib.get_close_matches(entry, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(f"{name}: expected some of {', '.join(known)}, found {entry!r}{hint}")
+
+
+def _read_statistics(value: Any) -> Statistics:
+    return build_part("statistics", Statistics, _load(value))
+
+
+def _read_claims(value: Any) -> list[Claim]:
+    value = _load(value)
+    value = [] if value is None else value
+    if not isinstance(value, list):
+        raise ConfigError(f"claims: expected a list of claims, found {value!r}")
+    claims = [build_part(f"claims, number {i + 1}", Claim, entry) for i, entry in enumerate(value)]
+    seen: set[tuple[Any, ...]] = set()
+    for claim in claims:
+        key = (claim.claim, claim.task, claim.alpha)
+        if key in seen:
+            raise ConfigError(f"claims: expected each once, found {claim.claim} twice")
+        seen.add(key)
+    return claims
+
+
+# ------------------------------------------------------------------------------------------------------------ settings
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Settings of a study.
+
+    Attributes:
+        name: Of its folder within `out`.
+        train: Fields of train_mop.py's settings, which all runs share; seed, price, task and folders are the study's.
+        tasks: BabyAI level families; each is trained and studied by itself.
+        held_out_tasks: Levels that no policy was trained on; none can be given yet.
+        seeds: One run of each price for each of these seeds: 0-9, or a list.
+        lpc_alphas: Prices of complexity.
+        baselines: Dense GRUs with as many parameters as are active on a path: largest, smallest, both or none.
+        episodes: Levels on which each run is evaluated, replayed and changed.
+        eval_seed: Which fixed list of levels; the same for all runs.
+        analyses: What is asked; all that there are if it is empty.
+        statistics: Draws, levels and thresholds (`Statistics`): draws, calibration, level, power, min_success, seed.
+        claims: Declared claims, each with quantity, direction and, to tell equivalence, a margin.
+        out: Folder of all studies' results.
+    """
+
+    name: str = "study"
+    train: dict[str, Any] = field(default_factory=dict, metadata={"read": _read_train})
+    tasks: list[str] = field(default_factory=list, metadata={"read": _read_tasks})
+    held_out_tasks: list[str] = field(default_factory=list, metadata={"read": _read_held_out})
+    seeds: list[int] = field(default_factory=lambda: list(range(10)), metadata={"read": _read_seeds})
+    lpc_alphas: list[float] = field(default_factory=lambda: [0.0], metadata={"read": _read_alphas})
+    baselines: list[str] = field(default_factory=list, metadata={"read": _read_baselines})
+    episodes: int = 200
+    eval_seed: int | None = None
+    analyses: list[str] = field(default_factory=list, metadata={"read": _read_analyses})
+    statistics: Any = field(default_factory=dict, metadata={"read": _read_statistics})
+    claims: list[Claim] = field(default_factory=list, metadata={"read": _read_claims})
+    out: str = "studies/out"
+
+    def __post_init__(self) -> None:
+        """Check what goes beyond single values."""
+        if not re.fullmatch(_NAME, self.name):
+            raise ConfigError(
+                f"name: expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit, found {self.name!r}"
+            )
+        check_numbers(self, 1, "episodes")
+        check_numbers(self, 0, "eval_seed")
+        if not isinstance(self.statistics, Statistics):
+            object.__setattr__(self, "statistics", build_part("statistics", Statistics, self.statistics))
+        if not self.analyses:
+            object.__setattr__(self, "analyses", list(ANALYSES))
+        for claim in self.claims:
+            if claim.analysis not in self.analyses:
+                raise ConfigError(
+                    f"claims: {claim.claim}: the study does not ask for {claim.analysis}; add it to analyses"
+                )
+            if claim.alpha is not None and claim.alpha not in self.lpc_alphas:
+                prices = ", ".join(f"{alpha:g}" for alpha in self.lpc_alphas)
+                raise ConfigError(f"claims: {claim.claim}: alpha: expected one of {prices}, found {claim.alpha:g}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain types."""
+        return dataclasses.asdict(self)
+
+
+SWITCHES = {
+    "plan": "Tell what would be done, how long it takes, and what this design can show; do nothing.",
+    "selftest": "Test the design on planted routers and on noise of its shape; train and evaluate nothing.",
+}
+OPTIONS = {
+    "only": "Analyses to be made, with what they need, such as pathways,price; the others keep what they have.",
+    "jobs": "Processes that share the work. Default: one for each core. Results do not depend on it.",
+}
+
+
+def read_study(
+    description: str, argv: Sequence[str] | None = None
+) -> tuple[StudyConfig, dict[str, Any]]:
+    """Return the study that YAML and flags ask for, and plan, selftest, only and jobs beside it.
+
+    Raises:
+        ConfigError: If something cannot be used.
+    """
+    settings, beside = parse_command(description, StudyConfig, argv, switches=SWITCHES, options=OPTIONS)
+    if not settings.tasks:
+        raise ConfigError("tasks: expected at least one, found none; give --config studies/debug.yaml, or --tasks")
+    if (jobs := beside["jobs"]) is not None:
+        if not re.fullmatch(r"\d+", jobs.strip(), re.ASCII) or int(jobs) < 1:
+            raise ConfigError(f"--jobs: expected a whole number of at least 1, found {jobs!r}")
+        beside["jobs"] = int(jobs)
+    only = settings.analyses
+    if beside["only"] is not None:
+        names = _read_names("--only", beside["only"])
+        check_known("--only", names, settings.analyses)
+        only = [name for name in settings.analyses if name in names]
+    beside["only"] = only
+    return settings, beside

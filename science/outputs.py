@@ -1,0 +1,247 @@
+"""What a study hands out: tables, figures, the calibration card, verdicts, and the report of all of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.command.files import replace_atomically, write_json, write_text
+from pipeline.command.workers import Link
+from science.catalogue import ANALYSES
+from science.inputs import UNTRAINED, cells
+from science.plan import Design
+from science.store import Item, Store
+
+ANALYSIS_SOURCES = ("science.questions", "science.result", "science.statistics", "science.traces", "science.effects")
+CALIBRATION_SOURCES = ("science.calibration", "science.synthetic", "science.result", "science.statistics")
+FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels")
+
+
+def table_path(design: Design, analysis: str) -> Path:
+    """Return the file of an analysis's tidy rows."""
+    return design.folder / "tables" / f"{analysis}.csv"
+
+
+def result_path(design: Design, analysis: str) -> Path:
+    """Return the file of what an analysis says besides its rows."""
+    return design.work / "results" / f"{analysis}.json"
+
+
+def make_table(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
+    """Make an analysis: its table, and what it says besides."""
+    from science.questions import answer
+
+    name = item.name.partition("/")[2]
+    link.heed()
+    result = answer(name, design, store, item)
+    path, beside = table_path(design, name), result_path(design, name)
+    write_text(path, result.to_csv())
+    files = [path, beside]
+    dropped = [{"run": entry.run.name, "reason": entry.reason, "quantity": entry.quantity} for entry in result.dropped]
+    write_json(
+        beside,
+        {"definition": result.definition, "notes": list(result.notes), "dropped": dropped},
+        indent=1,
+    )
+    if (parquet := write_parquet(path)) is not None:
+        files.append(parquet)
+    return files, {}
+
+
+def write_parquet(path: Path) -> Path | None:
+    """Write a table as Parquet beside its CSV, where pyarrow is installed; return the file."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        return None
+    target = path.with_suffix(".parquet")
+    with replace_atomically(target) as temporary:
+        read_table(path).to_parquet(temporary, index=False)
+    return target
+
+
+def read_table(path: Path) -> Any:
+    """Return a table of tidy rows: texts are "" where they are empty, numbers NaN."""
+    import pandas as pd
+
+    from science.result import COLUMNS, Row
+
+    table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in COLUMNS})
+    for name, kind in Row.__annotations__.items():
+        if kind == "str":
+            table[name] = table[name].astype("string").fillna("").astype(str)
+        elif kind == "int":
+            table[name] = table[name].fillna(-1).astype("int64")
+        else:
+            table[name] = table[name].astype("float64")
+    return table
+
+
+def make_calibration(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
+    """Test the design on noise and on planted effects."""
+    from science.questions import calibrate
+
+    table, notes = calibrate(design, link)
+    path = design.folder / "calibration.csv"
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    return [path], {"notes": notes}
+
+
+def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
+    """Draw the figures of an analysis, or of the calibration."""
+    import pandas as pd
+
+    from pipeline.command.displays import draw_without_display
+
+    draw_without_display()
+    from plotting.style import save_figure
+    from science.figures import draw_analysis, draw_calibration
+
+    name = item.name.partition("/")[2]
+    if name == "calibration":
+        files = store.files("calibrate/design")
+        drawn = [draw_calibration(pd.read_csv(files[0]), design.config.statistics.level)] if files else []
+    else:
+        files = [path for path in store.files(f"analyse/{name}") if path.suffix == ".csv"]
+        sizes = expert_sizes(design)
+        drawn = draw_analysis(name, read_table(files[0]), ANALYSES[name].quantities, sizes) if files else []
+    made, captions = [], {}
+    for figure in drawn:
+        link.heed()
+        paths = save_figure(figure.figure, design.folder / "figures" / f"{figure.name}.png", ("png", "pdf"))
+        made += paths
+        captions[figure.name] = figure.caption
+    return made, {"captions": captions}
+
+
+def expert_sizes(design: Design) -> list[list[int]]:
+    """Return the hidden sizes of the experts, per layer."""
+    return design.runs[0].config.expert_hidden_sizes
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def write_report(design: Design, store: Store, failed: Mapping[str, str], only: Sequence[str]) -> list[str]:
+    """Write claims.csv, report.html, report.md and study.json; return what failed or could not be used, in words."""
+    from science.report.pages import render
+
+    report, claims = build_report(design, store, failed, only)
+    write_text(design.folder / "claims.csv", claims.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    html, markdown = render(report)
+    write_text(design.folder / "report.html", html)
+    write_text(design.folder / "report.md", markdown)
+    write_json(design.folder / "study.json", describe_study(design, store), indent=1)
+    return list(report.problems)
+
+
+def build_report(design: Design, store: Store, failed: Mapping[str, str], only: Sequence[str]) -> Any:
+    """Return the report and the verdicts."""
+    import dataclasses
+
+    from science.claims import judge
+    from science.report.content import ClaimEntry, Pictures, Report, build_section, read_claims
+    from science.report.facts import (
+        abstract_of,
+        calibration_of,
+        design_facts,
+        origin_facts,
+        problems_of,
+        runs_table,
+        training_facts,
+    )
+
+    tables, results = {}, {}
+    for name in design.config.analyses:
+        if store.files(f"analyse/{name}"):
+            tables[name] = read_table(table_path(design, name))
+            results[name] = json.loads(result_path(design, name).read_text(encoding="utf-8"))
+    judged = [
+        dataclasses.replace(claim, task=None if claim.task is None else design.full_name(claim.task))
+        for claim in design.config.claims
+    ]
+    claims = judge(judged, tables, design.config.statistics.level)
+    entries: tuple[ClaimEntry, ...] = read_claims(claims)
+    pictures = Pictures(design.folder)
+    calibration = calibration_of(design, store, pictures)
+    sections = []
+    for name in design.config.analyses:
+        entry = ANALYSES[name]
+        if name not in tables:
+            from science.report.content import Section
+
+            why = failed.get(f"analyse/{name}", "it was not asked for in this call" if name not in only else "it was not made")
+            sections.append(Section(name, entry.title, missing=why))
+            continue
+        drawn = store.read(f"draw/{name}")
+        captions = {} if drawn is None else drawn.notes["captions"]
+        shown = [
+            pictures.take(design.folder / "figures" / f"{figure}.png", caption) for figure, caption in captions.items()
+        ]
+        result = {**results[name], "dropped": _group_dropped(results[name]["dropped"])}
+        old = name not in only and not store.tokens([f"analyse/{name}"])
+        sections.append(build_section(name, entry.title, result, tables[name], entry.quantities, shown, old=old))
+    problems = problems_of(design, failed, results)
+    report = Report(
+        title=f"Routing study: {design.config.name}",
+        problems=problems,
+        abstract=abstract_of(design, entries),
+        design=design_facts(design),
+        runs=runs_table(design, store),
+        calibration=calibration[0],
+        calibration_table=calibration[1],
+        calibration_picture=calibration[2],
+        claims=entries,
+        sections=tuple(sections),
+        origin=origin_facts(design),
+        training=training_facts(design),
+    )
+    return report, claims
+
+
+def _group_dropped(dropped: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return runs left out, joined by reason and quantity."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for entry in dropped:
+        found.setdefault((entry["quantity"], entry["reason"]), []).append(entry["run"])
+    lines = []
+    for (quantity, reason), runs in found.items():
+        names = "; ".join(runs[:6]) + (f"; and {len(runs) - 6} more" if len(runs) > 6 else "")
+        lines.append(f"{quantity.replace('_', ' ') or 'all quantities'}: {reason or 'no value'} ({len(runs)}): {names}")
+    return lines
+
+
+def describe_study(design: Design, store: Store) -> dict[str, Any]:
+    """Return study.json: the resolved settings, the versions, and the digests of what was made of what."""
+    from science.report.facts import versions_of
+
+    config = design.config.to_dict()
+    items = {}
+    for path in sorted((design.work / "stamps").glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        items[content["name"]] = {
+            "key": content["key"],
+            "files": {name: sha for name, (_, _, sha) in content["files"].items()},
+        }
+    return {
+        "schema_version": 1,
+        "config": _plain(config),
+        "versions": versions_of(),
+        "runs": [
+            {"task": run.task, "setting": run.setting, "trial": run.config.trial, "seed": run.seed}
+            for run in design.runs
+        ],
+        "items": dict(sorted(items.items())),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return plain types that JSON knows: what is not finite is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

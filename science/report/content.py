@@ -1,0 +1,295 @@
+"""What the report of a study says, in order, without how it looks."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from science.report.text import Block, format_interval, format_number, format_p, parse_blocks
+
+MOST_ROWS = 48
+"""Rows of a table on the page; all are in its file."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page.
+
+    Attributes:
+        number: Of it.
+        path: Of the PNG, relative to the study's folder.
+        caption: What it shows.
+        data: The PNG, base64.
+    """
+
+    number: int
+    path: str
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table on the page.
+
+    Attributes:
+        head: Names of the columns.
+        rows: Texts.
+        numeric: Columns that are aligned to the right.
+        left_off: Rows that are in the file alone.
+        path: Of the file, relative to the study's folder.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+    left_off: int = 0
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """An analysis on the page.
+
+    Attributes:
+        key: Of its links.
+        title: Of it.
+        blocks: The definition.
+        summary: How many runs, levels and episodes are in it.
+        dropped: Runs left out, with the reason and how many, in words.
+        notes: What could not be computed and why.
+        pictures: Its figures.
+        table: Its means over runs.
+        films: Links with what they show.
+        missing: Why there is no result; "" if there is.
+        old: Whether it is of an earlier state of its inputs.
+    """
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...] = ()
+    summary: str = ""
+    dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    table: Table | None = None
+    films: tuple[tuple[str, str], ...] = ()
+    missing: str = ""
+    old: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of a report.
+
+    Attributes:
+        title: Of the study.
+        problems: What failed or could not be used, in words; with any the report is marked incomplete.
+        abstract: What was done and found, in sentences.
+        design: Facts of the design, name and text.
+        runs: The runs, a row for each task and setting.
+        calibration: The card's sentences.
+        calibration_table: Its numbers.
+        calibration_picture: Its figure.
+        claims: Declared claims with verdicts.
+        sections: Analyses.
+        origin: Commit, versions and command, name and text.
+        training: Settings of the runs, name and text.
+    """
+
+    title: str
+    problems: tuple[str, ...]
+    abstract: tuple[str, ...]
+    design: tuple[tuple[str, str], ...]
+    runs: Table
+    calibration: tuple[str, ...]
+    calibration_table: Table | None
+    calibration_picture: Picture | None
+    claims: tuple[ClaimEntry, ...]
+    sections: tuple[Section, ...]
+    origin: tuple[tuple[str, str], ...]
+    training: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class ClaimEntry:
+    """A claim on the page.
+
+    Attributes:
+        number: Of it.
+        claim: analysis.quantity.
+        says: In words.
+        wanted: Direction and margin, in words.
+        verdict: The word.
+        why: Why it is undecided, and the like.
+        found: Value with interval against the reference.
+        n: Of runs, and dropped ones.
+        p: Adjusted.
+        p_equivalence: Adjusted.
+        parts: Rows (part, found, n, p) where there are several.
+    """
+
+    number: int
+    claim: str
+    says: str
+    wanted: str
+    verdict: str
+    why: str
+    found: str
+    n: str
+    p: str
+    p_equivalence: str
+    parts: tuple[tuple[str, str, str, str], ...] = field(default=())
+
+
+class Pictures:
+    """Numbers figures in the order in which they are taken."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+
+    def take(self, path: Path, caption: str) -> Picture:
+        """Return a figure with the next number."""
+        self._count += 1
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        return Picture(self._count, path.relative_to(self._folder).as_posix(), caption, data)
+
+
+_WANTED = {"greater": "above its reference", "less": "below its reference", "differs": "off its reference"}
+
+
+def read_claims(claims: pd.DataFrame) -> tuple[ClaimEntry, ...]:
+    """Return the entries of claims.csv as the page has them."""
+    found = []
+    for number, rows in claims.groupby("number", sort=True):
+        whole = rows[rows["part"] == "all"].iloc[0]
+        parts = rows[rows["part"] != "all"]
+        margin = "" if pd.isna(whole["margin"]) else f"within {format_number(float(whole['margin']))}"
+        wanted = _WANTED.get(str(whole["direction"]))
+        wanted = f"no effect, {margin}" if wanted is None else wanted + (f"; no effect {margin}" if margin else "")
+        several = len(parts) > 1
+        found.append(
+            ClaimEntry(
+                int(number),
+                str(whole["claim"]),
+                _text(whole["says"]),
+                wanted,
+                str(whole["verdict"]),
+                _text(whole["why"]),
+                "" if several or not len(parts) else _found(parts.iloc[0]),
+                _n(whole),
+                format_p(float(whole["p_adjusted"])),
+                format_p(float(whole["p_equivalence_adjusted"])),
+                tuple((str(r["part"]), _found(r), _n(r), format_p(float(r["p"]))) for _, r in parts.iterrows())
+                if several
+                else (),
+            )
+        )
+    return tuple(found)
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+def _found(row: pd.Series) -> str:
+    text = format_interval(float(row["value"]), float(row["low"]), float(row["high"]))
+    return f"{text} against {format_number(float(row['reference']))}"
+
+
+def _n(row: pd.Series) -> str:
+    dropped = int(row["n_dropped"] or 0)
+    return f"{int(row['n_runs'] or 0)}" + (f" (\N{MINUS SIGN}{dropped})" if dropped else "")
+
+
+def build_section(
+    key: str,
+    title: str,
+    result: Mapping[str, Any],
+    table: pd.DataFrame,
+    labels: Mapping[str, str],
+    pictures: Sequence[Picture],
+    *,
+    films: Sequence[tuple[str, str]] = (),
+    old: bool = False,
+) -> Section:
+    """Return an analysis as the page has it.
+
+    Args:
+        key: Its name.
+        title: In the report.
+        result: Definition, notes and dropped, as the analysis has left them.
+        table: Its tidy rows.
+        labels: Of quantities.
+        pictures: Its figures.
+        films: Links with what they show.
+        old: Whether it is of an earlier state of its inputs.
+    """
+    over = table[table["unit"] != "run"]
+    counts = {name: over[name] for name in ("n_runs", "n_levels", "n_episodes")}
+    words = {"n_runs": "runs", "n_levels": "level families", "n_episodes": "episodes"}
+    said = [f"{_span(values)} {words[name]}" for name, values in counts.items() if len(values) and values.max() > 0]
+    return Section(
+        key,
+        title,
+        tuple(parse_blocks(str(result["definition"]))),
+        "; ".join(said) + (" in each mean" if said else ""),
+        tuple(result["dropped"]),
+        tuple(result["notes"]),
+        tuple(pictures),
+        summarise(over, labels, f"tables/{key}.csv"),
+        tuple(films),
+        "",
+        old,
+    )
+
+
+def _span(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def summarise(over: pd.DataFrame, labels: Mapping[str, str], path: str) -> Table:
+    """Return the means over runs as a table for the page; maps and groups beyond `MOST_ROWS` are left to the file."""
+    over = over[over["value"].notna() | (over["n_dropped"] > 0)]
+    whole = over[(over["expert"] < 0)]
+    shown = (whole if len(whole) else over).head(MOST_ROWS)
+    varying = [c for c in ("task", "setting", "estimator", "group", "condition") if (shown[c] != "").any()]
+    varying = [c for c in varying if shown[c].nunique() > 1 or c in ("setting",)]
+    varying += [c for c in ("layer", "expert") if (shown[c] >= 0).any()]
+    null = shown["null_mean"].notna().any()
+    head = ["quantity", *varying, "mean [95 % interval]", *(["null"] if null else []), "runs", "dropped", "p", "p adjusted"]
+    rows = []
+    for row in shown.to_dict("records"):
+        rows.append(
+            (
+                labels.get(row["quantity"], row["quantity"].replace("_", " ")),
+                *("" if row[c] in ("", -1) else short_name(str(row[c])) for c in varying),
+                format_interval(row["value"], row["low"], row["high"]),
+                *([format_number(row["null_mean"])] if null else []),
+                str(row["n_runs"]),
+                str(row["n_dropped"] or ""),
+                format_p(row["p"]),
+                format_p(row["p_adjusted"]),
+            )
+        )
+    empty = {i for i in range(len(head)) if rows and all(row[i] == "" for row in rows)}
+    kept = [i for i in range(len(head)) if i not in empty]
+    first = 1 + len(varying)
+    return Table(
+        tuple(head[i] for i in kept),
+        tuple(tuple(row[i] for i in kept) for row in rows),
+        frozenset(place for place, i in enumerate(kept) if i >= first),
+        len(over) - len(shown),
+        path,
+    )
+
+
+def short_name(text: str) -> str:
+    """Return a task's name without what all tasks have, and a price as alpha alone."""
+    return text.replace("BabyAI-", "").replace("-v0", "").replace("alpha=", "\N{GREEK SMALL LETTER ALPHA} = ")

@@ -1,0 +1,233 @@
+"""What the report says of the design, the runs, the calibration and where all of it comes from."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
+from plotting.origin import project_version
+from science.catalogue import ANALYSES
+from science.plan import Design
+from science.report.content import ClaimEntry, Picture, Pictures, Table, short_name
+from science.report.text import format_interval, format_number
+from science.statistics.inference import detectable_effect, smallest_p
+from science.store import Store
+
+_LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "torch", "matplotlib", "jinja2")
+
+Facts = tuple[tuple[str, str], ...]
+
+
+def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]:
+    """Return what was done and found, in two sentences."""
+    config = design.config
+    prices = ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)
+    policies = f"{len(design.routed)} routed policies ({_count(len(config.seeds), 'seed')} at each price of complexity, {prices})"
+    baselines = len(design.runs) - len(design.routed)
+    dense = f" and {baselines} dense baselines" if baselines else ""
+    tasks = " and ".join(short_name(task) for task in design.tasks)
+    done = (
+        f"{policies}{dense} were trained on {tasks}, each task by itself, and studied on the same "
+        f"{config.episodes:,} levels of it: on their own play, on the bot's trajectories, and with parts of them changed."
+    )
+    if not claims:
+        return (done, "No claim was declared; everything is exploratory.")
+    words = ("supported", "contradicted", "equivalent", "undecided")
+    counts = {word: [str(c.number) for c in claims if c.verdict == word] for word in words}
+    found = "; ".join(f"{len(n)} {word} ({', '.join(n)})" for word, n in counts.items() if n)
+    return (done, f"Of {_count(len(claims), 'declared claim')}: {found}.")
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def design_facts(design: Design) -> Facts:
+    """Return the facts of the design."""
+    config, runs = design.config, len(design.config.seeds)
+    tests = max(1, len(config.claims))
+    level = config.statistics.level
+    floor, effect = smallest_p(runs), detectable_effect(runs, alpha=level / tests, power=config.statistics.power)
+    seeds = ", ".join(map(str, config.seeds))
+    can = (
+        f"{MIN_FOR_INTERVAL} runs are the fewest with an interval or a test: none here"
+        if math.isnan(floor)
+        else f"smallest p of an exact test {format_number(floor) if floor else 'without a floor (t test)'}; with "
+        f"{config.statistics.power:.0%} power a mean of {format_number(effect)} standard deviations between runs is "
+        f"found at level {level:g} over {_count(tests, 'claim')}"
+    )
+    return (
+        ("Tasks", ", ".join(short_name(task) for task in design.tasks)),
+        ("Prices of complexity", ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)),
+        ("Seeds", f"{runs} ({seeds})"),
+        ("Baselines", ", ".join(_baselines(design)) or "none"),
+        ("Levels of each run", f"{config.episodes:,}, the same fixed ones for all"),
+        ("Analyses", ", ".join(ANALYSES[name].title for name in config.analyses)),
+        ("What this many runs can show", can),
+    )
+
+
+def _baselines(design: Design) -> list[str]:
+    found = {}
+    for run in design.runs:
+        if run.alpha is None:
+            path = run.setting.partition("=")[2]
+            found[run.setting] = f"GRU of {run.config.hidden_size}, as many parameters as are active on the {path} path"
+    return list(found.values())
+
+
+def training_facts(design: Design) -> Facts:
+    """Return the settings of training that all runs share."""
+    config = design.routed[0].config
+    names = (
+        *("policy", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "num_updates", "num_envs"),
+        *("unroll_len", "lr", "action_selection", "lang_encoder", "lpc_exponent", "normalize_lpc"),
+    )
+    return tuple((name, str(getattr(config, name))) for name in names)
+
+
+def runs_table(design: Design, store: Store) -> Table:
+    """Return a row for each task and setting: runs, success and LPC of their own play."""
+    rows = []
+    cells: dict[tuple[str, str], list[Any]] = {}
+    for run in design.runs:
+        cells.setdefault((run.task, run.setting), []).append(run)
+    for (task, setting), runs in cells.items():
+        stamps = [store.read(f"evaluate/{run.name}") for run in runs]
+        success = [stamp.notes["success"] for stamp in stamps if stamp is not None]
+        lpc = [stamp.notes["lpc"] for stamp in stamps if stamp is not None and stamp.notes["lpc"] is not None]
+        missing = len(runs) - len(success)
+        rows.append(
+            (short_name(task), short_name(setting), str(len(success)), str(missing or ""), _mean(success), _mean(lpc))
+        )
+    head = ("task", "setting", "runs", "missing", "success [95 % interval]", "LPC [95 % interval]")
+    kept = [i for i in range(len(head)) if i != 3 or any(row[3] for row in rows)]
+    return Table(
+        tuple(head[i] for i in kept),
+        tuple(tuple(row[i] for i in kept) for row in rows),
+        frozenset(place for place, i in enumerate(kept) if i >= 2),
+    )
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    found = mean_interval(list(values))
+    return format_interval(float(found.mean), float(found.low), float(found.high))
+
+
+def calibration_of(
+    design: Design, store: Store, pictures: Pictures
+) -> tuple[tuple[str, ...], Table | None, Picture | None]:
+    """Return the calibration card: sentences, numbers, figure."""
+    import pandas as pd
+
+    files = store.files("calibrate/design")
+    if not files:
+        return (("It was not made: what follows has not been tested on noise of this shape.",), None, None)
+    table = pd.read_csv(files[0], keep_default_na=True)
+    level = design.config.statistics.level
+    # A test may be wrong more seldom than the level: that costs power, not truth.
+    bad = table[table["low"] > level]
+    sets = int(table["data_sets"].max())
+    said = [
+        f"Before anything else this design was run on noise and on planted effects of its own shape "
+        f"({_count(len(design.config.seeds), 'run')}, {design.config.episodes:,} levels each), {sets} data sets of each. "
+        "A test that is sound is wrong on noise about as often as its level says, or more seldom."
+    ]
+    if len(bad):
+        said.append(
+            f"Wrong more often than {level:g} allows: {', '.join(bad['quantity'])}. Do not trust a verdict on these."
+        )
+    else:
+        said.append(f"None is wrong more often than {level:g}, to within what {sets} data sets can tell.")
+    known = table["recovered"].notna()
+    rows = tuple(
+        (
+            row["quantity"],
+            f"{row['false_positives']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if row["false_positives"] == row["false_positives"] else "",
+            f"{row['recovered']:.2f}" if row["recovered"] == row["recovered"] else "",
+            *((str(row["planted"]),) if "planted" in table else ()),
+        )
+        for row in table.to_dict("records")
+    )
+    head = ("test", "false positives [95 % interval]", "found where planted", *(("planted",) if "planted" in table else ()))
+    shown = Table(head, rows, frozenset({1, 2}), 0, "calibration.csv")
+    drawn = store.read("draw/calibration")
+    picture = None
+    if drawn is not None:
+        for name, caption in drawn.notes["captions"].items():
+            picture = pictures.take(design.folder / "figures" / f"{name}.png", caption)
+    del known
+    return tuple(said), shown, picture
+
+
+def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what failed, and which runs could not be used, in words."""
+    found = [f"{name}: {why}" for name, why in failed.items()]
+    dropped: dict[tuple[str, str], list[str]] = {}
+    for analysis, result in results.items():
+        for entry in result["dropped"]:
+            if not entry["quantity"]:
+                dropped.setdefault((entry["run"], entry["reason"]), []).append(analysis)
+    found += [f"{run}: {reason}; left out of {', '.join(names)}" for (run, reason), names in dropped.items()]
+    if len(design.config.seeds) < MIN_FOR_INTERVAL:
+        found.append(
+            f"{_count(len(design.config.seeds), 'seed')} alone: no interval over runs and no test, which take "
+            f"{MIN_FOR_INTERVAL} or more"
+        )
+    return tuple(found)
+
+
+def origin_facts(design: Design) -> Facts:
+    """Return how the study can be made again."""
+    versions = versions_of()
+    libraries = ", ".join(f"{name} {version}" for name, version in versions["libraries"].items())
+    return (
+        ("Command", f"python science/study.py --config studies/{design.config.name}.yaml"),
+        ("rl-mop", f"{versions['project']}, commit {versions['commit']}"),
+        ("Python", versions["python"]),
+        ("Libraries", libraries),
+        ("Settings and digests", "study.json beside this page: the resolved study file, and the SHA-256 of every artefact"),
+        ("Every number", "tables/*.csv, one tidy row each; claims.csv; calibration.csv"),
+    )
+
+
+def versions_of() -> dict[str, Any]:
+    """Return the versions of the project, its commit, of Python and of libraries."""
+    libraries = {}
+    for name in _LIBRARIES:
+        try:
+            libraries[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "project": project_version(),
+        "commit": find_commit(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "libraries": libraries,
+    }
+
+
+def find_commit() -> str:
+    """Return the commit of this code, with a plus if it has been changed since; "unknown" outside a checkout."""
+    root = Path(__file__).parents[2]
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return "unknown"
+        return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+

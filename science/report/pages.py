@@ -1,0 +1,42 @@
+"""The report as one HTML page that needs no other file, and as Markdown beside the figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from science.report.content import Report
+from science.report.text import parse_blocks
+
+METHODS = """
+The unit of replication is what a claim generalises over, and every number names it: runs (of a recipe), groups of
+steps, levels, episodes (of one run alone). A claim over two of them takes the larger p.
+
+- Intervals are at 95 %: Student's t over the runs' own values; of pairs of runs, which share runs, a jackknife over
+  runs. None below three runs. Every run is drawn.
+- Tests over runs: from eight runs on the exact sign-flip test, whose smallest p is 2 / 2^n; below, Student's t.
+- Where routes are set against a variable of the episode, whole episodes are exchanged within run, level and similar
+  length: neither steps nor times are shuffled, for these are not exchangeable.
+- Adjusted p: over declared claims Holm (1979), over a map Benjamini and Hochberg (1995). A large p is no evidence for
+  nothing; "no effect" is told by two one-sided tests (Schuirmann 1987) against a declared margin.
+- Prices are never pooled: they are compared within a seed. Runs that collapsed, diverged or lack something are counted
+  on the figure, and where that has a meaning a row "worst" has them at their worst value.
+- Replay (R): every policy is fed the same trajectories of the bot, so that differences in routing are none of
+  behaviour. Own play (P): each policy acts by itself.
+"""
+
+
+def render(report: Report) -> tuple[str, str]:
+    """Return a report as HTML and as Markdown."""
+    from jinja2 import Environment, FileSystemLoader
+
+    folder = Path(__file__).parent
+    shared = {"loader": FileSystemLoader(folder), "trim_blocks": True, "keep_trailing_newline": True}
+    methods = parse_blocks(METHODS)
+    pages = []
+    for name, escape in (("page.html.j2", True), ("page.md.j2", False)):
+        environment = Environment(autoescape=escape, **shared)
+        environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+        environment.filters["capitalise"] = lambda text: str(text)[:1].upper() + str(text)[1:]
+        pages.append(environment.get_template(name).render(r=report, methods=methods))
+    return pages[0], re.sub(r"\n{3,}", "\n\n", pages[1]).strip() + "\n"

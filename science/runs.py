@@ -1,0 +1,221 @@
+"""Training and evaluating the runs of a study, by the project's own sweep and batch evaluation; what fails, and why.
+
+Nothing is trained or played that is there: checkpoints are resumed, evaluations kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pipeline.command.errors import MISTAKES, explain
+from science.plan import BASELINE, Design, Run
+from science.store import Item, Store
+
+Failures = dict[str, str]
+"""Name of an item -> why it could not be made."""
+
+
+class StoppedError(Exception):
+    """Training was interrupted, and has saved what it had.
+
+    Args:
+        code: Exit code that says by what.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def train_item(run: Run) -> Item:
+    """Return the item of training a run."""
+    settings = {**run.config.identity(), "trial": None, "num_updates": run.config.num_updates}
+    return Item(f"train/{run.name}", settings)
+
+
+def evaluate_item(design: Design, run: Run) -> Item:
+    """Return the item of a run's own play on the fixed levels."""
+    settings = {"episodes": design.config.episodes, "eval_seed": design.config.eval_seed}
+    return Item(f"evaluate/{run.name}", settings, (f"train/{run.name}",))
+
+
+def match_baselines(config: Any) -> dict[str, int]:
+    """Return the hidden size of the dense GRU that has as many parameters as are active on each path of the policy.
+
+    Active are all parameters but those of the experts that are not on the path: of each layer the largest expert, or
+    the smallest that is no skip. The GRU of the nearest size is taken.
+
+    Args:
+        config: The study file.
+    """
+    if not config.baselines:
+        return {}
+    from pipeline.config import TrainConfig
+    from pipeline.policies import build_policy
+
+    settings = TrainConfig(**config.train)
+    counts = _count_parameters(build_policy(settings))
+    inputs, actions = settings.input_dim + settings.lang_dim, _count_actions()
+    found = {}
+    for path in config.baselines:
+        active = counts[None]
+        for layer, sizes in enumerate(settings.expert_hidden_sizes):
+            order = sorted(range(len(sizes)), key=lambda expert, sizes=sizes: (sizes[expert] == 0, sizes[expert]))
+            smallest = order[0]
+            largest = max(range(len(sizes)), key=lambda expert, sizes=sizes: sizes[expert])
+            active += counts.get((layer, largest if path == "largest" else smallest), 0)
+        found[path] = min(range(1, 2048), key=lambda width: abs(count_gru(width, inputs, actions) - active))
+    return found
+
+
+def count_gru(width: int, inputs: int, actions: int) -> int:
+    """Return the number of parameters of `pipeline.baseline.GRUPolicy`."""
+    return 3 * width * (inputs + width + 2) + width * actions + actions
+
+
+def _count_actions() -> int:
+    from babyai.facts import NUM_ACTIONS
+
+    return NUM_ACTIONS
+
+
+def _count_parameters(policy: Any) -> dict[Any, int]:
+    """Return the number of parameters of each expert, by layer and place, and under None that of all else."""
+    import re
+
+    counts: dict[Any, int] = {None: 0}
+    for name, weight in policy.named_parameters():
+        match = re.search(r"(?:^|\.)(?:moe_)?layers\.(\d+)\.experts\.(\d+)\.", name)
+        key = (int(match[1]), int(match[2])) if match else None
+        counts[key] = counts.get(key, 0) + weight.numel()
+    return counts
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], object]) -> Failures:
+    """Train the runs that are not there, task by task, and stamp those that are.
+
+    Returns:
+        Why runs could not be trained.
+
+    Raises:
+        StoppedError: If it was interrupted.
+    """
+    failures: Failures = {}
+    stale = [run for run in design.runs if not store.is_fresh(train_item(run))]
+    if not stale:
+        return failures
+    say(f"train: {len(stale)} of {len(design.runs)} runs")
+    from pipeline.training.driver import train_runs
+    from pipeline.training.options import Sweep
+    from pipeline.training.plan import plan_runs
+
+    def kind(run: Run) -> tuple[str, bool, int]:
+        return run.task, run.config.policy == BASELINE, run.config.hidden_size if run.config.policy == BASELINE else 0
+
+    for _, members in groupby(sorted(stale, key=kind), key=kind):
+        able: list[Run] = []
+        for run in members:
+            try:  # one by one: whatever is wrong with one, the others are trained
+                plan_runs(Sweep((run.config,)), resume=True, overwrite=False)
+            except MISTAKES as error:
+                failures[train_item(run).name] = explain(error)
+            else:
+                able.append(run)
+        if not able:
+            continue
+        able.sort(key=lambda run: (run.config.trial, run.seed))
+        why = ""
+        try:
+            code = train_runs(Sweep(tuple(run.config for run in able), jobs=jobs), resume=True)
+        except MISTAKES as error:
+            code, why = 1, explain(error)
+        if code >= 128:
+            _stamp_trained(able, store, why, {})
+            raise StoppedError(code)
+        _stamp_trained(able, store, why, failures)
+    return failures
+
+
+def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failures) -> None:
+    from pipeline.checkpoints import CheckpointError, read_header
+
+    for run in runs:
+        item = train_item(run)
+        try:
+            header = read_header(run.checkpoint)
+        except CheckpointError as error:
+            if run.checkpoint.exists():
+                failures[item.name] = explain(error)
+            else:
+                failures[item.name] = why or (
+                    "training ended without a final checkpoint; what it said is above, most often that the loss was no "
+                    "longer finite: the run has diverged"
+                )
+            continue
+        if header.update < run.config.num_updates:
+            failures[item.name] = f"expected {run.config.num_updates} updates, found {header.update}: {why or 'stopped'}"
+            continue
+        store.write(item, [run.checkpoint], {"update": header.update})
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+
+def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str], object]) -> Failures:
+    """Play the fixed levels with the runs that have not yet, and stamp those that have.
+
+    Returns:
+        Why runs could not be evaluated; of runs without a checkpoint nothing is said.
+    """
+    ready = [run for run in design.runs if store.read(train_item(run).name) is not None]
+    stale = [run for run in ready if not store.is_fresh(evaluate_item(design, run))]
+    if not stale:
+        return {}
+    say(f"evaluate: {len(stale)} of {len(design.runs)} runs, {design.config.episodes} levels each")
+    from pipeline.evaluation.select import BatchPlan
+    from pipeline.evaluation.work import run_batch
+    from pipeline.places import Place
+
+    plan = BatchPlan(
+        evaluation_settings(design), design.work / "evaluation_results.csv", cache_folder(design), compact=True
+    )
+    places = {run.checkpoint: run for run in stale}
+    todo = [Place(path, run.task, run.config.trial, run.seed, None) for path, run in places.items()]
+    outcome = run_batch(plan, todo, jobs=min(jobs, len(todo)))
+    failures: Failures = {}
+    for found in todo:
+        run, (kind, _, content) = places[found.path], outcome[found.path]
+        item = evaluate_item(design, run)
+        if kind in ("done", "already"):
+            store.write(item, [played_cache(design, run)], {"success": content["success_rate"], "lpc": content["mean_lpc"]})
+        else:
+            store.forget(item)
+            failures[item.name] = str(content or "another process is at it; call again when it has ended")
+    return failures
+
+
+def evaluation_settings(design: Design) -> Any:
+    """Return how runs are evaluated, as `EvaluationSettings`."""
+    from pipeline.evaluation.settings import EvaluationSettings
+
+    given = {"num_episodes": design.config.episodes}
+    given |= {"eval_seed": design.config.eval_seed} if design.config.eval_seed is not None else {}
+    return EvaluationSettings(**given, device=design.runs[0].config.device)
+
+
+def cache_folder(design: Design) -> Path:
+    """Return the folder of the caches of the runs' own play."""
+    return design.work / "evaluation_cache"
+
+
+def played_cache(design: Design, run: Run) -> Path:
+    """Return the file of a run's own play."""
+    from pipeline.places import cache_path, stored_cache
+
+    return stored_cache(cache_path(cache_folder(design), run.task, run.config.trial, run.seed))

@@ -1,0 +1,121 @@
+"""The stages of a study after training and evaluation: which items each has, and what makes them.
+
+    played      P traces: what each run's routers did while it played the fixed levels
+    replay      R traces: what they do on the bot's trajectories of the same levels; of untrained policies too
+    intervene   effects of changing the policies, for each analysis that asks for any
+    calibrate   the design itself, on noise and on planted effects
+    analyse     a table of tidy rows for each analysis
+    draw        its figures
+    report      claims.csv, report.html, report.md, study.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.command.workers import Link
+from science import inputs, outputs
+from science.catalogue import ANALYSES
+from science.plan import Design
+from science.store import Item, Store
+
+Made = tuple[list[Path], dict[str, Any]]
+"""Files, and notes for whoever comes after."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Items of one kind, none of which needs another.
+
+    Attributes:
+        name: Of it, and the first part of its items' names.
+        items: Returns all items, fresh or not.
+        make: Makes one.
+    """
+
+    name: str
+    items: Callable[[Design, Sequence[str]], list[Item]]
+    make: Callable[[Design, Store, Item, Link], Made]
+
+
+def _played(design: Design, only: Sequence[str]) -> list[Item]:
+    return [
+        Item(f"played/{task}/{setting}", {}, tuple(f"evaluate/{run.name}" for run in runs), inputs.TRACE_SOURCES)
+        for (task, setting), runs in inputs.cells(design).items()
+    ]
+
+
+def _replay(design: Design, only: Sequence[str]) -> list[Item]:
+    settings = {"episodes": design.config.episodes, "eval_seed": design.config.eval_seed}
+    found = [
+        Item(f"replay/{task}/{setting}", settings, tuple(f"train/{run.name}" for run in runs), inputs.REPLAY_SOURCES)
+        for (task, setting), runs in inputs.cells(design).items()
+    ]
+    if any(ANALYSES[name].untrained for name in only):
+        untrained = {**settings, "train": design.config.train, "seeds": design.config.seeds}
+        found += [Item(f"replay/{task}/{inputs.UNTRAINED}", untrained, (), inputs.REPLAY_SOURCES) for task in design.tasks]
+    return found
+
+
+def _intervene(design: Design, only: Sequence[str]) -> list[Item]:
+    settings = {"episodes": design.config.episodes, "eval_seed": design.config.eval_seed}
+    settings["seed"] = design.config.statistics.seed
+    found = []
+    for name in only:
+        if not ANALYSES[name].conditions:
+            continue
+        for (task, setting), runs in inputs.cells(design).items():
+            needs = tuple(f"train/{run.name}" for run in runs) + (f"replay/{task}/{setting}",)
+            found.append(Item(f"intervene/{name}/{task}/{setting}", settings, needs, inputs.EFFECT_SOURCES))
+    return found
+
+
+def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
+    cells = list(inputs.cells(design))
+    found = []
+    for name in only:
+        entry = ANALYSES[name]
+        needs = [f"{kind}/{task}/{setting}" for kind in ("replay", "played") for task, setting in cells]
+        if entry.untrained:
+            needs += [f"replay/{task}/{inputs.UNTRAINED}" for task in design.tasks]
+        if entry.conditions:
+            needs += [f"intervene/{name}/{task}/{setting}" for task, setting in cells]
+        if entry.evaluations:
+            needs += [f"evaluate/{run.name}" for run in design.runs]
+        statistics = design.config.to_dict()["statistics"]
+        settings = {"draws": statistics["draws"], "seed": statistics["seed"], "min_success": statistics["min_success"]}
+        found.append(Item(f"analyse/{name}", settings, tuple(needs), (entry.module, *outputs.ANALYSIS_SOURCES)))
+    return found
+
+
+def _calibrate(design: Design, only: Sequence[str]) -> list[Item]:
+    statistics = design.config.to_dict()["statistics"]
+    settings = {
+        **{name: statistics[name] for name in ("draws", "calibration", "seed", "level")},
+        **{"runs": len(design.config.seeds), "episodes": design.config.episodes, "tasks": len(design.tasks)},
+        "analyses": design.config.analyses,
+    }
+    return [Item("calibrate/design", settings, (), outputs.CALIBRATION_SOURCES)]
+
+
+def _draw(design: Design, only: Sequence[str]) -> list[Item]:
+    found = [Item(f"draw/{name}", {}, (f"analyse/{name}",), outputs.FIGURE_SOURCES) for name in only]
+    return [*found, Item("draw/calibration", {}, ("calibrate/design",), outputs.FIGURE_SOURCES)]
+
+
+STAGES = (
+    Stage("played", _played, inputs.make_played),
+    Stage("replay", _replay, inputs.make_replay),
+    Stage("intervene", _intervene, inputs.make_effects),
+    Stage("calibrate", _calibrate, outputs.make_calibration),
+    Stage("analyse", _analyse, outputs.make_table),
+    Stage("draw", _draw, outputs.make_figures),
+)
+
+
+def find_stage(name: str) -> Stage:
+    """Return the stage of a name."""
+    return next(stage for stage in STAGES if stage.name == name)
