@@ -1,8 +1,9 @@
-"""The analyses of a study, by name: what they are called, where they are, what they find. Imports nothing."""
+"""The analyses of a study, by name: what they are called, where they are, what they need. Imports none of them."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,28 +16,42 @@ class Analysis:
 
     Attributes:
         title: In the report.
-        module: That has `compute` and the definition, its docstring.
-        quantities: Each with what an axis says of it, unit included.
+        module: That has `compute`, `QUANTITIES`, and the definition, its docstring.
+        conditions: Families of interventions that it reads, each with R or P (`science.conditions`).
         untrained: Whether it compares with policies as they are before training.
-        conditions: Whether it needs interventions.
-        evaluations: Whether it needs each run's evaluation, the baselines' included.
+        evaluations: Whether it reads each run's evaluation, the baselines' included.
     """
 
     title: str
     module: str
-    quantities: Mapping[str, str]
+    conditions: tuple[tuple[str, str], ...] = ()
     untrained: bool = False
-    conditions: bool = False
     evaluations: bool = False
+
+    @property
+    def quantities(self) -> Mapping[str, str]:
+        """Each quantity with what an axis says of it."""
+        return importlib.import_module(self.module).QUANTITIES
 
 
 ANALYSES: Mapping[str, Analysis] = {
     "pathways": Analysis(
-        "Consistency of pathways between seeds",
-        "science.pathways",
-        {"consistency": "consistency (correlation of centred group means)"},
+        "Consistency of pathways between seeds", "science.pathways", (("transplants", "R"),), untrained=True
     ),
+    "distinctness": Analysis("Distinctness of pathways", "science.distinctness", (("knockouts", "R"),)),
+    "sufficiency": Analysis("Self-sufficiency of pathways", "science.sufficiency", (("thresholds", "P"),)),
+    "knockouts": Analysis(
+        "Knock-outs, and the audit of the usage map", "science.knockouts", (("knockouts", "R"), ("knockouts", "P"))
+    ),
+    "price": Analysis(
+        "What a price of complexity does",
+        "science.price",
+        (("knockouts", "R"), ("dial", "P")),
+        evaluations=True,
+    ),
+    "complexity": Analysis("Policy complexity", "science.complexity", (("inputs", "R"),)),
 }
+"""In the order of the report."""
 
 
 def find_quantity(name: str) -> str:
@@ -45,9 +60,9 @@ def find_quantity(name: str) -> str:
     Raises:
         ConfigError: If there is no such quantity; the known ones are listed.
     """
-    analysis, dot, quantity = name.partition(".")
+    analysis, _, quantity = name.partition(".")
     known = [f"{a}.{q}" for a, entry in ANALYSES.items() for q in entry.quantities]
-    if not dot or analysis not in ANALYSES or quantity not in ANALYSES[analysis].quantities:
+    if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"claim: expected analysis.quantity, found {name!r}; {hint}known are {', '.join(known)}")

@@ -280,7 +280,8 @@ class StudyConfig:
         seeds: One run of each price for each of these seeds: 0-9, or a list.
         lpc_alphas: Prices of complexity.
         baselines: Dense GRUs with as many parameters as are active on a path: largest, smallest, both or none.
-        episodes: Levels on which each run is evaluated, replayed and changed.
+        episodes: Levels on which each run is evaluated and replayed.
+        changed_episodes: Levels on which it is changed; null: as many, though at most 100.
         eval_seed: Which fixed list of levels; the same for all runs.
         analyses: What is asked; all that there are if it is empty.
         statistics: Draws, levels and thresholds (`Statistics`): draws, calibration, level, power, min_success, seed.
@@ -296,6 +297,7 @@ class StudyConfig:
     lpc_alphas: list[float] = field(default_factory=lambda: [0.0], metadata={"read": _read_alphas})
     baselines: list[str] = field(default_factory=list, metadata={"read": _read_baselines})
     episodes: int = 200
+    changed_episodes: int | None = None
     eval_seed: int | None = None
     analyses: list[str] = field(default_factory=list, metadata={"read": _read_analyses})
     statistics: Any = field(default_factory=dict, metadata={"read": _read_statistics})
@@ -308,7 +310,9 @@ class StudyConfig:
             raise ConfigError(
                 f"name: expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit, found {self.name!r}"
             )
-        check_numbers(self, 1, "episodes")
+        check_numbers(self, 1, "episodes", "changed_episodes")
+        if self.changed_episodes is None:
+            object.__setattr__(self, "changed_episodes", min(100, self.episodes))
         check_numbers(self, 0, "eval_seed")
         if not isinstance(self.statistics, Statistics):
             object.__setattr__(self, "statistics", build_part("statistics", Statistics, self.statistics))

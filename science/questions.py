@@ -1,9 +1,143 @@
-from science import inputs
+"""How each analysis is asked: which traces and which effects it gets."""
 
-def answer(name, design, store, item):
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pipeline.command.errors import UserError
+from science import inputs
+from science.plan import Design
+from science.store import Item, Store
+
+if TYPE_CHECKING:
+    from science.effects import EffectTable
+    from science.result import Result
+    from science.traces import Traces
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an analysis may read.
+
+    Attributes:
+        design: Of the study.
+        store: Of it.
+        item: The analysis.
+    """
+
+    design: Design
+    store: Store
+    item: Item
+
+    def traces(self, kind: str) -> Traces:
+        """Return traces of replay or of own play (played), of all runs there are.
+
+        Raises:
+            UserError: If there are none.
+        """
+        names = [n for n in self.item.needs if n.startswith(f"{kind}/") and not n.endswith(f"/{inputs.UNTRAINED}")]
+        found = inputs.read_all(self.store, names)
+        if found is None:
+            raise UserError(f"expected traces of {kind}, found none: see what failed before")
+        return found
+
+    def untrained(self) -> Traces | None:
+        """Return traces of policies before training."""
+        return inputs.read_all(self.store, [n for n in self.item.needs if n.endswith(f"/{inputs.UNTRAINED}")])
+
+    def effects(self, family: str, source: str) -> EffectTable | None:
+        """Return the effects of a family of interventions, None if none was made."""
+        from science.effects import EffectTable, read_effects
+
+        names = [name for name in self.item.needs if name.startswith(f"intervene/{family}/{source}/")]
+        tables = [read_effects(path) for name in names for path in self.store.files(name)]
+        return EffectTable.concatenate(tables) if tables else None
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Draws and seed."""
+        return {"draws": self.design.config.statistics.draws, "seed": self.design.config.statistics.seed}
+
+
+def answer(name: str, design: Design, store: Store, item: Item) -> Result:
+    """Return what an analysis finds.
+
+    Raises:
+        UserError: If there is nothing that it could read.
+    """
+    return _ASKED[name](Given(design, store, item))
+
+
+def _pathways(given: Given) -> Result:
     from science import pathways
-    traces = inputs.read_all(store, [n for n in item.needs if n.startswith("played/")])
-    return pathways.compute(traces, draws=design.config.statistics.draws, seed=design.config.statistics.seed)
+
+    return pathways.compute(
+        given.traces("replay"), effects=given.effects("transplants", "R"), untrained=given.untrained(), **given.drawn
+    )
+
+
+def _distinctness(given: Given) -> Result:
+    from science import distinctness
+
+    return distinctness.compute(given.traces("replay"), effects=given.effects("knockouts", "R"), **given.drawn)
+
+
+def _sufficiency(given: Given) -> Result:
+    from science import sufficiency
+
+    effects = given.effects("thresholds", "P")
+    if effects is None:
+        raise UserError("expected effects of thresholds, found none: see what failed before")
+    return sufficiency.compute(effects)
+
+
+def _knockouts(given: Given) -> Result:
+    from science import knockouts
+
+    parts = []
+    for source, kind in (("R", "replay"), ("P", "played")):
+        effects = given.effects("knockouts", source)
+        if effects is not None:
+            parts.append(knockouts.compute(effects, given.traces(kind)))
+    if not parts:
+        raise UserError("expected effects of knock-outs, found none: see what failed before")
+    return join(parts)
+
+
+def _price(given: Given) -> Result:
+    from science import price
+
+    knockouts, dial = given.effects("knockouts", "R"), given.effects("dial", "P")
+    return price.compute(given.traces("played"), effects=knockouts, dial=dial, **given.drawn)
+
+
+def _complexity(given: Given) -> Result:
+    from science import complexity
+
+    return complexity.compute(given.traces("replay"), effects=given.effects("inputs", "R"), **given.drawn)
+
+
+def join(parts: list[Result]) -> Result:
+    """Return results of one analysis as one; notes and dropped runs once."""
+    return replace(
+        parts[0],
+        rows=tuple(row for part in parts for row in part.rows),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        dropped=tuple(dict.fromkeys(entry for part in parts for entry in part.dropped)),
+    )
+
+
+_ASKED: Mapping[str, Callable[[Given], Result]] = {
+    "pathways": _pathways,
+    "distinctness": _distinctness,
+    "sufficiency": _sufficiency,
+    "knockouts": _knockouts,
+    "price": _price,
+    "complexity": _complexity,
+}
+
 
 def calibrate(design, link):
     import pandas as pd

@@ -6,6 +6,7 @@ Nothing is trained or played that is there: checkpoints are resumed, evaluations
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from pipeline.command.errors import MISTAKES, explain
 from science.plan import BASELINE, Design, Run
 from science.store import Item, Store
+
+STEPS_OF_A_PROCESS = 500_000
+"""Env-steps for which another process is started: it takes some seconds until it trains."""
 
 Failures = dict[str, str]
 """Name of an item -> why it could not be made."""
@@ -110,7 +114,7 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
     stale = [run for run in design.runs if not store.is_fresh(train_item(run))]
     if not stale:
         return failures
-    say(f"train: {len(stale)} of {len(design.runs)} runs")
+    say(f"train: {len(stale)} of {len(design.runs)} runs; what training says is in {design.work / 'training.log'}")
     from pipeline.training.driver import train_runs
     from pipeline.training.options import Sweep
     from pipeline.training.plan import plan_runs
@@ -131,8 +135,12 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
             continue
         able.sort(key=lambda run: (run.config.trial, run.seed))
         why = ""
+        processes = min(jobs, 1 + sum(run.config.num_updates * run.config.num_envs * run.config.unroll_len
+                                      for run in able) // STEPS_OF_A_PROCESS)  # fmt: skip
+        sweep = Sweep(tuple(run.config for run in able), jobs=processes)
         try:
-            code = train_runs(Sweep(tuple(run.config for run in able), jobs=jobs), resume=True)
+            with (design.work / "training.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+                code = train_runs(sweep, resume=True)
         except MISTAKES as error:
             code, why = 1, explain(error)
         if code >= 128:
@@ -154,8 +162,8 @@ def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failur
                 failures[item.name] = explain(error)
             else:
                 failures[item.name] = why or (
-                    "training ended without a final checkpoint; what it said is above, most often that the loss was no "
-                    "longer finite: the run has diverged"
+                    f"training ended without a final checkpoint, as it does if a run diverges; see {store.folder / 'work'}"
+                    "/training.log"
                 )
             continue
         if header.update < run.config.num_updates:

@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.command.workers import Link
 from science import inputs, outputs
 from science.catalogue import ANALYSES
+from science.conditions import list_families, settings_of
 from science.plan import Design
 from science.store import Item, Store
 
@@ -61,15 +62,15 @@ def _replay(design: Design, only: Sequence[str]) -> list[Item]:
 
 
 def _intervene(design: Design, only: Sequence[str]) -> list[Item]:
-    settings = {"episodes": design.config.episodes, "eval_seed": design.config.eval_seed}
-    settings["seed"] = design.config.statistics.seed
-    found = []
-    for name in only:
-        if not ANALYSES[name].conditions:
-            continue
-        for (task, setting), runs in inputs.cells(design).items():
-            needs = tuple(f"train/{run.name}" for run in runs) + (f"replay/{task}/{setting}",)
-            found.append(Item(f"intervene/{name}/{task}/{setting}", settings, needs, inputs.EFFECT_SOURCES))
+    config = design.config
+    settings = {"episodes": config.changed_episodes, "eval_seed": config.eval_seed, "seed": config.statistics.seed}
+    cells, found = inputs.cells(design), []
+    for family, source in list_families(design, only):
+        for task, setting in settings_of(design, family):
+            needs = tuple(f"train/{run.name}" for run in cells[task, setting])
+            found.append(
+                Item(f"intervene/{family}/{source}/{task}/{setting}", settings, needs, inputs.EFFECT_SOURCES)
+            )
     return found
 
 
@@ -81,8 +82,8 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
         needs = [f"{kind}/{task}/{setting}" for kind in ("replay", "played") for task, setting in cells]
         if entry.untrained:
             needs += [f"replay/{task}/{inputs.UNTRAINED}" for task in design.tasks]
-        if entry.conditions:
-            needs += [f"intervene/{name}/{task}/{setting}" for task, setting in cells]
+        for family, source in entry.conditions:
+            needs += [f"intervene/{family}/{source}/{t}/{s}" for t, s in settings_of(design, family)]
         if entry.evaluations:
             needs += [f"evaluate/{run.name}" for run in design.runs]
         statistics = design.config.to_dict()["statistics"]

@@ -1,0 +1,133 @@
+"""Which interventions the analyses ask for, in families; each family is made by itself, on replay (R) or own play (P).
+
+    knockouts     each expert: silent (zero), silent with the others' weights summing to 1, its mean over other levels,
+                  its output of another level (resample); the control, a random direction of the same length; the sham
+    thresholds    weights below tau removed, and as many at random
+    transplants   weights clamped to mean weights by subgoal: the run's own, another run's, the own shuffled
+    dial          weights turned by exp(-lambda cost), of the policies of the lowest price
+    inputs        no memory; the mission of another level
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from science.catalogue import ANALYSES
+from science.plan import Design
+
+if TYPE_CHECKING:
+    from pipeline.interventions.spec import Intervention
+
+TAUS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+"""Thresholds; 0 is the intact policy."""
+
+TURNS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Strengths of the dial, lambda times the cost of the largest expert."""
+
+SHUFFLES = 3
+"""Shuffled transplants of each run."""
+
+OTHERS = 3
+"""Other runs of which each run gets the weights, at most."""
+
+
+def list_families(design: Design, only: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the families that some analyses need, each with R or P, in order."""
+    return sorted({family for name in only for family in ANALYSES[name].conditions})
+
+
+def settings_of(design: Design, family: str) -> list[tuple[str, str]]:
+    """Return the cells, task and setting, on which a family is made."""
+    cells = list(dict.fromkeys((run.task, run.setting) for run in design.routed))
+    if family != "dial":
+        return cells
+    lowest = min(run.alpha for run in design.routed)
+    free = {run.setting for run in design.routed if run.alpha == lowest}
+    return [cell for cell in cells if cell[1] in free]
+
+
+def build_conditions(family: str, source: str, sizes: Sequence[Sequence[int]], seed: int) -> list[Intervention]:
+    """Return the conditions of a family that all policies share; none of the transplants, which differ.
+
+    Args:
+        family: See the module.
+        source: R or P; on own play, which costs more, stand-ins of the same policy are left out.
+        sizes: Hidden sizes of the experts, per layer.
+        seed: Of what is drawn.
+    """
+    from pipeline.interventions.catalogue import list_knockouts
+    from pipeline.interventions.spec import Intervention
+
+    if family == "knockouts":
+        found = [Intervention(), *list_knockouts(sizes), *list_knockouts(sizes, renormalise=True)]
+        found += list_knockouts(sizes, what="random_direction", seed=seed)
+        if source == "R":
+            found += [*list_knockouts(sizes, what="mean"), *list_knockouts(sizes, what="resample", seed=seed)]
+        return found
+    if family == "thresholds":
+        whats = (("threshold", "tau", {}), ("random_drop", "random tau", {"seed": seed}))
+        return [
+            Intervention(what=what, amount=tau, name=f"{name} {tau:g}", **more)
+            for what, name, more in whats
+            for tau in TAUS
+        ]
+    if family == "dial":
+        largest = max(size for layer in sizes for size in layer) ** 2
+        return [
+            Intervention(what="dial", amount=turn / largest, name=f"lambda {turn / largest:.3g}") for turn in TURNS
+        ]
+    if family == "inputs":
+        return [
+            Intervention(),
+            Intervention(state="zero", name="no memory"),
+            Intervention(what="swap_mission", seed=seed, name="mission of another level"),
+        ]
+    raise ValueError(f"family: expected knockouts, thresholds, dial or inputs, found {family!r}")
+
+
+def build_transplants(
+    means: Sequence[np.ndarray], run: int, subgoals: Sequence[str], seed: int
+) -> list[Intervention]:
+    """Return the transplants into one run.
+
+    Args:
+        means: Per layer (R, X, E), mean weights by subgoal of each run, over levels that are not scored.
+        run: The one that gets them.
+        subgoals: X names.
+        seed: Of the shuffles.
+    """
+    from pipeline.interventions.spec import Intervention
+
+    def clamp(source: int, order: np.ndarray, name: str, label: str) -> Intervention:
+        to = {
+            subgoal: [(layer[source, order[x]] / layer[source, order[x]].sum()).tolist() for layer in means]
+            for x, subgoal in enumerate(subgoals)
+        }
+        return Intervention(what="clamp", to=to, name=name, label=label)
+
+    runs, x = len(means[0]), np.arange(len(subgoals))
+    found = [Intervention(), clamp(run, x, "own weights", "transplant_own")]
+    for step in range(1, min(runs, OTHERS + 1)):
+        found.append(clamp((run + step) % runs, x, f"weights of another run {step}", "transplant_other"))
+    rng = np.random.default_rng([seed, run])
+    for number in range(SHUFFLES if len(x) > 1 else 0):
+        order = rng.permutation(x)
+        while (order == x).all():
+            order = rng.permutation(x)
+        found.append(clamp(run, order, f"own weights shuffled {number + 1}", "transplant_shuffled"))
+    return found
+
+
+def count_conditions(design: Design) -> dict[tuple[str, str], int]:
+    """Return how many conditions each family has that the study's analyses need."""
+    sizes = design.routed[0].config.expert_hidden_sizes
+    counts = {}
+    for family, source in list_families(design, design.config.analyses):
+        if family == "transplants":
+            counts[family, source] = 2 + min(len(design.config.seeds) - 1, OTHERS) + SHUFFLES
+        else:
+            counts[family, source] = len(build_conditions(family, source, sizes, 0))
+    return counts

@@ -1,0 +1,133 @@
+"""What a study would do, how long that takes, and what its design can show; nothing is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pipeline.records.intervals import MIN_FOR_INTERVAL
+from pipeline.training.summary import align_right
+from science import stages
+from science.config import StudyConfig
+from science.plan import Design, build_design
+from science.conditions import count_conditions
+from science.run import count_cores
+from science.runs import evaluate_item, match_baselines, train_item
+from science.statistics.inference import detectable_effect, smallest_p
+from science.store import Item, Store
+
+STEPS_PER_SECOND = 18_000.0
+"""Env-steps of training, of one core (docs/LOG.md)."""
+
+EPISODES_PER_SECOND = {"evaluate": 60.0, "intervene": 60.0, "replay": 400.0}
+"""Episodes, of one core: of own play, of own play under a condition, of replay under one or none."""
+
+SECONDS = {"played": 2.0, "analyse": 20.0, "calibrate": 60.0, "draw": 8.0}
+"""Of one item, of one core."""
+
+
+def print_plan(config: StudyConfig, only: Sequence[str]) -> int:
+    """Print the plan of a study; return the exit code."""
+    design = build_design(config, match_baselines(config))
+    store = Store(design.folder)
+    cores = count_cores()
+    print("\n".join(describe_runs(design)))
+    rows, total = [("stage", "items", "to do", "minutes")], 0.0
+    for name, items, stale in list_work(design, store, only):
+        minutes = sum(estimate_seconds(design, item) for item in stale) / 60 / (cores if len(stale) > 1 else 1)
+        total += minutes
+        rows.append((name, str(len(items)), str(len(stale)), f"{minutes:.1f}" if stale else "-"))
+    rows.append(("all", "", "", f"{total:.0f}" if total >= 10 else f"{total:.1f}"))
+    print("\n".join(["", *align_right(rows)]))
+    print(f"minutes are a guess for {cores} cores that do nothing else")
+    print("\n".join(["", *describe_claims(config)]))
+    return 0
+
+
+def describe_runs(design: Design) -> list[str]:
+    """Return what is trained, and how often it is changed, in lines."""
+    config = design.config
+    prices = ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)
+    dense = sorted({(run.setting, run.config.hidden_size) for run in design.runs if run.alpha is None})
+    lines = [
+        f"study {config.name}, in {design.folder}",
+        f"tasks       {', '.join(design.tasks)}",
+        f"runs        {len(design.runs)}: {len(config.seeds)} seeds, prices {prices}"
+        + "".join(f"; {setting}, a GRU of {width}" for setting, width in dense),
+        f"levels      {config.episodes} of each task, {config.changed_episodes} for interventions",
+    ]
+    counts = count_conditions(design)
+    if counts:
+        lines.append("conditions  " + "; ".join(f"{family} {source} {n}" for (family, source), n in counts.items()))
+    return lines
+
+
+def list_work(
+    design: Design, store: Store, only: Sequence[str]
+) -> list[tuple[str, list[Item], list[Item]]]:
+    """Return each stage's name, items, and those that are to be made: stale, or of what is."""
+    found, pending = [], set()
+    kinds = [
+        ("train", [train_item(run) for run in design.runs]),
+        ("evaluate", [evaluate_item(design, run) for run in design.runs]),
+        *((stage.name, stage.items(design, only)) for stage in stages.STAGES),
+    ]
+    for name, items in kinds:
+        stale = [item for item in items if pending.intersection(item.needs) or not store.is_fresh(item)]
+        pending |= {item.name for item in stale}
+        found.append((name, items, stale))
+    return found
+
+
+def estimate_seconds(design: Design, item: Item) -> float:
+    """Return about how long an item takes one core."""
+    config = design.config
+    if item.kind == "train":
+        first = design.runs[0].config
+        return first.num_updates * first.num_envs * first.unroll_len / STEPS_PER_SECOND
+    if item.kind == "evaluate":
+        return config.episodes / EPISODES_PER_SECOND["evaluate"]
+    if item.kind == "replay":
+        return len(config.seeds) * config.episodes / EPISODES_PER_SECOND["replay"]
+    if item.kind == "intervene":
+        _, family, source = item.name.split("/")[:3]
+        episodes = count_conditions(design)[family, source] * len(config.seeds) * config.changed_episodes
+        return episodes / EPISODES_PER_SECOND["intervene" if source == "P" else "replay"]
+    return SECONDS.get(item.kind, 1.0)
+
+
+def describe_claims(config: StudyConfig) -> list[str]:
+    """Return what the design can show of each claim, in lines."""
+    runs, claims, statistics = len(config.seeds), config.claims, config.statistics
+    if not claims:
+        return ["no claim is declared: everything is exploratory"]
+    if runs < MIN_FOR_INTERVAL:
+        return [f"{runs} seed(s): no claim can be tested, which takes {MIN_FOR_INTERVAL} runs or more"]
+    floor, exchanged = smallest_p(runs), 1 / (1 + statistics.draws)
+    effect = detectable_effect(runs, alpha=statistics.level / len(claims), power=statistics.power)
+    rows = [("", "claim", "declared", "smallest p", "after Holm", "detectable effect")]
+    for number, claim in enumerate(claims, 1):
+        least = max(floor, 0.0)
+        wanted = claim.direction + ("" if claim.margin is None else f", margin {claim.margin:g}")
+        rows.append(
+            (
+                str(number),
+                claim.claim,
+                wanted,
+                f"{least:.2g}" if least else "none (t test)",
+                f"{min(1.0, least * len(claims)):.2g}" if least else "-",
+                f"{effect:.2f} sd",
+            )
+        )
+    lines = align_right(rows)
+    if floor * len(claims) > statistics.level:
+        need = next(n for n in range(8, 40) if 2 / 2**n * len(claims) <= statistics.level)
+        lines.append(
+            f"{runs} runs cannot support {len(claims)} claims in an exact test at level {statistics.level:g}: it takes {need}"
+        )
+    lines.append(
+        f"detectable: mean over standard deviation between runs, found with {statistics.power:.0%} power at this claim's "
+        f"share of the level; where a null is drawn, p is at least {exchanged:.2g} besides"
+    )
+    assert not math.isnan(effect)
+    return lines
