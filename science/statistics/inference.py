@@ -103,3 +103,74 @@ def adjust(p_values: np.ndarray, method: Literal["holm", "bh"]) -> np.ndarray:
         found = np.minimum.accumulate((p[order] * m / (1 + np.arange(m)))[::-1])[::-1]
     adjusted[order] = np.minimum(found, 1.0)
     return adjusted
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Two one-sided tests that a mean over runs lies within -margin .. margin.
+
+    Attributes:
+        p: The larger of the two; NaN below three runs.
+        low: Lower end of the 90 % interval, which lies within the margin where p < 0.05.
+        high: Upper end.
+        n: Runs with a value.
+    """
+
+    p: float
+    low: float
+    high: float
+    n: int
+
+
+def compare_with_margin(values: np.ndarray, margin: float, center: float = 0.0) -> Equivalence:
+    """Return the test whether the mean of values (n,) over runs is center, to within a margin; NaN is no value.
+
+    By statsmodels (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657). This alone says that there is no effect: a
+    large p of another test says that none was found.
+
+    Raises:
+        ValueError: If the margin is not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin: expected more than 0, found {margin}")
+    values = np.asarray(values, np.float64)
+    known = values[np.isfinite(values)] - center
+    n = len(known)
+    if n < MIN_FOR_INTERVAL:
+        return Equivalence(float("nan"), float("nan"), float("nan"), n)
+    if known.std() == 0:
+        p = 0.0 if abs(known[0]) < margin else 1.0
+        return Equivalence(p, float(known[0]) + center, float(known[0]) + center, n)
+    from statsmodels.stats.weightstats import DescrStatsW  # takes a second
+
+    described = DescrStatsW(known)
+    low, high = described.tconfint_mean(0.10)
+    return Equivalence(float(described.ttost_mean(-margin, margin)[0]), float(low) + center, float(high) + center, n)
+
+
+def detectable_effect(n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the smallest mean over n runs that a two-sided t test finds so often, in standard deviations of runs.
+
+    By statsmodels. NaN below three runs.
+    """
+    if n < MIN_FOR_INTERVAL:
+        return float("nan")
+    from statsmodels.stats.power import TTestPower
+
+    return float(np.squeeze(TTestPower().solve_power(nobs=n, alpha=alpha, power=power)))
+
+
+def power_of(effect: float, n: int, *, alpha: float = 0.05) -> float:
+    """Return how often a two-sided t test finds a mean over n runs of so many standard deviations."""
+    if n < MIN_FOR_INTERVAL:
+        return float("nan")
+    from statsmodels.stats.power import TTestPower
+
+    return float(TTestPower().power(effect, n, alpha))
+
+
+def smallest_p(n: int) -> float:
+    """Return the smallest p that `compare_with_zero` can give with n runs; NaN below three, 0 of the t test."""
+    if n < MIN_FOR_INTERVAL:
+        return float("nan")
+    return 0.0 if n < MIN_FOR_SIGN_FLIP else max(2.0 / 2**n, 1 / 65_536)

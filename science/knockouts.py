@@ -1,0 +1,254 @@
+"""Knock-outs: what happens without an expert, and does the map of usage say it beforehand?
+
+Effects are changed minus intact, paired by run and level seed, averaged over level seeds; the run is the unit.
+
+- effect_on_success, effect_on_agreement, effect_on_ce (cross-entropy to the bot's actions, nats: it has no floor and
+  needs no failure to be seen), divergence (KL of the changed from the intact policy, nats): of each condition;
+  effect_on_ce by group too. p over runs, adjusted by Benjamini and Hochberg over all conditions, and groups, of a
+  measure.
+- equivalence: of each knock-out, that its effect on cross-entropy is within a margin, by two one-sided tests. Nothing
+  else makes an expert dispensable.
+- audit: Spearman correlation over experts of usage (mean weight) with the effect of their knock-out on cross-entropy,
+  per run, p over runs. audit_given_size: size partialled out, for large experts may be both used and needed.
+  audit_best: share of runs whose most used expert is the one whose loss harms most, minus 1 / experts.
+- audit_beyond_norm: usage against the effect beyond the control. A knock-out changes the signal by |w E(x)|, which
+  grows with usage whatever the expert says; the control takes away as much in a random direction.
+- renormalised: effect with the remaining weights made to sum to 1 minus that without; the layer has no residual, so
+  that without it the signal shrinks.
+- dose: Spearman correlation over level seeds of the expert's usage there with the effect there, mean over experts, so
+  per run: usage may say when an expert matters though not which.
+
+Control: sham, the machinery of an intervention with nothing changed. Its effects have to be 0 to the last bit; a note
+says where they are not, and then nothing here is to be believed. Known answer: where one expert carries the one bit
+that actions depend on, its knock-out has all the effect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from science.effects import Condition, EffectTable
+from science.profiles import find_unusable, list_experts
+from science.result import NAN, Draft, Result
+from science.statistics.association import partial_spearman
+from science.statistics.inference import compare_with_margin
+from science.traces import Traces, group_means, sum_over
+
+QUANTITIES = {
+    "sham_changed": "share of rows that sham changes (must be 0)",
+    "effect_on_success": "effect on success",
+    "effect_on_agreement": "effect on agreement with the bot",
+    "effect_on_ce": "effect on cross-entropy (nats)",
+    "divergence": "KL from the intact policy (nats)",
+    "equivalence": "effect on cross-entropy (nats), equivalent to none",
+    "renormalised": "effect with minus without renormalising (nats)",
+    "audit": "rank correlation of usage and effect, over experts",
+    "audit_given_size": "the same, size partialled out",
+    "audit_best": "most used is most needed, share above chance",
+    "audit_beyond_norm": "rank correlation of usage and effect beyond the control",
+    "dose": "rank correlation of usage and effect, over levels",
+}
+"""What each quantity is, for an axis."""
+
+MARGIN = 0.02
+"""Cross-entropy, nats, below which an effect is none."""
+
+
+def compute(effects: EffectTable, traces: Traces | None = None, *, margin: float = MARGIN) -> Result:
+    """Return the effects of each task and setting; see the module.
+
+    Args:
+        effects: Of sham, knockout, random_direction and others.
+        traces: Of the same runs, for usage.
+        margin: Of equivalence, nats.
+    """
+    draft = Draft("knockouts", __doc__ or "")
+    usage = {} if traces is None else _usage(draft, traces)
+    for cell in effects.cells():
+        where = f"{cell.runs[0].task}, {cell.runs[0].setting}"
+        _check_sham(draft, cell, where)
+        _effects(draft, cell, margin)
+        _audit(draft, cell, usage, where, traces)
+        if traces is not None:
+            _dose(draft, cell, traces)
+    return draft.finish()
+
+
+def _check_sham(draft: Draft, cell: EffectTable, where: str) -> None:
+    shams = cell.of_kind("sham")
+    if not shams:
+        draft.note(f"{where}: no sham: whether the machinery changes anything by itself is not known")
+    for condition in shams:
+        rows = cell.condition == condition
+        changed = np.zeros(int(rows.sum()), bool)
+        for measure in ("success", "agreement", "ce", "kl"):
+            changed |= np.nan_to_num(cell.difference(measure)[rows]) != 0
+        draft.add(
+            "sham_changed",
+            float(changed.mean()) if len(changed) else NAN,
+            unit="episodes",
+            task=cell.runs[0].task,
+            setting=cell.runs[0].setting,
+            condition=cell.conditions[condition].name,
+            n_runs=len(np.unique(cell.run[rows])),
+            n_episodes=len(changed),
+        )
+        if changed.any():
+            draft.note(
+                f"{where}: sham differs from intact in {changed.sum()} of {len(changed)} rows, expected none: the "
+                "interventions do more than they say, no effect here is to be believed"
+            )
+
+
+def _columns(condition: Condition) -> dict[str, Any]:
+    return {"layer": condition.layer, "expert": condition.expert, "condition": condition.name}
+
+
+def _effects(draft: Draft, cell: EffectTable, margin: float) -> None:
+    families = f"{cell.runs[0].task}, {cell.runs[0].setting}, {cell.source}"
+    for index, condition in enumerate(cell.conditions):
+        if condition.kind == "sham" or not (rows := cell.condition == index).any():
+            continue
+        shared = {**_columns(condition), "n_episodes": len(np.unique(cell.level_seed[rows])), "estimator": cell.source}
+        for measure in ("success", "agreement", "ce", "kl"):
+            values = cell.per_run(measure, index)
+            if not np.isfinite(values).any():
+                continue
+            quantity = "divergence" if measure == "kl" else f"effect_on_{measure}"
+            draft.over_runs(
+                quantity,
+                values,
+                cell.runs,
+                tested=measure != "kl",
+                **shared,
+                family="" if measure == "kl" else f"{measure}, {families}",
+            )
+        for group in np.unique(cell.group[rows]):
+            if group >= 0 and np.isfinite(values := cell.per_run("ce", index, group)).any():
+                draft.over_runs(
+                    "effect_on_ce",
+                    values,
+                    cell.runs,
+                    group=cell.groups[group],
+                    **shared,
+                    family=f"ce by group, {families}",
+                )
+        if condition.kind == "knockout":
+            values = cell.per_run("ce", index)
+            found = compare_with_margin(values, margin)
+            draft.add(
+                "equivalence",
+                float(np.nanmean(values)) if np.isfinite(values).any() else NAN,
+                unit="runs",
+                task=cell.runs[0].task,
+                setting=cell.runs[0].setting,
+                low=found.low,
+                high=found.high,
+                p=found.p,
+                n_runs=found.n,
+                n_dropped=len(values) - found.n,
+                family=f"equivalence, {families}",
+                **{**shared, "estimator": f"within {margin:g} nats"},
+            )
+    for index in cell.of_kind("knockout", renormalise=True):
+        one = cell.conditions[index]
+        twin = cell.of_kind("knockout", renormalise=False, layer=one.layer, expert=one.expert, what=one.what)
+        if twin and one.layer >= 0:
+            draft.over_runs(
+                "renormalised",
+                cell.per_run("ce", index) - cell.per_run("ce", twin[0]),
+                cell.runs,
+                family=f"renormalised, {families}",
+                **_columns(one),
+            )
+
+
+# ------------------------------------------------------------------------------------------------------------- audit
+
+
+def _usage(draft: Draft, traces: Traces) -> dict[Any, np.ndarray]:
+    """Return the mean weight of each expert (K,) by run: steps -> episode -> mean."""
+    reasons = find_unusable(traces)
+    for run, reason in reasons.items():
+        draft.drop(traces.runs[run], reason)
+    means, _ = group_means(traces, np.zeros(len(traces.episode), np.int32), 1)
+    return {run: means[i, 0][traces.experts] for i, run in enumerate(traces.runs) if i not in reasons}
+
+
+def find_knockouts(cell: EffectTable) -> dict[tuple[int, int], int]:
+    """Return the condition that takes out each single expert, renormalised ones first."""
+    found: dict[tuple[int, int], int] = {}
+    for index in [*cell.of_kind("knockout", renormalise=True), *cell.of_kind("knockout", renormalise=False)]:
+        condition = cell.conditions[index]
+        if condition.layer >= 0 and condition.expert >= 0 and (cell.condition == index).any():
+            found.setdefault((condition.layer, condition.expert), index)
+    return found
+
+
+def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where: str, traces: Traces | None) -> None:
+    from scipy.stats import spearmanr  # takes 0.4 s
+
+    knockouts = find_knockouts(cell)
+    if traces is None or len(knockouts) < 3:
+        draft.note(f"{where}: the audit needs traces and three knock-outs of single experts, found {len(knockouts)}")
+        return
+    layers, experts, sizes = list_experts(traces)
+    keys = list(zip(layers.tolist(), experts.tolist(), strict=True))
+    columns = [keys.index(key) for key in knockouts if key in keys]
+    harm = cell.matrix("ce", [index for key, index in knockouts.items() if key in keys])
+    controls = {c.control_of: i for i, c in enumerate(cell.conditions) if c.kind == "random_direction"}
+    names = [cell.conditions[index].name for key, index in knockouts.items() if key in keys]
+    control = cell.matrix("ce", [controls[n] for n in names]) if all(n in controls for n in names) else None
+    found = {name: np.full(len(cell.runs), NAN) for name in ("audit", "given_size", "best", "beyond")}
+    reasons = [""] * len(cell.runs)
+    for place, run in enumerate(cell.runs):
+        if run not in usage or not np.isfinite(harm[place]).all():
+            reasons[place] = "no traces" if run not in usage else "knock-outs missing"
+            continue
+        used = usage[run][columns]
+        if np.ptp(used) < 1e-9 or np.ptp(harm[place]) < 1e-12:
+            reasons[place] = "no expert differs from another"
+            continue
+        found["audit"][place] = spearmanr(used, harm[place]).statistic
+        if len(np.unique(sizes[columns])) > 1:
+            found["given_size"][place] = partial_spearman(used, harm[place], sizes[columns].astype(np.float64))
+        found["best"][place] = float(used.argmax() == harm[place].argmax()) - 1 / len(used)
+        if control is not None and np.isfinite(control[place]).all() and np.ptp(harm[place] - control[place]) > 1e-12:
+            found["beyond"][place] = spearmanr(used, harm[place] - control[place]).statistic
+    shared = {"reasons": reasons, "n_episodes": len(np.unique(cell.level_seed)), "estimator": cell.source}
+    draft.over_runs("audit", found["audit"], cell.runs, worst=0.0, **shared)
+    draft.over_runs("audit_given_size", found["given_size"], cell.runs, **shared)
+    draft.over_runs("audit_best", found["best"], cell.runs, **shared)
+    if control is None:
+        draft.note(f"{where}: no random_direction for every knock-out: audit_beyond_norm has no value")
+    else:
+        draft.over_runs("audit_beyond_norm", found["beyond"], cell.runs, **shared)
+
+
+def _dose(draft: Draft, cell: EffectTable, traces: Traces) -> None:
+    """Add, per run, how usage at a level seed goes with the effect there, where traces have the same level seeds."""
+    from scipy.stats import rankdata
+
+    knockouts, effect = find_knockouts(cell), cell.difference("ce")
+    lengths = np.maximum(np.bincount(traces.episode, minlength=len(traces.episode_run)), 1)
+    means = sum_over(traces.episode, traces.weights, len(traces.episode_run)) / lengths[:, None, None]
+    values, index = np.full(len(cell.runs), NAN), {run: i for i, run in enumerate(traces.runs)}
+    for place, run in enumerate(cell.runs):
+        if run not in index:
+            continue
+        own = np.flatnonzero(traces.episode_run == index[run])
+        where = {int(seed): episode for seed, episode in zip(traces.level_seed[own], own, strict=True)}
+        each = []
+        for (layer, expert), condition in knockouts.items():
+            rows = np.flatnonzero((cell.run == place) & (cell.condition == condition) & (cell.group == -1))
+            rows = np.array([r for r in rows if int(cell.level_seed[r]) in where and np.isfinite(effect[r])], np.intp)
+            if len(rows) < 8:
+                continue
+            x = means[[where[int(seed)] for seed in cell.level_seed[rows]], layer, expert]
+            if np.ptp(x) > 1e-9 and np.ptp(effect[rows]) > 1e-12:
+                each.append(np.corrcoef(rankdata(x), rankdata(effect[rows]))[0, 1])
+        values[place] = np.mean(each) if each else NAN
+    if np.isfinite(values).any():
+        draft.over_runs("dose", values, cell.runs, estimator=cell.source, n_episodes=len(np.unique(cell.level_seed)))
