@@ -1,0 +1,79 @@
+"""Steps of other levels from which means, stand-ins and missions are taken (`pipeline.replay.donating` makes them)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from babyai.facts import SUBGOAL_NAMES
+
+NUM_GROUPS = len(SUBGOAL_NAMES) + 1
+"""The bot's subgoals, and behind them those steps at which it has none."""
+
+
+@dataclass(frozen=True)
+class Donors:
+    """What P policies computed at S steps of the bot's trajectories.
+
+    Attributes:
+        episode: int (S,), which steps belong together.
+        subgoal: int (S,), code of the bot's subgoal, -1 for none.
+        level_seeds: Of the levels, none of which may be scored.
+        outputs: Per layer (P, S, E, D), each expert's output.
+        weights: Per layer (P, S, E), the routing weights.
+        missions: Distinct sentences of the levels.
+        mission_vectors: (P, K, lang_dim) of these sentences.
+    """
+
+    episode: np.ndarray
+    subgoal: np.ndarray
+    level_seeds: tuple[int, ...]
+    outputs: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]
+    missions: tuple[str, ...]
+    mission_vectors: Tensor
+
+    def select(self, rows: Sequence[int]) -> Donors:
+        """Return those of some policies."""
+        rows = list(rows)
+        parts = {name: tuple(part[rows] for part in getattr(self, name)) for name in ("outputs", "weights")}
+        return replace(self, **parts, mission_vectors=self.mission_vectors[rows])
+
+    @cached_property
+    def mean_outputs(self) -> tuple[Tensor, ...]:
+        """Per layer (P, groups + 1, E, D): mean by group, of all in place of a group without steps, and of all."""
+        return tuple(self._average(part) for part in self.outputs)
+
+    @cached_property
+    def mean_weights(self) -> tuple[Tensor, ...]:
+        """Per layer (P, groups + 1, E), likewise; each sums to 1."""
+        return tuple(self._average(part) for part in self.weights)
+
+    def _average(self, values: Tensor) -> Tensor:
+        """Average (P, S, ...) within episodes, then over episodes, for each group and over all."""
+        groups = np.where(self.subgoal < 0, NUM_GROUPS - 1, self.subgoal)
+        means = [self._average_rows(values, np.flatnonzero(groups == group)) for group in range(NUM_GROUPS)]
+        overall = self._average_rows(values, np.arange(len(groups)))
+        return torch.stack([overall if mean is None else mean for mean in (*means, overall)], dim=1)
+
+    def _average_rows(self, values: Tensor, rows: np.ndarray) -> Tensor | None:
+        if len(rows) == 0:
+            return None
+        _, place, counts = np.unique(self.episode[rows], return_inverse=True, return_counts=True)
+        share = torch.from_numpy(1 / (counts[place] * len(counts))).to(values)
+        return torch.einsum("s,ps...->p...", share, values[:, torch.from_numpy(rows).to(values.device)])
+
+    @cached_property
+    def by_group(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of the steps sorted by group; where each group begins, and how many it has (all for an empty one)."""
+        groups = np.where(self.subgoal < 0, NUM_GROUPS - 1, self.subgoal)
+        order = np.argsort(groups, kind="stable")
+        counts = np.bincount(groups, minlength=NUM_GROUPS)
+        begins = np.cumsum(counts) - counts
+        empty = counts == 0
+        return order, np.where(empty, 0, begins), np.where(empty, len(groups), counts)
