@@ -5,11 +5,12 @@ Runs that could not be trained or evaluated are left out here; analyses count th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.command.errors import UserError
+from pipeline.command.errors import MISTAKES, UserError, explain
 from pipeline.command.files import replace_atomically
 from pipeline.command.workers import Link
 from science.plan import Design, Run
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 UNTRAINED = "untrained"
 """Setting of policies as they are before training."""
+
+DONORS = 64
+"""Levels of which means and stand-ins are taken; none is scored."""
+
+SLOTS = 256
+"""Environments of each policy side by side."""
 
 TRACE_SOURCES = ("science.traces", "science.reading")
 REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.replay")
@@ -79,11 +86,193 @@ def make_played(design: Design, store: Store, item: Item, link: Link) -> tuple[l
 
 
 def make_replay(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
-    raise InputError("not yet")
+    """Feed a cell's policies, or untrained ones, the bot's trajectories."""
+    from pipeline.replay.run import replay
+    from pipeline.replay.tables import build_tables
+    from science.reading import Played, build_traces, write_traces
+    from science.traces import Run as TracedRun
+
+    task, setting = item.name.split("/")[1:]
+    if setting == UNTRAINED:
+        runs, agents, missing = [], build_untrained(design, task), {}
+        runs = [TracedRun(task, UNTRAINED, 0, seed, 0) for seed in design.config.seeds]
+    else:
+        kept, agents, missing = load_agents(design, store, item)
+        runs = [traced(run, store.read(f"train/{run.name}").notes.get("update", -1)) for run in kept]
+    link.heed()
+    way = follow_levels(design, task, design.config.episodes)
+    intact = replay(agents, way, lpc_exponent=design.runs[0].config.lpc_exponent)
+    link.heed()
+    played = [
+        Played(run, *build_tables(intact, place), unlabelled=way.unlabelled_episodes) for place, run in enumerate(runs)
+    ]
+    path = item_path(design, item)
+    with replace_atomically(path) as temporary:
+        write_traces(temporary, build_traces(played, source="R"))
+    return [path], {"missing": missing, "levels_replaced": len(way.unsolvable)}
+
+
+def follow_levels(design: Design, task: str, count: int) -> Any:
+    """Return the bot's way through the first levels of the evaluation that it can solve: those of `pipeline.evaluation`.
+
+    Raises:
+        ExpertError: If it solves next to none.
+    """
+    from babyai.errors import ExpertError
+    from babyai.level_seeds import evaluation_seeds
+    from pipeline.replay.trajectories import follow_expert
+
+    seed, taken = scored_seed(design), count
+    while True:
+        way = follow_expert(task, evaluation_seeds(seed, taken), max_steps=design.runs[0].config.max_steps)
+        missing = count - len(way.level_seeds)
+        if missing <= 0:
+            return way
+        taken += missing
+        if taken > 20 * count + 1000:
+            raise ExpertError(f"{task}: the expert solves {count - missing} of {taken} levels; choose another task")
+
+
+def scored_seed(design: Design) -> int:
+    """Return which list of levels is scored."""
+    from babyai.level_seeds import EVALUATION_SEED
+
+    return EVALUATION_SEED if design.config.eval_seed is None else design.config.eval_seed
+
+
+def follow_donors(design: Design, task: str) -> Any:
+    """Return the bot's way through levels that are not scored: for means, stand-ins and other missions."""
+    from babyai.level_seeds import evaluation_seeds
+    from pipeline.replay.trajectories import follow_expert
+
+    scored = set(evaluation_seeds(scored_seed(design), 4 * design.config.episodes + DONORS))
+    seeds = [seed for seed in evaluation_seeds(scored_seed(design) + 1, 2 * DONORS) if seed not in scored][:DONORS]
+    return follow_expert(task, seeds, max_steps=design.runs[0].config.max_steps)
+
+
+def load_agents(design: Design, store: Store, item: Item) -> tuple[list[Run], list[Any], dict[str, str]]:
+    """Return the runs of a cell whose checkpoint can be used, their policies, and why others are left out.
+
+    Raises:
+        InputError: If there is none.
+    """
+    from pipeline.evaluation.checkpoint import load_checkpoint
+
+    kept, agents, missing = [], [], {}
+    for run in runs_of(design, item):
+        if not store.files(f"train/{run.name}"):
+            missing[run.name] = "has no checkpoint"
+            continue
+        try:
+            found = load_checkpoint(run.checkpoint)
+        except MISTAKES as error:
+            missing[run.name] = explain(error)
+            continue
+        kept.append(run)
+        agents.append((found.policy, found.encoder, found.projection))
+    if not kept:
+        raise InputError("expected one checkpoint at least, found none: " + "; ".join(missing.values()))
+    return kept, [(policy, agents[0][1], projection) for policy, _, projection in agents], missing
+
+
+def build_untrained(design: Design, task: str) -> list[Any]:
+    """Return the policies of a task's seeds as they are before training."""
+    from babyai.missions import build_mission_encoder
+    from pipeline.policies import build_policy, build_projection
+
+    runs = [run for run in design.routed if run.task == task and run.alpha == design.routed[0].alpha]
+    encoder = build_mission_encoder(runs[0].config.lang_encoder, announce=lambda line: None)
+    return [
+        (build_policy(run.config).eval(), encoder, build_projection(run.config, encoder.width)) for run in runs
+    ]
 
 
 def make_effects(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
-    raise InputError("not yet")
+    """Change a cell's policies in all ways of a family, on replay or on their own play."""
+    from pipeline.records.effects import write_effects
+    from science.conditions import build_conditions
+
+    _, family, source, task, _ = item.name.split("/")
+    kept, agents, missing = load_agents(design, store, item)
+    runs = [describe_run(run, store) for run in kept]
+    way = follow_levels(design, task, design.config.changed_episodes)
+    link.heed()
+    if family == "transplants":
+        table = _transplant(design, agents, runs, task, way, link)
+    else:
+        sizes = design.routed[0].config.expert_hidden_sizes
+        conditions = build_conditions(family, source, sizes, design.config.statistics.seed)
+        table = _change(design, agents, runs, way, conditions, source, link)
+    for condition in table.header["conditions"]:
+        if "lambda" in condition:
+            condition["tau"] = condition["lambda"]  # analyses know one number of a condition
+    path = item_path(design, item)
+    write_effects(path, table)
+    return [path], {"missing": missing, "levels_replaced": len(way.unsolvable)}
+
+
+def describe_run(run: Run, store: Store) -> dict[str, Any]:
+    """Return what tables of effects tell of a run."""
+    return dataclasses.asdict(traced(run, store.read(f"train/{run.name}").notes.get("update", -1)))
+
+
+def _change(
+    design: Design, agents: Sequence[Any], runs: list[dict[str, Any]], way: Any, conditions: list[Any], source: str,
+    link: Link,
+) -> Any:  # fmt: skip
+    """Return the effects of conditions that all policies share."""
+    from pipeline.evaluation.grid import evaluate_grid, tabulate
+    from pipeline.evaluation.play import PlaySettings
+    from pipeline.interventions.spec import Intervention
+    from pipeline.replay.run import find_donors, intervene, replay
+    from pipeline.replay.tables import build_effect_table
+
+    first = design.routed[0].config
+    donors = None
+    if any(condition.needs_donors for condition in conditions):
+        donors = find_donors(agents, follow_donors(design, way.task_id))
+        link.heed()
+    if source == "R":
+        intact = replay(agents, way, lpc_exponent=first.lpc_exponent)
+        link.heed()
+        return build_effect_table(intact, intervene(intact, conditions, donors=donors), runs)
+    if not any(condition.is_sham for condition in conditions):
+        conditions = [Intervention(), *conditions]
+    settings = PlaySettings(
+        num_envs=SLOTS, max_steps=first.max_steps, record=False, lpc_exponent=first.lpc_exponent
+    )
+    seeds = way.level_seeds.tolist()
+    played = evaluate_grid(agents, conditions, way.task_id, seeds, settings, donors=donors, progress=link.heed)
+    return tabulate(played, runs, way.task_id)
+
+
+def _transplant(
+    design: Design, agents: Sequence[Any], runs: list[dict[str, Any]], task: str, way: Any, link: Link
+) -> Any:
+    """Return the effects of clamping each policy's weights to means by subgoal, which differ by policy."""
+    import numpy as np
+
+    from babyai.facts import SUBGOAL_NAMES
+    from pipeline.records.effects import EffectTable
+    from pipeline.replay.run import find_donors, intervene, replay
+    from pipeline.replay.tables import build_effect_table
+    from science.conditions import build_transplants
+
+    donating = follow_donors(design, task)
+    donors = find_donors(agents, donating)
+    present = np.intersect1d(np.unique(donating.steps["subgoal"]), np.unique(way.steps["subgoal"]))
+    present = present[present >= 0]
+    means = [layer[:, present].cpu().numpy() for layer in donors.mean_weights]
+    names = [SUBGOAL_NAMES[code] for code in present]
+    tables = []
+    for place, agent in enumerate(agents):
+        link.heed()
+        intact = replay([agent], way, lpc_exponent=design.routed[0].config.lpc_exponent)
+        conditions = build_transplants(means, place, names, design.config.statistics.seed)
+        tables.append(build_effect_table(intact, intervene(intact, conditions), [runs[place]]))
+        for condition in tables[-1].header["conditions"]:
+            condition.pop("to", None)  # each run's own: the names are the same for all
+    return EffectTable.concatenate(tables)
 
 
 def read_all(store: Store, names: Sequence[str]) -> Traces | None:

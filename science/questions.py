@@ -13,6 +13,7 @@ from science.store import Item, Store
 
 if TYPE_CHECKING:
     from science.effects import EffectTable
+    from science.fronts import FrontPoint
     from science.result import Result
     from science.traces import Traces
 
@@ -109,8 +110,37 @@ def _knockouts(given: Given) -> Result:
 def _price(given: Given) -> Result:
     from science import price
 
-    knockouts, dial = given.effects("knockouts", "R"), given.effects("dial", "P")
-    return price.compute(given.traces("played"), effects=knockouts, dial=dial, **given.drawn)
+    played, knockouts, dial = given.traces("played"), given.effects("knockouts", "R"), given.effects("dial", "P")
+    parts = []
+    for task in dict.fromkeys(run.task for run in played.runs):
+        traces = played.select([i for i, run in enumerate(played.runs) if run.task == task])
+        dense = list_baselines(given, task)
+        parts.append(price.compute(traces, effects=_of_task(knockouts, task), baselines=dense, **given.drawn))
+        if (turned := _of_task(dial, task)) is not None:
+            # Effects of one table are of one source: knock-outs on replay, the dial on own play.
+            rows = price.compute(traces, effects=turned, draws=1).rows
+            parts.append(replace(parts[-1], rows=tuple(row for row in rows if row.quantity == "dial_gap")))
+    return join(parts)
+
+
+def _of_task(effects: EffectTable | None, task: str) -> EffectTable | None:
+    if effects is None:
+        return None
+    runs = [index for index, run in enumerate(effects.runs) if run.task == task]
+    return effects.select(runs) if runs else None
+
+
+def list_baselines(given: Given, task: str) -> list[FrontPoint]:
+    """Return success and cost of a task's dense baselines, whose LPC is that of their one GRU, always in use."""
+    from science.fronts import FrontPoint
+
+    points = []
+    for run in given.design.runs:
+        stamp = given.store.read(f"evaluate/{run.name}")
+        if run.alpha is None and run.task == task and stamp is not None:
+            cost = float(run.config.hidden_size) ** run.config.lpc_exponent
+            points.append(FrontPoint(run.seed, cost, stamp.notes["success"]))
+    return points
 
 
 def _complexity(given: Given) -> Result:

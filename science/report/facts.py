@@ -170,7 +170,7 @@ def calibration_of(
 
 def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what failed, and which runs could not be used, in words."""
-    found = [f"{name}: {why}" for name, why in failed.items()]
+    found = _join_failures(failed)
     dropped: dict[tuple[str, str], list[str]] = {}
     for analysis, result in results.items():
         for entry in result["dropped"]:
@@ -183,6 +183,19 @@ def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str,
             f"{MIN_FOR_INTERVAL} or more"
         )
     return tuple(found)
+
+
+def _join_failures(failed: Mapping[str, str]) -> list[str]:
+    """Return failures in words, those of one kind for one reason together."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, why in failed.items():
+        kind, _, rest = name.partition("/")
+        alike.setdefault((kind, why.replace(rest, "...")), []).append(rest)
+    lines = []
+    for (kind, why), names in alike.items():
+        shown = "; ".join(names[:3]) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"{kind} of {shown}: {why}")
+    return lines
 
 
 def origin_facts(design: Design) -> Facts:
