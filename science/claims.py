@@ -156,9 +156,7 @@ def _test_equivalence(values: np.ndarray, margin: float | None, reference: float
     return math.nan if margin is None else compare_with_margin(values, margin, reference).p
 
 
-def _decide(
-    claim: Claim, parts: Sequence[Part], p: float, p_equivalence: float, level: float
-) -> tuple[Verdict, str]:
+def _decide(claim: Claim, parts: Sequence[Part], p: float, p_equivalence: float, level: float) -> tuple[Verdict, str]:
     """Return the verdict on a claim and, in words, why it is undecided."""
     if not parts:
         return "undecided", "the analysis has no such number: it could not be made, or all runs were dropped"

@@ -1,11 +1,11 @@
 """Which interventions the analyses ask for, in families; each family is made by itself, on replay (R) or own play (P).
 
-    knockouts     each expert: silent (zero), silent with the others' weights summing to 1, its mean over other levels,
-                  its output of another level (resample); the control, a random direction of the same length; the sham
-    thresholds    weights below tau removed, and as many at random
-    transplants   weights clamped to mean weights by subgoal: the run's own, another run's, the own shuffled
-    dial          weights turned by exp(-lambda cost), of the policies of the lowest price
-    inputs        no memory; the mission of another level
+knockouts     each expert: silent (zero), silent with the others' weights summing to 1, its mean over other levels,
+              its output of another level (resample); the control, a random direction of the same length; the sham
+thresholds    weights below tau removed, and as many at random
+transplants   weights clamped to mean weights by subgoal: the run's own, another run's, the own shuffled
+dial          weights turned by exp(-lambda cost), of the policies of the lowest price
+inputs        no memory; the mission of another level
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ def build_conditions(family: str, source: str, sizes: Sequence[Sequence[int]], s
         ]
     if family == "dial":
         largest = max(size for layer in sizes for size in layer) ** 2
-        return [
-            Intervention(what="dial", amount=turn / largest, name=f"lambda {turn / largest:.3g}") for turn in TURNS
-        ]
+        return [Intervention(what="dial", amount=turn / largest, name=f"lambda {turn / largest:.3g}") for turn in TURNS]
     if family == "inputs":
         return [
             Intervention(),
@@ -88,9 +86,7 @@ def build_conditions(family: str, source: str, sizes: Sequence[Sequence[int]], s
     raise ValueError(f"family: expected knockouts, thresholds, dial or inputs, found {family!r}")
 
 
-def build_transplants(
-    means: Sequence[np.ndarray], run: int, subgoals: Sequence[str], seed: int
-) -> list[Intervention]:
+def build_transplants(means: Sequence[np.ndarray], run: int, subgoals: Sequence[str], seed: int) -> list[Intervention]:
     """Return the transplants into one run.
 
     Args:

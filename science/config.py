@@ -342,9 +342,7 @@ OPTIONS = {
 }
 
 
-def read_study(
-    description: str, argv: Sequence[str] | None = None
-) -> tuple[StudyConfig, dict[str, Any]]:
+def read_study(description: str, argv: Sequence[str] | None = None) -> tuple[StudyConfig, dict[str, Any]]:
     """Return the study that YAML and flags ask for, and plan, selftest, only and jobs beside it.
 
     Raises:

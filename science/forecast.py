@@ -62,9 +62,7 @@ def describe_runs(design: Design) -> list[str]:
     return lines
 
 
-def list_work(
-    design: Design, store: Store, only: Sequence[str]
-) -> list[tuple[str, list[Item], list[Item]]]:
+def list_work(design: Design, store: Store, only: Sequence[str]) -> list[tuple[str, list[Item], list[Item]]]:
     """Return each stage's name, items, and those that are to be made: stale, or of what is."""
     found, pending = [], set()
     kinds = [

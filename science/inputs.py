@@ -182,9 +182,7 @@ def build_untrained(design: Design, task: str) -> list[Any]:
 
     runs = [run for run in design.routed if run.task == task and run.alpha == design.routed[0].alpha]
     encoder = build_mission_encoder(runs[0].config.lang_encoder, announce=lambda line: None)
-    return [
-        (build_policy(run.config).eval(), encoder, build_projection(run.config, encoder.width)) for run in runs
-    ]
+    return [(build_policy(run.config).eval(), encoder, build_projection(run.config, encoder.width)) for run in runs]
 
 
 def make_effects(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
@@ -238,9 +236,7 @@ def _change(
         return build_effect_table(intact, intervene(intact, conditions, donors=donors), runs)
     if not any(condition.is_sham for condition in conditions):
         conditions = [Intervention(), *conditions]
-    settings = PlaySettings(
-        num_envs=SLOTS, max_steps=first.max_steps, record=False, lpc_exponent=first.lpc_exponent
-    )
+    settings = PlaySettings(num_envs=SLOTS, max_steps=first.max_steps, record=False, lpc_exponent=first.lpc_exponent)
     seeds = way.level_seeds.tolist()
     played = evaluate_grid(agents, conditions, way.task_id, seeds, settings, donors=donors, progress=link.heed)
     return tabulate(played, runs, way.task_id)

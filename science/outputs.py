@@ -98,7 +98,8 @@ def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[
 
     draw_without_display()
     from plotting.style import save_figure
-    from science.figures import draw_analysis, draw_calibration
+    from science.figures.calibration import draw_calibration
+    from science.figures.draw import draw_analysis
 
     name = item.name.partition("/")[2]
     if name == "calibration":
@@ -173,7 +174,9 @@ def build_report(design: Design, store: Store, failed: Mapping[str, str], only: 
         if name not in tables:
             from science.report.content import Section
 
-            why = failed.get(f"analyse/{name}", "it was not asked for in this call" if name not in only else "it was not made")
+            why = failed.get(
+                f"analyse/{name}", "it was not asked for in this call" if name not in only else "it was not made"
+            )
             sections.append(Section(name, entry.title, missing=why))
             continue
         drawn = store.read(f"draw/{name}")

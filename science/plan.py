@@ -154,9 +154,7 @@ def build_design(config: StudyConfig, widths: dict[str, int]) -> Design:
             kinds.append((f"{BASELINE}={path}", None, dense))
         for setting, alpha, of_kind in kinds:
             trial = registry.number(of_kind)
-            runs += [
-                Run(task, setting, alpha, replace(of_kind, trial=trial, seed=seed)) for seed in config.seeds
-            ]
+            runs += [Run(task, setting, alpha, replace(of_kind, trial=trial, seed=seed)) for seed in config.seeds]
     runs.sort(key=lambda run: run.alpha is None)
     design = Design(config, folder, tasks, tuple(runs), registry)
     for claim in config.claims:

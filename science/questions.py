@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.command.errors import UserError
 from science import inputs
@@ -14,7 +14,8 @@ from science.store import Item, Store
 if TYPE_CHECKING:
     from science.effects import EffectTable
     from science.fronts import FrontPoint
-    from science.result import Result
+    from science.result import Result, Row
+    from science.traces import Run as TracedRun
     from science.traces import Traces
 
 
@@ -104,7 +105,7 @@ def _knockouts(given: Given) -> Result:
             parts.append(knockouts.compute(effects, given.traces(kind)))
     if not parts:
         raise UserError("expected effects of knock-outs, found none: see what failed before")
-    return join(parts)
+    return add_rows(join(parts), list_usage("knockouts", given.traces("replay")))
 
 
 def _price(given: Given) -> Result:
@@ -120,7 +121,9 @@ def _price(given: Given) -> Result:
             # Effects of one table are of one source: knock-outs on replay, the dial on own play.
             rows = price.compute(traces, effects=turned, draws=1).rows
             parts.append(replace(parts[-1], rows=tuple(row for row in rows if row.quantity == "dial_gap")))
-    return join(parts)
+            parts[-1] = add_rows(parts[-1], list_turned(turned))
+        parts[0] = add_rows(parts[0], [row for point in dense for row in describe_baseline(task, point)])
+    return add_rows(join(parts), list_usage("price", played))
 
 
 def _of_task(effects: EffectTable | None, task: str) -> EffectTable | None:
@@ -149,6 +152,58 @@ def _complexity(given: Given) -> Result:
     return complexity.compute(given.traces("replay"), effects=given.effects("inputs", "R"), **given.drawn)
 
 
+def list_usage(analysis: str, traces: Traces) -> list[Row]:
+    """Return each expert's usage in each run, its mean weight: the map that knock-outs are held against."""
+    import numpy as np
+
+    from science.result import Row
+    from science.traces import group_means
+
+    means, episodes = group_means(traces, np.zeros(len(traces.episode), np.int32), 1)
+    rows = []
+    for place, run in enumerate(traces.runs):
+        for layer, expert in np.argwhere(traces.experts).tolist():
+            about = {**_name_run(run), "layer": layer, "expert": expert, "n_episodes": int(episodes[place, 0])}
+            rows.append(Row(analysis, "usage", value=float(means[place, 0, layer, expert]), n_runs=1, **about))
+    return rows
+
+
+def list_turned(effects: EffectTable) -> list[Row]:
+    """Return success and LPC of each run at each strength of the dial."""
+    import numpy as np
+
+    from science.result import Row
+
+    rows = []
+    for dial in effects.of_kind("dial"):
+        for quantity, column in (("dial_lpc", effects.lpc), ("dial_success", effects.success)):
+            values = effects.per_run(np.asarray(column, np.float64), dial)
+            for run, value in zip(effects.runs, values, strict=True):
+                about = {**_name_run(run), "condition": effects.conditions[dial].name}
+                rows.append(Row("price", quantity, value=float(value), n_runs=int(np.isfinite(value)), **about))
+    return rows
+
+
+def describe_baseline(task: str, point: FrontPoint) -> list[Row]:
+    """Return success and LPC of a dense baseline."""
+    from science.result import Row
+
+    about = {"task": task, "setting": "gru", "seed": point.seed, "n_runs": 1}
+    return [
+        Row("price", "baseline_lpc", value=point.lpc, **about),
+        Row("price", "baseline_success", value=point.success, **about),
+    ]
+
+
+def _name_run(run: TracedRun) -> dict[str, Any]:
+    return {name: getattr(run, name) for name in ("task", "setting", "trial", "seed", "update")}
+
+
+def add_rows(result: Result, rows: list[Row]) -> Result:
+    """Return a result with more rows."""
+    return replace(result, rows=result.rows + tuple(rows))
+
+
 def join(parts: list[Result]) -> Result:
     """Return results of one analysis as one; notes and dropped runs once."""
     return replace(
@@ -171,4 +226,14 @@ _ASKED: Mapping[str, Callable[[Given], Result]] = {
 
 def calibrate(design, link):
     import pandas as pd
-    return pd.DataFrame({"quantity": ["pathways.consistency"], "false_positives":[0.05], "low":[0.02],"high":[0.09],"data_sets":[200],"recovered":[0.9]}), []
+
+    return pd.DataFrame(
+        {
+            "quantity": ["pathways.consistency"],
+            "false_positives": [0.05],
+            "low": [0.02],
+            "high": [0.09],
+            "data_sets": [200],
+            "recovered": [0.9],
+        }
+    ), []

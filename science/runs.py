@@ -167,7 +167,9 @@ def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failur
                 )
             continue
         if header.update < run.config.num_updates:
-            failures[item.name] = f"expected {run.config.num_updates} updates, found {header.update}: {why or 'stopped'}"
+            failures[item.name] = (
+                f"expected {run.config.num_updates} updates, found {header.update}: {why or 'stopped'}"
+            )
             continue
         store.write(item, [run.checkpoint], {"update": header.update})
 
@@ -201,7 +203,9 @@ def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str
         run, (kind, _, content) = places[found.path], outcome[found.path]
         item = evaluate_item(design, run)
         if kind in ("done", "already"):
-            store.write(item, [played_cache(design, run)], {"success": content["success_rate"], "lpc": content["mean_lpc"]})
+            store.write(
+                item, [played_cache(design, run)], {"success": content["success_rate"], "lpc": content["mean_lpc"]}
+            )
         else:
             store.forget(item)
             failures[item.name] = str(content or "another process is at it; call again when it has ended")

@@ -1,12 +1,12 @@
 """The stages of a study after training and evaluation: which items each has, and what makes them.
 
-    played      P traces: what each run's routers did while it played the fixed levels
-    replay      R traces: what they do on the bot's trajectories of the same levels; of untrained policies too
-    intervene   effects of changing the policies, for each analysis that asks for any
-    calibrate   the design itself, on noise and on planted effects
-    analyse     a table of tidy rows for each analysis
-    draw        its figures
-    report      claims.csv, report.html, report.md, study.json
+played      P traces: what each run's routers did while it played the fixed levels
+replay      R traces: what they do on the bot's trajectories of the same levels; of untrained policies too
+intervene   effects of changing the policies, for each analysis that asks for any
+calibrate   the design itself, on noise and on planted effects
+analyse     a table of tidy rows for each analysis
+draw        its figures
+report      claims.csv, report.html, report.md, study.json
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def _replay(design: Design, only: Sequence[str]) -> list[Item]:
     ]
     if any(ANALYSES[name].untrained for name in only):
         untrained = {**settings, "train": design.config.train, "seeds": design.config.seeds}
-        found += [Item(f"replay/{task}/{inputs.UNTRAINED}", untrained, (), inputs.REPLAY_SOURCES) for task in design.tasks]
+        found += [
+            Item(f"replay/{task}/{inputs.UNTRAINED}", untrained, (), inputs.REPLAY_SOURCES) for task in design.tasks
+        ]
     return found
 
 
@@ -68,9 +70,7 @@ def _intervene(design: Design, only: Sequence[str]) -> list[Item]:
     for family, source in list_families(design, only):
         for task, setting in settings_of(design, family):
             needs = tuple(f"train/{run.name}" for run in cells[task, setting])
-            found.append(
-                Item(f"intervene/{family}/{source}/{task}/{setting}", settings, needs, inputs.EFFECT_SOURCES)
-            )
+            found.append(Item(f"intervene/{family}/{source}/{task}/{setting}", settings, needs, inputs.EFFECT_SOURCES))
     return found
 
 

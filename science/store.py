@@ -50,7 +50,9 @@ class Item:
     @property
     def key(self) -> str:
         """Digest of settings and sources."""
-        return digest({"name": self.name, "settings": dict(self.settings), "sources": [digest_source(s) for s in self.sources]})
+        return digest(
+            {"name": self.name, "settings": dict(self.settings), "sources": [digest_source(s) for s in self.sources]}
+        )
 
 
 @dataclass(frozen=True)

@@ -263,7 +263,16 @@ def summarise(over: pd.DataFrame, labels: Mapping[str, str], path: str) -> Table
     varying = [c for c in varying if shown[c].nunique() > 1 or c in ("setting",)]
     varying += [c for c in ("layer", "expert") if (shown[c] >= 0).any()]
     null = shown["null_mean"].notna().any()
-    head = ["quantity", *varying, "mean [95 % interval]", *(["null"] if null else []), "runs", "dropped", "p", "p adjusted"]
+    head = [
+        "quantity",
+        *varying,
+        "mean [95 % interval]",
+        *(["null"] if null else []),
+        "runs",
+        "dropped",
+        "p",
+        "p adjusted",
+    ]
     rows = []
     for row in shown.to_dict("records"):
         rows.append(

@@ -151,13 +151,20 @@ def calibration_of(
     rows = tuple(
         (
             row["quantity"],
-            f"{row['false_positives']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if row["false_positives"] == row["false_positives"] else "",
+            f"{row['false_positives']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            if row["false_positives"] == row["false_positives"]
+            else "",
             f"{row['recovered']:.2f}" if row["recovered"] == row["recovered"] else "",
             *((str(row["planted"]),) if "planted" in table else ()),
         )
         for row in table.to_dict("records")
     )
-    head = ("test", "false positives [95 % interval]", "found where planted", *(("planted",) if "planted" in table else ()))
+    head = (
+        "test",
+        "false positives [95 % interval]",
+        "found where planted",
+        *(("planted",) if "planted" in table else ()),
+    )
     shown = Table(head, rows, frozenset({1, 2}), 0, "calibration.csv")
     drawn = store.read("draw/calibration")
     picture = None
@@ -207,7 +214,10 @@ def origin_facts(design: Design) -> Facts:
         ("rl-mop", f"{versions['project']}, commit {versions['commit']}"),
         ("Python", versions["python"]),
         ("Libraries", libraries),
-        ("Settings and digests", "study.json beside this page: the resolved study file, and the SHA-256 of every artefact"),
+        (
+            "Settings and digests",
+            "study.json beside this page: the resolved study file, and the SHA-256 of every artefact",
+        ),
         ("Every number", "tables/*.csv, one tidy row each; claims.csv; calibration.csv"),
     )
 
@@ -242,5 +252,3 @@ def find_commit() -> str:
         return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-
-

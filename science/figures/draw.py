@@ -1,0 +1,133 @@
+"""Which figures each analysis has.
+
+    for drawn in draw_analysis("knockouts", table, labels, sizes): save_figure(drawn.figure, folder / drawn.name)
+
+Some analyses have figures of their own; all else of a table that is told of single runs becomes a strip of points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from science.figures.curves import draw_curves, draw_usage
+from science.figures.fronts import draw_fronts
+from science.figures.maps import draw_audit, draw_map
+from science.figures.names import SOURCES, Drawn, number_of, what_of
+from science.figures.strips import Panel, draw_strips
+
+MOST_PANELS = 9
+"""Of one figure; more begin another."""
+
+NAIVE = ("lpc_entropy_naive", "lpc_entropy_smoothed", "lpc_entropy")
+"""The same question asked in three ways, the published one first."""
+
+HIDDEN = frozenset(
+    {
+        *("consistency_over_runs", "sham_changed", "usage", "collapsed"),
+        *(f"{kind}_{name}" for kind in ("front", "dial", "baseline") for name in ("lpc", "success")),
+    }
+)
+"""In tables alone, or in a figure of their own."""
+
+
+def draw_analysis(
+    analysis: str, table: pd.DataFrame, labels: Mapping[str, str], sizes: Sequence[Sequence[int]]
+) -> Iterator[Drawn]:
+    """Yield the figures of an analysis.
+
+    Args:
+        analysis: Its name.
+        table: Its tidy rows.
+        labels: Of axes, by quantity; others stand under their own names.
+        sizes: Hidden sizes of the experts, per layer.
+    """
+
+    def label(quantity: str) -> str:
+        return labels.get(quantity, quantity.replace("_", " "))
+
+    taken: set[str] = set()
+    if analysis == "knockouts":
+        yield from _draw_knockouts(table, label, sizes)
+    if analysis == "price":
+        if (front := draw_fronts("price_fronts", table)) is not None:
+            yield front
+        usage = table[table["quantity"] == "usage"]
+        if len(usage):
+            yield draw_usage("price_usage", usage, sizes)
+    if analysis == "complexity" and set(NAIVE) <= set(table["quantity"]):
+        yield _draw_naive(table, label)
+        taken |= set(NAIVE)
+    curves = [
+        q for q in dict.fromkeys(table["quantity"]) if is_curve(table[table["quantity"] == q]) and q not in HIDDEN
+    ]
+    if curves:
+        parts = [(table[table["quantity"] == q], label(q)) for q in curves]
+        yield draw_curves(f"{analysis}_curves", parts, 1.0 if analysis == "sufficiency" else None)
+        taken |= set(curves)
+    panels = list(list_panels(table[~table["quantity"].isin(taken | HIDDEN)], label))
+    for number, start in enumerate(range(0, len(panels), MOST_PANELS)):
+        name = analysis if len(panels) <= MOST_PANELS else f"{analysis}_{number + 1}"
+        yield draw_strips(name, panels[start : start + MOST_PANELS])
+
+
+def is_curve(rows: pd.DataFrame) -> bool:
+    """Return whether a quantity is told of numbered conditions, three or more, and of no single expert."""
+    numbers = {text for text in rows["condition"] if number_of(text) == number_of(text)}
+    return len(numbers) >= 3 and not (rows["expert"] >= 0).any()
+
+
+def list_panels(table: pd.DataFrame, label: object) -> Iterator[Panel]:
+    """Yield a strip for each quantity that is told of whole runs, apart for replay and own play, and for groups."""
+    table = table[(table["expert"] < 0) & (table["layer"] < 0)]
+    for quantity, rows in table.groupby("quantity", sort=False):
+        if not (rows["unit"] == "run").any():
+            continue
+        title = label(str(quantity))
+        estimators = [e for e in dict.fromkeys(rows["estimator"]) if e != "worst"]
+        if "middle" in estimators:  # a bracket: its middle stands for it, its ends are in the table
+            estimators, title = ["middle"], f"{title}, middle of the bracket"
+        for estimator in estimators:
+            here = rows[rows["estimator"] == estimator]
+            name = f"{title}, {SOURCES[estimator]}" if estimator in SOURCES else title
+            by = "group" if here["group"].nunique() > 1 else "setting"
+            yield Panel(name, here, by)
+
+
+def _draw_knockouts(table: pd.DataFrame, label: object, sizes: Sequence[Sequence[int]]) -> Iterator[Drawn]:
+    """Yield the audit, and maps of what taking an expert out does; the weights of the others are made to sum to 1."""
+    whole = table[(table["group"] == "") & (table["expert"] >= 0)]
+    whole = whole.assign(what=[what_of(text) for text in whole["condition"]])
+    silent = whole[whole["what"] == "zero renormalised"]
+    effects = silent[(silent["quantity"] == "effect_on_ce") & (silent["estimator"] == "R")]
+    audit = draw_audit("knockouts_audit", table[table["quantity"] == "usage"], effects, label("effect_on_ce"), sizes)
+    if audit is not None:
+        yield audit
+    for quantity, source in (("effect_on_ce", "R"), ("effect_on_success", "P")):
+        rows = silent[(silent["quantity"] == quantity) & (silent["estimator"] == source)]
+        if len(rows):
+            text = f"{label(quantity)} of taking an expert out, {SOURCES[source]}"
+            yield draw_map(f"knockouts_{quantity}", rows, text[:1].upper() + text[1:], sizes)
+
+
+def _draw_naive(table: pd.DataFrame, label: object) -> Drawn:
+    """Draw the correlation of LPC with behaviour as it is published, and with what must be taken out taken out."""
+    names = {NAIVE[0]: "as published", NAIVE[1]: "smoothed counts", NAIVE[2]: "time and visits out"}
+    rows = table[table["quantity"].isin(NAIVE)]
+    rows = rows.assign(asked=[names[quantity] for quantity in rows["quantity"]])
+    panels = [
+        Panel(
+            f"{task.removeprefix('BabyAI-').removesuffix('-v0')}: LPC and action entropy over cells",
+            rows[rows["task"] == task],
+            "asked",
+        )
+        for task in dict.fromkeys(rows["task"])
+    ]
+    drawn = draw_strips("complexity_naive", panels)
+    caption = (
+        "Does LPC go with behavioural entropy? Rank correlation over cells as it is published, with the entropy of smoothed "
+        "counts, and with time since the start and number of visits partialled out, beside the mean under exchanged "
+        "episodes. " + drawn.caption
+    )
+    return Drawn(drawn.name, drawn.figure, caption)

@@ -1,0 +1,126 @@
+"""Maps over experts: layers by experts, one for each task and price; and each expert's usage against its knock-out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.lines import Line2D
+
+from plotting.panels import PAGE_WIDTH, finish, use_axes
+from plotting.runs import short_task
+from plotting.style import DIFFERENCE_CMAP, expert_colors, expert_labels, figure_style
+from science.figures.names import Drawn, alpha_of, in_order, label_of, means_of, runs_of
+
+
+@figure_style()
+def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sequence[Sequence[int]], level: float = 0.05) -> Drawn:
+    """Draw means over runs of each expert; a star where p over the map is small enough.
+
+    Args:
+        name: Of the figure.
+        rows: Of one quantity and kind of knock-out, over runs.
+        label: What it is.
+        sizes: Hidden sizes of the experts, per layer.
+        level: Of the stars.
+    """
+    over = means_of(rows)
+    tasks, settings = list(dict.fromkeys(over["task"])), in_order(over["setting"])
+    layers, experts = len(sizes), max(map(len, sizes))
+    axes = use_axes(
+        None, len(tasks), len(settings), size=(PAGE_WIDTH, 1.0 + len(tasks) * (0.65 + 0.36 * layers)), squeeze=False
+    )
+    values = over["value"].to_numpy(np.float64)
+    most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() and np.nanmax(np.abs(values)) > 0 else 1.0
+    style = {"cmap": DIFFERENCE_CMAP, "norm": TwoSlopeNorm(0.0, -most, most)}
+    for across, task in zip(axes, tasks, strict=True):
+        for ax, setting in zip(across, settings, strict=True):
+            here = over[(over["task"] == task) & (over["setting"] == setting)]
+            grid = np.full((layers, experts), np.nan)
+            for cell in here.to_dict("records"):
+                layer, expert, value = cell["layer"], cell["expert"], cell["value"]
+                grid[layer, expert] = value
+                star = "*" if cell["p_adjusted"] <= level else ""
+                color = "white" if abs(value) > 0.62 * most else "black"
+                ax.text(expert, layer, _short(value) + star, ha="center", va="center", color=color, fontsize="xx-small")
+            ax.imshow(grid, aspect="auto", **style)
+            n = int(here["n_runs"].max()) if len(here) else 0
+            price = f"alpha {label_of(setting)}" if alpha_of(setting) is not None else label_of(setting)
+            ax.set_title(f"{price}\nn {n}", loc="left", fontsize="small")
+            names = [name.partition(" ")[0] for name in expert_labels(sizes[0])]
+            ax.set_xticks(range(experts), names if len(names) == experts else range(experts), fontsize="xx-small")
+            ax.set_yticks(range(layers), [f"layer {i}" for i in range(layers)] if ax is across[0] else [])
+            ax.tick_params(length=0)
+            for spine in ax.spines.values():
+                spine.set_visible(False)
+        across[0].set_ylabel(short_task(task))
+    starred = over["p_adjusted"].notna().any()
+    note = f"* p at most {level:g}, adjusted over the map after Benjamini and Hochberg" if starred else ""
+    finish(list(axes.flat), ["means over runs", note], own=True)
+    return Drawn(name, axes.flat[0].figure, f"{label}, of each expert: means over runs. {note}{'.' if note else ''}")
+
+
+def _short(value: float) -> str:
+    if not np.isfinite(value):
+        return ""
+    text = f"{value:.2f}" if abs(value) >= 0.005 else "0" if abs(value) < 5e-4 else f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+@figure_style()
+def draw_audit(
+    name: str, usage: pd.DataFrame, effects: pd.DataFrame, label: str, sizes: Sequence[Sequence[int]]
+) -> Drawn | None:
+    """Draw each expert's usage against what its knock-out does: every expert of every run a point; None without any.
+
+    Args:
+        name: Of the figure.
+        usage: Rows of single runs, by layer and expert.
+        effects: Rows of single runs of one kind of knock-out, by layer and expert.
+        label: Of the effect.
+        sizes: Hidden sizes of the experts, per layer.
+    """
+    keys = ["task", "setting", "seed", "layer", "expert"]
+    joined = runs_of(usage)[[*keys, "value"]].merge(runs_of(effects)[[*keys, "value"]], on=keys, suffixes=("_x", "_y"))
+    joined = joined.dropna()
+    if not len(joined):
+        return None
+    tasks, settings = list(dict.fromkeys(joined["task"])), in_order(joined["setting"])
+    size = (PAGE_WIDTH, 1.1 + 1.6 * len(tasks))
+    axes = use_axes(None, len(tasks), len(settings), size=size, sharex=True, sharey="row")
+    colors, names = expert_colors(sizes[0], len(sizes[0])), expert_labels(sizes[0])
+    for across, task in zip(axes, tasks, strict=True):
+        for ax, setting in zip(across, settings, strict=True):
+            here = joined[(joined["task"] == task) & (joined["setting"] == setting)]
+            _scatter(ax, here, colors)
+            price = f"alpha {label_of(setting)}" if alpha_of(setting) is not None else label_of(setting)
+            ax.set_title(f"{price}, n {here['seed'].nunique()}", loc="left", fontsize="small")
+        across[0].set_ylabel(f"{short_task(task)}\n{label}", fontsize="small")
+    for ax in axes[-1]:
+        ax.set_xlabel("usage", fontsize="small")
+    style = {"ls": "", "marker": "o", "ms": 4}
+    handles = [Line2D([], [], color=c, label=n, **style) for c, n in zip(colors, names, strict=True)]
+    markers = [Line2D([], [], ls="", color="0.4", marker=m, ms=4, label=f"layer {i}")
+               for i, m in zip(range(len(sizes)), _MARKERS, strict=False)]  # fmt: skip
+    finish(list(axes.flat), ["a point: an expert of a run"], own=True, handles=[*handles, *markers])
+    return Drawn(
+        name,
+        axes.flat[0].figure,
+        f"Does the map of usage predict the lesion? {label[:1].upper()}{label[1:]} against usage: "
+        "every expert of every run is a point.",
+    )
+
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+
+
+def _scatter(ax: Axes, rows: pd.DataFrame, colors: Sequence[str]) -> None:
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    for (layer, expert), points in rows.groupby(["layer", "expert"]):
+        color, marker = colors[expert % len(colors)], _MARKERS[layer % len(_MARKERS)]
+        ax.plot(points["value_x"], points["value_y"], ls="", marker=marker, ms=2.8, color=color, alpha=0.8)
+    ax.set_xlim(-0.04, 1.04)
+    ax.set_xticks([0, 0.5, 1])
