@@ -78,7 +78,7 @@ def follow_expert(
     seeds = [int(seed) for seed in level_seeds]
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ConfigError(
-            f"level_seeds: expected one or more distinct seeds, found {len(seeds)} with {len(set(seeds))}"
+            f"level_seeds: expected one or more distinct seeds, found {len(seeds)} with {len(set(seeds))} distinct"
         )
     num_envs = min(num_envs, len(seeds))
     env = VectorEnv(task_id, num_envs, SeedList(seeds), max_steps=max_steps, plan_every=1, record=True)
