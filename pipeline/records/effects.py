@@ -161,7 +161,7 @@ def read_effects(path: str | Path) -> EffectTable:
         EffectsError: If it cannot be read or is not what it should be.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as content:
             missing = sorted({"header", *COLUMNS} - set(content.files))
             if missing:
                 raise ValueError(f"nothing under {', '.join(missing)}")
