@@ -137,7 +137,7 @@ class IntervenedBatch:
     def _find_rows(self, now: Situation) -> _Rows:
         keys = mix_keys(self._keys[now.condition], now.level_seed, now.t_step)
         group = np.where(now.subgoal < 0, NUM_GROUPS - 1, now.subgoal)
-        arrays = (torch.from_numpy(a).to(self.device) for a in (now.condition, self._gates.find_open(now), group))
+        arrays = (torch.tensor(a, device=self.device) for a in (now.condition, self._gates.find_open(now), group))
         return _Rows(*arrays, keys)
 
     def _swap_missions(self, inputs: Tensor, rows: _Rows, now: Situation) -> Tensor:
@@ -188,9 +188,11 @@ class IntervenedBatch:
             if kind in does:
                 mixed = self._stand_in(index, kind, mixed, chosen, does[kind], rows)
         if "random_direction" in does:
-            norm = mixture.mix(x, experts, chosen).norm(dim=-1, keepdim=True)
-            unit = torch.from_numpy(draw_directions(mix_keys(rows.keys, index), mixed.shape[-1])).to(mixed)
-            mixed = torch.where(does["random_direction"].unsqueeze(-1), mixed - norm * unit, mixed)
+            at = does["random_direction"].nonzero(as_tuple=True)
+            norm = mixture.mix(x, experts, chosen)[at].norm(dim=-1, keepdim=True)
+            keys = mix_keys(rows.keys[tuple(part.cpu().numpy() for part in at)], index)
+            unit = torch.from_numpy(draw_directions(keys, mixed.shape[-1])).to(mixed)
+            mixed = mixed.index_put(at, mixed[at] - norm * unit)
         return mixed
 
     def _stand_in(self, index: int, kind: str, mixed: Tensor, chosen: Tensor, does: Tensor, rows: _Rows) -> Tensor:

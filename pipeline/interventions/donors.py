@@ -77,3 +77,10 @@ class Donors:
         begins = np.cumsum(counts) - counts
         empty = counts == 0
         return order, np.where(empty, 0, begins), np.where(empty, len(groups), counts)
+
+
+def check_disjoint(donors: Donors | None, level_seeds: Sequence[int] | np.ndarray) -> None:
+    """Raise ValueError if levels are both donors and scored."""
+    shared = set() if donors is None else {*donors.level_seeds} & {int(seed) for seed in level_seeds}
+    if shared:
+        raise ValueError(f"donors: expected other levels than those scored, found {len(shared)} in both: {min(shared)}")
