@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pipeline.records.intervals import MIN_FOR_INTERVAL
 from pipeline.training.summary import align_right
 from science import stages
+from science.conditions import count_conditions
 from science.config import StudyConfig
 from science.plan import Design, build_design
-from science.conditions import count_conditions
 from science.run import count_cores
 from science.runs import evaluate_item, match_baselines, train_item
 from science.statistics.inference import detectable_effect, smallest_p

@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.command.files import replace_atomically, write_json, write_text
 from pipeline.command.workers import Link
 from science.catalogue import ANALYSES
-from science.inputs import UNTRAINED, cells
 from science.plan import Design
 from science.store import Item, Store
 

@@ -109,7 +109,7 @@ def _do_stage(
                 store.write(item, [Path(path) for path in files], notes)
                 progress.made.append(item.name)
             elif event.kind in ("failed", "died"):
-                store.forget(item)
+                store.forget(item, remove=True)
                 progress.failed[item.name] = event.content
 
         work = [WorkItem(name, make, (stage.name, design, item)) for name, item in stale.items()]

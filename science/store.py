@@ -168,13 +168,24 @@ class Store:
         for path in files:
             found = path.stat()
             known[path.relative_to(self.folder).as_posix()] = (found.st_size, found.st_mtime_ns, digest_file(path))
+        before = self.read(item.name)
+        for path in set(before.files if before else ()) - set(known):  # what it made then and does not now
+            (self.folder / path).unlink(missing_ok=True)
         stamp = Stamp(item.key, uuid.uuid4().hex, self.tokens(item.needs), known, dict(notes or {}))
         write_json(self._path(item.name), {"name": item.name, **stamp.__dict__})
         self._stamps[item.name] = stamp
         return stamp
 
-    def forget(self, item: Item) -> None:
-        """Remove the stamp of an item that could not be made: what it had made before is not of these inputs."""
+    def forget(self, item: Item, *, remove: bool = False) -> None:
+        """Remove the stamp of an item that could not be made.
+
+        Args:
+            item: The item.
+            remove: Remove also what it had made before, which is not of these inputs.
+        """
+        if remove:
+            for path in self.files(item.name):
+                path.unlink(missing_ok=True)
         self._path(item.name).unlink(missing_ok=True)
         self._stamps[item.name] = None
 

@@ -114,7 +114,7 @@ def _draw_knockouts(table: pd.DataFrame, label: object, sizes: Sequence[Sequence
 def _draw_naive(table: pd.DataFrame, label: object) -> Drawn:
     """Draw the correlation of LPC with behaviour as it is published, and with what must be taken out taken out."""
     names = {NAIVE[0]: "as published", NAIVE[1]: "smoothed counts", NAIVE[2]: "time and visits out"}
-    rows = table[table["quantity"].isin(NAIVE)]
+    rows = pd.concat([table[table["quantity"] == quantity] for quantity in NAIVE])
     rows = rows.assign(asked=[names[quantity] for quantity in rows["quantity"]])
     panels = [
         Panel(

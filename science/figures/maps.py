@@ -30,9 +30,7 @@ def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sequence[Sequence
     over = means_of(rows)
     tasks, settings = list(dict.fromkeys(over["task"])), in_order(over["setting"])
     layers, experts = len(sizes), max(map(len, sizes))
-    axes = use_axes(
-        None, len(tasks), len(settings), size=(PAGE_WIDTH, 1.0 + len(tasks) * (0.65 + 0.36 * layers)), squeeze=False
-    )
+    axes = use_axes(None, len(tasks), len(settings), size=(PAGE_WIDTH, 1.0 + len(tasks) * (0.65 + 0.36 * layers)))
     values = over["value"].to_numpy(np.float64)
     most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() and np.nanmax(np.abs(values)) > 0 else 1.0
     style = {"cmap": DIFFERENCE_CMAP, "norm": TwoSlopeNorm(0.0, -most, most)}

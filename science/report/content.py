@@ -12,8 +12,11 @@ import pandas as pd
 
 from science.report.text import Block, format_interval, format_number, format_p, parse_blocks
 
-MOST_ROWS = 48
+MOST_ROWS = 120
 """Rows of a table on the page; all are in its file."""
+
+MOST_OF_QUANTITY = 24
+"""Rows of one quantity on the page."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Table:
         head: Names of the columns.
         rows: Texts.
         numeric: Columns that are aligned to the right.
+        headings: Row before which a line of its own stands -> that line.
         left_off: Rows that are in the file alone.
         path: Of the file, relative to the study's folder.
     """
@@ -48,6 +52,7 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
+    headings: Mapping[int, str] = field(default_factory=dict)
     left_off: int = 0
     path: str = ""
 
@@ -239,8 +244,8 @@ def build_section(
         title,
         tuple(parse_blocks(str(result["definition"]))),
         "; ".join(said) + (" in each mean" if said else ""),
-        tuple(result["dropped"]),
-        tuple(result["notes"]),
+        tuple(short_name(text) for text in result["dropped"]),
+        tuple(short_name(text) for text in result["notes"]),
         tuple(pictures),
         summarise(over, labels, f"tables/{key}.csv"),
         tuple(films),
@@ -255,48 +260,48 @@ def _span(values: pd.Series) -> str:
 
 
 def summarise(over: pd.DataFrame, labels: Mapping[str, str], path: str) -> Table:
-    """Return the means over runs as a table for the page; maps and groups beyond `MOST_ROWS` are left to the file."""
+    """Return the means over runs as a table for the page; maps and long lists of conditions are left to the file.
+
+    Rows stand below their quantity; what else tells them apart is a column of its own, in words.
+    """
     over = over[over["value"].notna() | (over["n_dropped"] > 0)]
-    whole = over[(over["expert"] < 0)]
-    shown = (whole if len(whole) else over).head(MOST_ROWS)
-    varying = [c for c in ("task", "setting", "estimator", "group", "condition") if (shown[c] != "").any()]
-    varying = [c for c in varying if shown[c].nunique() > 1 or c in ("setting",)]
-    varying += [c for c in ("layer", "expert") if (shown[c] >= 0).any()]
-    null = shown["null_mean"].notna().any()
-    head = [
-        "quantity",
-        *varying,
-        "mean [95 % interval]",
-        *(["null"] if null else []),
-        "runs",
-        "dropped",
-        "p",
-        "p adjusted",
-    ]
-    rows = []
-    for row in shown.to_dict("records"):
-        rows.append(
-            (
-                labels.get(row["quantity"], row["quantity"].replace("_", " ")),
-                *("" if row[c] in ("", -1) else short_name(str(row[c])) for c in varying),
-                format_interval(row["value"], row["low"], row["high"]),
-                *([format_number(row["null_mean"])] if null else []),
-                str(row["n_runs"]),
-                str(row["n_dropped"] or ""),
-                format_p(row["p"]),
-                format_p(row["p_adjusted"]),
+    columns = ("task", "setting", "detail", "mean [95 % interval]", "null", "runs", "dropped", "p", "p adjusted")
+    rows: list[tuple[str, ...]] = []
+    headings = {}
+    for quantity, members in over[over["expert"] < 0].groupby("quantity", sort=False):
+        if len(rows) + 1 > MOST_ROWS:
+            break
+        varying = [c for c in ("estimator", "group", "condition", "layer") if members[c].nunique() > 1]
+        headings[len(rows)] = labels.get(str(quantity), str(quantity).replace("_", " "))
+        for row in members.head(MOST_OF_QUANTITY).to_dict("records"):
+            detail = ", ".join(_detail(c, row[c]) for c in varying if row[c] not in ("", -1))
+            rows.append(
+                (
+                    *(short_name(str(row[c])) for c in ("task", "setting")),
+                    detail,
+                    format_interval(row["value"], row["low"], row["high"]),
+                    format_number(row["null_mean"]),
+                    str(row["n_runs"]),
+                    str(row["n_dropped"] or ""),
+                    format_p(row["p"]),
+                    format_p(row["p_adjusted"]),
+                )
             )
-        )
-    empty = {i for i in range(len(head)) if rows and all(row[i] == "" for row in rows)}
-    kept = [i for i in range(len(head)) if i not in empty]
-    first = 1 + len(varying)
+    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    if len({row[0] for row in rows}) == 1:
+        kept = [i for i in kept if i != 0]
     return Table(
-        tuple(head[i] for i in kept),
+        tuple(columns[i] for i in kept),
         tuple(tuple(row[i] for i in kept) for row in rows),
-        frozenset(place for place, i in enumerate(kept) if i >= first),
-        len(over) - len(shown),
+        frozenset(place for place, i in enumerate(kept) if i >= 3),
+        headings,
+        len(over) - len(rows),
         path,
     )
+
+
+def _detail(column: str, value: object) -> str:
+    return f"layer {value}" if column == "layer" else {"R": "replay", "P": "own play"}.get(str(value), str(value))
 
 
 def short_name(text: str) -> str:

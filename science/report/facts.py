@@ -165,7 +165,7 @@ def calibration_of(
         "found where planted",
         *(("planted",) if "planted" in table else ()),
     )
-    shown = Table(head, rows, frozenset({1, 2}), 0, "calibration.csv")
+    shown = Table(head, rows, frozenset({1, 2}), path="calibration.csv")
     drawn = store.read("draw/calibration")
     picture = None
     if drawn is not None:
