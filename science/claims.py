@@ -1,13 +1,13 @@
 """Verdicts on declared claims, from the tables of the analyses.
 
-A claim is about a quantity over runs (or over what its row names as its unit). Where a table has the quantity of several
-tasks, prices or conditions, each of them is a part, and the claim holds if every part does: its p is the largest of
+A claim is about a quantity over runs (or over what its row names as its unit). Where a table has the quantity of
+several tasks, prices or conditions, each is a part, and the claim holds if every part does: its p is the largest of
 theirs (an intersection-union test, Berger 1982, Technometrics 24:295). Over the claims p values are adjusted after
 Holm; "no effect" is only ever told by two one-sided tests (TOST, Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657)
 against the margin that was declared, adjusted likewise.
 
-    supported      significant, on the declared side, and not equivalent to the reference; or declared as none, and it is
-    contradicted   significant, on the other side; or declared as none, and it is not within the margin
+    supported      significant, on the declared side, not equivalent to the reference; or declared as none, and it is
+    contradicted   significant, on the other side; or declared as none, and not within the margin
     equivalent     within the margin of the reference, whatever else
     undecided      this design could not tell
 """

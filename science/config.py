@@ -42,7 +42,7 @@ class Statistics:
     Attributes:
         draws: Of each null by permutation or exchange.
         calibration: Data sets of pure noise, and of planted effects, with which the design itself is tested.
-        level: Chance of a false verdict over all claims together (Holm), and of a false map entry among those told (BH).
+        level: Chance of a false verdict over all claims together (Holm), share of false stars on a map (BH).
         power: With which the detectable effect of `--plan` is found.
         min_success: Runs below this success on their own levels are counted and dropped where an analysis needs a
             policy that solves its task.
@@ -215,8 +215,8 @@ def _read_held_out(value: Any) -> list[str]:
     names = _read_names("held_out_tasks", value)
     if names:
         raise ConfigError(
-            f"held_out_tasks: policies cannot be asked about levels they were not trained on yet; leave it empty, found "
-            f"{', '.join(names)}"
+            "held_out_tasks: policies cannot be asked about levels they were not trained on yet; leave it empty, "
+            f"found {', '.join(names)}"
         )
     return names
 
@@ -308,7 +308,8 @@ class StudyConfig:
         """Check what goes beyond single values."""
         if not re.fullmatch(_NAME, self.name):
             raise ConfigError(
-                f"name: expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit, found {self.name!r}"
+                "name: expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit, found "
+                f"{self.name!r}"
             )
         check_numbers(self, 1, "episodes", "changed_episodes")
         if self.changed_episodes is None:

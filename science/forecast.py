@@ -121,11 +121,12 @@ def describe_claims(config: StudyConfig) -> list[str]:
     if floor * len(claims) > statistics.level:
         need = next(n for n in range(8, 40) if 2 / 2**n * len(claims) <= statistics.level)
         lines.append(
-            f"{runs} runs cannot support {len(claims)} claims in an exact test at level {statistics.level:g}: it takes {need}"
+            f"{runs} runs cannot support {len(claims)} claims in an exact test at level {statistics.level:g}: "
+            f"it takes {need}"
         )
     lines.append(
-        f"detectable: mean over standard deviation between runs, found with {statistics.power:.0%} power at this claim's "
-        f"share of the level; where a null is drawn, p is at least {exchanged:.2g} besides"
+        f"detectable: mean over standard deviation between runs, found with {statistics.power:.0%} power at this "
+        f"claim's share of the level; where a null is drawn, p is at least {exchanged:.2g} besides"
     )
     assert not math.isnan(effect)
     return lines

@@ -113,7 +113,7 @@ def make_replay(design: Design, store: Store, item: Item, link: Link) -> tuple[l
 
 
 def follow_levels(design: Design, task: str, count: int) -> Any:
-    """Return the bot's way through the first levels of the evaluation that it can solve: those of `pipeline.evaluation`.
+    """Return the bot's way through the first levels that it can solve: those that `pipeline.evaluation` plays.
 
     Raises:
         ExpertError: If it solves next to none.

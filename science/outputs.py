@@ -10,18 +10,23 @@ from typing import Any
 
 from pipeline.command.files import replace_atomically, write_json, write_text
 from pipeline.command.workers import Link
+from science.card import read_card, widen, write_card
 from science.catalogue import ANALYSES
 from science.plan import Design
 from science.store import Item, Store
 
 ANALYSIS_SOURCES = ("science.questions", "science.result", "science.statistics", "science.traces", "science.effects")
-CALIBRATION_SOURCES = ("science.calibration", "science.synthetic", "science.result", "science.statistics")
 FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels")
 
 
 def table_path(design: Design, analysis: str) -> Path:
     """Return the file of an analysis's tidy rows."""
     return design.folder / "tables" / f"{analysis}.csv"
+
+
+def card_path(design: Design) -> Path:
+    """Return the file of the calibration card."""
+    return design.folder / "calibration.csv"
 
 
 def result_path(design: Design, analysis: str) -> Path:
@@ -79,20 +84,8 @@ def read_table(path: Path) -> Any:
     return table
 
 
-def make_calibration(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
-    """Test the design on noise and on planted effects."""
-    from science.questions import calibrate
-
-    table, notes = calibrate(design, link)
-    path = design.folder / "calibration.csv"
-    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    return [path], {"notes": notes}
-
-
 def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
-    """Draw the figures of an analysis, or of the calibration."""
-    import pandas as pd
-
+    """Draw the figures of an analysis; or gather the calibration card and draw it."""
     from pipeline.command.displays import draw_without_display
 
     draw_without_display()
@@ -101,14 +94,18 @@ def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[
     from science.figures.draw import draw_analysis
 
     name = item.name.partition("/")[2]
+    made: list[Path] = []
     if name == "calibration":
-        files = store.files("calibrate/design")
-        drawn = [draw_calibration(pd.read_csv(files[0]), design.config.statistics.level)] if files else []
+        files = [path for need in item.needs for path in store.files(need)]
+        table, _ = read_card(files)
+        made.append(card_path(design))
+        write_card(made[0], table)
+        drawn = [draw_calibration(widen(table), design.config.statistics.level)] if len(table) else []
     else:
         files = [path for path in store.files(f"analyse/{name}") if path.suffix == ".csv"]
         sizes = expert_sizes(design)
         drawn = draw_analysis(name, read_table(files[0]), ANALYSES[name].quantities, sizes) if files else []
-    made, captions = [], {}
+    captions = {}
     for figure in drawn:
         link.heed()
         paths = save_figure(figure.figure, design.folder / "figures" / f"{figure.name}.png", ("png", "pdf"))
@@ -166,7 +163,7 @@ def build_report(design: Design, store: Store, failed: Mapping[str, str], only: 
     claims = judge(judged, tables, design.config.statistics.level)
     entries: tuple[ClaimEntry, ...] = read_claims(claims)
     pictures = Pictures(design.folder)
-    calibration = calibration_of(design, store, pictures)
+    calibration = calibration_of(design, store, pictures, card_path(design))
     sections = []
     for name in design.config.analyses:
         entry = ANALYSES[name]

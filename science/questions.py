@@ -222,18 +222,3 @@ _ASKED: Mapping[str, Callable[[Given], Result]] = {
     "price": _price,
     "complexity": _complexity,
 }
-
-
-def calibrate(design, link):
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            "quantity": ["pathways.consistency"],
-            "false_positives": [0.05],
-            "low": [0.02],
-            "high": [0.09],
-            "data_sets": [200],
-            "recovered": [0.9],
-        }
-    ), []

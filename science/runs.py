@@ -162,8 +162,8 @@ def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failur
                 failures[item.name] = explain(error)
             else:
                 failures[item.name] = why or (
-                    f"training ended without a final checkpoint, as it does if a run diverges; see {store.folder / 'work'}"
-                    "/training.log"
+                    "training ended without a final checkpoint, as it does if a run diverges; see "
+                    f"{store.folder / 'work' / 'training.log'}"
                 )
             continue
         if header.update < run.config.num_updates:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command.workers import Link
-from science import inputs, outputs
+from science import card, inputs, outputs
 from science.catalogue import ANALYSES
 from science.conditions import list_families, settings_of
 from science.plan import Design
@@ -94,24 +94,23 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
 
 def _calibrate(design: Design, only: Sequence[str]) -> list[Item]:
     statistics = design.config.to_dict()["statistics"]
-    settings = {
-        **{name: statistics[name] for name in ("draws", "calibration", "seed", "level")},
-        **{"runs": len(design.config.seeds), "episodes": design.config.episodes, "tasks": len(design.tasks)},
-        "analyses": design.config.analyses,
-    }
-    return [Item("calibrate/design", settings, (), outputs.CALIBRATION_SOURCES)]
+    settings = {name: statistics[name] for name in ("calibration", "seed")}
+    # The first task's traces stand for the design: their runs, levels and lengths.
+    needs = tuple(f"replay/{task}/{setting}" for task, setting in inputs.cells(design) if task == design.tasks[0])
+    return [Item(f"calibrate/{claim}", settings, needs, card.SOURCES) for claim in card.list_cases(only)]
 
 
 def _draw(design: Design, only: Sequence[str]) -> list[Item]:
+    cases = tuple(f"calibrate/{claim}" for claim in card.list_cases(design.config.analyses))
     found = [Item(f"draw/{name}", {}, (f"analyse/{name}",), outputs.FIGURE_SOURCES) for name in only]
-    return [*found, Item("draw/calibration", {}, ("calibrate/design",), outputs.FIGURE_SOURCES)]
+    return [*found, Item("draw/calibration", {}, cases, (*outputs.FIGURE_SOURCES, "science.card"))]
 
 
 STAGES = (
     Stage("played", _played, inputs.make_played),
     Stage("replay", _replay, inputs.make_replay),
     Stage("intervene", _intervene, inputs.make_effects),
-    Stage("calibrate", _calibrate, outputs.make_calibration),
+    Stage("calibrate", _calibrate, card.make_case),
     Stage("analyse", _analyse, outputs.make_table),
     Stage("draw", _draw, outputs.make_figures),
 )

@@ -126,8 +126,8 @@ def _draw_naive(table: pd.DataFrame, label: object) -> Drawn:
     ]
     drawn = draw_strips("complexity_naive", panels)
     caption = (
-        "Does LPC go with behavioural entropy? Rank correlation over cells as it is published, with the entropy of smoothed "
-        "counts, and with time since the start and number of visits partialled out, beside the mean under exchanged "
-        "episodes. " + drawn.caption
+        "Does LPC go with behavioural entropy? Rank correlation over cells as it is published, with the entropy of "
+        "smoothed counts, and with time since the start and number of visits partialled out, beside the mean under "
+        "exchanged episodes. " + drawn.caption
     )
     return Drawn(drawn.name, drawn.figure, caption)

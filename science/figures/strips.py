@@ -1,4 +1,4 @@
-"""Strips of points: every run at each price, the mean over runs with its interval, the null, n, and what was dropped."""
+"""Strips of points: every run at each price, the mean over runs with its interval, the null, n, what was dropped."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from plotting.origin import project_version
+from science.card import widen
 from science.catalogue import ANALYSES
 from science.plan import Design
 from science.report.content import ClaimEntry, Picture, Pictures, Table, short_name
@@ -28,13 +29,14 @@ def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]
     """Return what was done and found, in two sentences."""
     config = design.config
     prices = ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)
-    policies = f"{len(design.routed)} routed policies ({_count(len(config.seeds), 'seed')} at each price of complexity, {prices})"
+    seeds = _count(len(config.seeds), "seed")
+    policies = f"{len(design.routed)} routed policies ({seeds} at each price of complexity, {prices})"
     baselines = len(design.runs) - len(design.routed)
     dense = f" and {baselines} dense baselines" if baselines else ""
     tasks = " and ".join(short_name(task) for task in design.tasks)
     done = (
         f"{policies}{dense} were trained on {tasks}, each task by itself, and studied on the same "
-        f"{config.episodes:,} levels of it: on their own play, on the bot's trajectories, and with parts of them changed."
+        f"{config.episodes:,} levels of it: on their own play, on the bot's trajectories, and with parts changed."
     )
     if not claims:
         return (done, "No claim was declared; everything is exploratory.")
@@ -123,56 +125,46 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def calibration_of(
-    design: Design, store: Store, pictures: Pictures
+    design: Design, store: Store, pictures: Pictures, path: Path
 ) -> tuple[tuple[str, ...], Table | None, Picture | None]:
     """Return the calibration card: sentences, numbers, figure."""
     import pandas as pd
 
-    files = store.files("calibrate/design")
-    if not files:
+    drawn = store.read("draw/calibration")
+    if drawn is None or not path.exists():
         return (("It was not made: what follows has not been tested on noise of this shape.",), None, None)
-    table = pd.read_csv(files[0], keep_default_na=True)
-    level = design.config.statistics.level
-    # A test may be wrong more seldom than the level: that costs power, not truth.
-    bad = table[table["low"] > level]
-    sets = int(table["data_sets"].max())
+    table = widen(pd.read_csv(path))
+    level, sets = design.config.statistics.level, design.config.statistics.calibration
     said = [
-        f"Before anything else this design was run on noise and on planted effects of its own shape "
-        f"({_count(len(design.config.seeds), 'run')}, {design.config.episodes:,} levels each), {sets} data sets of each. "
-        "A test that is sound is wrong on noise about as often as its level says, or more seldom."
+        f"Before anything else this design was run on noise and on planted effects of its own shape (its "
+        f"{_count(len(design.config.seeds), 'run')}, levels, lengths of episodes and groups), {sets} data sets of "
+        "each. A sound test is wrong on noise about as often as its level says, or more seldom."
     ]
-    if len(bad):
-        said.append(
-            f"Wrong more often than {level:g} allows: {', '.join(bad['quantity'])}. Do not trust a verdict on these."
-        )
-    else:
-        said.append(f"None is wrong more often than {level:g}, to within what {sets} data sets can tell.")
-    known = table["recovered"].notna()
+    bad = list(table["quantity"][table["low"] > level])
+    tried = table["false_positives"].notna()
+    if bad:
+        said.append(f"Wrong more often than {level:g} allows: {', '.join(bad)}. Do not trust a verdict on these.")
+    elif tried.any():
+        said.append(f"No test is wrong more often than {level:g}, to within what {sets} data sets can tell.")
+    if not tried.all():
+        said.append(f"So few runs give no p at all: {', '.join(table['quantity'][~tried])}.")
+    head = ("test", "false positives [95 % interval]", "found where planted", "planted", "detectable effect")
     rows = tuple(
         (
             row["quantity"],
-            f"{row['false_positives']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-            if row["false_positives"] == row["false_positives"]
-            else "",
-            f"{row['recovered']:.2f}" if row["recovered"] == row["recovered"] else "",
-            *((str(row["planted"]),) if "planted" in table else ()),
+            format_interval(row["false_positives"], row["low"], row["high"]) if row["data_sets"] else "no p",
+            format_number(row["recovered"]),
+            row["planted"],
+            format_number(row["detectable"]),
         )
         for row in table.to_dict("records")
     )
-    head = (
-        "test",
-        "false positives [95 % interval]",
-        "found where planted",
-        *(("planted",) if "planted" in table else ()),
-    )
-    shown = Table(head, rows, frozenset({1, 2}), path="calibration.csv")
-    drawn = store.read("draw/calibration")
-    picture = None
-    if drawn is not None:
-        for name, caption in drawn.notes["captions"].items():
-            picture = pictures.take(design.folder / "figures" / f"{name}.png", caption)
-    del known
-    return tuple(said), shown, picture
+    shown = Table(head, rows, frozenset({1, 2, 4}), path="calibration.csv")
+    taken = [
+        pictures.take(design.folder / "figures" / f"{name}.png", caption)
+        for name, caption in drawn.notes["captions"].items()
+    ]
+    return tuple(said), shown, taken[0] if taken else None
 
 
 def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str, Any]) -> tuple[str, ...]:
