@@ -1,4 +1,4 @@
-"""Policy complexity: how much does behaviour depend on, and does the routers' complexity follow it?
+"""Policy complexity: how much does behaviour depend on what was seen, and does the routers' complexity follow it?
 
 The policy of step t is pi_t = softmax(logits), so that nothing is estimated from sampled actions. Per run, bits:
 
@@ -16,8 +16,8 @@ The policy of step t is pi_t = softmax(logits), so that nothing is estimated fro
   out. Null: LPC of whole episodes exchanged within runs, levels, and bins of 4 lengths; p is the larger of that of the
   mean over runs under this null (unit: episodes) and of correlation minus null mean over runs.
 - lpc_entropy_naive, lpc_divergence_naive: the plain correlation, `p` of a run as if its cells were independent, as is
-  usual in print: to be read beside the others, never by itself. lpc_entropy_smoothed: with the entropy of counted actions,
-  each count plus one half, which is a function of visits: a deterministic cell reads 1.85 bits at 5 visits.
+  usual in print: to be read beside the others, never by itself. lpc_entropy_smoothed: with the entropy of counts of
+  actions plus one half, which is a function of visits: a deterministic cell reads 1.85 bits at 5 visits.
 
 Twins, from interventions: zero_states (all states set to 0 before every step) and swap_mission: cost_of_zero_states,
 cost_of_swap_mission, the difference in cross-entropy to the bot. Behaviour that depends on memory, or on the mission,
@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from science.distinctness import draw_swaps
 from science.effects import EffectTable
+from science.exchange import draw_swaps
 from science.profiles import find_unusable
 from science.result import NAN, Draft, Result
 from science.statistics.association import MIN_CELLS, partial_spearman
@@ -98,13 +98,8 @@ def compute(
     for table in [] if effects is None else effects.cells():
         for kind in ("zero_states", "swap_mission"):
             for condition in table.of_kind(kind):
-                draft.over_runs(
-                    f"cost_of_{kind}",
-                    table.per_run("ce", condition),
-                    table.runs,
-                    condition=table.conditions[condition].name,
-                    n_episodes=len(np.unique(table.level_seed)),
-                )
+                words = {"condition": table.conditions[condition].name}
+                draft.over_both(f"cost_of_{kind}", table.by_level("ce", condition), table.runs, **words)
     return draft.finish()
 
 

@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 
 from science.effects import EffectTable
+from science.exchange import draw_swaps
 from science.profiles import find_profiles, find_unusable
 from science.result import NAN, Draft, Result
 from science.statistics.information import bracket_information, entropy
-from science.statistics.nulls import EpisodeBlocks, p_value
+from science.statistics.nulls import p_value
 from science.traces import Traces, sum_over
 
 QUANTITIES = {
@@ -90,42 +91,6 @@ def find_information(paths: np.ndarray, codes: np.ndarray, num_groups: int) -> f
         return NAN
     inside = float(steps @ entropy(totals / np.maximum(steps, 1e-300)[:, None])) / steps.sum()
     return max(0.0, float(entropy(totals.sum(axis=0) / steps.sum())) - inside)
-
-
-def share_episodes(cell: Traces, runs: list[int]) -> bool:
-    """Return whether all these runs replay the same episodes, step by step."""
-    first = None
-    for run in runs:
-        of_run = np.flatnonzero(cell.episode_run == run)
-        inside = cell.run == run
-        own = (
-            cell.episode_level[of_run],
-            cell.level_seed[of_run],
-            cell.time[inside],
-            np.searchsorted(of_run, cell.episode[inside]),
-        )
-        if first is not None and not all(np.array_equal(a, b) for a, b in zip(first, own, strict=True)):
-            return False
-        first = first or own
-    return True
-
-
-def draw_swaps(cell: Traces, runs: list[int], draws: int, rng: np.random.Generator) -> dict[int, list[np.ndarray]]:
-    """Return exchanges of episodes for the steps of each run, by run.
-
-    Runs that replay the same episodes get the same ones: what they share is then shared under the null too.
-    """
-    found: dict[int, list[np.ndarray]] = {}
-    if not draws or not runs:
-        return found
-    same = cell.source == "R" and share_episodes(cell, runs)
-    for run in runs:
-        if same and found:
-            found[run] = found[runs[0]]
-            continue
-        inside = np.flatnonzero(cell.run == run)
-        found[run] = list(EpisodeBlocks(cell.episode[inside], cell.level[inside]).draws(rng, draws))
-    return found
 
 
 def _compute_cell(draft: Draft, cell: Traces, by: str, draws: int, rng: np.random.Generator) -> None:

@@ -12,6 +12,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,6 +149,26 @@ class EffectTable:
         count = np.bincount(self.run[used], minlength=len(self.runs))
         total = np.bincount(self.run[used], values[used], minlength=len(self.runs))
         return np.where(count >= min_episodes, total / np.maximum(count, 1), np.nan)
+
+    @cached_property
+    def level_seeds(self) -> np.ndarray:
+        """All level seeds, ascending int64 (G,)."""
+        return np.unique(self.level_seed)
+
+    def by_level(self, values: Measure | np.ndarray, condition: int, group: int = -1) -> np.ndarray:
+        """Return values by run and level seed (R, G); NaN where there is no row."""
+        values = self.difference(values) if isinstance(values, str) else values
+        used = np.flatnonzero((self.condition == condition) & (self.group == group))
+        found = np.full((len(self.runs), len(self.level_seeds)), np.nan)
+        found[self.run[used], np.searchsorted(self.level_seeds, self.level_seed[used])] = values[used]
+        return found
+
+    def mean_by_level(self, values: Measure | np.ndarray, conditions: Sequence[int]) -> np.ndarray:
+        """Return the mean over some conditions by run and level seed (R, G)."""
+        tables = np.array([self.by_level(values, condition) for condition in conditions])
+        known = np.isfinite(tables)
+        total = np.where(known, tables, 0.0).sum(axis=0)
+        return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
     def matrix(self, measure: Measure, conditions: Sequence[int], *, by_group: bool = False) -> np.ndarray:
         """Return means over level seeds (R, C), or (R, C, G) by group; NaN where there is no row."""

@@ -12,10 +12,17 @@ u_r = v_r - mean over x of v_r, which takes out what an expert is used everywher
 - consistency_above_untrained, where traces of untrained policies are given: C minus theirs. Levels force some of C by
   themselves: states of one group look alike to any network.
 
-Interval: jackknife over runs, for pairs share runs (Arvesen 1969, Ann. Math. Stat. 40:2076); its t test is shown as
-estimator "jackknife". Null, from which p: x permuted within each run, and from 8 runs also the sign of u_r flipped for
-whole runs, which keeps that some groups vary more than others: the larger p counts. Where experts of a layer are equal
-in size they are interchangeable: each pair is aligned by Hungarian matching, under the null too.
+Interval: jackknife over runs, for pairs share runs (Arvesen 1969, Ann. Math. Stat. 40:2076). Nulls, of whose p the
+largest counts:
+- groups: x permuted within each run, so that no run has to do with another.
+- runs, from 8 on: the sign of u_r flipped for whole runs, which keeps that some groups vary more than others.
+- levels: groups of whole episodes exchanged, in all runs alike (`science.exchange`), and inner products of u_r and u_r'
+  compared, which shrink where a group's steps are mixed with others. It keeps what runs owe to the same levels and to
+  the time since the start. consistency_forced: its mean over what is found, so much of it levels force.
+Without the last, consistency_on_these_levels says that runs agree where they saw the same: by cell, where each is
+visited in a few levels only, that is found in all of the data sets in which levels act on all runs alike and pathways
+are each run's own. Where experts of a layer are equal in size they are interchangeable: each pair is aligned by
+Hungarian matching, under the nulls too.
 
 A run all of whose layers have collapsed (no expert's weight in any group is 0.02 from its mean) has no pathways: it is
 left out, counted, and included as a correlation of 0 in the row "worst".
@@ -32,16 +39,17 @@ from typing import Any
 import numpy as np
 
 from pipeline.records.intervals import mean_interval
+from science.agreement import MAX_EXCHANGES, disattenuate, exchange_levels, find_null
 from science.effects import EffectTable
-from science.profiles import Profiles, correlate, find_profiles, mean_over_pairs, to_unit
-from science.result import NAN, Draft, Result
-from science.statistics.inference import MIN_FOR_SIGN_FLIP, compare_with_zero
+from science.profiles import correlate, find_profiles, mean_over_pairs
+from science.result import NAN, Draft, Result, larger
 from science.statistics.nulls import p_value
-from science.traces import Traces, group_means
+from science.traces import Traces
 
 QUANTITIES = {
     "consistency": "correlation of centred profiles between runs",
-    "consistency_jackknife": "the same, tested over runs",
+    "consistency_on_these_levels": "correlation of centred profiles, levels not generalised over",
+    "consistency_forced": "share of common profiles that levels force",
     "consistency_raw": "correlation of profiles, not centred",
     "consistency_disattenuated": "correlation with endless episodes",
     "consistency_above_untrained": "consistency, trained minus untrained",
@@ -49,9 +57,6 @@ QUANTITIES = {
     "transplant_loss": "cross-entropy, another run's minus own pathways (nats)",
 }
 """What each quantity is, for an axis."""
-
-SPLITS = 8
-"""Random halves for the disattenuated correlation."""
 
 
 def compute(
@@ -102,13 +107,17 @@ class _Cell:
         self.shared["n_episodes"] = int(np.isin(self.cell.episode_run, runs).sum())
         found = correlate(u, blocks)
         p, floor, null_mean = find_null(u, blocks, found, self.rng, draws)
-        null = {"p": p, "p_floor": floor, "null_mean": null_mean, "unit": "runs+groups", "twin": "transplant_gain"}
-        self._add("consistency", found, runs, worst=True, **null)
+        shared, under = exchange_levels(self.cell, self.by, self.profiles, self.rng, min(draws, MAX_EXCHANGES))
+        least = max(floor, 1 / (1 + len(under)))
+        both = {"p": larger(p, p_value(shared, under)), "p_floor": least, "unit": "runs+groups+levels"}
+        self._add("consistency", found, runs, worst=True, null_mean=null_mean, twin="transplant_gain", **both)
+        if draws:
+            count = {"n_runs": len(runs), "unit": "levels"}
+            self.draft.add(
+                "consistency_forced", under.mean() / shared if shared > 0 else NAN, **{**self.shared, **count}
+            )
         pseudo = mean_over_pairs(found)[2]
-        test = compare_with_zero(pseudo)
-        self._add(
-            "consistency_jackknife", found, np.zeros(0, np.intp), estimator="jackknife", p=test.p, p_floor=test.p_floor
-        )
+        self._add("consistency_on_these_levels", found, runs, p=p, p_floor=floor, unit="runs+groups")
         self._add("consistency_raw", correlate(self.profiles.values, blocks), runs)
         exact, reliable = disattenuate(self.cell, self.by, self.profiles, self.rng)
         if not reliable.all():
@@ -174,104 +183,10 @@ class _Cell:
         )
 
 
-def find_null(
-    u: np.ndarray, blocks: list[list[int]], found: np.ndarray, rng: np.random.Generator, draws: int
-) -> tuple[float, float, float]:
-    """Return p, the smallest p, and the mean of C under the null, see the module.
-
-    Args:
-        u: (R, X, K), centred over X.
-        blocks: Of interchangeable experts.
-        found: Correlations (R, R) of u.
-        rng: Draws the permutations.
-        draws: How many.
-    """
-    runs, groups = u.shape[:2]
-    value = mean_over_pairs(found)[0]
-    if not draws or not np.isfinite(value):
-        return NAN, NAN, NAN
-    flat = to_unit(u)
-    under = np.empty(draws)
-    order = rng.permuted(np.tile(np.arange(groups), (draws, runs, 1)), axis=2)
-    if blocks:
-        for draw in range(draws):
-            under[draw] = mean_over_pairs(correlate(flat[np.arange(runs)[:, None], order[draw]], blocks))[0]
-    else:  # the mean over pairs of unit vectors is (|sum|^2 - R) / R(R - 1)
-        total = np.zeros((draws, *u.shape[1:]))
-        for run in range(runs):
-            total += flat[run][order[:, run]]
-        under = (np.square(total).sum(axis=(1, 2)) - runs) / (runs * (runs - 1))
-    p, floor = p_value(value, under), 1 / (1 + draws)
-    if runs >= MIN_FOR_SIGN_FLIP:
-        flipped = _flip_runs(found, correlate(u, blocks, -u) if blocks else -found, rng)
-        p = max(p, float((np.abs(flipped) >= abs(value) - 1e-12).mean()))
-        floor = max(floor, 1 / len(flipped))
-    return p, floor, float(under.mean())
-
-
-def _flip_runs(found: np.ndarray, against: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return C for signs of runs, all up to a common one (1,023 drawn ones from 11 runs on), the given ones first.
-
-    Args:
-        found: Correlations (R, R) of profiles.
-        against: The same with the other's sign changed.
-        rng: Draws.
-    """
-    n = len(found)
-    if n <= 11:
-        signs = 1.0 - 2.0 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.concatenate([np.ones((1, n)), rng.choice([-1.0, 1.0], (1023, n))])
-    off = ~np.eye(n, dtype=bool)
-    same, other = (np.where(off, (matrix + matrix.T) / 2, 0.0) for matrix in (found, against))
-    mean, half = (same + other) / 2, (same - other) / 2
-    return (mean.sum() + np.einsum("da,ab,db->d", signs, half, signs)) / (n * (n - 1))
-
-
-def disattenuate(cell: Traces, by: str, profiles: Profiles, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the correlations (R', R') with endless episodes, and which runs' profiles are reliable at all, bool (R',).
-
-    Args:
-        cell: Traces.
-        by: Group of steps.
-        profiles: Found in them.
-        rng: Draws the halves: the same levels for all runs.
-    """
-    codes, width = cell.group(by).codes, len(cell.group(by).names)
-    levels = np.column_stack([cell.episode_level, cell.level_seed])
-    level = np.unique(levels, axis=0, return_inverse=True)[1].reshape(-1)
-    cross, own = [], []
-    for _ in range(SPLITS):
-        half = (rng.permutation(level.max() + 1) % 2)[level][cell.episode]
-        sides = [group_means(cell, np.where(half == side, codes, -1), width)[0] for side in (0, 1)]
-        first, second = (m[np.ix_(profiles.runs, profiles.groups)][:, :, cell.experts] for m in sides)
-        if np.isfinite(first).all() and np.isfinite(second).all():
-            first, second = (values - values.mean(axis=1, keepdims=True) for values in (first, second))
-            cross.append(correlate(first, profiles.blocks, second))
-            own.append(np.einsum("rxk,rxk->r", to_unit(first), to_unit(second)))
-    if not cross:
-        return np.full((len(profiles.runs),) * 2, NAN), np.zeros(len(profiles.runs), bool)
-    reliability, mean = np.mean(own, axis=0), np.mean(cross, axis=0)
-    reliable = reliability > 0
-    scale = np.sqrt(np.where(reliable, reliability, NAN))
-    return (mean + mean.T) / 2 / np.outer(scale, scale), reliable
-
-
-def _compare_transplants(draft: Draft, table: EffectTable) -> None:
-    own, other, shuffled = (_mean_of_kind(table, f"transplant_{name}") for name in ("own", "other", "shuffled"))
-    counts = {"n_episodes": len(np.unique(table.level_seed)), "estimator": "cross-entropy, nats"}
-    for quantity, first, second, words in (
-        ("transplant_gain", shuffled, other, "shuffled - other"),
-        ("transplant_loss", other, own, "other - own"),
-    ):
-        if first is not None and second is not None:
-            draft.over_runs(quantity, first - second, table.runs, condition=words, **counts)
-
-
-def _mean_of_kind(table: EffectTable, kind: str) -> np.ndarray | None:
-    """Return each run's mean difference of cross-entropy over the conditions of a kind; None if there are none."""
-    values = np.array([table.per_run("ce", condition) for condition in table.of_kind(kind)])
-    if not len(values):
-        return None
-    known = np.isfinite(values)
-    return np.where(known.any(axis=0), np.where(known, values, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), NAN)
+def _compare_transplants(draft: Draft, effects: EffectTable) -> None:
+    kinds = {name: effects.of_kind(f"transplant_{name}") for name in ("own", "other", "shuffled")}
+    tables = {name: effects.mean_by_level("ce", found) for name, found in kinds.items() if found}
+    for quantity, first, second in (("transplant_gain", "shuffled", "other"), ("transplant_loss", "other", "own")):
+        if first in tables and second in tables:
+            words = {"condition": f"{first} - {second}", "estimator": "cross-entropy, nats"}
+            draft.over_both(quantity, tables[first] - tables[second], effects.runs, **words)

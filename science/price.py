@@ -11,8 +11,8 @@ Prices are compared within a seed, never pooled: across them success and LPC bot
   success (price_trend_of_success). p is the larger of that over seeds and of that of prices permuted within seeds,
   adjusted by Benjamini and Hochberg over experts.
 - dead: of each expert and price whether its knock-out is equivalent to nothing: two one-sided tests of its effect on
-  cross-entropy within a margin, over seeds, Holm over all of the setting. Low usage does not make an expert dead: a
-  weight of 0.01 on a large output counts.
+  cross-entropy within a margin, over seeds and over seeds and levels at once, Holm over all of the setting. Low usage
+  does not make an expert dead: a weight of 0.01 on a large output counts.
 - collapsed: share of seeds in which a layer's routers do not tell groups apart (no weight in any group is 0.02 from its
   mean), of each layer and price.
 - front_lpc, front_success, hypervolume and what is compared with them: see `science.fronts`.
@@ -31,8 +31,8 @@ from science.effects import EffectTable
 from science.fronts import FrontPoint, Grid, add_fronts, build_grid, without_price
 from science.knockouts import MARGIN, find_knockouts
 from science.profiles import find_unusable
-from science.result import NAN, Draft, Result
-from science.statistics.inference import adjust, compare_with_margin
+from science.result import NAN, Draft, Result, larger
+from science.statistics.inference import adjust, compare_over_both, compare_with_margin
 from science.statistics.nulls import p_value
 from science.traces import Traces, collapsed_layers, group_means
 
@@ -247,9 +247,10 @@ def _dead(draft: Draft, cell: EffectTable, margin: float) -> None:
     found = []
     for (layer, expert), condition in sorted(find_knockouts(cell).items()):
         test = compare_with_margin(cell.per_run("ce", condition), margin)
-        found.append((layer, expert, condition, test))
-    adjusted = adjust(np.array([test.p for *_, test in found]), "holm")
-    for (layer, expert, condition, test), p in zip(found, adjusted, strict=True):
+        both = compare_over_both(cell.by_level("ce", condition))
+        found.append((layer, expert, condition, test, larger(test.p, both.within(margin))))
+    adjusted = adjust(np.array([p for *_, p in found]), "holm")
+    for (layer, expert, condition, test, raw), p in zip(found, adjusted, strict=True):
         word = "no test" if np.isnan(p) else "dead" if p <= 0.05 else "not shown to be dead"
         draft.add(
             "dead",
@@ -261,7 +262,7 @@ def _dead(draft: Draft, cell: EffectTable, margin: float) -> None:
             expert=expert,
             low=test.low,
             high=test.high,
-            p=test.p,
+            p=raw,
             p_adjusted=float(p),
             estimator=f"{word}: effect within {margin:g} nats, 90 % interval",
             condition=cell.conditions[condition].name,

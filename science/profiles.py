@@ -114,14 +114,18 @@ def to_unit(profiles: np.ndarray) -> np.ndarray:
     return centered / np.where(length > 1e-12, length, np.nan)
 
 
-def correlate(profiles: np.ndarray, blocks: list[list[int]], others: np.ndarray | None = None) -> np.ndarray:
+def correlate(
+    profiles: np.ndarray, blocks: list[list[int]], others: np.ndarray | None = None, *, scaled: bool = True
+) -> np.ndarray:
     """Return correlations (R, R) of profiles (R, X, K) with each other, or with others; each pair aligned by blocks.
+
+    Not scaled, inner products of profiles as they are.
 
     The diagonal is that of a run with itself, not aligned. A block adds what exchanging its experts gains: mean and
     length of a profile do not depend on their order.
     """
-    own = to_unit(profiles)
-    theirs = own if others is None else to_unit(others)
+    own = to_unit(profiles) if scaled else profiles
+    theirs = own if others is None else to_unit(others) if scaled else others
     found = np.einsum("axk,bxk->ab", own, theirs)
     if not blocks:
         return found

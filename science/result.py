@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from science.statistics.inference import adjust, compare_with_zero
+from science.statistics.inference import CrossedTest, adjust, compare_over_both, compare_with_zero
 from science.traces import Run
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ class Draft:
         p_null: float = NAN,
         p_null_floor: float = 0.0,
         null_unit: str = "",
+        both: CrossedTest | None = None,
         null: np.ndarray | float = NAN,
         p_each: Sequence[float] = (),
         tested: bool = True,
@@ -219,6 +220,7 @@ class Draft:
             p_null: p of a null over another unit, for all runs together: the larger p counts.
             p_null_floor: The smallest that it could be.
             null_unit: That unit.
+            both: Test over runs and level seeds at once, whose interval and p take the place of those over runs.
             null: (R,) or one, what values are compared with; NaN is 0.
             p_each: (R,), of each run by itself, over its episodes.
             tested: False where 0 is nothing to compare with: interval, but no p.
@@ -245,10 +247,12 @@ class Draft:
             )
             if not np.isfinite(value):
                 self.drop(run, reason, quantity)
-        unit = f"runs+{null_unit}" if null_unit else "runs"
+        unit = f"runs+{null_unit}" if null_unit else "runs" if both is None else "runs+levels"
         lost = sorted({r or "no value" for r, k in zip(reasons, known, strict=True) if not k})
         shared = {**_cell(runs), **columns, **family, "unit": unit, "drop_reason": "; ".join(lost)}
         row = self._mean(quantity, values, under, null, p_null, p_null_floor, bool(null_unit), shared)
+        if both is not None and math.isfinite(both.p):
+            self.rows[-1] = row = replace(row, low=both.low, high=both.high, p=both.p, p_floor=0.0)
         if not tested:
             self.rows[-1] = row = replace(row, p=NAN, p_floor=NAN)
         if np.isfinite(worst) and not known.all() and known.any():
@@ -257,6 +261,14 @@ class Draft:
             shared |= {"estimator": "worst", "family": ""}
             self._mean(quantity, filled, under, null, NAN, 0.0, False, {**shared, "unit": "runs"})
         return row
+
+    def over_both(self, quantity: str, table: np.ndarray, runs: Sequence[Run], **columns: Any) -> Row:
+        """Add the means of runs over level seeds of a table (R, G), with the test over both; see `over_runs`."""
+        known = np.isfinite(table)
+        total = np.where(known, table, 0.0).sum(axis=1)
+        values = np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), NAN)
+        both = compare_over_both(table)
+        return self.over_runs(quantity, values, runs, both=both, n_episodes=both.n_levels, **columns)
 
     def _mean(
         self,

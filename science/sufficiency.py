@@ -74,21 +74,14 @@ def compute(effects: EffectTable) -> Result:
                 condition=_words(taus),
                 **shared,
             )
-            control, control_taus, _ = _ratios(cell, "random_drop", measure)
-            both = [tau for tau in taus if tau in control_taus]
+            control = [cell.conditions[index].tau for index in cell.of_kind("random_drop")]
+            both = [tau for tau in taus if tau in control]
             if not both:
                 draft.note(f"{where}: expected random_drop at the same thresholds as control, found none: no test")
                 continue
-            own = ratio[:, [taus.index(tau) for tau in both]]
-            other = control[:, [control_taus.index(tau) for tau in both]]
-            draft.over_runs(
-                f"sufficiency{suffix}_above_random",
-                _with_intact(own) - _with_intact(other),
-                cell.runs,
-                reasons=reasons,
-                condition=_words(both),
-                **shared,
-            )
+            table = _above_random(cell, measure, both, reasons)
+            columns = {"reasons": reasons, "condition": _words(both)}
+            draft.over_both(f"sufficiency{suffix}_above_random", table, cell.runs, **columns)
     return draft.finish()
 
 
@@ -109,6 +102,20 @@ def _ratios(
                 share = "not played" if np.isnan(value) else f"intact {measure} {value:.2f} below {MIN_SUCCESS:g}"
                 reasons[run] = reasons[run] or share
     return ratio, [tau for tau, _ in found], reasons
+
+
+def _above_random(
+    cell: EffectTable, measure: Literal["success", "agreement"], taus: list[float], reasons: list[str]
+) -> np.ndarray:
+    """Return by run and level seed (R, G) what A owes to each, less that of the control; of usable runs."""
+    changed = getattr(cell, measure).astype(np.float64)
+    table = np.zeros((len(cell.runs), len(cell.level_seeds)))
+    for tau in taus:
+        own, control = (cell.of_kind(kind, tau=tau)[0] for kind in ("threshold", "random_drop"))
+        intact = cell.per_run(getattr(cell, f"{measure}_intact").astype(np.float64), own)
+        usable = np.array([NAN if reason else value for value, reason in zip(intact, reasons, strict=True)])
+        table += (cell.by_level(changed, own) - cell.by_level(changed, control)) / usable[:, None]
+    return table / (1 + len(taus))
 
 
 def _with_intact(ratio: np.ndarray) -> np.ndarray:
