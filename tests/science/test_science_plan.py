@@ -1,0 +1,246 @@
+"""Runs, trials, stamps: what is stale is found, and nothing else; and what --plan says of it."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipeline.command.errors import ConfigError
+from science import forecast, run, stages
+from science.config import read_study
+from science.plan import build_design
+from science.runs import count_gru, match_baselines
+from science.stages import Stage
+from science.statistics.inference import detectable_effect
+from science.store import FAILED, Item, Store, digest_source
+from science.study import main
+
+SMALL = "{expert_hidden_sizes: [[0, 4, 8]], lang_encoder: builtin, device: cpu, num_updates: 3}"
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--tasks", "[GoToObj, GoToObjS4]", "--seeds", "0-1", "--lpc_alphas", "0,1e-3", "--train", SMALL]
+    return read_study("test", flags)[0]
+
+
+# --------------------------------------------------------------------------------------------------------------- runs
+
+
+def test_every_task_price_and_seed_is_a_run_and_baselines_are_too(config):
+    config = dataclasses.replace(config, baselines=["largest"])
+    design = build_design(config, {"largest": 12})
+    assert len(design.runs) == 2 * 3 * 2 and len(design.routed) == 8
+    assert design.settings == ["alpha=0", "alpha=0.001", "gru=largest"]
+    assert design.tasks == ("BabyAI-GoToObj-v0", "BabyAI-GoToObjS4-v0")
+    assert {r.config.hidden_size for r in design.runs if r.alpha is None} == {12}
+    assert len({(r.task, r.config.trial, r.seed) for r in design.runs}) == len(design.runs)
+    assert len({r.checkpoint for r in design.runs}) == len(design.runs)
+
+
+def test_a_trial_keeps_its_number_whatever_is_added_to_the_study(config):
+    first = build_design(config, {})
+    first.trials.save()
+    more = dataclasses.replace(config, lpc_alphas=[0.0, 1e-5, 1e-3])
+    second = build_design(more, {})
+    known = {r.name: r.config.trial for r in first.runs}
+    assert {r.name: r.config.trial for r in second.runs if r.name in known} == known
+    assert {r.config.trial for r in second.runs if r.alpha == 1e-5} == {3}
+    other = build_design(dataclasses.replace(config, train={**config.train, "lr": 0.5}), {})
+    assert not {r.config.trial for r in other.runs} & set(known.values())
+
+
+def test_a_baseline_has_as_many_parameters_as_are_active(config):
+    config = dataclasses.replace(config, baselines=["largest", "smallest"])
+    found = match_baselines(config)
+    from pipeline.config import TrainConfig
+    from pipeline.policies import build_policy
+
+    def active(sizes):
+        settings = TrainConfig(**{**config.train, "expert_hidden_sizes": [[0, 4, 8]]})
+        names = {name: w.numel() for name, w in build_policy(settings).named_parameters()}
+        return sum(n for name, n in names.items() if ".experts." not in name or f".experts.{sizes}." in name)
+
+    for path, expert in (("largest", 2), ("smallest", 1)):
+        wanted = active(expert)
+        near = [abs(count_gru(width, 184, 7) - wanted) for width in (found[path] - 1, found[path], found[path] + 1)]
+        assert near[1] == min(near)
+    assert found["smallest"] < found["largest"]
+    assert count_gru(5, 184, 7) == sum(
+        p.numel() for p in build_policy(TrainConfig(policy="gru", hidden_size=5, lang_dim=32)).parameters()
+    )
+
+
+def test_a_claim_about_a_task_that_is_not_studied_is_refused(config):
+    from science.config import Claim
+
+    claims = [Claim("knockouts.audit", task="UnlockPickup")]
+    with pytest.raises(ConfigError, match="claims: task: expected one of BabyAI-GoToObj-v0, .*found 'UnlockPickup'"):
+        build_design(dataclasses.replace(config, claims=claims), {})
+
+
+# ------------------------------------------------------------------------------------------------------------- stamps
+
+
+def make_file(folder: Path, name: str, text: str = "x") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_an_item_is_fresh_until_something_changes(tmp_path):
+    store, path = Store(tmp_path), make_file(tmp_path, "a.csv")
+    item = Item("analyse/a", {"draws": 1}, ("replay/b",))
+    assert not store.is_fresh(item)
+    store.write(Item("replay/b", {}), [])
+    store.write(item, [path], {"said": 1})
+    again = Store(tmp_path)
+    assert again.is_fresh(item) and again.read(item.name).notes == {"said": 1} and again.files(item.name) == [path]
+    assert not again.is_fresh(dataclasses.replace(item, settings={"draws": 2}))
+    assert not again.is_fresh(dataclasses.replace(item, sources=("science.pathways",)))
+    assert not again.is_fresh(dataclasses.replace(item, needs=("replay/b", "replay/c")))
+    path.write_text("y")
+    assert not again.is_fresh(item)
+    path.write_text("x")  # another time, the same content
+    assert again.is_fresh(item)
+    path.unlink()
+    assert not again.is_fresh(item)
+
+
+def test_what_is_made_anew_makes_its_dependants_stale_and_a_failed_input_counts(tmp_path):
+    store = Store(tmp_path)
+    item = Item("draw/a", {}, ("analyse/a",))
+    store.write(item, [])
+    assert store.tokens(item.needs) == {"analyse/a": FAILED} and store.is_fresh(item)
+    store.write(Item("analyse/a", {}), [])
+    assert not store.is_fresh(item)
+
+
+def test_files_that_are_no_longer_made_go(tmp_path):
+    store, item = Store(tmp_path), Item("draw/a", {})
+    old, new = make_file(tmp_path, "old.png"), make_file(tmp_path, "new.png")
+    store.write(item, [old])
+    store.write(item, [new])
+    assert not old.exists() and new.exists()
+    store.forget(item, remove=True)
+    assert not new.exists() and store.read(item.name) is None
+
+
+def test_a_damaged_stamp_is_none(tmp_path):
+    store, item = Store(tmp_path), Item("draw/a", {})
+    store.write(item, [])
+    (path,) = (tmp_path / "work" / "stamps").iterdir()
+    path.write_text("{")
+    assert Store(tmp_path).read(item.name) is None
+
+
+def test_the_source_of_a_module_is_known_without_importing_it():
+    assert digest_source("science.pathways") != digest_source("science.price")
+    assert digest_source("science.statistics") != digest_source("science.nothing_of_that_name")
+
+
+# ------------------------------------------------------------------------------------------------------------- stages
+
+
+ITEMS = {"one": ["one/a", "one/b"], "two": ["two/x", "two/y"], "three": ["three/r"]}
+NEEDS = {"two/x": ("one/a",), "two/y": ("one/a", "one/b"), "three/r": ("two/x",)}
+
+
+@pytest.fixture
+def graph(config, monkeypatch):
+    """A study whose stages write a small file for each item; returns a function that does it and says what was made."""
+    design = build_design(config, {})
+
+    def build(name):
+        def items(design, only):
+            return [Item(item, {}, NEEDS.get(item, ())) for item in ITEMS[name]]
+
+        def make(design, store, item, link):
+            if item.name == broken:
+                raise ConfigError("expected a wheel, found none")
+            folder = design.folder / "made"
+            folder.mkdir(parents=True, exist_ok=True)
+            return [make_file(folder, item.name.replace("/", "_"))], {}
+
+        return Stage(name, items, make)
+
+    monkeypatch.setattr(stages, "STAGES", tuple(build(name) for name in ITEMS))
+    broken = ""
+
+    def do(fail: str = ""):
+        nonlocal broken
+        broken = fail
+        store, progress = Store(design.folder), run.Progress()
+        for stage in stages.STAGES:
+            run._do_stage(stage, design, store, [], 1, progress)
+        return progress
+
+    do.design = design
+    return do
+
+
+def test_a_second_call_makes_nothing(graph):
+    assert graph().made == ["one/a", "one/b", "two/x", "two/y", "three/r"]
+    again = graph()
+    assert (again.made, again.kept) == ([], 5)
+
+
+@pytest.mark.parametrize(
+    ("deleted", "made"),
+    [
+        ("one_a", ["one/a", "two/x", "two/y", "three/r"]),
+        ("one_b", ["one/b", "two/y"]),
+        ("two_x", ["two/x", "three/r"]),
+        ("two_y", ["two/y"]),
+        ("three_r", ["three/r"]),
+    ],
+)
+def test_deleting_an_artefact_makes_exactly_it_and_its_dependants(graph, deleted, made):
+    graph()
+    (graph.design.folder / "made" / deleted).unlink()
+    assert graph().made == made
+    assert graph().made == []
+
+
+def test_what_fails_is_named_and_the_rest_is_made_and_the_next_call_retries(graph, capsys):
+    progress = graph(fail="one/b")
+    assert progress.failed == {"one/b": "expected a wheel, found none"}
+    assert progress.made == ["one/a", "two/x", "two/y", "three/r"]
+    assert graph().made == ["one/b", "two/y"]
+
+
+# --------------------------------------------------------------------------------------------------------------- plan
+
+
+def test_the_plan_tells_what_is_to_be_done_and_what_can_be_shown_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    claims = "[{claim: knockouts.audit, margin: 0.1}, {claim: pathways.consistency}]"
+    flags = ["--tasks", "GoToObj", "--lpc_alphas", "0,1e-4", "--train", SMALL, "--claims", claims, "--plan"]
+    assert main(flags) == 0
+    text = capsys.readouterr().out
+    assert "runs        20: 10 seeds, prices 0, 0.0001" in text
+    assert "knockouts R 16" in text and "train     20     20" in text
+    effect = detectable_effect(10, alpha=0.025, power=0.8)
+    assert "0.002" in text and "0.0039" in text and f"{effect:.2f} sd" in text  # 2 / 2^10, and twice that
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_counts_what_depends_on_what_is_to_be_made(graph):
+    graph()
+    (graph.design.folder / "made" / "one_b").unlink()
+    work = {name: [item.name for item in stale] for name, _, stale in
+            forecast.list_work(graph.design, Store(graph.design.folder), [])}  # fmt: skip
+    assert {name: work[name] for name in ITEMS} == {"one": ["one/b"], "two": ["two/y"], "three": []}
+
+
+def test_too_few_seeds_for_the_claims_are_told(config):
+    from science.config import Claim
+
+    claims = [Claim("knockouts.audit"), Claim("pathways.consistency")]
+    two = dataclasses.replace(config, claims=claims)
+    assert forecast.describe_claims(two) == ["2 seed(s): no claim can be tested, which takes 3 runs or more"]
+    eight = dataclasses.replace(config, claims=[Claim(f"knockouts.{q}") for q in ("audit", "dose", "audit_best")] +
+                                [Claim(f"price.{q}") for q in ("dial_gap", "hypervolume", "price_trend", "dead")],
+                                seeds=list(range(8)))  # fmt: skip
+    assert any("8 runs cannot support 7 claims" in line for line in forecast.describe_claims(eight))
