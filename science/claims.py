@@ -162,7 +162,7 @@ def _decide(claim: Claim, parts: Sequence[Part], p: float, p_equivalence: float,
         return "undecided", "the analysis has no such number: it could not be made, or all runs were dropped"
     equivalent = math.isfinite(p_equivalence) and p_equivalence <= level
     significant = math.isfinite(p) and p <= level
-    signs = {int(np.sign(part.value - part.reference)) for part in parts}
+    signs = {int(np.sign(part.value - part.reference)) for part in parts if math.isfinite(part.value)}
     if claim.direction == "none":
         if equivalent:
             return "supported", ""

@@ -44,8 +44,6 @@ class Statistics:
         calibration: Data sets of pure noise, and of planted effects, with which the design itself is tested.
         level: Chance of a false verdict over all claims together (Holm), share of false stars on a map (BH).
         power: With which the detectable effect of `--plan` is found.
-        min_success: Runs below this success on their own levels are counted and dropped where an analysis needs a
-            policy that solves its task.
         seed: Of every random draw of the analyses.
     """
 
@@ -53,7 +51,6 @@ class Statistics:
     calibration: int = 200
     level: float = 0.05
     power: float = 0.8
-    min_success: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,8 +60,6 @@ class Statistics:
         for name in ("level", "power"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected a number between 0 and 1, found {getattr(self, name)!r}")
-        if not 0 <= self.min_success <= 1:
-            raise ConfigError(f"min_success: expected a share, 0 to 1, found {self.min_success!r}")
 
 
 @dataclass(frozen=True)
@@ -284,7 +279,7 @@ class StudyConfig:
         changed_episodes: Levels on which it is changed; null: as many, though at most 100.
         eval_seed: Which fixed list of levels; the same for all runs.
         analyses: What is asked; all that there are if it is empty.
-        statistics: Draws, levels and thresholds (`Statistics`): draws, calibration, level, power, min_success, seed.
+        statistics: Draws, levels and thresholds (`Statistics`): draws, calibration, level, power, seed.
         claims: Declared claims, each with quantity, direction and, to tell equivalence, a margin.
         out: Folder of all studies' results.
     """

@@ -87,7 +87,7 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
         if entry.evaluations:
             needs += [f"evaluate/{run.name}" for run in design.runs]
         statistics = design.config.to_dict()["statistics"]
-        settings = {"draws": statistics["draws"], "seed": statistics["seed"], "min_success": statistics["min_success"]}
+        settings = {"draws": statistics["draws"], "seed": statistics["seed"]}
         found.append(Item(f"analyse/{name}", settings, tuple(needs), (entry.module, *outputs.ANALYSIS_SOURCES)))
     return found
 

@@ -208,8 +208,8 @@ def _found(row: pd.Series) -> str:
 
 
 def _n(row: pd.Series) -> str:
-    dropped = int(row["n_dropped"] or 0)
-    return f"{int(row['n_runs'] or 0)}" + (f" (\N{MINUS SIGN}{dropped})" if dropped else "")
+    dropped, runs = (0 if pd.isna(row[name]) else int(row[name]) for name in ("n_dropped", "n_runs"))
+    return f"{runs}" + (f" (\N{MINUS SIGN}{dropped})" if dropped else "")
 
 
 def build_section(

@@ -76,7 +76,7 @@ def test_a_claim_about_a_task_that_is_not_studied_is_refused(config):
     from science.config import Claim
 
     claims = [Claim("knockouts.audit", task="UnlockPickup")]
-    with pytest.raises(ConfigError, match="claims: task: expected one of BabyAI-GoToObj-v0, .*found 'UnlockPickup'"):
+    with pytest.raises(ConfigError, match=r"claims: task: expected one of BabyAI-GoToObj-v0, .*found 'UnlockPickup'"):
         build_design(dataclasses.replace(config, claims=claims), {})
 
 
