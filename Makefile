@@ -23,7 +23,7 @@ $(VENV)/.run: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements/dev.txt $(VENV)/.run
+$(VENV)/.dev: requirements-dev.txt requirements/dev.txt requirements/science.txt $(VENV)/.run
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@sh tools/install_browser.sh
 	@touch $@

@@ -33,27 +33,29 @@ def find_null(
         rng: Draws the permutations.
         draws: How many.
     """
-    runs, groups = u.shape[:2]
-    value = mean_over_pairs(found)[0]
+    runs, value = len(u), mean_over_pairs(found)[0]
     if not draws or not np.isfinite(value):
         return NAN, NAN, NAN
-    flat = to_unit(u)
-    under = np.empty(draws)
-    order = rng.permuted(np.tile(np.arange(groups), (draws, runs, 1)), axis=2)
-    if blocks:
-        for draw in range(draws):
-            under[draw] = mean_over_pairs(correlate(flat[np.arange(runs)[:, None], order[draw]], blocks))[0]
-    else:  # the mean over pairs of unit vectors is (|sum|^2 - R) / R(R - 1)
-        total = np.zeros((draws, *u.shape[1:]))
-        for run in range(runs):
-            total += flat[run][order[:, run]]
-        under = (np.square(total).sum(axis=(1, 2)) - runs) / (runs * (runs - 1))
+    under = permute_groups(to_unit(u), blocks, rng, draws)
     p, floor = p_value(value, under), 1 / (1 + draws)
     if runs >= MIN_FOR_SIGN_FLIP:
         flipped = _flip_runs(found, correlate(u, blocks, -u) if blocks else -found, rng)
         p = max(p, float((np.abs(flipped) >= abs(value) - 1e-12).mean()))
         floor = max(floor, 1 / len(flipped))
     return p, floor, float(under.mean())
+
+
+def permute_groups(u: np.ndarray, blocks: list[list[int]], rng: np.random.Generator, draws: int) -> np.ndarray:
+    """Return the mean inner product of two runs' profiles (R, X, K) with x permuted within each run, (draws,)."""
+    runs, groups = u.shape[:2]
+    order = rng.permuted(np.tile(np.arange(groups), (draws, runs, 1)), axis=2)
+    if blocks:
+        each = (u[np.arange(runs)[:, None], one] for one in order)
+        return np.array([mean_over_pairs(correlate(values, blocks, scaled=False))[0] for values in each])
+    total = np.zeros((draws, *u.shape[1:]))  # the mean over pairs is (|sum|^2 - sum of |u|^2) / R(R - 1)
+    for run in range(runs):
+        total += u[run][order[:, run]]
+    return (np.square(total).sum(axis=(1, 2)) - np.square(u).sum()) / (runs * (runs - 1))
 
 
 def _flip_runs(found: np.ndarray, against: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -78,9 +80,11 @@ def _flip_runs(found: np.ndarray, against: np.ndarray, rng: np.random.Generator)
 def exchange_levels(
     cell: Traces, by: str, profiles: Profiles, rng: np.random.Generator, draws: int
 ) -> tuple[float, np.ndarray]:
-    """Return the mean inner product of two runs' profiles, as found, and with groups of whole episodes exchanged.
+    """Return the mean inner product of two runs' profiles, as found, and what levels alone and chance make of it.
 
-    Not the correlation, which does not fall as exchanged groups dilute a profile that runs share.
+    Not the correlation, which does not fall as exchanged groups dilute a profile that runs share. Chance, x permuted
+    within each run, is added to what is left with groups of whole episodes exchanged: pathways that each run has to
+    itself vary about what levels force, and are diluted by the exchange.
 
     Args:
         cell: Traces.
@@ -90,7 +94,7 @@ def exchange_levels(
         draws: How many.
 
     Returns:
-        The mean over pairs, and what it is under the null (draws,).
+        The mean over pairs, and its values under the null (draws,).
     """
     runs, under = profiles.runs.tolist(), np.empty(draws)
     swaps = draw_swaps(cell, runs, draws, rng)
@@ -113,7 +117,12 @@ def exchange_levels(
         values = np.nan_to_num(means[:, profiles.groups] - profiles.values.mean(axis=1, keepdims=True))
         values -= values.mean(axis=1, keepdims=True)
         under[draw] = mean_over_pairs(correlate(values, profiles.blocks, scaled=False))[0]
-    return mean_over_pairs(correlate(profiles.centered, profiles.blocks, scaled=False))[0], under
+    u = profiles.centered
+    shared = mean_over_pairs(correlate(u, profiles.blocks, scaled=False))[0]
+    if not draws:
+        return shared, under
+    chance = permute_groups(u, profiles.blocks, rng, draws)
+    return shared, under + chance - chance.mean()
 
 
 def _mean_side_by_side(table: np.ndarray, episode: np.ndarray, codes: np.ndarray, width: int) -> np.ndarray:

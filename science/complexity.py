@@ -35,7 +35,7 @@ from science.effects import EffectTable
 from science.exchange import draw_swaps
 from science.profiles import find_unusable
 from science.result import NAN, Draft, Result
-from science.statistics.association import MIN_CELLS, partial_spearman
+from science.statistics.association import MIN_CELLS, partial_spearman_rows
 from science.statistics.information import (
     MIN_COUNTS,
     MIN_STEPS,
@@ -195,9 +195,9 @@ class _Cells:
         count = np.maximum(self.count, 1).reshape(-1, *[1] * (values.ndim - 1))
         return sum_over(self.codes, values, self.width) / count
 
-    def correlate(self, quantity: str, mean: np.ndarray) -> float:
-        """Return the partial rank correlation of mean LPC (Z,) with behaviour."""
-        return partial_spearman(mean[self.used], self.behaviour[quantity], self.others)
+    def correlate(self, quantity: str, lpc: np.ndarray) -> np.ndarray:
+        """Return the partial rank correlations (D,) of behaviour with the mean of each column of LPC (S, D)."""
+        return partial_spearman_rows(self.average(lpc)[self.used].T, self.behaviour[quantity], self.others)
 
 
 def _associate(
@@ -222,14 +222,12 @@ def _associate(
             reasons[run] = f"{cells.used.sum()} cells of {min_steps} steps, needs {MIN_CELLS}"
             continue
         mean = cells.average(lpc)
-        exchanged = [cells.average(lpc[swap]) for swap in swaps.get(run, [])]
+        columns = np.column_stack([lpc, *(lpc[swap] for swap in swaps.get(run, []))])
         for name in MEASURES:
-            rho[name][run] = cells.correlate(name, mean)
+            rho[name][run], *under[name][:, run] = cells.correlate(name, columns)
             naive[name][run] = _spearman(mean[cells.used], cells.behaviour[name])
             if np.isnan(rho[name][run]):
                 reasons[run] = "LPC or behaviour is the same in all cells"
-            elif draws:
-                under[name][:, run] = [cells.correlate(name, other) for other in exchanged]
         seen = cells.count > 0
         taken = sum_over(codes, np.eye(policies.shape[1])[policies.argmax(axis=1)], cells.width)[seen] + 0.5
         naive[SMOOTHED][run] = _spearman(mean[seen], entropy(taken / taken.sum(axis=1, keepdims=True)))

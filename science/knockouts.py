@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from science.effects import Condition, EffectTable, Measure
-from science.profiles import find_unusable, list_experts
+from science.profiles import find_unusable, list_experts, to_unit
 from science.result import NAN, Draft, Result, larger
 from science.statistics.association import partial_spearman
 from science.statistics.inference import compare_over_both, compare_with_margin
@@ -57,6 +57,9 @@ QUANTITIES = {
 
 MARGIN = 0.02
 """Cross-entropy, nats, below which an effect is none."""
+
+MIN_LEVELS = 8
+"""Level seeds below which effects on them are not correlated."""
 
 
 def compute(effects: EffectTable, traces: Traces | None = None, *, margin: float = MARGIN) -> Result:
@@ -229,26 +232,27 @@ def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where:
 
 def _dose(draft: Draft, cell: EffectTable, traces: Traces) -> None:
     """Add, per run, how usage at a level seed goes with the effect there, where traces have the same level seeds."""
-    from scipy.stats import rankdata
+    from scipy.stats import rankdata  # takes 0.4 s
 
-    knockouts, effect = find_knockouts(cell), cell.difference("ce")
+    keys = find_knockouts(cell)
+    if not keys:
+        return
+    layers, experts = np.transpose(list(keys))
+    effect = np.stack([cell.by_level("ce", condition) for condition in keys.values()], axis=1)  # (R, K, G)
     lengths = np.maximum(np.bincount(traces.episode, minlength=len(traces.episode_run)), 1)
     means = sum_over(traces.episode, traces.weights, len(traces.episode_run)) / lengths[:, None, None]
     values, index = np.full(len(cell.runs), NAN), {run: i for i, run in enumerate(traces.runs)}
     for place, run in enumerate(cell.runs):
-        if run not in index:
+        own = np.flatnonzero(traces.episode_run == index.get(run, -1))
+        _, here, there = np.intersect1d(traces.level_seed[own], cell.level_seeds, return_indices=True)
+        known = np.isfinite(effect[place][:, there]).all(axis=0)
+        if known.sum() < MIN_LEVELS:
             continue
-        own = np.flatnonzero(traces.episode_run == index[run])
-        where = {int(seed): episode for seed, episode in zip(traces.level_seed[own], own, strict=True)}
-        each = []
-        for (layer, expert), condition in knockouts.items():
-            rows = np.flatnonzero((cell.run == place) & (cell.condition == condition) & (cell.group == -1))
-            rows = np.array([r for r in rows if int(cell.level_seed[r]) in where and np.isfinite(effect[r])], np.intp)
-            if len(rows) < 8:
-                continue
-            x = means[[where[int(seed)] for seed in cell.level_seed[rows]], layer, expert]
-            if np.ptp(x) > 1e-9 and np.ptp(effect[rows]) > 1e-12:
-                each.append(np.corrcoef(rankdata(x), rankdata(effect[rows]))[0, 1])
-        values[place] = np.mean(each) if each else NAN
+        x = means[own[here[known]]][:, layers, experts].T
+        y = effect[place][:, there[known]]
+        varied = (np.ptp(x, axis=1) > 1e-9) & (np.ptp(y, axis=1) > 1e-12)
+        if varied.any():
+            x, y = (to_unit(rankdata(side[varied], axis=1)) for side in (x, y))
+            values[place] = (x * y).sum(axis=1).mean()
     if np.isfinite(values).any():
-        draft.over_runs("dose", values, cell.runs, estimator=cell.source, n_episodes=len(np.unique(cell.level_seed)))
+        draft.over_runs("dose", values, cell.runs, estimator=cell.source, n_episodes=len(cell.level_seeds))

@@ -132,6 +132,7 @@ ROOMS: dict[str, set[str]] = {
         *("pipeline/policies", "pipeline/records", "pipeline/tracking"),
     },
     "science/statistics": {"pipeline/records"},
+    "science": {"pipeline/records", "science/statistics"},
     "plotting": {
         *("babyai", "pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records", "pipeline/tracking"),
         "science/statistics",
@@ -193,7 +194,7 @@ ROOMS: dict[str, set[str]] = {
 FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
 LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
-    *("science/statistics", "plotting"),
+    *("science/statistics", "science", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
     *("maxent/settings", "maxent/results", "maxent/metrics", "maxent/comparison", "maxent/experiment"),
     "maxent/run_experiments_with_wandb",
@@ -259,6 +260,27 @@ def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(pac
     assert {name for name, imported in GRAPH.items() if any(o.startswith(f"{package}.") for o in imported)} - {
         name for name in NAMES if name.startswith((f"{package}.", "benchmarks"))
     } == adapters
+
+
+ANALYSES = {
+    *("agreement", "calibration", "complexity", "distinctness", "effects", "exchange", "fronts", "knockouts"),
+    *("pathways", "planted_effects", "price", "profiles", "reading", "result", "sufficiency", "synthetic", "traces"),
+}
+"""Modules of `science/` that are pure functions of arrays."""
+
+
+@pytest.mark.parametrize("name", sorted(ANALYSES))
+def test_analyses_are_functions_of_records(name):
+    path = f"science/{name}.py"
+    assert top(imports_of(path)) <= {"numpy", "scipy", "statsmodels", "sklearn", "pandas", "pipeline", "science"}
+    own = {f"science.{other}" for other in ANALYSES}
+    others = {o for o in GRAPH[f"science.{name}"] if not o.startswith(("pipeline.records.", "science.statistics."))}
+    assert others <= own
+
+
+def test_nobody_imports_the_science_but_its_statistics():
+    rooms = {room_of(name) for name, imported in GRAPH.items() for o in imported if room_of(o) == "science"}
+    assert rooms <= {"science", "benchmarks"}
 
 
 def test_one_adapter_alone_knows_the_world_and_its_policies():
@@ -384,6 +406,7 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
     for path in PATHS:
         at_import = imports_of(path, lazy=False)
         late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg", "pyarrow"}
+        late |= {"statsmodels", "sklearn"}
         assert not top(at_import) & late, path
         assert "torch.utils.tensorboard" not in at_import, path
 
@@ -465,6 +488,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["pipeline.inspection.listing", "pipeline.inspection.comparison"], set()),
         (["maxent.registry", "maxent.rewards.result", "maxent.dts_implementation.search.maxent_ts"], set()),
         (["maxent.experiment", "maxent.run_experiments_with_wandb"], set()),
+        (["science.calibration", "science.reading"], set()),
         (["maxent.data.catalogue", "maxent.reward_checks", "maxent.evaluation.metrics.tree_metrics"], set()),
     ],
 )

@@ -74,7 +74,7 @@ def test_wheel_needs_what_the_requirements_say(wheel):
     needs = message_from_string(archive.read(name).decode()).get_all("Requires-Dist")
     plain = {need for need in needs if "extra" not in need}
     assert plain == listed("requirements.txt")
-    for extra in ("cluster", "dev", "docs"):
+    for extra in ("cluster", "dev", "docs", "science"):
         suffix = f'; extra == "{extra}"'
         assert {need.removesuffix(suffix) for need in needs if need.endswith(suffix)} == listed(
             f"requirements/{extra}.txt"
@@ -119,7 +119,8 @@ def test_installed_it_works_in_another_folder(wheel, tmp_path):
 
 def test_requirements_for_development_are_the_extra():
     text = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
-    assert [line for line in text if line.startswith("-r")] == ["-r requirements.txt", "-r requirements/dev.txt"]
+    needed = ["-r requirements.txt", "-r requirements/dev.txt", "-r requirements/science.txt"]
+    assert [line for line in text if line.startswith("-r")] == needed
 
 
 # ------------------------------------------------------------------------------------------ for those who pick it up
