@@ -112,6 +112,10 @@ class Intervention:
             refuse("by", "subgoal, with mean only", self.by)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             refuse("seed", "an integer >= 0", self.seed)
+        if self.seed and self.what not in _SEEDED:
+            refuse("seed", f"none with {self.what} (it goes with {', '.join(_SEEDED)})", self.seed)
+        if self.exponent != 2.0 and self.what != "dial":
+            refuse("exponent", f"none with {self.what} (it goes with dial)", self.exponent)
         self._check_where()
         if not self.name:
             object.__setattr__(self, "name", self._describe())

@@ -142,6 +142,13 @@ def test_defaults_of_renormalising():
         ({"when": {"step": -1}}, "when: step: expected an integer >= 0"),
         ({"when": {"carrying": 1}}, "when: carrying: expected true or false"),
         ({"what": "resample", "seed": -1}, "seed: expected an integer >= 0"),
+        ({"what": "zero", "seed": 1}, "seed: expected none with zero"),
+        ({"what": "zero", "exponent": 1.0}, "exponent: expected none with zero"),
+        ({"where": {"layers": [[0]]}}, "where: layers: expected numbers of layers"),
+        ({"where": {"layers": ["a", 1]}}, "where: layers: expected numbers of layers"),
+        ({"where": {"experts": [[[0], 1]]}}, r"where: experts: expected pairs \[layer, expert\]"),
+        ({"where": {"experts": [[0, 1, 2]]}}, r"where: experts: expected pairs \[layer, expert\]"),
+        ({"where": {"experts": []}}, r"where: experts: expected pairs \[layer, expert\]"),
         ({"name": 3}, "name: expected text, found 3"),
     ],
 )
