@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from babyai.facts import EVENT_NAMES, SUBGOAL_NAMES
 from pipeline.command.errors import ConfigError
-from pipeline.interventions.catalogue import describe_conditions, list_knockouts
+from pipeline.interventions.catalogue import describe_conditions, list_knockouts, list_paths, list_transplants
 from pipeline.interventions.places import When, Where
 from pipeline.interventions.spec import ON_EXPERTS, STATES, WHATS, Intervention, parse_interventions
 
@@ -125,7 +125,10 @@ def test_defaults_of_renormalising():
         ({"what": "zero", "where": {"size": -3}}, "where: size: expected the hidden size of an expert"),
         ({"what": "threshold", "tau": 0.1, "where": {"size": 16}}, "where: expected all, layers or routers"),
         ({"what": "clamp"}, "to: expected one of uniform"),
-        ({"what": "clamp", "to": "best"}, "to: expected one of uniform, one_hot, mean, subgoal, found 'best'"),
+        (
+            {"what": "clamp", "to": "best"},
+            "to: expected one of uniform, one_hot, .*shuffled, found 'best'",
+        ),
         ({"what": "clamp", "to": "one_hot"}, "where: expected one expert for each layer"),
         ({"what": "clamp", "to": "one_hot", "where": {"experts": [[0, 1], [0, 2]]}}, "one expert for each layer"),
         ({"what": "clamp", "to": [[0.5, 0.6]]}, "to: expected weights of each layer that are >= 0 and sum to 1"),
@@ -185,6 +188,14 @@ def test_times_and_places_read_themselves():
         assert Where.parse(value).to_plain() == value
     for value in ("always", {"subgoal": "Open", "carrying": False}, {"event": "picked", "steps": 3}):
         assert When.parse(value).to_plain() == value
+
+
+def test_paths_and_transplants():
+    paths = parse_interventions(list_paths(SIZES))
+    assert len(paths) == 3 * 2 * 1
+    assert paths[4].where.to_plain() == {"experts": [[0, 2], [1, 0], [2, 0]]}
+    kinds = ["transplant_own", "transplant_other", "transplant_shuffled"]
+    assert [item.kind for item in parse_interventions(list_transplants(seed=2))] == kinds
 
 
 def test_controls_name_what_they_control():
