@@ -1,5 +1,7 @@
 """Interventions as values: read, written, checked."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
@@ -10,7 +12,9 @@ from pipeline.command.errors import ConfigError
 from pipeline.interventions.catalogue import describe_conditions, list_knockouts, list_paths, list_transplants
 from pipeline.interventions.places import When, Where
 from pipeline.interventions.spec import ON_EXPERTS, STATES, WHATS, Intervention, parse_interventions
+from pipeline.interventions.targets import TARGETS
 
+DOCS = Path(__file__).parents[3] / "docs"
 SIZES = [[0, 16, 32], [0, 32], [8]]
 
 wheres = st.one_of(
@@ -215,3 +219,14 @@ def test_controls_name_what_they_control():
     assert rows["random_drop tau=0.1"]["control_of"] == "threshold tau=0.1"
     assert rows["random_drop tau=0.2"]["control_of"] is None
     assert rows["sham"]["kind"] == "sham"
+
+
+def test_the_page_says_every_value_and_its_example_is_read():
+    text = (DOCS / "interventions.md").read_text(encoding="utf-8")
+    rows = text.partition("| `what` | becomes | `where` |\n|---|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    assert [row.split("`")[1] for row in rows] == list(WHATS)
+    for name in (*TARGETS, *STATES):
+        assert f"`{name}`" in text
+    example = text.partition("which names what it cannot use:\n\n")[2].partition("\n\n")[0]
+    names = [item.name for item in parse_interventions(yaml.safe_load(example))]
+    assert names == ["sham", "zero size 32", "dial lambda=0.001", "no key phase"]
