@@ -103,8 +103,5 @@ def test_files_that_cannot_be_used_are_told_in_one_message(table, tmp_path):
 def test_the_page_says_what_the_columns_are():
     text = (DOCS / "interventions.md").read_text(encoding="utf-8")
     table = text.partition("| column | meaning |\n|---|---|\n")[2].partition("\n\n")[0]
-    expected = [
-        f"| `{name}` | {meaning.replace('||', chr(92) + '|' + chr(92) + '|')} |"
-        for name, (_, meaning) in COLUMNS.items()
-    ]
-    assert table.splitlines() == expected
+    meanings = {name: meaning.replace("||", "\\|\\|") for name, (_, meaning) in COLUMNS.items()}
+    assert table.splitlines() == [f"| `{name}` | {meaning} |" for name, meaning in meanings.items()]
