@@ -15,6 +15,9 @@ from pipeline.interventions.draws import draw_directions, draw_uniform, mix_keys
 from pipeline.interventions.spec import Intervention
 from stateful_mop import StatefulMoPPolicy
 
+LENDERS = (1, 0)
+"""Of two policies the one whose weights each can be given."""
+
 Plain = list[dict[str, Any]]
 """Per layer the states, each (1, size): `router`, and `experts`, a list."""
 
@@ -105,6 +108,11 @@ def reweigh(
         return torch.nn.functional.one_hot(torch.tensor(expert), len(w)).to(w)
     if target in ("mean", "subgoal"):
         return find_mean(donors.weights[layer][p], donors, scene.subgoal if target == "subgoal" else None)
+    if target == "other":
+        return find_mean(donors.weights[layer][LENDERS[p]], donors, scene.subgoal)
+    if target == "shuffled":
+        group = int(donors.exchange(item.seed)[_group(scene.subgoal)])
+        return find_mean(donors.weights[layer][p], donors, -1 if group == len(SUBGOAL_NAMES) else group)
     if isinstance(target[0], tuple) and isinstance(target[0][0], str):
         named = dict(target)
         if scene.subgoal < 0 or SUBGOAL_NAMES[scene.subgoal] not in named:

@@ -37,7 +37,7 @@ class _Rows(NamedTuple):
     condition: Tensor  # int64 (P, M)
     open: Tensor  # bool (P, M), the intervention acts here
     group: Tensor  # int64 (P, M), the bot's subgoal, NUM_GROUPS - 1 for none
-    keys: np.ndarray  # uint64 (P, M), of what is drawn
+    keys: np.ndarray  # uint64 (P, M), of what is drawn at this step, if anything is
 
 
 class IntervenedBatch:
@@ -65,6 +65,7 @@ class IntervenedBatch:
         self._tables = build_tables(self._interventions, self.sizes, cells, donors, len(policies), like)
         self._gates = Gates(self._interventions)
         self._keys = np.array([int(item.digest[:16], 16) for item in self._interventions], np.uint64)
+        self._draws = any(item.what in ("resample", "random_direction", "random_drop") for item in interventions)
         self._swaps = np.array([item.what == "swap_mission" for item in self._interventions])
         self._by_subgoal = torch.tensor([item.by == "subgoal" for item in self._interventions], device=like.device)
         self._tapes: dict[int, list[list[Tape]]] = {}
@@ -96,7 +97,7 @@ class IntervenedBatch:
             now: What decides of the rows.
         """
         packed, rows = self._packed, self._find_rows(now)
-        tapes = self._tapes.setdefault(inputs.shape[1], packed.tapes(1, inputs.shape[1]))
+        tapes = self._find_tapes(inputs.shape[1])
         inputs = self._swap_missions(inputs, rows, now)
         x = inputs if packed.projection is None else packed.projection(inputs)
         weights, after = [], []
@@ -118,7 +119,7 @@ class IntervenedBatch:
     def read_experts(self, inputs: Tensor, hidden: Hidden, start: Tensor) -> tuple[list[Tensor], list[Tensor], Hidden]:
         """Take a step without interventions; return outputs (P, M, E, D) and weights per layer, and the new state."""
         packed = self._packed
-        tapes = self._tapes.setdefault(inputs.shape[1], packed.tapes(1, inputs.shape[1]))
+        tapes = self._find_tapes(inputs.shape[1])
         x = packed.projection(inputs)
         outputs, weights, after = [], [], []
         for index, layer in enumerate(packed.layers):
@@ -134,8 +135,14 @@ class IntervenedBatch:
             x = mixture.close(x, mixture.mix(x, experts, probs))
         return outputs, weights, after
 
+    def _find_tapes(self, rows: int) -> list[list[Tape]]:
+        """Return where a step of so many rows is computed; the next one of as many overwrites it."""
+        if rows not in self._tapes:
+            self._tapes[rows] = self._packed.tapes(1, rows)
+        return self._tapes[rows]
+
     def _find_rows(self, now: Situation) -> _Rows:
-        keys = mix_keys(self._keys[now.condition], now.level_seed, now.t_step)
+        keys = mix_keys(self._keys[now.condition], now.level_seed, now.t_step) if self._draws else self._keys
         group = np.where(now.subgoal < 0, NUM_GROUPS - 1, now.subgoal)
         arrays = (torch.tensor(a, device=self.device) for a in (now.condition, self._gates.find_open(now), group))
         return _Rows(*arrays, keys)

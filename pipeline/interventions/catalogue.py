@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from pipeline.interventions.places import Where
@@ -24,6 +25,24 @@ def list_knockouts(
     return [
         Intervention(what=what, where=Where(experts=(place,)), renormalise=renormalise, **settings) for place in places
     ]
+
+
+def list_paths(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
+    """Return an intervention for each path through the layers, all weight on one expert of each.
+
+    The cheapest path that still takes the bot's action is the complexity that a step needs.
+    """
+    paths = product(*(range(len(row)) for row in sizes))
+    places = [Where(experts=tuple(enumerate(path))) for path in paths]
+    return [Intervention(what="clamp", to="one_hot", where=where) for where in places]
+
+
+def list_transplants(seed: int = 0) -> list[Intervention]:
+    """Return weights clamped to the policy's own v[x], to that of another one, and to its own with x exchanged."""
+    return [Intervention(what="clamp", to=to, seed=seed if to == "shuffled" else 0) for to in _TRANSPLANTS]
+
+
+_TRANSPLANTS = ("subgoal", "other", "shuffled")
 
 
 def describe_conditions(interventions: Sequence[Intervention], sizes: Sequence[Sequence[int]]) -> list[dict[str, Any]]:

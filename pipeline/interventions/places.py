@@ -60,10 +60,11 @@ class Where:
             entries = found[name]
             if not isinstance(entries, Sequence) or isinstance(entries, str):
                 refuse(f"where: {name}", "a list", entries)
-            pairs = name == "experts"
-            if pairs and not all(isinstance(entry, Sequence) and not isinstance(entry, str) for entry in entries):
-                refuse("where: experts", "pairs [layer, expert], from 0", list(entries))
-            found[name] = tuple(sorted({tuple(entry) for entry in entries} if pairs else set(entries)))
+            try:
+                found[name] = tuple(sorted({tuple(entry) if name == "experts" else entry for entry in entries}))
+            except TypeError:
+                wanted = "pairs [layer, expert], from 0" if name == "experts" else "numbers of layers, from 0"
+                refuse(f"where: {name}", wanted, list(entries))
         if not isinstance(found.get("routers", False), bool):
             refuse("where: routers", "true or false", found["routers"])
         return cls(**found)

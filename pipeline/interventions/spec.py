@@ -16,7 +16,7 @@ size, c_e = size_e^exponent. Of the experts S that `where` names, or of the laye
 | resample | E_e = E_e at a step of a donor, drawn among those of the same subgoal (all, if none has it) | experts |
 | skip | E_e(x) = x | experts |
 | random_direction | y = y - |sum over S of w_e E_e| u, u uniform on the sphere: the control of zero | experts |
-| clamp | w = `to`: uniform, one_hot (of the named expert), mean, subgoal (v[x]), or vectors given | layers |
+| clamp | w = `to`: a name of `targets.TARGETS`, such as uniform or subgoal (v[x]), or vectors given | layers |
 | threshold | w_e = 0 where w_e < tau and w_e < max(w); `renormalise` (here the default): w / sum(w) | layers |
 | random_drop | as many as threshold removes, drawn among the experts but the argmax: its control | layers |
 | temperature | w = softmax(z / temperature) | layers |
@@ -42,7 +42,7 @@ from typing import Any
 
 from pipeline.command.errors import ConfigError
 from pipeline.interventions.places import When, Where, choose, refuse
-from pipeline.interventions.targets import Target, check_target, plain_target
+from pipeline.interventions.targets import OF_DONORS, Target, check_target, plain_target
 
 ON_EXPERTS = ("zero", "mean", "resample", "skip", "random_direction")
 """What changes outputs of experts."""
@@ -54,6 +54,7 @@ STATES = ("update", "freeze", "zero")
 _NUMBERS = {"threshold": "tau", "random_drop": "tau", "temperature": "temperature", "dial": "lambda"}
 _RENORMALISE = ("zero", "threshold", "random_drop")
 _SEEDED = ("resample", "random_direction", "random_drop", "swap_mission")
+_TRANSPLANTS = {"subgoal": "transplant_own", "other": "transplant_other", "shuffled": "transplant_shuffled"}
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ class Intervention:
             refuse("by", "subgoal, with mean only", self.by)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             refuse("seed", "an integer >= 0", self.seed)
+        if self.seed and not self._is_seeded:
+            refuse("seed", f"none with {self.what} (it goes with {', '.join(_SEEDED)}, clamp to shuffled)", self.seed)
+        if self.exponent != 2.0 and self.what != "dial":
+            refuse("exponent", f"none with {self.what} (it goes with dial)", self.exponent)
         self._check_where()
         if not self.name:
             object.__setattr__(self, "name", self._describe())
@@ -130,6 +135,10 @@ class Intervention:
             refuse("where and state", "all and update with swap_mission", [where.to_plain(), self.state])
 
     @property
+    def _is_seeded(self) -> bool:
+        return self.what in _SEEDED or self.to == "shuffled"
+
+    @property
     def is_sham(self) -> bool:
         """Whether nothing is changed."""
         return self.what == "none" and self.state == "update"
@@ -137,7 +146,7 @@ class Intervention:
     @property
     def needs_donors(self) -> bool:
         """Whether steps of donors are needed."""
-        return self.what in ("mean", "resample", "swap_mission") or self.to in ("mean", "subgoal")
+        return self.what in ("mean", "resample", "swap_mission") or self.to in OF_DONORS
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Intervention:
@@ -191,7 +200,7 @@ class Intervention:
             found["to"] = plain_target(self.to)
         if self.by is not None:
             found["by"] = self.by
-        if self.what in _SEEDED:
+        if self._is_seeded:
             found["seed"] = self.seed
         if self.label:
             found["label"] = self.label
@@ -205,11 +214,13 @@ class Intervention:
 
     @property
     def kind(self) -> str:
-        """What tables call it: `label`, else sham, knockout, zero_states, freeze_states, or `what`."""
+        """What tables call it: `label`, or sham, knockout, zero_states, transplant_own and such, else `what`."""
         if self.label:
             return self.label
         if self.what == "none":
             return {"update": "sham", "zero": "zero_states", "freeze": "freeze_states"}[self.state]
+        if self.what == "clamp" and self.to in _TRANSPLANTS:
+            return _TRANSPLANTS[self.to]
         return "knockout" if self.what in ("zero", "mean", "resample", "skip") else self.what
 
     def _describe(self) -> str:

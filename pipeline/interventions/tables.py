@@ -15,7 +15,7 @@ from pipeline.command.errors import ConfigError
 from pipeline.interventions.donors import NUM_GROUPS, Donors
 from pipeline.interventions.places import Where
 from pipeline.interventions.spec import ON_EXPERTS, ON_WEIGHTS, Intervention
-from pipeline.interventions.targets import pair_vectors
+from pipeline.interventions.targets import OF_DONORS, pair_vectors
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ def _check(item: Intervention, sizes: Sequence[Sequence[int]], donors: Donors | 
         )
     if item.needs_donors and donors is None:
         raise ConfigError(f"{item.name}: expected steps of donors, found none; give donors=find_donors(...)")
+    if item.to == "other" and donors.lent is None:
+        raise ConfigError(f"{item.name}: expected weights lent by other policies, found none; give donors.lend(...)")
+    if item.to == "shuffled" and len(np.unique(donors.groups)) < 2:
+        raise ConfigError(f"{item.name}: expected donors with two subgoals or more, found one")
     if item.what == "swap_mission" and len(donors.missions) < 2:
         raise ConfigError(f"{item.name}: expected donors with two missions or more, found {list(donors.missions)}")
 
@@ -170,9 +174,11 @@ class _Pieces:
             return np.full(shape, 1 / width)
         if item.to == "one_hot":
             return np.broadcast_to(np.array(experts, float), shape)
-        if item.to in ("mean", "subgoal"):
-            means = self._donors.mean_weights[layer].cpu().numpy()
-            return means[:, :-1] if item.to == "subgoal" else np.broadcast_to(means[:, -1:], shape)
+        if item.to in OF_DONORS:
+            means = (self._donors.lent if item.to == "other" else self._donors.mean_weights)[layer].cpu().numpy()
+            if item.to == "mean":
+                return np.broadcast_to(means[:, -1:], shape)
+            return means[:, self._donors.exchange(item.seed)] if item.to == "shuffled" else means[:, :-1]
         found = np.full(shape, np.nan)
         for group, vectors in pair_vectors(item.to):
             if len(vectors) != len(self._sizes):

@@ -9,8 +9,12 @@ from typing import Any
 from babyai.facts import SUBGOAL_NAMES
 from pipeline.interventions.places import choose, refuse
 
-TARGETS = ("uniform", "one_hot", "mean", "subgoal")
-"""Equal weights; all on the expert that `where` names; the policy's own mean over donors, over all or by subgoal."""
+TARGETS = ("uniform", "one_hot", "mean", "subgoal", "other", "shuffled")
+"""Equal weights; all on the expert that `where` names; the policy's own mean over donors; its mean by subgoal, v[x];
+v[x] of another policy, which the donors lend; its own v[x] with the subgoals exchanged, none of which keeps its own."""
+
+OF_DONORS = ("mean", "subgoal", "other", "shuffled")
+"""Those that need steps of donors."""
 
 Vectors = tuple[tuple[float, ...] | None, ...]
 """Routing weights of each layer, None for a layer that is left alone."""

@@ -130,12 +130,12 @@ def replay(
     logits = torch.zeros(*shape, policies[0].head.out_features)
     weights = [torch.zeros(*shape, len(layer)) for layer in batch.sizes]
     lpc = torch.full(shape, torch.nan)
-    kept = [[torch.zeros(*shape, state.shape[-1]).to(state) for state in cells] for cells in batch.init_hidden(1)]
     hidden = batch.init_hidden(rows)
+    kept = [[state.new_zeros(*shape, state.shape[-1]) for state in cells] for cells in hidden] if bank else None
     player = _Player(batch, way, missions)
     for lane in deal_episodes(way.begins, 1, rows):
         where, step = torch.from_numpy(lane.active), torch.from_numpy(lane.step[lane.active])
-        if bank:
+        if kept is not None:
             start = torch.from_numpy(lane.start)[:, None].to(batch.device)
             for cells, states in zip(kept, hidden, strict=True):
                 for cell, state in zip(cells, states, strict=True):
@@ -146,7 +146,7 @@ def replay(
             layer[:, step] = value[:, where].float().cpu()
         if chosen:
             lpc[:, step] = compute_lpc(chosen, batch.sizes, lpc_exponent)[:, where]
-    return Intact(way, policies, missions, rows, lpc_exponent, logits, weights, lpc, kept if bank else None)
+    return Intact(way, policies, missions, rows, lpc_exponent, logits, weights, lpc, kept)
 
 
 def intervene(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,19 @@ def _find_first(way: Trajectories, event: int) -> np.ndarray:
     rows = np.flatnonzero(way.steps["event"] == event)[::-1]  # backwards: the first is written last
     first[way.episode[rows]] = way.t_step[rows]
     return first
+
+
+def hash_observations(way: Trajectories) -> np.ndarray:
+    """Return a number for what each step shows, observation and mission together, int64 (S,); equal for equal ones."""
+    steps = way.steps
+    parts = [steps["view"].reshape(len(way), -1), steps["direction"][:, None], steps["carrying"][:, None]]
+    shown = np.concatenate(parts, axis=1).astype(np.uint8)
+    missions = [way.missions[number].encode() for number in way.mission]
+    digests = (
+        hashlib.blake2b(row.tobytes() + missions[episode], digest_size=8).digest()
+        for row, episode in zip(shown, way.episode, strict=True)
+    )
+    return np.frombuffer(b"".join(digests), "<i8")
 
 
 def build_effect_table(intact: Intact, effects: Effects, runs: Sequence[Mapping[str, Any]]) -> EffectTable:

@@ -18,7 +18,7 @@ from pipeline.interventions.apply import IntervenedBatch
 from pipeline.interventions.donors import Donors
 from pipeline.interventions.situation import NEVER, Situation, count_since
 from pipeline.interventions.spec import Intervention
-from tests.interventions import Scene, act_plainly, start_plain
+from tests.interventions import LENDERS, Scene, act_plainly, start_plain
 from tests.policies import KINDS, Widths, build_small_policy
 
 OBS, LANG, WIDTH, ROUTER, ACTIONS = 6, 3, 8, 5, 4
@@ -46,6 +46,8 @@ CATALOGUE = [
     {"what": "clamp", "to": "one_hot", "where": {"experts": [[0, 1], [1, 1]]}},
     {"what": "clamp", "to": "mean", "where": {"layers": [0]}},
     {"what": "clamp", "to": "subgoal"},
+    {"what": "clamp", "to": "other"},
+    {"what": "clamp", "to": "shuffled", "seed": 3},
     {"what": "clamp", "to": [[0.2, 0.3, 0.5], None, None, None]},
     {"what": "clamp", "to": TABLE, "state": "zero"},
     {"what": "threshold", "tau": 0.4},
@@ -103,7 +105,7 @@ def build_donors() -> Donors:
         weights=tuple(draw(steps, len(sizes)).softmax(dim=-1) for sizes in SIZES),
         missions=MISSIONS,
         mission_vectors=draw(len(MISSIONS), LANG),
-    )
+    ).lend(LENDERS)
 
 
 def make_scenes(rng: np.random.Generator, rows: int) -> list[list[list[Scene]]]:
@@ -357,7 +359,10 @@ def test_what_does_not_fit_is_refused():
     ]:
         with pytest.raises(ConfigError, match=message):
             IntervenedBatch(policies, [Intervention.parse(content)])
-    lonely = replace(build_donors(), missions=("go",))
+    lonely = replace(build_donors(), missions=("go",), lent=None, subgoal=np.zeros(12, np.int8))
+    for to, message in [("other", r"lent by other policies, .* donors.lend"), ("shuffled", "two subgoals or more")]:
+        with pytest.raises(ConfigError, match=message):
+            IntervenedBatch(policies, [Intervention(what="clamp", to=to)], lonely)
     with pytest.raises(ConfigError, match="two missions or more"):
         IntervenedBatch(policies, [Intervention(what="swap_mission")], lonely)
 
@@ -377,6 +382,19 @@ def test_with_fewer_policies_the_others_go_on_as_they_would():
     second = run(batch.select([1]), inputs[:, 1:], [row[1:] for row in scenes], condition[1:])
     # The products of one policy alone may be another routine's, which rounds otherwise
     torch.testing.assert_close(both.logits[:, 1:], second.logits, rtol=1e-12, atol=1e-12)
+
+
+def test_subgoals_are_exchanged_among_those_with_steps_and_none_keeps_its_own():
+    donors = build_donors()
+    present = sorted({*donors.groups.tolist()})
+    drawn = {tuple(donors.exchange(seed).tolist()) for seed in range(30)}
+    assert len(drawn) > 1
+    for exchanged in drawn:
+        assert sorted(exchanged) == list(range(8))
+        for group in range(8):
+            assert (exchanged[group] == group) == (group not in present)
+    with pytest.raises(ValueError, match="another policy for each of 2, found"):
+        donors.lend([0, 1])
 
 
 def test_steps_since_events_are_counted_by_episode():

@@ -1,5 +1,7 @@
 """Interventions as values: read, written, checked."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
@@ -7,10 +9,12 @@ from hypothesis import strategies as st
 
 from babyai.facts import EVENT_NAMES, SUBGOAL_NAMES
 from pipeline.command.errors import ConfigError
-from pipeline.interventions.catalogue import describe_conditions, list_knockouts
+from pipeline.interventions.catalogue import describe_conditions, list_knockouts, list_paths, list_transplants
 from pipeline.interventions.places import When, Where
 from pipeline.interventions.spec import ON_EXPERTS, STATES, WHATS, Intervention, parse_interventions
+from pipeline.interventions.targets import TARGETS
 
+DOCS = Path(__file__).parents[3] / "docs"
 SIZES = [[0, 16, 32], [0, 32], [8]]
 
 wheres = st.one_of(
@@ -125,7 +129,10 @@ def test_defaults_of_renormalising():
         ({"what": "zero", "where": {"size": -3}}, "where: size: expected the hidden size of an expert"),
         ({"what": "threshold", "tau": 0.1, "where": {"size": 16}}, "where: expected all, layers or routers"),
         ({"what": "clamp"}, "to: expected one of uniform"),
-        ({"what": "clamp", "to": "best"}, "to: expected one of uniform, one_hot, mean, subgoal, found 'best'"),
+        (
+            {"what": "clamp", "to": "best"},
+            "to: expected one of uniform, one_hot, .*shuffled, found 'best'",
+        ),
         ({"what": "clamp", "to": "one_hot"}, "where: expected one expert for each layer"),
         ({"what": "clamp", "to": "one_hot", "where": {"experts": [[0, 1], [0, 2]]}}, "one expert for each layer"),
         ({"what": "clamp", "to": [[0.5, 0.6]]}, "to: expected weights of each layer that are >= 0 and sum to 1"),
@@ -142,6 +149,13 @@ def test_defaults_of_renormalising():
         ({"when": {"step": -1}}, "when: step: expected an integer >= 0"),
         ({"when": {"carrying": 1}}, "when: carrying: expected true or false"),
         ({"what": "resample", "seed": -1}, "seed: expected an integer >= 0"),
+        ({"what": "zero", "seed": 1}, "seed: expected none with zero"),
+        ({"what": "zero", "exponent": 1.0}, "exponent: expected none with zero"),
+        ({"where": {"layers": [[0]]}}, "where: layers: expected numbers of layers"),
+        ({"where": {"layers": ["a", 1]}}, "where: layers: expected numbers of layers"),
+        ({"where": {"experts": [[[0], 1]]}}, r"where: experts: expected pairs \[layer, expert\]"),
+        ({"where": {"experts": [[0, 1, 2]]}}, r"where: experts: expected pairs \[layer, expert\]"),
+        ({"where": {"experts": []}}, r"where: experts: expected pairs \[layer, expert\]"),
         ({"name": 3}, "name: expected text, found 3"),
     ],
 )
@@ -180,6 +194,14 @@ def test_times_and_places_read_themselves():
         assert When.parse(value).to_plain() == value
 
 
+def test_paths_and_transplants():
+    paths = parse_interventions(list_paths(SIZES))
+    assert len(paths) == 3 * 2 * 1
+    assert paths[4].where.to_plain() == {"experts": [[0, 2], [1, 0], [2, 0]]}
+    kinds = ["transplant_own", "transplant_other", "transplant_shuffled"]
+    assert [item.kind for item in parse_interventions(list_transplants(seed=2))] == kinds
+
+
 def test_controls_name_what_they_control():
     items = [
         Intervention(),
@@ -197,3 +219,14 @@ def test_controls_name_what_they_control():
     assert rows["random_drop tau=0.1"]["control_of"] == "threshold tau=0.1"
     assert rows["random_drop tau=0.2"]["control_of"] is None
     assert rows["sham"]["kind"] == "sham"
+
+
+def test_the_page_says_every_value_and_its_example_is_read():
+    text = (DOCS / "interventions.md").read_text(encoding="utf-8")
+    rows = text.partition("| `what` | becomes | `where` |\n|---|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    assert [row.split("`")[1] for row in rows] == list(WHATS)
+    for name in (*TARGETS, *STATES):
+        assert f"`{name}`" in text
+    example = text.partition("which names what it cannot use:\n\n")[2].partition("\n\n")[0]
+    names = [item.name for item in parse_interventions(yaml.safe_load(example))]
+    assert names == ["sham", "zero size 32", "dial lambda=0.001", "no key phase"]

@@ -1,5 +1,7 @@
 """The table of effects, and its file."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from pipeline.records.effects import (
     write_effects,
 )
 
+DOCS = Path(__file__).parents[3] / "docs"
 HEADER = {"source": "R", "conditions": [{"name": "sham"}, {"name": "zero"}], "runs": [{"seed": 3}], "groups": ["Open"]}
 
 
@@ -95,3 +98,10 @@ def test_files_that_cannot_be_used_are_told_in_one_message(table, tmp_path):
     np.savez(path, **{**columns, "run": np.array([object()] * 3)}, header="{}")
     with pytest.raises(EffectsError, match="Expected a file"):
         read_effects(path)
+
+
+def test_the_page_says_what_the_columns_are():
+    text = (DOCS / "interventions.md").read_text(encoding="utf-8")
+    table = text.partition("| column | meaning |\n|---|---|\n")[2].partition("\n\n")[0]
+    meanings = {name: meaning.replace("||", "\\|\\|") for name, (_, meaning) in COLUMNS.items()}
+    assert table.splitlines() == [f"| `{name}` | {meaning} |" for name, meaning in meanings.items()]

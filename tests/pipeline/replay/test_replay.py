@@ -18,7 +18,7 @@ from pipeline.records.effects import read_effects, write_effects
 from pipeline.records.metrics import compute_metrics
 from pipeline.replay.lanes import deal_episodes, deal_steps
 from pipeline.replay.run import Intact, find_donors, intervene, replay
-from pipeline.replay.tables import build_effect_table, build_tables
+from pipeline.replay.tables import build_effect_table, build_tables, hash_observations
 from pipeline.replay.trajectories import Trajectories, follow_expert
 from tests.interventions import Scene, act_plainly, start_plain
 from tests.policies import Widths, build_small_policy
@@ -363,3 +363,14 @@ def test_a_grid_of_knock_outs_has_a_row_for_each(intact):
     assert [c["kind"] for c in table.header["conditions"]] == ["sham", *["knockout"] * 5]
     assert table.header["mode"] == "one_step"
     assert PlaySettings().lpc_exponent == intact.lpc_exponent
+
+
+def test_equal_observations_have_equal_numbers_and_others_have_not(way):
+    numbers = hash_observations(way)
+    shown = {}
+    for row in range(len(way)):
+        parts = [way.steps[name][row].tobytes() for name in ("view", "direction", "carrying")]
+        shown.setdefault((*parts, way.missions[way.mission[way.episode[row]]]), set()).add(int(numbers[row]))
+    assert all(len(found) == 1 for found in shown.values())
+    assert len(np.unique(numbers)) == len(shown) > 20
+    np.testing.assert_array_equal(hash_observations(follow_expert(TASK, range(7), num_envs=2)), numbers)
