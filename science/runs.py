@@ -129,6 +129,7 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
                 plan_runs(Sweep((run.config,)), resume=True, overwrite=False)
             except MISTAKES as error:
                 failures[train_item(run).name] = explain(error)
+                store.forget(train_item(run))
             else:
                 able.append(run)
         if not able:
@@ -151,27 +152,23 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
 
 
 def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failures) -> None:
+    """Stamp the runs that are trained; forget the others, and say why they are not."""
     from pipeline.checkpoints import CheckpointError, read_header
 
     for run in runs:
-        item = train_item(run)
+        item, update = train_item(run), None
         try:
-            header = read_header(run.checkpoint)
+            update = read_header(run.checkpoint).update
         except CheckpointError as error:
-            if run.checkpoint.exists():
-                failures[item.name] = explain(error)
-            else:
-                failures[item.name] = why or (
-                    "training ended without a final checkpoint, as it does if a run diverges; see "
-                    f"{store.folder / 'work' / 'training.log'}"
-                )
-            continue
-        if header.update < run.config.num_updates:
-            failures[item.name] = (
-                f"expected {run.config.num_updates} updates, found {header.update}: {why or 'stopped'}"
-            )
-            continue
-        store.write(item, [run.checkpoint], {"update": header.update})
+            log = store.folder / "work" / "training.log"
+            missing = f"training ended without a final checkpoint, as it does if a run diverges; see {log}"
+            failures[item.name] = explain(error) if run.checkpoint.exists() else why or missing
+        if update is not None and update < run.config.num_updates:
+            failures[item.name] = f"expected {run.config.num_updates} updates, found {update}: {why or 'stopped'}"
+        if item.name in failures:
+            store.forget(item)
+        else:
+            store.write(item, [run.checkpoint], {"update": update})
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
@@ -184,6 +181,9 @@ def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str
         Why runs could not be evaluated; of runs without a checkpoint nothing is said.
     """
     ready = [run for run in design.runs if store.read(train_item(run).name) is not None]
+    for run in design.runs:
+        if run not in ready:
+            store.forget(evaluate_item(design, run))
     stale = [run for run in ready if not store.is_fresh(evaluate_item(design, run))]
     if not stale:
         return {}

@@ -132,10 +132,14 @@ ROOMS: dict[str, set[str]] = {
         *("pipeline/policies", "pipeline/records", "pipeline/tracking"),
     },
     "science/statistics": {"pipeline/records"},
-    "science": {"pipeline/records", "science/statistics"},
     "plotting": {
         *("babyai", "pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records", "pipeline/tracking"),
         "science/statistics",
+    },
+    "science": {
+        *("babyai", "pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/evaluation"),
+        *("pipeline/interventions", "pipeline/places", "pipeline/policies", "pipeline/records", "pipeline/replay"),
+        *("pipeline/training", "plotting", "science/statistics"),
     },
     "pipeline/inspection": {
         *("pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/guard", "pipeline/places"),
@@ -406,7 +410,7 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
     for path in PATHS:
         at_import = imports_of(path, lazy=False)
         late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg", "pyarrow"}
-        late |= {"statsmodels", "sklearn"}
+        late |= {"statsmodels", "sklearn", "jinja2"}
         assert not top(at_import) & late, path
         assert "torch.utils.tensorboard" not in at_import, path
 
@@ -489,6 +493,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["maxent.registry", "maxent.rewards.result", "maxent.dts_implementation.search.maxent_ts"], set()),
         (["maxent.experiment", "maxent.run_experiments_with_wandb"], set()),
         (["science.calibration", "science.reading"], set()),
+        (["science.study", "science.run", "science.outputs", "science.figures.draw", "science.report.pages"], set()),
         (["maxent.data.catalogue", "maxent.reward_checks", "maxent.evaluation.metrics.tree_metrics"], set()),
     ],
 )
