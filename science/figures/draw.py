@@ -82,8 +82,6 @@ def list_panels(table: pd.DataFrame, label: object) -> Iterator[Panel]:
     """Yield a strip for each quantity that is told of whole runs, apart for replay and own play, and for groups."""
     table = table[(table["expert"] < 0) & (table["layer"] < 0)]
     for quantity, rows in table.groupby("quantity", sort=False):
-        if not (rows["unit"] == "run").any():
-            continue
         title = label(str(quantity))
         estimators = [e for e in dict.fromkeys(rows["estimator"]) if e != "worst"]
         if "middle" in estimators:  # a bracket: its middle stands for it, its ends are in the table

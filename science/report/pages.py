@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from science.report.content import Report
 from science.report.text import parse_blocks
@@ -37,6 +38,14 @@ def render(report: Report) -> tuple[str, str]:
     for name, escape in (("page.html.j2", True), ("page.md.j2", False)):
         environment = Environment(autoescape=escape, **shared)
         environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+        environment.filters["inline"] = mark_code
         environment.filters["capitalise"] = lambda text: str(text)[:1].upper() + str(text)[1:]
         pages.append(environment.get_template(name).render(r=report, methods=methods))
     return pages[0], re.sub(r"\n{3,}", "\n\n", pages[1]).strip() + "\n"
+
+
+def mark_code(text: str) -> Any:
+    """Return a text as HTML, escaped, what stands between backquotes as code."""
+    from markupsafe import Markup, escape  # comes with jinja2
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))

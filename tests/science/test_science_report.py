@@ -16,6 +16,7 @@ from science.outputs import read_table, table_path, write_report
 from science.plan import build_design
 from science.planted_effects import plant_knockouts, plant_thresholds
 from science.questions import add_rows, list_usage
+from science.report.definitions import PAGE, update_page
 from science.report.text import format_interval, format_number, format_p, parse_blocks
 from science.result import Draft
 from science.store import Store
@@ -238,3 +239,9 @@ def test_a_table_of_no_rows_is_written_and_read(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text(Result("x", "", ()).to_csv())
     assert isinstance(read_table(Path(path)), pd.DataFrame) and len(read_table(path)) == 0
+
+
+def test_the_page_of_definitions_is_that_of_the_docstrings():
+    """If not, run `python -m science.report.definitions`."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert update_page(text) == text
