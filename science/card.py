@@ -105,14 +105,15 @@ def widen(table: pd.DataFrame) -> pd.DataFrame:
     for claim, rows in table.groupby("group", sort=False):
         one = {name: rows[rows["quantity"] == name].iloc[0] for name in ("false_positive_rate", "recovery")}
         noise, planted = one["false_positive_rate"], one["recovery"]
+        sets = int(str(noise["condition"]).rpartition("; ")[2].split()[0])
         unit = rows[(rows["quantity"] == "detectable") & (rows["estimator"] == "unit of the quantity")]
         found.append(
             {
                 "quantity": claim,
                 "false_positives": noise["value"],
-                "low": noise["low"],
-                "high": noise["high"],
-                "data_sets": int(str(noise["condition"]).rpartition("; ")[2].split()[0]),
+                "low": noise["low"] if sets else float("nan"),
+                "high": noise["high"] if sets else float("nan"),
+                "data_sets": sets,
                 "recovered": planted["value"],
                 "planted": str(planted["condition"]).rpartition("; ")[0],
                 "detectable": unit["value"].iloc[0] if len(unit) else float("nan"),

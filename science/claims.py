@@ -149,7 +149,9 @@ def find_parts(claim: Claim, table: pd.DataFrame | None) -> list[Part]:
 
 
 def _name_part(column: str, value: object) -> str:
-    return f"{column} {value}" if column in ("layer", "expert") else str(value)
+    if column in ("layer", "expert"):
+        return f"{column} {value}"
+    return {"R": "replay", "P": "own play"}.get(str(value), str(value))
 
 
 def _test_equivalence(values: np.ndarray, margin: float | None, reference: float) -> float:
@@ -181,7 +183,8 @@ def _decide(claim: Claim, parts: Sequence[Part], p: float, p_equivalence: float,
             return "contradicted", ""
     untested = [part.name for part in parts if not math.isfinite(part.p)]
     if untested:
-        return "undecided", f"no test for {'; '.join(untested)}: it takes {MIN_FOR_INTERVAL} runs or more with a value"
+        which = "" if len(untested) == len(parts) else f" for {'; '.join(untested)}"
+        return "undecided", f"no test{which}: it takes {MIN_FOR_INTERVAL} runs or more with a value"
     if len(signs) > 1 and significant:
         return "undecided", "its parts point to different sides"
     floors = [part.p_floor for part in parts if math.isfinite(part.p_floor)]

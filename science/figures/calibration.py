@@ -37,7 +37,13 @@ def draw_calibration(table: pd.DataFrame, level: float) -> Drawn:
     right.set_xlim(0, 1.04)
     right.set_xlabel("found where it was planted")
     sets = count_of(int(table["data_sets"].max()), "data set")
-    finish([left, right], [f"n = {sets} each; dashed: the level, {level:g}; red: wrong more often than that"], own=True)
+    finish(
+        [left, right],
+        [
+            f"n = {sets} each, a test without p has no mark; dashed: the level, {level:g}; red: wrong more often than that"
+        ],
+        own=True,
+    )
     caption = (
         "How often each test of this design is wrong on noise of its shape, and how often it finds what was planted."
     )

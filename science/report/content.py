@@ -18,6 +18,9 @@ MOST_ROWS = 120
 MOST_OF_QUANTITY = 24
 """Rows of one quantity on the page."""
 
+MOST_CONDITIONS = 3
+"""Conditions of a quantity; more are a curve, in a figure and in the file."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -185,12 +188,12 @@ def read_claims(claims: pd.DataFrame) -> tuple[ClaimEntry, ...]:
                 _text(whole["says"]),
                 wanted,
                 str(whole["verdict"]),
-                _text(whole["why"]),
+                short_name(_text(whole["why"])),
                 "" if several or not len(parts) else _found(parts.iloc[0]),
                 _n(whole),
                 format_p(float(whole["p_adjusted"])),
                 format_p(float(whole["p_equivalence_adjusted"])),
-                tuple((str(r["part"]), _found(r), _n(r), format_p(float(r["p"]))) for _, r in parts.iterrows())
+                tuple((short_name(str(r["part"])), _found(r), _n(r), format_p(float(r["p"]))) for _, r in parts.iterrows())
                 if several
                 else (),
             )
@@ -269,6 +272,8 @@ def summarise(over: pd.DataFrame, labels: Mapping[str, str], path: str) -> Table
     rows: list[tuple[str, ...]] = []
     headings = {}
     for quantity, members in over[over["expert"] < 0].groupby("quantity", sort=False):
+        if members["condition"].nunique() > MOST_CONDITIONS:
+            continue
         if len(rows) + 1 > MOST_ROWS:
             break
         varying = [c for c in ("estimator", "group", "condition", "layer") if members[c].nunique() > 1]

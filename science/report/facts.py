@@ -170,18 +170,31 @@ def calibration_of(
 def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what failed, and which runs could not be used, in words."""
     found = _join_failures(failed)
-    dropped: dict[tuple[str, str], list[str]] = {}
-    for analysis, result in results.items():
-        for entry in result["dropped"]:
-            if not entry["quantity"]:
-                dropped.setdefault((entry["run"], entry["reason"]), []).append(analysis)
-    found += [f"{run}: {reason}; left out of {', '.join(names)}" for (run, reason), names in dropped.items()]
+    found += _join_dropped(design, results)
     if len(design.config.seeds) < MIN_FOR_INTERVAL:
         found.append(
             f"{_count(len(design.config.seeds), 'seed')} alone: no interval over runs and no test, which take "
             f"{MIN_FOR_INTERVAL} or more"
         )
     return tuple(found)
+
+
+def _join_dropped(design: Design, results: Mapping[str, Any]) -> list[str]:
+    """Return which runs were left out of whole analyses, those of one task and setting for one reason together."""
+    analyses: dict[tuple[str, str], list[str]] = {}
+    for analysis, result in results.items():
+        for entry in result["dropped"]:
+            if not entry["quantity"]:
+                analyses.setdefault((entry["run"], entry["reason"]), []).append(analysis)
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for (run, reason), names in analyses.items():
+        cell, _, seed = run.rpartition(", seed ")
+        alike.setdefault((cell, reason, ", ".join(names)), []).append(seed)
+    of = len(design.config.seeds)
+    return [
+        f"{short_name(cell)}: {len(seeds)} of {of} runs {reason} (seed {', '.join(seeds)}); left out of {names}"
+        for (cell, reason, names), seeds in alike.items()
+    ]
 
 
 def _join_failures(failed: Mapping[str, str]) -> list[str]:

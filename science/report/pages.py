@@ -48,4 +48,4 @@ def mark_code(text: str) -> Any:
     """Return a text as HTML, escaped, what stands between backquotes as code."""
     from markupsafe import Markup, escape  # comes with jinja2
 
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

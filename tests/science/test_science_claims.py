@@ -93,7 +93,7 @@ def test_p_is_adjusted_over_the_claims():
 def test_what_cannot_be_decided_says_why():
     assert "takes 3 runs or more" in verdict(claim(), table(A=[0.5, 0.6]))[1]
     assert "no such number" in verdict(claim(), None)[1]
-    assert "no test for" in verdict(claim(), table(A=[math.nan] * 5))[1]
+    assert "no test: it takes" in verdict(claim(), table(A=[math.nan] * 5))[1]
 
 
 def test_single_runs_and_the_worst_case_decide_nothing():

@@ -109,6 +109,7 @@ def test_the_page_has_everything_a_reviewer_reads_in_order(html):
 
 
 def test_each_analysis_has_its_definition_n_figures_and_table(html, made):
+    assert "<code>science.exchange</code>" in html
     for name, words in (("pathways", "mean over pairs of runs"), ("knockouts", "Spearman correlation over experts")):
         section = html.partition(f'<h2 id="{name}"')[2].partition("<h2")[0]
         assert words in " ".join(section.split())
