@@ -139,10 +139,10 @@ def _effects(draft: Draft, cell: EffectTable, margin: float) -> None:
 
 
 def _effect(
-    draft: Draft, cell: EffectTable, measure: Measure, index: int, group: int, quantity: str, **columns: Any
+    draft: Draft, cell: EffectTable, measure: Measure, index: int, steps: int, quantity: str, **columns: Any
 ) -> None:
-    """Add a condition's effect, if there is any row of it."""
-    table = cell.by_level(measure, index, group)
+    """Add a condition's effect on whole episodes (-1) or on a group's steps, if there is any row of it."""
+    table = cell.by_level(measure, index, steps)
     if np.isfinite(table).any():
         draft.over_both(quantity, table, cell.runs, **columns)
 
