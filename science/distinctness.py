@@ -118,7 +118,8 @@ def _compute_cell(draft: Draft, cell: Traces, by: str, draws: int, rng: np.rando
             reasons[run] = "steps of one group only"
             continue
         found["plug_in"][run] = find_information(paths, codes, width)
-        found["low"][run] = bracket_information(paths[known], codes[known], cell.episode[steps][known]).low
+        low = bracket_information(paths[known], codes[known], cell.episode[steps][known]).low
+        found["low"][run] = np.maximum(low, 0.0)
         found["effective"][run] = 2 ** entropy(paths.mean(axis=0))
         found["agreement"][run] = adjusted_mutual_info_score(codes[known], paths[known].argmax(axis=1))
         if draws:

@@ -220,7 +220,12 @@ def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where:
         found["best"][place] = float(used.argmax() == harm[place].argmax()) - 1 / len(used)
         if control is not None and np.isfinite(control[place]).all() and np.ptp(harm[place] - control[place]) > 1e-12:
             found["beyond"][place] = spearmanr(used, harm[place] - control[place]).statistic
-    shared = {"reasons": reasons, "n_episodes": len(np.unique(cell.level_seed)), "estimator": cell.source}
+    shared = {
+        "reasons": reasons,
+        "n_episodes": len(np.unique(cell.level_seed)),
+        "estimator": cell.source,
+        "limits": (-1, 1),
+    }
     draft.over_runs("audit", found["audit"], cell.runs, worst=0.0, **shared)
     draft.over_runs("audit_given_size", found["given_size"], cell.runs, **shared)
     draft.over_runs("audit_best", found["best"], cell.runs, **shared)
@@ -255,4 +260,5 @@ def _dose(draft: Draft, cell: EffectTable, traces: Traces) -> None:
             x, y = (to_unit(rankdata(side[varied], axis=1)) for side in (x, y))
             values[place] = (x * y).sum(axis=1).mean()
     if np.isfinite(values).any():
-        draft.over_runs("dose", values, cell.runs, estimator=cell.source, n_episodes=len(cell.level_seeds))
+        shared = {"estimator": cell.source, "n_episodes": len(cell.level_seeds), "limits": (-1, 1)}
+        draft.over_runs("dose", values, cell.runs, **shared)
