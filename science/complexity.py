@@ -9,8 +9,8 @@ The policy of step t is pi_t = softmax(logits), so that nothing is estimated fro
   estimators plug-in (above) and held-out (below: q_z from other episodes, shrunk to the mean by one step; not below 0),
   of states with 20 steps or more; `condition` has the share of steps in them. Without logits Grassberger's estimate
   (2003, arXiv:physics/0307138) of states with 5 actions or more.
-- memory_information: action_information minus the middle of the bracket for observations: what of the behaviour the
-  current observation does not say.
+- memory_information: I(history; A) minus the middle of the bracket for observations, both of the steps in it: what of
+  the behaviour the current observation does not say.
 - lpc_entropy, lpc_divergence: the question. Spearman correlation over cells of mean LPC with the entropy of the cell's
   mean policy, or with its divergence from the run's mean policy; time since the start and number of visits partialled
   out. Null: LPC of whole episodes exchanged within runs, levels, and bins of 4 lengths; p is the larger of that of the
@@ -110,6 +110,11 @@ def find_policies(cell: Traces, run: int) -> np.ndarray | None:
     return policies_from_logits(logits) if logits.size and np.isfinite(logits).all() else None
 
 
+def _information_of(policies: np.ndarray) -> float:
+    """Return H(mean pi) - mean H(pi_t) of policies (S, A), bits."""
+    return max(0.0, float(entropy(policies.mean(axis=0)) - entropy(policies).mean()))
+
+
 def _information(draft: Draft, cell: Traces, reasons: dict[int, str], min_steps: int) -> None:
     names = [name for name in STATES if name in cell.groups]
     whole = {name: np.full(len(cell.runs), NAN) for name in ("action", "greedy", "memory")}
@@ -121,7 +126,7 @@ def _information(draft: Draft, cell: Traces, reasons: dict[int, str], min_steps:
         done = np.bincount(actions[actions >= 0], minlength=1)
         whole["greedy"][run] = entropy(done / max(1, done.sum()))
         if policies is not None:
-            whole["action"][run] = max(0.0, entropy(policies.mean(axis=0)) - entropy(policies).mean())
+            whole["action"][run] = _information_of(policies)
         counted += policies is None
         for name in names:
             codes = cell.groups[name].codes[steps]
@@ -136,7 +141,10 @@ def _information(draft: Draft, cell: Traces, reasons: dict[int, str], min_steps:
             low = max(0.0, found.low)  # as information cannot be less; NaN stays
             brackets[name][run] = replace(found, low=low if np.isfinite(found.low) else NAN, high=max(low, found.high))
         if "observation" in names and policies is not None:
-            whole["memory"][run] = whole["action"][run] - brackets["observation"][run].middle
+            codes = cell.groups["observation"].codes[steps]
+            covered = policies[(codes >= 0) & (np.bincount(codes[codes >= 0], minlength=1)[codes] >= min_steps)]
+            if len(covered):
+                whole["memory"][run] = _information_of(covered) - brackets["observation"][run].middle
     shared: dict[str, Any] = {"tested": False, "n_episodes": len(cell.episode_run), "n_levels": len(cell.levels)}
     shared["reasons"] = [reasons.get(run, "logits not known") for run in range(len(cell.runs))]
     where = f"{cell.runs[0].task}, {cell.runs[0].setting}"

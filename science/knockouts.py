@@ -7,8 +7,7 @@ survives.)
 
 - effect_on_success, effect_on_agreement, effect_on_ce (cross-entropy to the bot's actions, nats: it has no floor and
   needs no failure to be seen), divergence (KL of the changed from the intact policy, nats): of each condition;
-  effect_on_ce by group too. p over runs, adjusted by Benjamini and Hochberg over all conditions, and groups, of a
-  measure.
+  effect_on_ce by group too. p adjusted by Benjamini and Hochberg over all conditions, and groups, of a measure.
 - equivalence: of each knock-out, that its effect on cross-entropy is within a margin, by two one-sided tests. Nothing
   else makes an expert dispensable.
 - audit: Spearman correlation over experts of usage (mean weight) with the effect of their knock-out on cross-entropy,
