@@ -21,8 +21,8 @@ survives.)
   per run: usage may say when an expert matters though not which.
 
 Control: sham, the machinery of an intervention with nothing changed. Its effects have to be 0 to the last bit; where
-sham_changed, the share of rows that are not, is above 0, nothing here is to be believed, and a note says so. Known answer: where one expert carries the one bit
-that actions depend on, its knock-out has all the effect.
+sham_changed, the share of rows that are not, is above 0, nothing here is to be believed, and a note says so. Known
+answer: where one expert carries the one bit that actions depend on, its knock-out has all the effect.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""The page of definitions is that of the modules, and every quantity that an analysis can give is defined."""
+"""Every quantity that an analysis can give has a name for an axis and a definition in the docstring."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from science import complexity, definitions, distinctness, fronts, knockouts, pathways, price, sufficiency
+from science import complexity, distinctness, fronts, knockouts, pathways, price, sufficiency
 from science.effects import Condition
 from science.fronts import FrontPoint
 from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
@@ -13,16 +14,9 @@ from science.synthetic import Design, draw_template, plant_noisy_policy, plant_s
 from science.traces import Group
 
 
-def test_the_page_is_up_to_date():
-    """Else: python -m science.definitions."""
-    assert definitions.PAGE.read_text(encoding="utf-8") == definitions.build_page()
-
-
 @pytest.fixture(scope="module")
 def results():
     """All quantities that there are."""
-    from dataclasses import replace
-
     rng = np.random.default_rng(0)
     template = draw_template(Design(runs=4, episodes=16, side=3), rng, alphas=(0.0, 1e-4, 1e-3))
     traces = plant_noisy_policy(plant_signal(template, rng, own=0.05), rng)
