@@ -6,11 +6,11 @@ The policy of step t is pi_t = softmax(logits), so that nothing is estimated fro
   complexity: Parush, Tishby, Bergman 2011, Front. Comput. Neurosci. 5:22; Lai, Gershman 2021, Psychol. Learn. Motiv.
   74:195). Of the greedy policy it is H(A): greedy_information.
 - state_information, for a state z (cell; cell with heading, carrying and door; observation): I(z; A) as a bracket,
-  estimators plug-in (above) and held-out (below: q_z from other episodes, shrunk to the mean by one step), of states
-  with 20 steps or more; `condition` has the share of steps in them. Without logits Grassberger's estimate (2003,
-  arXiv:physics/0307138) of states with 5 actions or more.
-- memory_information: action_information minus the middle of the bracket for observations: what of the behaviour the
-  current observation does not say.
+  estimators plug-in (above) and held-out (below: q_z from other episodes, shrunk to the mean by one step; not below 0),
+  of states with 20 steps or more; `condition` has the share of steps in them. Without logits Grassberger's estimate
+  (2003, arXiv:physics/0307138) of states with 5 actions or more.
+- memory_information: I(history; A) minus the middle of the bracket for observations, both of the steps in it: what of
+  the behaviour the current observation does not say.
 - lpc_entropy, lpc_divergence: the question. Spearman correlation over cells of mean LPC with the entropy of the cell's
   mean policy, or with its divergence from the run's mean policy; time since the start and number of visits partialled
   out. Null: LPC of whole episodes exchanged within runs, levels, and bins of 4 lengths; p is the larger of that of the
@@ -27,6 +27,7 @@ are deterministic and visited unevenly, entropy does not go with LPC.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,11 @@ def find_policies(cell: Traces, run: int) -> np.ndarray | None:
     return policies_from_logits(logits) if logits.size and np.isfinite(logits).all() else None
 
 
+def _information_of(policies: np.ndarray) -> float:
+    """Return H(mean pi) - mean H(pi_t) of policies (S, A), bits."""
+    return max(0.0, float(entropy(policies.mean(axis=0)) - entropy(policies).mean()))
+
+
 def _information(draft: Draft, cell: Traces, reasons: dict[int, str], min_steps: int) -> None:
     names = [name for name in STATES if name in cell.groups]
     whole = {name: np.full(len(cell.runs), NAN) for name in ("action", "greedy", "memory")}
@@ -120,7 +126,7 @@ def _information(draft: Draft, cell: Traces, reasons: dict[int, str], min_steps:
         done = np.bincount(actions[actions >= 0], minlength=1)
         whole["greedy"][run] = entropy(done / max(1, done.sum()))
         if policies is not None:
-            whole["action"][run] = max(0.0, entropy(policies.mean(axis=0)) - entropy(policies).mean())
+            whole["action"][run] = _information_of(policies)
         counted += policies is None
         for name in names:
             codes = cell.groups[name].codes[steps]
@@ -132,9 +138,13 @@ def _information(draft: Draft, cell: Traces, reasons: dict[int, str], min_steps:
             else:
                 known &= actions >= 0
                 found = information_of_counts(actions[known], codes[known], int(actions.max(initial=0)) + 1)
-            brackets[name][run] = found
+            low = max(0.0, found.low)  # as information cannot be less; NaN stays
+            brackets[name][run] = replace(found, low=low if np.isfinite(found.low) else NAN, high=max(low, found.high))
         if "observation" in names and policies is not None:
-            whole["memory"][run] = whole["action"][run] - brackets["observation"][run].middle
+            codes = cell.groups["observation"].codes[steps]
+            covered = policies[(codes >= 0) & (np.bincount(codes[codes >= 0], minlength=1)[codes] >= min_steps)]
+            if len(covered):
+                whole["memory"][run] = _information_of(covered) - brackets["observation"][run].middle
     shared: dict[str, Any] = {"tested": False, "n_episodes": len(cell.episode_run), "n_levels": len(cell.levels)}
     shared["reasons"] = [reasons.get(run, "logits not known") for run in range(len(cell.runs))]
     where = f"{cell.runs[0].task}, {cell.runs[0].setting}"
@@ -248,11 +258,12 @@ def _associate(
             null_unit="episodes",
             worst=0.0,
             estimator="time and visits partialled out",
+            limits=(-1, 1),
             **shared,
         )
     for name, quantity in (*((name, f"{name}_naive") for name in MEASURES), (SMOOTHED, SMOOTHED)):
         values, p = naive[name].T
-        draft.over_runs(quantity, values, cell.runs, p_each=p, estimator="naive", **shared)
+        draft.over_runs(quantity, values, cell.runs, p_each=p, estimator="naive", limits=(-1, 1), **shared)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

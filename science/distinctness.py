@@ -18,8 +18,8 @@ the course of an episode, which alone gives information. p is the larger of that
 
 Twin, double dissociation: where experts are distinct, taking one out harms the groups that use it. M[e, x] is the mean
 difference in cross-entropy, each run's with row and column means removed, so that neither vulnerable groups nor
-important experts count; dissociation = mean over experts of M[e, x*(e)] minus M of the other groups, where x*(e) is the
-group in which the run uses e more than elsewhere, by the most.
+important experts count; dissociation = mean over experts of M[e, own(e)] minus M of the other groups, where own(e) is
+the group in which the run uses e more than elsewhere, by the most.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def _compute_cell(draft: Draft, cell: Traces, by: str, draws: int, rng: np.rando
             reasons[run] = "steps of one group only"
             continue
         found["plug_in"][run] = find_information(paths, codes, width)
-        found["low"][run] = bracket_information(paths[known], codes[known], cell.episode[steps][known]).low
+        low = bracket_information(paths[known], codes[known], cell.episode[steps][known]).low
+        found["low"][run] = np.maximum(low, 0.0)
         found["effective"][run] = 2 ** entropy(paths.mean(axis=0))
         found["agreement"][run] = adjusted_mutual_info_score(codes[known], paths[known].argmax(axis=1))
         if draws:

@@ -245,7 +245,7 @@ def read_effects(path: str | Path) -> EffectTable:
         TraceError: If the file cannot be read or is not what it should be.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             columns = {name: file[name].astype(dtype) for name, dtype in _INTS.items()}
             missing = np.full(len(columns["run"]), np.nan, np.float32)

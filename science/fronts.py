@@ -138,8 +138,8 @@ def add_fronts(draft: Draft, grid: Grid, baselines: list[FrontPoint], effects: E
     runs = [without_price(run) for run in grid.runs]
     for j, alpha in enumerate(grid.alphas):
         shared = {"condition": f"alpha {alpha:g}", "n_episodes": grid.episodes, "tested": False}
-        draft.over_runs("front_lpc", grid.lpc[:, j], runs, **shared)
-        draft.over_runs("front_success", grid.success[:, j], runs, **shared)
+        draft.over_runs("front_lpc", grid.lpc[:, j], runs, limits=(0, np.inf), **shared)
+        draft.over_runs("front_success", grid.success[:, j], runs, limits=(0, 1), **shared)
     own = np.array([find_hypervolume(x, y, worst) for x, y in zip(grid.lpc, grid.success, strict=True)])
     draft.over_runs("hypervolume", own, runs, condition=f"from LPC {worst:.4g}", tested=False, n_episodes=grid.episodes)
     if effects is not None:

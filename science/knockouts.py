@@ -7,8 +7,7 @@ survives.)
 
 - effect_on_success, effect_on_agreement, effect_on_ce (cross-entropy to the bot's actions, nats: it has no floor and
   needs no failure to be seen), divergence (KL of the changed from the intact policy, nats): of each condition;
-  effect_on_ce by group too. p over runs, adjusted by Benjamini and Hochberg over all conditions, and groups, of a
-  measure.
+  effect_on_ce by group too. p adjusted by Benjamini and Hochberg over all conditions, and groups, of a measure.
 - equivalence: of each knock-out, that its effect on cross-entropy is within a margin, by two one-sided tests. Nothing
   else makes an expert dispensable.
 - audit: Spearman correlation over experts of usage (mean weight) with the effect of their knock-out on cross-entropy,
@@ -21,9 +20,9 @@ survives.)
 - dose: Spearman correlation over level seeds of the expert's usage there with the effect there, mean over experts, so
   per run: usage may say when an expert matters though not which.
 
-Control: sham, the machinery of an intervention with nothing changed. Its effects have to be 0 to the last bit; a note
-says where they are not, and then nothing here is to be believed. Known answer: where one expert carries the one bit
-that actions depend on, its knock-out has all the effect.
+Control: sham, the machinery of an intervention with nothing changed. Its effects have to be 0 to the last bit; where
+sham_changed, the share of rows that are not, is above 0, nothing here is to be believed, and a note says so. Known
+answer: where one expert carries the one bit that actions depend on, its knock-out has all the effect.
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ def _effects(draft: Draft, cell: EffectTable, margin: float) -> None:
 def _effect(
     draft: Draft, cell: EffectTable, measure: Measure, index: int, steps: int, quantity: str, **columns: Any
 ) -> None:
-    """Add a condition's effect, if there is any row of it."""
+    """Add a condition's effect on whole episodes (-1) or on a group's steps, if there is any row of it."""
     table = cell.by_level(measure, index, steps)
     if np.isfinite(table).any():
         draft.over_both(quantity, table, cell.runs, **columns)
@@ -220,7 +219,12 @@ def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where:
         found["best"][place] = float(used.argmax() == harm[place].argmax()) - 1 / len(used)
         if control is not None and np.isfinite(control[place]).all() and np.ptp(harm[place] - control[place]) > 1e-12:
             found["beyond"][place] = spearmanr(used, harm[place] - control[place]).statistic
-    shared = {"reasons": reasons, "n_episodes": len(np.unique(cell.level_seed)), "estimator": cell.source}
+    shared = {
+        "reasons": reasons,
+        "n_episodes": len(np.unique(cell.level_seed)),
+        "estimator": cell.source,
+        "limits": (-1, 1),
+    }
     draft.over_runs("audit", found["audit"], cell.runs, worst=0.0, **shared)
     draft.over_runs("audit_given_size", found["given_size"], cell.runs, **shared)
     draft.over_runs("audit_best", found["best"], cell.runs, **shared)
@@ -255,4 +259,5 @@ def _dose(draft: Draft, cell: EffectTable, traces: Traces) -> None:
             x, y = (to_unit(rankdata(side[varied], axis=1)) for side in (x, y))
             values[place] = (x * y).sum(axis=1).mean()
     if np.isfinite(values).any():
-        draft.over_runs("dose", values, cell.runs, estimator=cell.source, n_episodes=len(cell.level_seeds))
+        shared = {"estimator": cell.source, "n_episodes": len(cell.level_seeds), "limits": (-1, 1)}
+        draft.over_runs("dose", values, cell.runs, **shared)

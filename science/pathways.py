@@ -14,12 +14,14 @@ u_r = v_r - mean over x of v_r, which takes out what an expert is used everywher
 
 Interval: jackknife over runs, for pairs share runs (Arvesen 1969, Ann. Math. Stat. 40:2076). Nulls, of whose p the
 largest counts:
+
 - groups: x permuted within each run, so that no run has to do with another.
 - runs, from 8 on: the sign of u_r flipped for whole runs, which keeps that some groups vary more than others.
 - levels: groups of whole episodes exchanged, in all runs alike (`science.exchange`), and inner products of u_r and u_r'
   compared, which shrink where a group's steps are mixed with others. It keeps what runs owe to the same levels and to
   the time since the start; the chance of the first null is added. consistency_forced: its mean over what is found, so
   much of it levels force.
+
 Without the last, consistency_on_these_levels says that runs agree where they saw the same: by cell, where each is
 visited in a few levels only, that is found in all of the data sets in which levels act on all runs alike and pathways
 are each run's own. Where experts of a layer are equal in size they are interchangeable: each pair is aligned by

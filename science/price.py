@@ -235,6 +235,7 @@ def _trend(
         p_null=p,
         p_null_floor=1 / (1 + draws),
         null_unit="prices",
+        limits=(-1, 1),
         n_episodes=grid.episodes,
         **columns,
     )

@@ -207,7 +207,7 @@ def read_traces(path: str | Path) -> Traces:
         TraceError: If the file cannot be read or is not what it should be.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             header: Mapping[str, Any] = json.loads(str(file["header"]))
             groups = {name: Group(file[f"group_{name}"], tuple(names)) for name, names in header["groups"].items()}
             arrays = {name: file[name] for name in _ARRAYS}

@@ -207,6 +207,7 @@ class Draft:
         null: np.ndarray | float = NAN,
         p_each: Sequence[float] = (),
         tested: bool = True,
+        limits: tuple[float, float] = (-math.inf, math.inf),
         **columns: Any,
     ) -> Row:
         """Add a row for each run and one for the mean over runs with interval and test; return the latter.
@@ -224,6 +225,7 @@ class Draft:
             null: (R,) or one, what values are compared with; NaN is 0.
             p_each: (R,), of each run by itself, over its episodes.
             tested: False where 0 is nothing to compare with: interval, but no p.
+            limits: Least and greatest possible value, to which intervals are cut.
             columns: Of `Row`.
         """
         values = np.asarray(values, np.float64)
@@ -255,11 +257,13 @@ class Draft:
             self.rows[-1] = row = replace(row, low=both.low, high=both.high, p=both.p, p_floor=0.0)
         if not tested:
             self.rows[-1] = row = replace(row, p=NAN, p_floor=NAN)
+        self.rows[-1] = row = _cut(row, limits)
         if np.isfinite(worst) and not known.all() and known.any():
             filled = np.where(known, values, worst)
             shared["drop_reason"] = f"{(~known).sum()} included at {worst:g}: " + "; ".join(lost)
             shared |= {"estimator": "worst", "family": ""}
             self._mean(quantity, filled, under, null, NAN, 0.0, False, {**shared, "unit": "runs"})
+            self.rows[-1] = _cut(replace(self.rows[-1], p=NAN, p_floor=NAN), limits)
         return row
 
     def over_both(self, quantity: str, table: np.ndarray, runs: Sequence[Run], **columns: Any) -> Row:
@@ -306,6 +310,12 @@ class Draft:
             for index, p in zip(place, adjust(np.array([rows[i].p for i in place]), "bh"), strict=True):
                 rows[index] = replace(rows[index], p_adjusted=float(p))
         return Result(self.analysis, inspect.cleandoc(self.doc), tuple(rows), tuple(self.notes), tuple(self.dropped))
+
+
+def _cut(row: Row, limits: tuple[float, float]) -> Row:
+    """Return a row whose interval lies within limits; NaN stays."""
+    low, high = (float(np.clip(end, *limits)) for end in (row.low, row.high))
+    return replace(row, low=low, high=high)
 
 
 def larger(*p_values: float) -> float:

@@ -5,8 +5,10 @@ In closed loop, weights below tau are set to 0, never the largest, and the rest 
 
 - sufficiency, A: mean over tau of success(tau) / success(0). A router that gives all weight to one expert has 1.
 - sufficiency_of_agreement: the same of the share of steps in which the policy does as the bot; on replay as well.
-- sufficiency_above_random: A minus that of the control, from which p: at each tau and step as many experts removed, but
-  drawn from those that are not the largest. Small weights are not to be missed only if random ones are.
+- success_ratio, agreement_ratio: at each tau.
+- sufficiency_above_random, sufficiency_of_agreement_above_random: A minus that of the control, from which p: at each
+  tau and step as many experts removed, but drawn from those that are not the largest. That small weights are not
+  missed says something only if random ones are.
 
 Success as a ratio needs some: runs that solve less than half of the levels intact are left out and counted, and
 included at 0 in the row "worst".

@@ -245,7 +245,7 @@ def sum_over(codes: np.ndarray, values: np.ndarray, num_codes: int) -> np.ndarra
     from scipy.sparse import csr_matrix  # takes 0.1 s
 
     used = codes >= 0
-    flat = np.asarray(values, np.float64).reshape(len(codes), -1)
+    flat = np.asarray(values, np.float64).reshape(len(codes), int(np.prod(np.shape(values)[1:])))
     flat, codes = (flat, codes) if used.all() else (flat[used], codes[used])
     picked = csr_matrix((np.ones(len(codes)), codes, np.arange(len(codes) + 1)), (len(codes), num_codes))
     return (picked.T @ flat).reshape(num_codes, *np.shape(values)[1:])

@@ -267,8 +267,9 @@ def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(pac
 
 
 ANALYSES = {
-    *("agreement", "calibration", "complexity", "distinctness", "effects", "exchange", "fronts", "knockouts"),
-    *("pathways", "planted_effects", "price", "profiles", "reading", "result", "sufficiency", "synthetic", "traces"),
+    *("agreement", "calibration", "complexity", "distinctness", "effects", "exchange", "fronts"),
+    *("knockouts", "pathways", "planted_effects", "price", "profiles", "reading", "result", "sufficiency"),
+    *("synthetic", "traces"),
 }
 """Modules of `science/` that are pure functions of arrays."""
 

@@ -58,8 +58,19 @@ class EpisodeBlocks:
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Return one exchange, see `swap_episodes`."""
+        keys = np.empty(len(self._lengths))
+        keys[np.argsort(self._block, kind="stable")] = rng.random(len(keys))
+        return self.exchange(keys)
+
+    def exchange(self, keys: np.ndarray) -> np.ndarray:
+        """Return the exchange in which a block's first episode gets the one with the smallest key, and so on.
+
+        Args:
+            keys: float64, one of each episode, in ascending order of their numbers. Random; the same ones for the same
+                levels exchange several runs alike.
+        """
         order = np.argsort(self._block, kind="stable")
-        shuffled = order[np.lexsort((rng.random(len(order)), self._block[order]))]
+        shuffled = order[np.lexsort((keys[order], self._block[order]))]
         donor = np.empty_like(order)
         donor[order] = shuffled
         swap = np.empty(len(self._rows), np.intp)

@@ -227,6 +227,17 @@ def test_one_expert_that_carries_one_bit_has_all_the_effect(template):
     assert found.row("sham_changed").value == 0
 
 
+def test_effects_are_told_by_group_with_a_family_of_their_own(template):
+    harm = np.zeros((8, 9, 4))
+    harm[:, 2, 3] = 0.5
+    found = knockouts.compute(plant_knockouts(template, rng(), np.zeros((8, 9)), noise=0.1, by_group=harm))
+    hit = found.row("effect_on_ce", layer=0, expert=2, group="Drop", unit="runs+levels")
+    assert hit.value == pytest.approx(0.5, abs=0.05) and hit.p_adjusted < 0.001
+    assert (hit.n_runs, hit.n_episodes, hit.family) == (8, 40, "ce by group, Planted, alpha 0, R")
+    others = [r for r in found.find("effect_on_ce", unit="runs+levels") if r.group and r != hit]
+    assert len(others) == 35 and all(abs(row.value) < 0.05 for row in others)
+
+
 def test_a_sham_that_changes_anything_is_shouted(template):
     effects = plant_knockouts(template, rng(), np.zeros((8, 9)))
     touched = effects.ce.copy()

@@ -1,5 +1,7 @@
 """Each null on 200 data sets without anything to be found: p <= 0.05 as often as it should be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,6 +13,7 @@ from science.result import Draft
 from science.statistics.inference import compare_over_both, compare_with_margin, compare_with_zero
 from science.statistics.nulls import p_value
 from science.synthetic import Design, draw_template, plant_noisy_policy, plant_signal
+from science.traces import Group
 
 DATASETS = 200
 LOW, HIGH = stats.binom.ppf([0.005, 0.995], DATASETS, 0.05)
@@ -69,6 +72,27 @@ def test_episodes_exchanged_where_levels_act_on_all_runs_alike(small, own, level
         found.append(p_value(*exchange_levels(traces, "cell", profiles, rng, 39)))
     assert count_small(naive) > DATASETS / 4
     assert within(found)
+
+
+def own_play(template, rng):
+    """Return a template in which half of each run's episodes end early, at another length in each run."""
+    lengths = np.bincount(template.episode, minlength=len(template.episode_run))
+    shorter = np.maximum(4, (lengths * rng.uniform(0.6, 1, len(lengths))).astype(int))
+    kept = template.time < np.where(rng.random(len(lengths)) < 0.5, lengths, shorter)[template.episode]
+    of_step = ("episode", "time", "weights", "logits", "action", "bot_action", "lpc")
+    groups = {name: Group(group.codes[kept], group.names) for name, group in template.groups.items()}
+    return replace(template, source="P", groups=groups, **{name: getattr(template, name)[kept] for name in of_step})
+
+
+def test_episodes_exchanged_where_runs_play_the_same_levels_at_other_lengths(small):
+    naive, found = [], []
+    for seed in range(DATASETS):
+        rng = np.random.default_rng(seed)
+        traces, profiles = profiles_of(own_play(small, rng), seed, by="cell", own=0.03, level=0.06, drift=0.03)
+        naive.append(find_null(profiles.centered, [], correlate(profiles.centered, []), rng, 39)[0])
+        found.append(p_value(*exchange_levels(traces, "cell", profiles, rng, 19)))
+    assert count_small(naive) > DATASETS / 4
+    assert count_small(found) <= HIGH
 
 
 def test_episodes_exchanged_for_information_in_paths():

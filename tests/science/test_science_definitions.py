@@ -1,0 +1,71 @@
+"""Every quantity that an analysis can give has a name for an axis and a definition in the docstring."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from science import complexity, distinctness, fronts, knockouts, pathways, price, sufficiency
+from science.effects import Condition
+from science.fronts import FrontPoint
+from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
+from science.synthetic import Design, draw_template, plant_noisy_policy, plant_signal
+from science.traces import Group
+
+
+@pytest.fixture(scope="module")
+def results():
+    """All quantities that there are."""
+    rng = np.random.default_rng(0)
+    template = draw_template(Design(runs=4, episodes=16, side=3), rng, alphas=(0.0, 1e-4, 1e-3))
+    traces = plant_noisy_policy(plant_signal(template, rng, own=0.05), rng)
+    cells = traces.group("cell")
+    traces = replace(traces, groups={**traces.groups, "observation": Group(cells.codes, cells.names)})
+    runs, seeds = template.runs, np.arange(16)
+    harm = rng.random((12, 9))
+    lesions = plant_knockouts(
+        traces, rng, harm, noise=0.1, control=0.5 * rng.random((12, 9)), by_group=rng.random((12, 9, 4))
+    )
+    kinds = ("transplant_own", "transplant_other", "transplant_shuffled", "zero_states", "swap_mission")
+    others = build_effects(runs, seeds, [Condition(kind, kind) for kind in kinds], rng.random((12, 5, 16)))
+    pair = [Condition(f"{r}", "knockout", 0, 1, 16, "zero", renormalise=r) for r in (True, False)]
+    done, intact = np.ones((12, 2, 16)), np.ones((12, 16))
+    plain = build_effects(runs, seeds, pair, rng.random((12, 2, 16)), success=done, success_intact=intact)
+    dial = build_effects(
+        runs,
+        seeds,
+        [Condition("dial 1", "dial", tau=1.0)],
+        rng.random((12, 1, 16)),
+        success=np.ones((12, 1, 16)),
+        success_intact=np.ones((12, 16)),
+    )
+    dial = replace(dial, lpc=np.full(len(dial), 100.0))
+    played = replace(traces, source="P")
+    points = [FrontPoint(seed, 1000.0, 0.5) for seed in range(4)]
+    return [
+        pathways.compute(traces, effects=others, untrained=traces, draws=9),
+        distinctness.compute(traces, effects=lesions, draws=9),
+        sufficiency.compute(plant_thresholds(traces, rng, [0.9], [0.8], [0.1])),
+        knockouts.compute(lesions, traces),
+        knockouts.compute(plain, traces),
+        price.compute(played, effects=lesions, draws=9),
+        price.compute(played, effects=dial, baselines=points, draws=9),
+        complexity.compute(traces, effects=others, draws=9),
+    ]
+
+
+@pytest.mark.parametrize("module", [pathways, sufficiency, distinctness, knockouts, price, complexity])
+def test_every_quantity_has_a_name_and_a_definition(results, module):
+    name = module.__name__.rpartition(".")[2]
+    found = {row.quantity for result in results if result.analysis == name for row in result.rows}
+    assert found == set(module.QUANTITIES)
+    words = (module.__doc__ or "") + (fronts.__doc__ or "")
+    assert [quantity for quantity in found if not re.search(rf"\b{quantity}\b", words)] == []
+
+
+def test_every_result_has_values(results):
+    for result in results:
+        assert result.definition and any(np.isfinite(row.value) for row in result.rows)
+        for row in result.rows:
+            assert not row.low > row.high and not (row.p < 0 or row.p > 1), row
