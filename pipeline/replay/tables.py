@@ -11,10 +11,10 @@ import torch
 
 from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
 from pipeline.interventions.catalogue import describe_conditions
+from pipeline.interventions.numbers import compute_cross_entropy
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.records.effects import EffectTable, build_effects
 from pipeline.records.tables import EpisodeTable, RoutingTable
-from pipeline.replay.numbers import compute_cross_entropy
 from pipeline.replay.run import Effects, Intact
 from pipeline.replay.trajectories import Trajectories
 

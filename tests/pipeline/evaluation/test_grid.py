@@ -11,7 +11,8 @@ from babyai.observations import OBSERVATION_DIM, encode_observations
 from babyai.vector_env import VectorEnv
 from pipeline.command.errors import ConfigError
 from pipeline.evaluation import grid as evaluation_grid
-from pipeline.evaluation.grid import Intervened, evaluate_grid, tabulate
+from pipeline.evaluation.effects import tabulate
+from pipeline.evaluation.grid import Intervened, evaluate_grid
 from pipeline.evaluation.play import Evaluation, PlaySettings, evaluate_many
 from pipeline.interventions.situation import NEVER, count_since
 from pipeline.interventions.spec import Intervention, parse_interventions
@@ -236,5 +237,7 @@ def test_what_cannot_be_played_is_refused(agents, donors, played):
         evaluate_grid(agents, [], TASK, [1])
     with pytest.raises(ValueError, match="other levels than those scored, found 1 in both: 101"):
         evaluate_grid(agents, ITEMS[2:3], TASK, [1, 101], donors=donors)
+    with pytest.raises(ValueError, match="runs: expected 2, as many as agents, found 1"):
+        tabulate(played, [{}])
     with pytest.raises(ConfigError, match="expected the sham"):
         tabulate([mine[:1] for mine in played], [{}, {}])
