@@ -362,6 +362,17 @@ def test_effects_are_means_over_episodes_and_over_subgoals(intact, way, donors, 
         build_effect_table(intact, effects, [{}])
 
 
+def test_phases_are_groups_too(intact, way):
+    effects = intervene(intact, ITEMS[:2])
+    frame = build_effect_table(intact, effects, [{}, {}], by="phase").to_frame()
+    assert set(frame.group) == {"all", "locked", "locked, carrying", "unlocked", "unlocked, carrying"}
+    rows = np.flatnonzero((way.episode == 2) & (way.steps["door_unlocked"] == 0) & way.steps["carrying"])
+    one = frame[(frame.run == 0) & (frame.level_seed == 2) & (frame.group == "locked, carrying")]
+    one = one[one.condition == ITEMS[1].name].iloc[0]
+    assert one.steps == len(rows) > 0
+    assert one.kl == pytest.approx(float(effects.kl[0, 1, rows].mean()), rel=1e-5)
+
+
 def test_a_grid_of_knock_outs_has_a_row_for_each(intact):
     items = [Intervention(), *list_knockouts(SIZES)]
     table = build_effect_table(intact, intervene(intact, items, one_step=True), [{}, {}])
