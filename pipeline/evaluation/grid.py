@@ -2,7 +2,7 @@
 
     played = evaluate_grid(agents, interventions, "UnlockPickup", seeds, PlaySettings(num_envs=256, record=False))
     played[0][3].metrics["success_rate"]                   # of the first policy under the fourth intervention
-    table = tabulate(played, runs)                         # beside the intact policy, level by level
+    table = tabulate(played, runs)                         # of `effects` beside this module: with the intact policy
 
 All slots of all policies are one vector environment. A slot takes the next (condition, level) of its policy's list when
 an episode ends, so that no condition waits for another, and each row of the batch has the intervention of the episode
@@ -20,20 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from babyai.facts import EVENT_NAMES, SUBGOAL_NAMES, SUCCESS
+from babyai.facts import EVENT_NAMES
 from babyai.observations import encode_observations
 from babyai.steps import VectorStep
 from babyai.vector_env import VectorEnv
-from pipeline.command.errors import ConfigError
 from pipeline.engine.missions import MissionVectors
 from pipeline.evaluation.play import Agent, Evaluation, PlaySettings, Progress, decide
 from pipeline.evaluation.tally import Decision, Tally, build_routing_table, build_row
 from pipeline.interventions.apply import IntervenedBatch
-from pipeline.interventions.catalogue import describe_conditions
 from pipeline.interventions.donors import Donors, check_disjoint
+from pipeline.interventions.numbers import compute_cross_entropy
 from pipeline.interventions.situation import NEVER, Situation, count_since
 from pipeline.interventions.spec import Intervention
-from pipeline.records.effects import EffectTable, build_effects
 from pipeline.records.metrics import compute_metrics
 
 ROWS = PlaySettings(num_envs=256, record=False)
@@ -190,11 +188,8 @@ class _Grid:
 
     def _count(self, now: VectorStep, decision: Decision) -> None:
         """Add up the cross-entropy to the bot, from the logits that are kept."""
-        logits = decision.logits.astype(np.float64)
-        highest = logits.max(axis=-1)
-        total = np.log(np.exp(logits - highest[:, None]).sum(axis=-1)) + highest
-        chosen = np.take_along_axis(logits, now.expert_action[:, None], axis=-1)[:, 0]
-        self._ce += np.where(now.expert_valid, total - chosen, 0.0)
+        logits, bots = torch.from_numpy(decision.logits), torch.from_numpy(now.expert_action)
+        self._ce += np.where(now.expert_valid, compute_cross_entropy(logits, bots).numpy(), 0.0)
         self._labelled += now.expert_valid
 
     def _act(self, now: VectorStep, condition: np.ndarray) -> Decision:
@@ -272,55 +267,3 @@ class _Grid:
                 ce = np.array([self._ces[i] for i in mine], np.float32)
                 found[-1].append(Intervened(metrics, episodes, steps, intervention, ce, sizes))
         return found
-
-
-def tabulate(played: Sequence[Sequence[Intervened]], runs: Sequence[dict[str, Any]], task_id: str = "") -> EffectTable:
-    """Return what interventions did to each run at each level, beside the intact policy, which is the sham's.
-
-    Args:
-        played: From `evaluate_grid`, with the sham among the interventions.
-        runs: What is to be told of each agent, plain.
-        task_id: For the header.
-
-    Raises:
-        ConfigError: If the sham was not played.
-    """
-    interventions = [one.intervention for one in played[0]]
-    shams = [number for number, item in enumerate(interventions) if item.is_sham]
-    if not shams:
-        raise ConfigError("interventions: expected the sham (what: none) among them, to compare with; found none")
-    parts: dict[str, list[np.ndarray]] = {}
-    for run, conditions in enumerate(played):
-        intact = _columns_of(conditions[shams[0]])
-        for number, one in enumerate(conditions):
-            mine = _columns_of(one)
-            level = one.episodes.level_seed
-            row = {"run": np.full(len(level), run), "condition": np.full(len(level), number), "level_seed": level}
-            row |= {"steps": one.episodes.labelled, **mine}
-            row |= {f"{name}_intact": value for name, value in intact.items()}
-            for name, value in row.items():
-                parts.setdefault(name, []).append(value)
-    header = {
-        "source": "P",
-        "mode": "closed_loop",
-        "task": task_id,
-        "conditions": describe_conditions(interventions, played[0][0].sizes),
-        "runs": [dict(run) for run in runs],
-        "groups": list(SUBGOAL_NAMES),
-        "unsolvable_levels": played[0][0].metrics["bot_plan_failures"],
-        "unlabelled_episodes": 0,
-    }
-    return build_effects({name: np.concatenate(values) for name, values in parts.items()}, header)
-
-
-def _columns_of(one: Intervened) -> dict[str, np.ndarray]:
-    episodes = one.episodes
-    with np.errstate(invalid="ignore"):
-        agreement = episodes.agreed / np.where(episodes.labelled > 0, episodes.labelled, np.nan)
-    return {
-        "length": episodes.steps,
-        "success": episodes.outcome == SUCCESS,
-        "agreement": agreement,
-        "ce": one.ce,
-        "lpc": episodes.mean_lpc,
-    }

@@ -1,34 +1,38 @@
 """What is changed in a policy's forward pass: one frozen value, read from a mapping and written as one. Needs no torch.
 
-    Intervention.parse({"what": "zero", "where": {"size": 32}})                  # the large experts fall silent
-    Intervention.parse({"what": "dial", "lambda": 0.001})                        # gates made dearer, no retraining
-    Intervention.parse({"what": "none", "state": "zero"})                        # no memory
-    Intervention.parse({"what": "zero", "where": {"experts": [[0, 2]]}, "when": {"subgoal": "Pickup"}})
+    Intervention.parse({"what": "zero", "where": {"size": 32}})    # the large experts fall silent
+    Intervention.parse({"what": "dial", "lambda": 0.001})          # gates made dearer, no retraining
+    Intervention.parse({"what": "none", "state": "zero"})          # no memory
+    Intervention.parse({"what": "skip", "when": {"subgoal": "Pickup"}})
 
 A layer computes y = sum over its experts e of w_e E_e(x), w = softmax(z), z the router's logits; size_e is the hidden
-size, c_e = size_e^exponent. Of the experts S that `where` names, or of the layers' weights, `what` makes:
+size, c_e = size_e^exponent the cost. Of the experts S that `where` names, `what` changes the outputs:
 
-| what | becomes | where |
-|---|---|---|
-| none | nothing changes (with `state: update` this is the sham) | any |
-| zero | E_e = 0 for e in S; with `renormalise` w_e = 0 and the rest w / sum(w) | experts |
-| mean | E_e = mean of E_e over donors (of episodes' means); `by: subgoal`: over steps of the same one | experts |
-| resample | E_e = E_e at a step of a donor, drawn among those of the same subgoal (all, if none has it) | experts |
-| skip | E_e(x) = x | experts |
-| random_direction | y = y - |sum over S of w_e E_e| u, u uniform on the sphere: the control of zero | experts |
-| clamp | w = `to`: a name of `targets.TARGETS`, such as uniform or subgoal (v[x]), or vectors given | layers |
-| threshold | w_e = 0 where w_e < tau and w_e < max(w); `renormalise` (here the default): w / sum(w) | layers |
-| random_drop | as many as threshold removes, drawn among the experts but the argmax: its control | layers |
-| temperature | w = softmax(z / temperature) | layers |
-| dial | w_e proportional to w_e exp(-lambda c_e) | layers |
-| swap_mission | the mission is that of another level of the donors, drawn for each episode | all |
+- zero: E_e = 0 for e in S; with `renormalise` w_e = 0 instead, and the other weights are divided by their sum
+- mean: E_e = its mean over donors, of episodes' means; with `by: subgoal` over their steps of the same subgoal
+- resample: E_e = its value at a step of a donor, drawn among those of the same subgoal (of all, if none has it)
+- skip: E_e(x) = x
+- random_direction: y = y - norm(sum over S of w_e E_e(x)) u, u uniform on the sphere; the control of zero
 
-`state` says what becomes of the GRU states of S, of the routers of those layers (what acts on weights), or of all that
-`where` names (none): update (they go on as usual), freeze (after the step the state is what it was before it), zero
-(before the step the state is set to zero; with `when: always` no memory is left).
+or, of the layers that `where` names, the weights:
+
+- clamp: w = `to`, see `targets`
+- threshold: w_e = 0 where w_e < tau and e is not the argmax; with `renormalise`, here the default, w / sum(w)
+- random_drop: as many as threshold removes, drawn among the experts but the argmax; its control
+- temperature: w = softmax(z / temperature)
+- dial: w_e proportional to w_e exp(-lambda c_e)
+
+or neither:
+
+- none: nothing; with `state: update` this is the sham
+- swap_mission: the mission is that of another level of the donors, drawn for each episode
+
+`state` says what becomes of the GRU states of S, of the routers of those layers (what changes weights), or of all that
+`where` names (none): update (they go on as usual), freeze (the state before the step is carried on), zero (it is set to
+zero before the step; with `when: always` no memory is left).
 
 Donors are steps of other levels than those scored, where the bot acts; see `pipeline.replay`. What is drawn depends on
-(`seed`, the intervention, level, step) alone, for swap_mission not on the step.
+(`seed`, the intervention, level, step) alone, for swap_mission not on the step. docs/interventions.md has it all.
 """
 
 from __future__ import annotations

@@ -63,7 +63,10 @@ def build_tables(
 
     Raises:
         ConfigError: If an intervention does not fit the architecture, or needs donors that are not there.
+        ValueError: If donors are of another number of policies.
     """
+    if donors is not None and len(donors.mission_vectors) != policies:
+        raise ValueError(f"donors: expected those of {policies} policies, found {len(donors.mission_vectors)}")
     for intervention in interventions:
         _check(intervention, sizes, donors)
     if not sizes:

@@ -17,21 +17,18 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from babyai.facts import EVENT_NAMES
 from babyai.missions import MissionEncoder
-from babyai.observations import encode_observations
 from mixture_of_experts import compute_layer_lpc
 from pipeline.engine.missions import MissionVectors
-from pipeline.interventions.apply import Hidden, IntervenedBatch
+from pipeline.interventions.apply import IntervenedBatch
 from pipeline.interventions.donors import Donors, check_disjoint
-from pipeline.interventions.situation import Situation
+from pipeline.interventions.numbers import compute_cross_entropy, compute_divergence
 from pipeline.interventions.spec import Intervention
-from pipeline.replay.lanes import Lane, deal_episodes, deal_steps
-from pipeline.replay.numbers import compute_cross_entropy, compute_divergence
+from pipeline.replay.lanes import deal_episodes, deal_steps
+from pipeline.replay.player import Player
 from pipeline.replay.trajectories import Trajectories
 
 ROWS = 256
@@ -132,7 +129,7 @@ def replay(
     lpc = torch.full(shape, torch.nan)
     hidden = batch.init_hidden(rows)
     kept = [[state.new_zeros(*shape, state.shape[-1]) for state in cells] for cells in hidden] if bank else None
-    player = _Player(batch, way, missions)
+    player = Player(batch, way, missions)
     for lane in deal_episodes(way.begins, 1, rows):
         where, step = torch.from_numpy(lane.active), torch.from_numpy(lane.step[lane.active])
         if kept is not None:
@@ -189,7 +186,7 @@ def intervene(
         logits=torch.zeros(*shape, intact.logits.shape[-1]) if keep_logits else None,
         weights=[torch.zeros(*shape, len(layer)) for layer in batch.sizes] if keep_weights else [],
     )
-    player = _Player(batch, way, intact.mission_vectors, None if donors is None else donors.missions)
+    player = Player(batch, way, intact.mission_vectors, None if donors is None else donors.missions)
     if one_step:
         lanes = deal_steps(way.t_step == 0, len(interventions), intact.rows)
     else:
@@ -226,7 +223,7 @@ def find_donors(agents: Sequence[Agent], way: Trajectories, *, rows: int = ROWS)
     """
     intact = replay(agents, way, rows=rows)
     batch = IntervenedBatch(intact.policies, [Intervention()])
-    player = _Player(batch, way, intact.mission_vectors)
+    player = Player(batch, way, intact.mission_vectors)
     width = intact.policies[0].head.in_features
     shape = len(agents), len(way)
     outputs = [torch.zeros(*shape, len(layer), width, dtype=torch.float64) for layer in batch.sizes]
@@ -253,53 +250,3 @@ def compute_lpc(weights: Sequence[Tensor], sizes: Sequence[Sequence[int]], expon
     """Return LPC (...), float32 on the CPU, summed over layers, for weights (..., E) per layer."""
     layers = [compute_layer_lpc(part, row, exponent) for part, row in zip(weights, sizes, strict=True)]
     return torch.stack(layers).sum(dim=0).float().cpu()
-
-
-class _Player:
-    """Shows a batch the steps that stand in its rows."""
-
-    def __init__(
-        self,
-        batch: IntervenedBatch,
-        way: Trajectories,
-        missions: Tensor,
-        donors: Sequence[str] | None = None,
-    ) -> None:
-        self._batch, self._way, self._missions = batch, way, missions
-        places = {sentence: number for number, sentence in enumerate(donors or ())}
-        self._place = np.array([places.get(sentence, -1) for sentence in way.missions], np.int64)
-
-    def act(self, lane: Lane, hidden: Hidden) -> tuple[Tensor, list[Tensor], Hidden]:
-        """Return logits, weights and the new state, see `IntervenedBatch.act`."""
-        inputs, start = self._show(lane)
-        return self._batch.act(inputs, hidden, start, self._find_situation(lane))
-
-    def read(self, lane: Lane, hidden: Hidden) -> tuple[list[Tensor], list[Tensor], Hidden]:
-        """Return experts' outputs, weights and the new state, see `IntervenedBatch.read_experts`."""
-        inputs, start = self._show(lane)
-        return self._batch.read_experts(inputs, hidden, start)
-
-    def _show(self, lane: Lane) -> tuple[Tensor, Tensor]:
-        device, steps = self._batch.device, self._way.steps
-        shown = [steps[name][lane.step] for name in ("view", "direction", "carrying")]
-        obs = torch.from_numpy(encode_observations(*shown)).to(device).double()
-        replicas = len(self._missions)
-        mission = self._missions[:, torch.from_numpy(self._way.mission[self._way.episode[lane.step]]).to(device)]
-        inputs = torch.cat([obs.expand(replicas, *obs.shape), mission], dim=-1)
-        return inputs, torch.from_numpy(lane.start).to(device).expand(replicas, -1)
-
-    def _find_situation(self, lane: Lane) -> Situation:
-        way, step = self._way, lane.step
-        columns = (
-            lane.condition,
-            way.level_seeds[way.episode[step]],
-            way.t_step[step].astype(np.int64),
-            way.steps["subgoal"][step].astype(np.int64),
-            way.steps["carrying"][step],
-            way.steps["door_unlocked"][step].astype(np.int64),
-            way.steps["since"][step],
-            self._place[way.mission[way.episode[step]]],
-        )
-        assert columns[6].shape[-1] == len(EVENT_NAMES)
-        replicas = len(self._missions)
-        return Situation(*(np.broadcast_to(column, (replicas, *column.shape)) for column in columns))

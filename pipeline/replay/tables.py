@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from babyai.facts import EVENT_NAMES, OBJECT_NAMES, SUBGOAL_NAMES
 from pipeline.interventions.catalogue import describe_conditions
+from pipeline.interventions.numbers import compute_cross_entropy
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.records.effects import EffectTable, build_effects
 from pipeline.records.tables import EpisodeTable, RoutingTable
-from pipeline.replay.numbers import compute_cross_entropy
 from pipeline.replay.run import Effects, Intact
 from pipeline.replay.trajectories import Trajectories
+
+PHASES = ("no lock", "no lock, carrying", "locked", "locked, carrying", "unlocked", "unlocked, carrying")
+"""Phases of a level: whether a door was locked at its start, is unlocked by now, and whether anything is carried."""
 
 _FIRST_EVENTS = {"t_pick": "picked", "t_unlocked": "unlocked", "t_drop": "dropped"}
 
@@ -91,13 +94,19 @@ def hash_observations(way: Trajectories) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "<i8")
 
 
-def build_effect_table(intact: Intact, effects: Effects, runs: Sequence[Mapping[str, Any]]) -> EffectTable:
-    """Return means of effects over each episode, and over its steps of each of the bot's subgoals.
+def build_effect_table(
+    intact: Intact, effects: Effects, runs: Sequence[Mapping[str, Any]], *, by: Literal["subgoal", "phase"] = "subgoal"
+) -> EffectTable:
+    """Return means of effects over each episode, and over its steps of each group.
 
     Args:
         intact: What `effects` were found from.
         effects: From `intervene`.
         runs: What is to be told of each policy, plain.
+        by: Groups: the bot's subgoals, or `PHASES`.
+
+    Raises:
+        ValueError: If runs are not as many as policies.
     """
     way = intact.way
     policies, conditions = effects.ce.shape[:2]
@@ -112,10 +121,9 @@ def build_effect_table(intact: Intact, effects: Effects, runs: Sequence[Mapping[
     values = {"ce": effects.ce, "kl": effects.kl, "agreement": effects.agree.float(), "lpc": effects.lpc}
     values |= {f"{name}_intact": value[:, None].expand(-1, conditions, -1) for name, value in before.items()}
     # Bins: the episodes, then the episodes' groups that occur
-    groups = len(SUBGOAL_NAMES)
-    episodes = len(way.level_seeds)
-    subgoal = way.steps["subgoal"].astype(np.int64)
-    bins = np.where(subgoal < 0, -1, way.episode * groups + subgoal)
+    names, codes = _find_groups(way, by)
+    groups, episodes = len(names), len(way.level_seeds)
+    bins = np.where(codes < 0, -1, way.episode * groups + codes)
     present, place = np.unique(bins, return_inverse=True)
     kept = present >= 0
     counts = np.bincount(place, minlength=len(present))[kept]
@@ -145,8 +153,15 @@ def build_effect_table(intact: Intact, effects: Effects, runs: Sequence[Mapping[
         "task": way.task_id,
         "conditions": describe_conditions(effects.interventions, intact.sizes),
         "runs": [dict(run) for run in runs],
-        "groups": list(SUBGOAL_NAMES),
+        "groups": list(names),
         "unsolvable_levels": len(way.unsolvable),
         "unlabelled_episodes": way.unlabelled_episodes,
     }
     return build_effects(columns, header)
+
+
+def _find_groups(way: Trajectories, by: str) -> tuple[Sequence[str], np.ndarray]:
+    """Return names of groups, and of each step the number of its group, int64 (S,), -1 for none."""
+    if by == "phase":
+        return PHASES, 2 * (way.steps["door_unlocked"].astype(np.int64) + 1) + way.steps["carrying"]
+    return SUBGOAL_NAMES, way.steps["subgoal"].astype(np.int64)

@@ -11,7 +11,8 @@ from babyai.observations import OBSERVATION_DIM, encode_observations
 from babyai.vector_env import VectorEnv
 from pipeline.command.errors import ConfigError
 from pipeline.evaluation import grid as evaluation_grid
-from pipeline.evaluation.grid import Intervened, evaluate_grid, tabulate
+from pipeline.evaluation.effects import tabulate
+from pipeline.evaluation.grid import Intervened, evaluate_grid
 from pipeline.evaluation.play import Evaluation, PlaySettings, evaluate_many
 from pipeline.interventions.situation import NEVER, count_since
 from pipeline.interventions.spec import Intervention, parse_interventions
@@ -180,6 +181,22 @@ def test_on_the_bots_own_way_the_grid_is_the_replay(agents, donors, monkeypatch)
             np.testing.assert_array_equal(one.routing.subgoal, way.steps["subgoal"])
 
 
+def test_a_policy_goes_on_as_it_would_when_another_is_through(agents, donors, played, monkeypatch):
+    act = evaluation_grid._Grid._act
+
+    def follow(self, now, condition):
+        decision = act(self, now, condition)
+        first = np.arange(len(condition)) < self._slots
+        return decision._replace(action=np.where(first, now.expert_action, decision.action))
+
+    monkeypatch.setattr(evaluation_grid._Grid, "_act", follow)
+    quick, slow = evaluate_grid(agents, ITEMS, TASK, SEEDS, SETTINGS, donors=donors)
+    assert all(one.metrics["success_rate"] == 1 for one in quick)
+    assert sum(one.episodes.steps.sum() for one in quick) < sum(one.episodes.steps.sum() for one in slow)
+    for one, other in zip(slow, played[1], strict=True):
+        assert_identical(one, other)
+
+
 def test_without_steps_the_episodes_are_the_same(agents, donors, played):
     settings = PlaySettings(num_envs=16, max_steps=LIMIT, record=False)
     ended = []
@@ -236,5 +253,7 @@ def test_what_cannot_be_played_is_refused(agents, donors, played):
         evaluate_grid(agents, [], TASK, [1])
     with pytest.raises(ValueError, match="other levels than those scored, found 1 in both: 101"):
         evaluate_grid(agents, ITEMS[2:3], TASK, [1, 101], donors=donors)
+    with pytest.raises(ValueError, match="runs: expected 2, as many as agents, found 1"):
+        tabulate(played, [{}])
     with pytest.raises(ConfigError, match="expected the sham"):
         tabulate([mine[:1] for mine in played], [{}, {}])

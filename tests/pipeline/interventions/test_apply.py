@@ -359,6 +359,8 @@ def test_what_does_not_fit_is_refused():
     ]:
         with pytest.raises(ConfigError, match=message):
             IntervenedBatch(policies, [Intervention.parse(content)])
+    with pytest.raises(ValueError, match="donors: expected those of 1 policies, found 2"):
+        IntervenedBatch(policies[:1], [Intervention()], build_donors())
     lonely = replace(build_donors(), missions=("go",), lent=None, subgoal=np.zeros(12, np.int8))
     for to, message in [("other", r"lent by other policies, .* donors.lend"), ("shuffled", "two subgoals or more")]:
         with pytest.raises(ConfigError, match=message):

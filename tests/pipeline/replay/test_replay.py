@@ -1,5 +1,8 @@
 """Replay: every policy on the bot's trajectories, intact and under interventions."""
 
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from babyai.missions import build_mission_encoder
 from babyai.observations import OBSERVATION_DIM, encode_observations
 from babyai.vector_env import VectorEnv
 from pipeline.command.errors import ConfigError
+from pipeline.config import TrainConfig
 from pipeline.evaluation.play import PlaySettings
 from pipeline.interventions.catalogue import list_knockouts
 from pipeline.interventions.spec import Intervention, parse_interventions
@@ -20,6 +24,7 @@ from pipeline.replay.lanes import deal_episodes, deal_steps
 from pipeline.replay.run import Intact, find_donors, intervene, replay
 from pipeline.replay.tables import build_effect_table, build_tables, hash_observations
 from pipeline.replay.trajectories import Trajectories, follow_expert
+from pipeline.training.batch import ReplicaBatch
 from tests.interventions import Scene, act_plainly, start_plain
 from tests.policies import Widths, build_small_policy
 
@@ -357,6 +362,17 @@ def test_effects_are_means_over_episodes_and_over_subgoals(intact, way, donors, 
         build_effect_table(intact, effects, [{}])
 
 
+def test_phases_are_groups_too(intact, way):
+    effects = intervene(intact, ITEMS[:2])
+    frame = build_effect_table(intact, effects, [{}, {}], by="phase").to_frame()
+    assert set(frame.group) == {"all", "locked", "locked, carrying", "unlocked", "unlocked, carrying"}
+    rows = np.flatnonzero((way.episode == 2) & (way.steps["door_unlocked"] == 0) & way.steps["carrying"])
+    one = frame[(frame.run == 0) & (frame.level_seed == 2) & (frame.group == "locked, carrying")]
+    one = one[one.condition == ITEMS[1].name].iloc[0]
+    assert one.steps == len(rows) > 0
+    assert one.kl == pytest.approx(float(effects.kl[0, 1, rows].mean()), rel=1e-5)
+
+
 def test_a_grid_of_knock_outs_has_a_row_for_each(intact):
     items = [Intervention(), *list_knockouts(SIZES)]
     table = build_effect_table(intact, intervene(intact, items, one_step=True), [{}, {}])
@@ -374,3 +390,21 @@ def test_equal_observations_have_equal_numbers_and_others_have_not(way):
     assert all(len(found) == 1 for found in shown.values())
     assert len(np.unique(numbers)) == len(shown) > 20
     np.testing.assert_array_equal(hash_observations(follow_expert(TASK, range(7), num_envs=2)), numbers)
+
+
+def test_the_page_s_example_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[3] / "docs" / "interventions.md").read_text(encoding="utf-8")
+    example = text.partition("and on the policy's own\n\n")[2].partition("\n- **Replay**")[0]
+    sizes = {"expert_hidden_sizes": [[0, 4]], "intermediate_dim": 8, "router_hidden_size": 8, "lang_dim": 8}
+    config = TrainConfig(task_id=TASK, lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes)
+    ReplicaBatch([config], announce=lambda line: None).save(0, tmp_path / "checkpoint.pt")
+    monkeypatch.chdir(tmp_path)
+    program = textwrap.dedent(example).replace("150", "6").replace("100", "3")
+    exec(program, {"paths": [tmp_path / "checkpoint.pt"]})
+    replayed, own = (read_effects(name).to_frame() for name in ("effects.npz", "effects_own.npz"))
+    assert (
+        set(replayed.condition)
+        == set(own.condition)
+        == {"sham", *(f"{w} l0e{e}" for w in ("zero", "resample") for e in "01")}
+    )
+    assert len(own) == 5 * 3
