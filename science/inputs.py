@@ -87,8 +87,15 @@ def make_played(design: Design, store: Store, item: Item, link: Link) -> tuple[l
 
 def make_replay(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
     """Feed a cell's policies, or untrained ones, the bot's trajectories."""
+    from pipeline.command.devices import one_thread
+
+    with one_thread():
+        return _replay(design, store, item, link)
+
+
+def _replay(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
     from pipeline.replay.run import replay
-    from pipeline.replay.tables import build_tables
+    from pipeline.replay.tables import build_tables, hash_observations
     from science.reading import Played, build_traces, write_traces
     from science.traces import Run as TracedRun
 
@@ -103,9 +110,8 @@ def make_replay(design: Design, store: Store, item: Item, link: Link) -> tuple[l
     way = follow_levels(design, task, design.config.episodes)
     intact = replay(agents, way, lpc_exponent=design.runs[0].config.lpc_exponent)
     link.heed()
-    played = [
-        Played(run, *build_tables(intact, place), unlabelled=way.unlabelled_episodes) for place, run in enumerate(runs)
-    ]
+    beside = {"observation": hash_observations(way), "unlabelled": way.unlabelled_episodes}
+    played = [Played(run, *build_tables(intact, place), **beside) for place, run in enumerate(runs)]
     path = item_path(design, item)
     with replace_atomically(path) as temporary:
         write_traces(temporary, build_traces(played, source="R"))
@@ -187,6 +193,13 @@ def build_untrained(design: Design, task: str) -> list[Any]:
 
 def make_effects(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
     """Change a cell's policies in all ways of a family, on replay or on their own play."""
+    from pipeline.command.devices import one_thread
+
+    with one_thread():
+        return _intervene(design, store, item, link)
+
+
+def _intervene(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
     from pipeline.records.effects import write_effects
     from science.conditions import build_conditions
 
@@ -219,7 +232,8 @@ def _change(
     link: Link,
 ) -> Any:  # fmt: skip
     """Return the effects of conditions that all policies share."""
-    from pipeline.evaluation.grid import evaluate_grid, tabulate
+    from pipeline.evaluation.effects import tabulate
+    from pipeline.evaluation.grid import evaluate_grid
     from pipeline.evaluation.play import PlaySettings
     from pipeline.interventions.spec import Intervention
     from pipeline.replay.run import find_donors, intervene, replay
@@ -228,7 +242,10 @@ def _change(
     first = design.routed[0].config
     donors = None
     if any(condition.needs_donors for condition in conditions):
-        donors = find_donors(agents, follow_donors(design, way.task_id))
+        donating = follow_donors(design, way.task_id)
+        donors = find_donors(agents, donating)
+        if len(donating.missions) < 2:  # there is no other mission
+            conditions = [condition for condition in conditions if condition.what != "swap_mission"]
         link.heed()
     if source == "R":
         intact = replay(agents, way, lpc_exponent=first.lpc_exponent)

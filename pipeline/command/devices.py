@@ -46,3 +46,14 @@ def drawn_from(seed: int) -> Iterator[None]:
     with own_defaults(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes on one CPU thread: the same bits whatever the cores, and no quarrel over them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
