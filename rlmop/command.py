@@ -90,6 +90,12 @@ def _sheet() -> int:
     return main()
 
 
+def _study() -> int:
+    from science.study import main
+
+    return main()
+
+
 def _levels() -> int:
     from rlmop.levels import main
 
@@ -109,6 +115,9 @@ COMMANDS: Mapping[str, Command] = {
     "compare": Command("look", "set runs side by side: rlmop compare GoToObj/1 GoToObj/2", _compare),
     "plot": Command("look", "draw routing and results without a display", _plot),
     "film": Command("look", "film an episode and what the router does", _film),
+    "study": Command(
+        "look", "train, intervene, analyse and report by one command: --config studies/debug.yaml", _study
+    ),
 }
 """Every command by its name, in the order in which they are listed."""
 

@@ -39,9 +39,7 @@ def draw_calibration(table: pd.DataFrame, level: float) -> Drawn:
     sets = count_of(int(table["data_sets"].max()), "data set")
     finish(
         [left, right],
-        [
-            f"n = {sets} each, a test without p has no mark; dashed: the level, {level:g}; red: wrong more often than that"
-        ],
+        [f"n = {sets} each, a test without p has no mark; dashed: the level, {level:g}; red: wrong more often"],
         own=True,
     )
     caption = (

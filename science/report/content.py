@@ -193,9 +193,7 @@ def read_claims(claims: pd.DataFrame) -> tuple[ClaimEntry, ...]:
                 _n(whole),
                 format_p(float(whole["p_adjusted"])),
                 format_p(float(whole["p_equivalence_adjusted"])),
-                tuple((short_name(str(r["part"])), _found(r), _n(r), format_p(float(r["p"]))) for _, r in parts.iterrows())
-                if several
-                else (),
+                tuple(_part(row) for _, row in parts.iterrows()) if several else (),
             )
         )
     return tuple(found)
@@ -203,6 +201,10 @@ def read_claims(claims: pd.DataFrame) -> tuple[ClaimEntry, ...]:
 
 def _text(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
+
+
+def _part(row: pd.Series) -> tuple[str, str, str, str]:
+    return short_name(str(row["part"])), _found(row), _n(row), format_p(float(row["p"]))
 
 
 def _found(row: pd.Series) -> str:
