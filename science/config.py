@@ -278,6 +278,7 @@ class StudyConfig:
         episodes: Levels on which each run is evaluated and replayed.
         changed_episodes: Levels on which it is changed; null: as many, though at most 100.
         eval_seed: Which fixed list of levels; the same for all runs.
+        films: Twin films of each task, of the knock-outs that matter most, intact above and changed below; 0: none.
         analyses: What is asked; all that there are if it is empty.
         statistics: Draws, levels and thresholds (`Statistics`): draws, calibration, level, power, seed.
         claims: Declared claims, each with quantity, direction and, to tell equivalence, a margin.
@@ -294,6 +295,7 @@ class StudyConfig:
     episodes: int = 200
     changed_episodes: int | None = None
     eval_seed: int | None = None
+    films: int = 3
     analyses: list[str] = field(default_factory=list, metadata={"read": _read_analyses})
     statistics: Any = field(default_factory=dict, metadata={"read": _read_statistics})
     claims: list[Claim] = field(default_factory=list, metadata={"read": _read_claims})
@@ -309,7 +311,7 @@ class StudyConfig:
         check_numbers(self, 1, "episodes", "changed_episodes")
         if self.changed_episodes is None:
             object.__setattr__(self, "changed_episodes", min(100, self.episodes))
-        check_numbers(self, 0, "eval_seed")
+        check_numbers(self, 0, "eval_seed", "films")
         if not isinstance(self.statistics, Statistics):
             object.__setattr__(self, "statistics", build_part("statistics", Statistics, self.statistics))
         if not self.analyses:

@@ -22,7 +22,7 @@ STEPS_PER_SECOND = 18_000.0
 EPISODES_PER_SECOND = {"evaluate": 60.0, "intervene": 60.0, "replay": 400.0}
 """Episodes, of one core: of own play, of own play under a condition, of replay under one or none."""
 
-SECONDS = {"played": 2.0, "analyse": 20.0, "calibrate": 60.0, "draw": 8.0}
+SECONDS = {"film": 15.0, "played": 2.0, "analyse": 20.0, "calibrate": 60.0, "draw": 8.0}
 """Of one item, of one core."""
 
 

@@ -12,6 +12,7 @@ from pipeline.command.files import replace_atomically, write_json, write_text
 from pipeline.command.workers import Link
 from science.card import read_card, widen, write_card
 from science.catalogue import ANALYSES
+from science.films import list_items
 from science.plan import Design
 from science.store import Item, Store
 
@@ -181,8 +182,11 @@ def build_report(design: Design, store: Store, failed: Mapping[str, str], only: 
             pictures.take(design.folder / "figures" / f"{figure}.png", caption) for figure, caption in captions.items()
         ]
         result = {**results[name], "dropped": _group_dropped(results[name]["dropped"])}
+        films = list_films(store, design) if name == "knockouts" else []
         old = name not in only and not store.tokens([f"analyse/{name}"])
-        sections.append(build_section(name, entry.title, result, tables[name], entry.quantities, shown, old=old))
+        sections.append(
+            build_section(name, entry.title, result, tables[name], entry.quantities, shown, films=films, old=old)
+        )
     problems = problems_of(design, failed, results)
     report = Report(
         title=f"Routing study: {design.config.name}",
@@ -199,6 +203,12 @@ def build_report(design: Design, store: Store, failed: Mapping[str, str], only: 
         training=training_facts(design),
     )
     return report, claims
+
+
+def list_films(store: Store, design: Design) -> list[tuple[str, str]]:
+    """Return path and text of the twin films that there are."""
+    stamps = [store.read(item.name) for item in list_items(design, ["knockouts"])]
+    return [(path, text) for stamp in stamps if stamp is not None for path, text in stamp.notes["films"]]
 
 
 def _group_dropped(dropped: Sequence[Mapping[str, str]]) -> list[str]:

@@ -3,6 +3,7 @@
 played      P traces: what each run's routers did while it played the fixed levels
 replay      R traces: what they do on the bot's trajectories of the same levels; of untrained policies too
 intervene   effects of changing the policies, for each analysis that asks for any
+film        twin films of the knock-outs that matter most
 calibrate   the design itself, on noise and on planted effects
 analyse     a table of tidy rows for each analysis
 draw        its figures
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command.workers import Link
-from science import card, inputs, outputs
+from science import card, films, inputs, outputs
 from science.catalogue import ANALYSES
 from science.conditions import list_families, settings_of
 from science.plan import Design
@@ -110,6 +111,7 @@ STAGES = (
     Stage("played", _played, inputs.make_played),
     Stage("replay", _replay, inputs.make_replay),
     Stage("intervene", _intervene, inputs.make_effects),
+    Stage("film", films.list_items, films.make_films),
     Stage("calibrate", _calibrate, card.make_case),
     Stage("analyse", _analyse, outputs.make_table),
     Stage("draw", _draw, outputs.make_figures),

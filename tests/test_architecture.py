@@ -137,7 +137,7 @@ ROOMS: dict[str, set[str]] = {
         "science/statistics",
     },
     "science": {
-        *("babyai", "pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/evaluation"),
+        *("babyai", "film", "pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/evaluation"),
         *("pipeline/interventions", "pipeline/places", "pipeline/policies", "pipeline/records", "pipeline/replay"),
         *("pipeline/training", "plotting", "science/statistics"),
     },
