@@ -32,6 +32,10 @@ $(VENV)/.docs: requirements/docs.txt $(VENV)/.run
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	@touch $@
 
+$(VENV)/.science: requirements/science.txt $(VENV)/.run
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements/science.txt
+	@touch $@
+
 train: $(VENV)/.run
 	$(RUN) train_mop.py --config $(CONFIG) $(ARGS)
 
@@ -53,7 +57,7 @@ docs: $(VENV)/.docs
 	$(RUN) -m sphinx -b html -W --keep-going -q docs site
 	@echo "site/index.html"
 
-bench: $(VENV)/.run
+bench: $(VENV)/.science
 	$(RUN) -m benchmarks.world
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.sweep
@@ -62,6 +66,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.interventions
 	$(RUN) -m benchmarks.more
 	$(RUN) -m benchmarks.maxent_search
+	$(RUN) -m benchmarks.analyses
 	$(RUN) -m benchmarks.maxent
 	@echo "and with a cache: $(RUN) -m benchmarks.figures --cache PATH"
 

@@ -1,6 +1,6 @@
 """Seeds by prices, and the fronts of success against LPC that they span.
 
-- front_lpc, front_success: of each price.
+- front_lpc, front_success: of each price; a single run's success has Wilson's interval over its episodes.
 - hypervolume: of the front of a seed over all its prices: the area of success and cheapness that some price dominates,
   from success 0 and the greatest LPC of all, as a share of the whole (Zitzler and Thiele 1998, PPSN V).
 - hypervolume_above_baseline: minus that of the baselines of the same seed, matched on active parameters.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.records.intervals import wilson_interval
 from science.effects import EffectTable
 from science.profiles import find_unusable, list_experts
 from science.result import NAN, Draft
@@ -139,7 +140,8 @@ def add_fronts(draft: Draft, grid: Grid, baselines: list[FrontPoint], effects: E
     for j, alpha in enumerate(grid.alphas):
         shared = {"condition": f"alpha {alpha:g}", "n_episodes": grid.episodes, "tested": False}
         draft.over_runs("front_lpc", grid.lpc[:, j], runs, limits=(0, np.inf), **shared)
-        draft.over_runs("front_success", grid.success[:, j], runs, limits=(0, 1), **shared)
+        each = [_wilson(value, grid.episodes) for value in grid.success[:, j]]
+        draft.over_runs("front_success", grid.success[:, j], runs, limits=(0, 1), each=each, **shared)
     own = np.array([find_hypervolume(x, y, worst) for x, y in zip(grid.lpc, grid.success, strict=True)])
     draft.over_runs("hypervolume", own, runs, condition=f"from LPC {worst:.4g}", tested=False, n_episodes=grid.episodes)
     if effects is not None:
@@ -152,6 +154,10 @@ def add_fronts(draft: Draft, grid: Grid, baselines: list[FrontPoint], effects: E
         other[n] = find_hypervolume(np.array([p.lpc for p in points]), np.array([p.success for p in points]), worst)
     reasons = ["" if np.isfinite(value) else "no baseline of this seed" for value in other]
     draft.over_runs("hypervolume_above_baseline", own - other, runs, reasons=reasons, n_episodes=grid.episodes)
+
+
+def _wilson(share: float, episodes: int) -> tuple[float, float]:
+    return wilson_interval(round(share * episodes), episodes) if np.isfinite(share) else (NAN, NAN)
 
 
 def _dial(draft: Draft, grid: Grid, runs: list[Run], own: np.ndarray, worst: float, effects: EffectTable) -> None:

@@ -27,6 +27,7 @@ answer: where one expert carries the one bit that actions depend on, its knock-o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -200,9 +201,8 @@ def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where:
     keys = list(zip(layers.tolist(), experts.tolist(), strict=True))
     columns = [keys.index(key) for key in knockouts if key in keys]
     harm = cell.matrix("ce", [index for key, index in knockouts.items() if key in keys])
-    controls = {c.control_of: i for i, c in enumerate(cell.conditions) if c.kind == "random_direction"}
-    names = [cell.conditions[index].name for key, index in knockouts.items() if key in keys]
-    control = cell.matrix("ce", [controls[n] for n in names]) if all(n in controls for n in names) else None
+    controlled = _find_controlled(cell, [key for key in knockouts if key in keys])
+    beyond = None if controlled is None else cell.matrix("ce", controlled[0]) - cell.matrix("ce", controlled[1])
     found = {name: np.full(len(cell.runs), NAN) for name in ("audit", "given_size", "best", "beyond")}
     reasons = [""] * len(cell.runs)
     for place, run in enumerate(cell.runs):
@@ -217,8 +217,8 @@ def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where:
         if len(np.unique(sizes[columns])) > 1:
             found["given_size"][place] = partial_spearman(used, harm[place], sizes[columns].astype(np.float64))
         found["best"][place] = float(used.argmax() == harm[place].argmax()) - 1 / len(used)
-        if control is not None and np.isfinite(control[place]).all() and np.ptp(harm[place] - control[place]) > 1e-12:
-            found["beyond"][place] = spearmanr(used, harm[place] - control[place]).statistic
+        if beyond is not None and np.isfinite(beyond[place]).all() and np.ptp(beyond[place]) > 1e-12:
+            found["beyond"][place] = spearmanr(used, beyond[place]).statistic
     shared = {
         "reasons": reasons,
         "n_episodes": len(np.unique(cell.level_seed)),
@@ -228,10 +228,22 @@ def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where:
     draft.over_runs("audit", found["audit"], cell.runs, worst=0.0, **shared)
     draft.over_runs("audit_given_size", found["given_size"], cell.runs, **shared)
     draft.over_runs("audit_best", found["best"], cell.runs, **shared)
-    if control is None:
+    if beyond is None:
         draft.note(f"{where}: no random_direction for every knock-out: audit_beyond_norm has no value")
     else:
         draft.over_runs("audit_beyond_norm", found["beyond"], cell.runs, **shared)
+
+
+def _find_controlled(cell: EffectTable, places: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]] | None:
+    """Return the knock-outs at places (layer, expert) that have a control, and their controls; None if one has none."""
+    controls = {c.control_of: index for index, c in enumerate(cell.conditions) if c.kind == "random_direction"}
+    lesions = []
+    for layer, expert in places:
+        here = cell.of_kind("knockout", layer=layer, expert=expert)
+        lesions += [index for index in here if cell.conditions[index].name in controls][:1]
+    if len(lesions) < len(places):
+        return None
+    return lesions, [controls[cell.conditions[index].name] for index in lesions]
 
 
 def _dose(draft: Draft, cell: EffectTable, traces: Traces) -> None:

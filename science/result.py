@@ -206,6 +206,7 @@ class Draft:
         both: CrossedTest | None = None,
         null: np.ndarray | float = NAN,
         p_each: Sequence[float] = (),
+        each: Sequence[tuple[float, float]] = (),
         tested: bool = True,
         limits: tuple[float, float] = (-math.inf, math.inf),
         **columns: Any,
@@ -224,6 +225,7 @@ class Draft:
             both: Test over runs and level seeds at once, whose interval and p take the place of those over runs.
             null: (R,) or one, what values are compared with; NaN is 0.
             p_each: (R,), of each run by itself, over its episodes.
+            each: (R,), interval of each run by itself.
             tested: False where 0 is nothing to compare with: interval, but no p.
             limits: Least and greatest possible value, to which intervals are cut.
             columns: Of `Row`.
@@ -233,8 +235,9 @@ class Draft:
         known = np.isfinite(values)
         reasons = list(reasons) or [""] * len(values)
         family = {key: columns.pop(key) for key in ("family", "twin") if key in columns}
-        each = list(p_each) or [NAN] * len(values)
-        for run, value, reason, expected, p in zip(runs, values, reasons, under, each, strict=True):
+        alone = list(p_each) or [NAN] * len(values)
+        ends = list(each) or [(NAN, NAN)] * len(values)
+        for run, value, reason, expected, p, (low, high) in zip(runs, values, reasons, under, alone, ends, strict=True):
             own = {"task": run.task, "setting": run.setting, "trial": run.trial, "seed": run.seed, "update": run.update}
             reason = reason or ("" if np.isfinite(value) else "no value")
             self.add(
@@ -246,6 +249,8 @@ class Draft:
                 drop_reason=reason if not np.isfinite(value) else "",
                 null_mean=float(expected) if np.any(np.isfinite(null)) else NAN,
                 p=p,
+                low=low,
+                high=high,
             )
             if not np.isfinite(value):
                 self.drop(run, reason, quantity)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from babyai.vector_env import VectorEnv
+from benchmarks.analyses import AnalysisTime
 from benchmarks.checkpoints import CheckpointCost
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
@@ -261,3 +262,10 @@ def test_interventions_benchmark(tmp_path):
     assert results["times"][0]["steps"] <= 4 * 2 * 2 * 6
     assert results["times"][1]["steps"] == results["times"][2]["steps"]
     assert results["machine"]["date"] in printed
+
+
+def test_analyses_benchmark(tmp_path):
+    printed, results = run_benchmark("analyses", tmp_path / "analyses.json", *"--seeds 3 --prices 3 --levels 8".split())
+    assert all(set(each) == names(AnalysisTime) and each["rows"] > 0 for each in results["times"])
+    assert {"price", "complexity", "knockouts"} <= {each["analysis"] for each in results["times"]}
+    assert printed.count("| analysis") == 1

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.records.intervals import wilson_interval
 from science import complexity, distinctness, knockouts, pathways, price, sufficiency
 from science.effects import Condition
 from science.fronts import FrontPoint, find_hypervolume
@@ -318,6 +319,12 @@ def test_the_area_below_a_front():
     lpc, success = np.array([10.0, 50.0, 20.0]), np.array([0.5, 1.0, 0.4])
     assert find_hypervolume(lpc, success, 100.0) == pytest.approx((0.5 * 40 + 1.0 * 50) / 100)
     assert np.isnan(find_hypervolume(lpc, np.full(3, np.nan), 100.0))
+
+
+def test_one_runs_success_has_wilsons_interval(priced):
+    known = replace(priced, success=(priced.level_seed % 4 > 0).astype(np.float32))
+    row = price.compute(known, draws=9).find("front_success", condition="alpha 0", unit="run")[0]
+    assert row.value == 0.75 and (row.low, row.high) == pytest.approx(wilson_interval(9, 12))
 
 
 def test_fronts_are_above_baselines_that_cost_more(priced):
