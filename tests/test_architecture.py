@@ -153,7 +153,7 @@ ROOMS: dict[str, set[str]] = {
     "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
     "maxent/reward_checks": {
         *("maxent/data", "maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/evaluation"),
-        *("maxent/rewards", "pipeline/command"),
+        *("maxent/loading", "maxent/rewards", "pipeline/command"),
     },
     "maxent/test_reward_monotonicity": {"maxent/reward_checks"},
     "maxent/settings": {

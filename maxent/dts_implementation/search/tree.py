@@ -13,7 +13,6 @@ taken at value(s).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -133,16 +132,6 @@ class Tree:
     def find_tokens(self, node: int) -> tuple[int, ...]:
         """Return the tokens of a prefix."""
         return tuple(self.token[node] for node in self.find_path(node)[1:])
-
-    def find_visited(self, tokens: Sequence[int]) -> int:
-        """Return the deepest visited node on the way of some tokens from the root; the root if there is none."""
-        node = 0
-        for token in tokens:
-            children = (c for c in self.children[node].values() if self.token[c] == token and self.visits[c])
-            if (child := next(children, None)) is None:
-                break
-            node = child
-        return node
 
     # ---------------------------------------------------------------------------------------------------------- values
 
