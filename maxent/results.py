@@ -190,6 +190,14 @@ def describe_search(sample: Sample, result: SearchResult, note: str | None = Non
     )
 
 
+def note_samples(run: dict[str, Any]) -> None:
+    """Bring the figures of a run up to its samples: `summary`, and a list over samples of each of its three figures."""
+    samples = run["samples"]
+    for name, of_sample in (("best_rewards", "best_reward"), ("monotonicity_rates", "monotonicity"), ("times", "time")):
+        run[name] = [sample[of_sample] for sample in samples]
+    run["summary"] = summarise_samples(samples)
+
+
 def summarise_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the figures of a run by name, over the samples that are done; None where there is nothing to average."""
     best = [sample["best_reward"] for sample in samples]
