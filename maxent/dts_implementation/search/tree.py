@@ -211,17 +211,3 @@ class Tree:
         weights = [self.prior[c] * math.exp((self.value[c] - self.value[node]) / self.lam) for c in seen]
         mass = sum(weights)
         return [weight / mass for weight in weights]
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the columns of numbers as arrays, by name; `value` and `mean` are NaN where nothing was visited."""
-        visits = np.array(self.visits)
-        unseen = visits == 0
-        return {
-            **{
-                name: np.array(getattr(self, name)) for name in ("token", "parent", "depth", "prior", "log_p", "status")
-            },
-            "column": np.array(self.column),
-            "visits": visits,
-            "value": np.where(unseen, np.nan, self.value),
-            "mean": np.where(unseen, np.nan, np.array(self.total) / np.maximum(visits, 1)),
-        }
