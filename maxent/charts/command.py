@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.command.cli import parse_command
+from pipeline.command.displays import draw_without_display
 from pipeline.command.errors import ConfigError
 from pipeline.command.folders import check_folder
 from pipeline.command.names import program
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(str(error)) from None
     read_experiment(path)  # before a folder is made
     check_folder("output_dir", folder)
+    draw_without_display()
     from maxent.charts.drawing import draw_charts
     from maxent.tree_page import write_pages
 

@@ -31,6 +31,8 @@ _PANEL = 2.75  # inches, width of axes in a figure that chooses its own
 _LEAST_PANEL = 1.5
 _HEIGHT = 1.65
 _LEFT, _GAP = 0.72, 0.25  # inches: beside the first axes, between names and the next axes
+_MOST_PLACES = 80
+"""More rollouts than that are drawn several together: their rewards would be a block of ink."""
 _BANDS = "bands: 95 % bootstrap intervals over samples"
 _FAINT = f"faint lines: single samples (no intervals below {MIN_SAMPLES})"
 _ENDED = "dotted on: the search had ended"
@@ -72,13 +74,17 @@ def average(x: np.ndarray, samples: np.ndarray) -> Curve:
     return Curve(x, samples, mean, low, high)
 
 
-def average_rewards(run: RunRecord) -> Curve:
-    """Return the reward of each rollout, of the samples that have it."""
+def average_rewards(run: RunRecord, bundle: int = 1) -> Curve:
+    """Return the reward of each rollout, of the samples that have it; or of so many together, in their middle."""
     most = max(len(sample.rewards) for sample in run.samples)
-    samples = np.full((len(run.samples), most), np.nan)
+    bundles = -(-most // bundle)
+    samples = np.full((len(run.samples), bundles), np.nan)
     for row, sample in zip(samples, run.samples, strict=True):
-        row[: len(sample.rewards)] = sample.rewards
-    return average(np.arange(1.0, most + 1), samples)
+        starts = np.arange(0, len(sample.rewards), bundle)
+        counts = np.diff(np.append(starts, len(sample.rewards)))
+        row[: len(starts)] = np.add.reduceat(sample.rewards, starts) / counts
+    ends = np.minimum(np.arange(1, bundles + 1) * bundle, most)
+    return average((np.arange(bundles) * bundle + 1 + ends) / 2, samples)
 
 
 def average_best(run: RunRecord) -> Curve:
@@ -110,12 +116,16 @@ def average_by_tokens(run: RunRecord) -> Curve:
 def plot_rewards(experiment: Experiment) -> Figure:
     """Return the reward of each rollout above the best so far, both over rollouts."""
     runs = experiment.drawn
-    curves = {run.label: (average_rewards(run), average_best(run)) for run in runs}
-    most = max(curve.x[-1] for pair in curves.values() for curve in pair)
+    lengths = {run.label: max(len(sample.rewards) for sample in run.samples) for run in runs}
+    most = max(lengths.values())
+    bundle = -(-most // _MOST_PLACES)
+    curves = {run.label: (average_rewards(run, bundle), average_best(run)) for run in runs}
     notes = [_note(runs)]
+    if bundle > 1:
+        notes.append(f"reward of the rollout: means of {bundle} rollouts each")
     if any(len({len(sample.rewards) for sample in run.samples}) > 1 for run in runs):
         notes.append("where searches of a run end at different rollouts, rewards are means over those that go on")
-    if any(pair[0].x[-1] < most for pair in curves.values()):
+    if any(length < most for length in lengths.values()):
         notes.append(_ENDED)
     limits = _find_limits([curve for pair in curves.values() for curve in pair])
 
@@ -125,13 +135,13 @@ def plot_rewards(experiment: Experiment) -> Figure:
             curve = curves[run.label][row]
             gid = f"{('reward', 'best_so_far')[row]}/{run.model}/{run.method}"
             _draw(ax, curve, run, panel.by, gid)
-            if row and curve.x[-1] < most:
+            if row and lengths[run.label] < most:
                 draw_extension(ax, [curve.x[-1], most], [curve.mean[-1]] * 2, run)
             ends.append((curve.mean[-1], run, panel.name(run)))
         ax.set_xlim(1 - 0.03 * max(most - 1, 10), most + 0.03 * max(most - 1, 10))
         ax.set_ylim(*limits)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-        label_ends(ax, height, ends if row else [end for end in ends if len(curves[end[1].label][0].x) == most])
+        label_ends(ax, height, [end for end in ends if row or lengths[end[1].label] == most])
 
     return _lay_out(
         experiment, "Reward over rollouts", notes, ("reward of\nthe rollout", "best\nso far"), "rollout", draw

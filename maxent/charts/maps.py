@@ -32,13 +32,13 @@ def plot_heatmaps(experiment: Experiment) -> Figure:
     """Return a map of rewards for each run, on one scale of colours; a point marks each answer."""
     runs = experiment.drawn
     matrices = [build_matrix(run) for run in runs]
-    most = max(matrix.shape[1] for matrix in matrices)
+    alike = len({matrix.shape[1] for matrix in matrices}) == 1
     rows = max(matrix.shape[0] for matrix in matrices)
     low = min(float(np.nanmin(matrix)) for matrix in matrices)
     high = max(float(np.nanmax(matrix)) for matrix in matrices)
     norm = Normalize(low, high if high > low else low + 1.0)
     notes = ["points: the rollout that is the answer"]
-    if any(np.isnan(matrix).any() or matrix.shape != (rows, most) for matrix in matrices):
+    if any(np.isnan(matrix).any() or len(matrix) != rows for matrix in matrices):
         notes.append("hatched: nothing was drawn")
     lines, banner = [*describe_experiment(experiment), "; ".join(notes)], find_warning(experiment)
     methods = len({run.method for run in runs})
@@ -57,17 +57,18 @@ def plot_heatmaps(experiment: Experiment) -> Figure:
         width = min(width, 1.6 * natural)
         height = min(max(0.16 * rows, 0.5), 2.4)
         blocks = -(-len(runs) // columns)
+        down = _DOWN if alike else _DOWN + 0.16
         top = lines_height(full, banner, *lines) + 0.32
-        end = top + blocks * (height + _DOWN) - _DOWN + _TICKS
+        end = top + blocks * (height + down) - down + _TICKS
         sheet = Sheet(full, end + 0.66 + MARGIN, "Rewards of all rollouts", *lines, banner=banner)
         for at, (run, matrix) in enumerate(zip(runs, matrices, strict=True)):
             left = MARGIN + _LEFT + (at % columns) * (width + _ACROSS)
-            ax = sheet.axes(left, top + at // columns * (height + _DOWN), width, height)
+            ax = sheet.axes(left, top + at // columns * (height + down), width, height)
             size = 8.0 * min(1.0, (width + _ACROSS - 0.08) / max(text_width(run.label, 8.0), 0.01))
             ax.set_title(run.label, fontsize=size * current_size().scale, color=text_color(run), loc="left")
-            _draw_map(ax, run, matrix, norm, (rows, most))
+            _draw_map(ax, run, matrix, norm, rows)
             last_of_column = at + columns >= len(runs)
-            ax.tick_params(labelleft=at % columns == 0, labelbottom=last_of_column)
+            ax.tick_params(labelleft=at % columns == 0, labelbottom=last_of_column or not alike)
             if at % columns == 0:
                 ax.set_ylabel("sample")
             if last_of_column:
@@ -77,15 +78,15 @@ def plot_heatmaps(experiment: Experiment) -> Figure:
     return sheet.figure
 
 
-def _draw_map(ax: Axes, run: RunRecord, matrix: np.ndarray, norm: Normalize, shape: tuple[int, int]) -> None:
-    """Draw one map; all have the same shape."""
-    rows, most = shape
+def _draw_map(ax: Axes, run: RunRecord, matrix: np.ndarray, norm: Normalize, rows: int) -> None:
+    """Draw one map, of as many rows as the others; a run of single rollouts would be a thread on an axis of theirs."""
+    most = matrix.shape[1]
     nothing = {"fc": UNVISITED_COLOR, "ec": "0.75", "hatch": "////", "lw": 0}
     ax.add_patch(Rectangle((0.5, 0.5), most, rows, zorder=0, **nothing))
     extent = (0.5, matrix.shape[1] + 0.5, matrix.shape[0] + 0.5, 0.5)
     image = ax.imshow(matrix, cmap=_CMAP, norm=norm, aspect="auto", extent=extent, zorder=1)
     image.set_gid(f"map/{run.model}/{run.method}")
-    size = min(4.0, 90.0 / most, 140.0 / rows) * current_size().scale
+    size = max(1.8, min(4.0, 90.0 / most, 140.0 / rows)) * current_size().scale
     places = [sample.answer + 1 for sample in run.samples]
     ax.plot(places, np.arange(1, len(places) + 1), ls="none", marker="o", ms=size, mfc="white", mec="black",
             mew=0.15 * size, gid=f"answers/{run.model}/{run.method}")  # fmt: skip
