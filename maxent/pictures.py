@@ -36,7 +36,7 @@ def try_drawing(results: Path, announce: Announce) -> bool:
     try:
         from maxent.charts.command import find_folder
         from maxent.charts.records import read_experiment
-        from maxent.tree_page import write_pages
+        from maxent.charts.tree_page import write_pages
 
         if not read_experiment(results).drawn:
             return True

@@ -27,7 +27,7 @@ class ChartSettings:
     """What is drawn, and where it goes.
 
     Attributes:
-        results: The file wandb_experiments_{stamp}.json of an experiment, finished or not.
+        results: Required. The file wandb_experiments_{stamp}.json of an experiment, finished or not.
         output_dir: Folder of the files; null: wandb_experiments_{stamp}/charts beside the results.
         formats: Of the charts: png (300 dpi), pdf, svg; with commas between them.
         width: Of the charts, such as 180mm, 8.5cm or 3.5in; null: what suits each.
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_folder("output_dir", folder)
     draw_without_display()
     from maxent.charts.drawing import draw_charts
-    from maxent.tree_page import write_pages
+    from maxent.charts.tree_page import write_pages
 
     tokens = sys.argv[1:] if argv is None else argv
     command = f"{program()} {shlex.join(tokens)}"

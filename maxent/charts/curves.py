@@ -27,15 +27,17 @@ from maxent.evaluation.metrics.intervals import MIN_SAMPLES, bootstrap
 from plotting.sheet import MARGIN, Sheet, full_width, lines_height
 from plotting.style import current_size, figure_style
 
-_PANEL = 2.75  # inches, width of axes in a figure that chooses its own
+_PANEL, _ALONE = 2.75, 3.7  # inches, width of axes in a figure that chooses its own, of several panels or one
 _LEAST_PANEL = 1.5
 _HEIGHT = 1.65
-_LEFT, _GAP = 0.72, 0.25  # inches: beside the first axes, between names and the next axes
+_LEFT, _GAP = 0.78, 0.25  # inches: beside the first axes, between names and the next axes
+_CROWD = 4
+"""Runs of a panel from which on bands are faint and have no edges, and axes are higher."""
 _MOST_PLACES = 80
 """More rollouts than that are drawn several together: their rewards would be a block of ink."""
 _BANDS = "bands: 95 % bootstrap intervals over samples"
 _FAINT = f"faint lines: single samples (no intervals below {MIN_SAMPLES})"
-_ENDED = "dotted on: the search had ended"
+_ENDED = "dotted: the search had ended"
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def plot_rewards(experiment: Experiment) -> Figure:
         for run in panel.runs:
             curve = curves[run.label][row]
             gid = f"{('reward', 'best_so_far')[row]}/{run.model}/{run.method}"
-            _draw(ax, curve, run, panel.by, gid)
+            _draw(ax, curve, run, panel, gid, width=1.6 if row else 1.1)
             if row and lengths[run.label] < most:
                 draw_extension(ax, [curve.x[-1], most], [curve.mean[-1]] * 2, run)
             ends.append((curve.mean[-1], run, panel.name(run)))
@@ -162,7 +164,7 @@ def plot_tokens(experiment: Experiment) -> Figure:
         ends = []
         for run in panel.runs:
             curve = curves[run.label]
-            _draw(ax, curve, run, panel.by, f"tokens/{run.model}/{run.method}", steps=True)
+            _draw(ax, curve, run, panel, f"tokens/{run.model}/{run.method}", steps=True)
             if curve.x[-1] < last:
                 draw_extension(ax, [curve.x[-1], last], [curve.mean[-1]] * 2, run)
             ends.append((curve.mean[-1], run, panel.name(run)))
@@ -187,17 +189,24 @@ def _find_limits(curves: Sequence[Curve]) -> tuple[float, float]:
     return pad_limits(np.concatenate(shown))
 
 
-def _draw(ax: Axes, curve: Curve, run: RunRecord, by: str, gid: str, *, steps: bool = False) -> None:
+def _draw(
+    ax: Axes, curve: Curve, run: RunRecord, panel: Panel, gid: str, *, width: float = 1.6, steps: bool = False
+) -> None:
     """Draw a mean with its band, or with its samples where they are too few for one."""
     how = {"drawstyle": "steps-post"} if steps else {}
-    thin = {"lw": 0.6 * current_size().scale, "ls": channel(run, by)[0], "color": edge_color(run), "zorder": 1, **how}
+    dashes, _ = channel(run, panel.by)
+    thin = {"lw": 0.6 * current_size().scale, "ls": dashes, "color": edge_color(run), "zorder": 1, **how}
+    crowded = len(panel.runs) > _CROWD
     if curve.low is None:
-        ax.plot(curve.x, curve.samples.T, alpha=0.35, **thin)
+        ax.plot(curve.x, curve.samples.T, alpha=0.15 if crowded else 0.35, **thin)
     else:
         step = {"step": "post"} if steps else {}
-        ax.fill_between(curve.x, curve.low, curve.high, color=run.color, alpha=0.2, lw=0, zorder=1, **step)
-        ax.plot(curve.x, np.stack([curve.low, curve.high], axis=1), alpha=0.5, **thin)  # bands of one colour overlap
-    draw_curve(ax, curve.x, curve.mean, run, by, gid, marked=not steps or len(curve.x) == 1, **how)
+        share = 0.1 if crowded else 0.2
+        ax.fill_between(curve.x, curve.low, curve.high, color=run.color, alpha=share, lw=0, zorder=1, **step)
+        if not crowded:  # bands of one colour overlap
+            ax.plot(curve.x, np.stack([curve.low, curve.high], axis=1), alpha=0.5, **thin)
+    marked = not steps or len(curve.x) == 1
+    draw_curve(ax, curve.x, curve.mean, run, panel.by, gid, width=width, marked=marked, **how)
 
 
 def _lay_out(
@@ -221,26 +230,28 @@ def _lay_out(
     panels = split_panels(experiment.drawn)
     names = names_width([panel.name(run) for panel in panels for run in panel.runs])
     columns = min(len(panels), 2 if len(panels) <= 4 else 3)
-    full = full_width(2 * MARGIN + _LEFT + columns * (_PANEL + names) + (columns - 1) * _GAP)
+    natural = _ALONE if columns == 1 else _PANEL
+    full = full_width(2 * MARGIN + _LEFT + columns * (natural + names) + (columns - 1) * _GAP)
     while columns > 1 and _axes_width(full, columns, names) < _LEAST_PANEL:
         columns -= 1
     width = _axes_width(full, columns, names)
     if width < 0.8:
         raise ValueError(f"width: expected at least {full - width + 0.8:.1f} inches for these names, found {full:.1f}")
     blocks = -(-len(panels) // columns)
+    high = _HEIGHT + 0.12 * max(0, max(len(panel.runs) for panel in panels) - _CROWD)
     lines = [*describe_experiment(experiment), *notes]
     with figure_style():
         banner = find_warning(experiment)
         top = lines_height(full, banner, *lines) + 0.12
-        block = 0.28 + len(rows) * (_HEIGHT + 0.16) + 0.42
+        block = 0.28 + len(rows) * (high + 0.16) + 0.42
         sheet = Sheet(full, top + blocks * block + MARGIN, title, *lines, banner=banner)
         for at, panel in enumerate(panels):
             left = MARGIN + _LEFT + (at % columns) * (width + names + _GAP)
             upper = top + at // columns * block + 0.28
             for row, label in enumerate(rows):
-                here = upper + row * (_HEIGHT + 0.16)
-                ax = sheet.axes(left, here, width, _HEIGHT, panel.title if row == 0 else "")
-                draw(ax, panel, row, _HEIGHT)
+                here = upper + row * (high + 0.16)
+                ax = sheet.axes(left, here, width, high, panel.title if row == 0 else "")
+                draw(ax, panel, row, high)
                 if at % columns == 0:
                     ax.set_ylabel(label)
                 else:

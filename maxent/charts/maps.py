@@ -36,7 +36,7 @@ def plot_heatmaps(experiment: Experiment) -> Figure:
     rows = max(matrix.shape[0] for matrix in matrices)
     low = min(float(np.nanmin(matrix)) for matrix in matrices)
     high = max(float(np.nanmax(matrix)) for matrix in matrices)
-    norm = Normalize(low, high if high > low else low + 1.0)
+    norm = Normalize(low, high) if high > low else Normalize(low - 0.5, low + 0.5)
     notes = ["points: the rollout that is the answer"]
     if any(np.isnan(matrix).any() or len(matrix) != rows for matrix in matrices):
         notes.append("hatched: nothing was drawn")

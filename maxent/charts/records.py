@@ -225,8 +225,8 @@ def describe_experiment(experiment: Experiment) -> list[str]:
     """Return the small print of every chart: data, reward, weights, samples, and what is not whole."""
     runs = experiment.drawn
     lines = [
-        f"{experiment.data}, {experiment.kind} data; reward: {experiment.reward}; \u03bb = {experiment.lam:g}; "
-        f"seed {experiment.seed}; weights: {_describe_weights(runs)}; {_describe_counts(runs)}"
+        f"{_describe_counts(runs)}; {experiment.data}, {experiment.kind} data; reward: {experiment.reward}; "
+        f"\u03bb = {experiment.lam:g}; seed {experiment.seed}; weights: {_describe_weights(runs)}"
     ]
     failed = [run for run in experiment.runs if run.status == "failed"]
     if failed:
@@ -254,7 +254,10 @@ def _describe_weights(runs: Sequence[RunRecord]) -> str:
             known.append(run.name)
     if len(names) == 1:
         return next(iter(names))
-    return ", ".join(f"{weights} ({', '.join(models)})" for weights, models in names.items())
+    shown = {
+        weights: ", ".join(models) if len(models) < 3 else f"{len(models)} models" for weights, models in names.items()
+    }
+    return ", ".join(f"{weights} ({models})" for weights, models in shown.items())
 
 
 def _describe_counts(runs: Sequence[RunRecord]) -> str:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from maxent.charts.records import Experiment, RunRecord, describe_experiment, find_warning
 from maxent.charts.styles import channel, edge_color, mark_logarithms, pad_limits
 from maxent.evaluation.metrics.intervals import MIN_SAMPLES, Interval, bootstrap_mean
-from plotting.sheet import MARGIN, Sheet, build_message, full_width, lines_height
+from plotting.sheet import MARGIN, Sheet, full_width, lines_height
 from plotting.style import current_size, figure_style, text_width
 
 _ROW = 0.27  # inches of a bar with its space
@@ -31,8 +31,13 @@ def plot_monotonicity(experiment: Experiment) -> Figure:
     }  # fmt: skip
     title = "Steps on which the reward rises"
     if not any(strict for strict, _ in rates.values()):
+        lines = [
+            "Every search has a single rollout: there are no steps from one to the next.",
+            *describe_experiment(experiment),
+        ]
         with figure_style():
-            return build_message(title, "Every search has a single rollout: there are no steps from one to the next.")
+            full = full_width(6.2)
+            return Sheet(full, lines_height(full, "", *lines) + 0.1 + MARGIN, title, *lines).figure
     notes = [
         "bars: steps from rollout to rollout on which the reward rises, mean over samples; ticks: on which it does not "
         "fall; " + "; ".join(_explain(runs, "whiskers", "points")),
@@ -147,7 +152,7 @@ def plot_time(experiment: Experiment) -> Figure:
             spans["x"].append(x if time.low is None else np.array([time.low, time.high]))
             spans["y"].append(y if time.low is None else np.array([reward.low, reward.high]))
             if time.low is None:
-                ax.plot(x, y, ls="none", marker=marker, ms=3 * scale, mfc=run.color, mec="none", alpha=0.5, zorder=2)
+                ax.plot(x, y, ls="none", marker=marker, ms=4 * scale, mfc=run.color, mec="none", alpha=0.6, zorder=2)
             else:
                 ax.plot([time.low, time.high], [reward.value] * 2, color=edge, lw=0.8 * scale, zorder=2)
                 ax.plot([time.value] * 2, [reward.low, reward.high], color=edge, lw=0.8 * scale, zorder=2)

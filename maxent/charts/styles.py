@@ -85,13 +85,34 @@ def text_color(run: RunRecord) -> str:
 
 
 def draw_curve(
-    ax: Axes, x: np.ndarray, y: np.ndarray, run: RunRecord, by: str, gid: str, *, marked: bool = True, **style: object
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    run: RunRecord,
+    by: str,
+    gid: str,
+    *,
+    width: float,
+    marked: bool = True,
+    **style: object,
 ) -> None:
-    """Draw a run's line, in its colour with a dark edge, and markers on it unless they are many."""
+    """Draw a run's line, in its colour with a dark edge, and markers on it unless they are many.
+
+    Args:
+        ax: Where.
+        x: Places.
+        y: Values there.
+        run: Whose.
+        by: What tells lines apart besides colour, see `Panel`.
+        gid: Name of the line within the figure.
+        width: Of the line in points, the edge not counted.
+        marked: Whether there are markers, if not many.
+        style: Of the line, further.
+    """
     dashes, marker = channel(run, by)
     scale, edge = current_size().scale, edge_color(run)
-    (line,) = ax.plot(x, y, color=run.color, lw=1.6 * scale, ls=dashes, zorder=3, gid=gid, **style)
-    line.set_path_effects([Stroke(linewidth=2.6 * scale, foreground=edge), Normal()])
+    (line,) = ax.plot(x, y, color=run.color, lw=width * scale, ls=dashes, zorder=3, gid=gid, **style)
+    line.set_path_effects([Stroke(linewidth=(width + 1) * scale, foreground=edge), Normal()])
     if marked and len(x) <= _MOST_MARKERS:
         ax.plot(x, y, ls="none", marker=marker, ms=4.2 * scale, mfc=run.color, mec=edge, mew=0.7 * scale, zorder=4)
 
@@ -162,7 +183,7 @@ def mark_logarithms(ax: Axes, low: float, high: float) -> None:
     digits = (1.0,) if high / low > 300 else (1.0, 2.0, 5.0) if high / low > 4 else tuple(np.arange(1.0, 10.0))
     ticks = [tick for tick in LogLocator(subs=digits).tick_values(low, high) if low <= tick <= high]
     if len(ticks) < 2:
-        ticks = [tick for tick in MaxNLocator(nbins=3).tick_values(low, high) if low <= tick <= high]
+        ticks = [tick for tick in MaxNLocator(nbins=3, integer=low > 5).tick_values(low, high) if low <= tick <= high]
     ticks = ticks[:: 1 + len(ticks) // 7]
-    ax.set_xticks(ticks, labels=[f"{tick:,.0f}" if tick >= 10 else f"{tick:.3g}" for tick in ticks])
+    ax.set_xticks(ticks, labels=[f"{tick:,.0f}" if tick == round(tick) else f"{tick:.3g}" for tick in ticks])
     ax.xaxis.set_minor_formatter(NullFormatter())
