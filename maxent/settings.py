@@ -37,6 +37,8 @@ class ExperimentSettings:
         experiment_name: Begins the names of the runs; null: they end with the time instead.
         tags: Further tags of the runs, one or several.
         no_wandb: Leave Weights & Biases alone.
+        no_charts: Draw none; `python -m maxent.charts RESULTS.json` draws them later.
+        no_trees: Keep no trees of searches, about 40 bytes a node, and show none.
         methods: One or several of dts, dts_star, best_of_n, sample, greedy, beam, mcts, mh, dts_paper.
         lam: Lambda of prior * exp(reward / lambda), in units of the reward.
         epsilon: Share of dts rollouts that follow the prior.
@@ -71,6 +73,8 @@ class ExperimentSettings:
     experiment_name: str | None = None
     tags: list[str] = field(default_factory=list)
     no_wandb: bool = False
+    no_charts: bool = False
+    no_trees: bool = False
     methods: list[str] = field(default_factory=lambda: ["dts"])
     lam: float = 0.1
     epsilon: float = 0.2

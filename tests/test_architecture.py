@@ -171,9 +171,12 @@ ROOMS: dict[str, set[str]] = {
         *("maxent/dts_implementation/search", "maxent/results", "maxent/settings", "pipeline/tracking"),
     },
     "maxent/comparison": {"maxent/evaluation"},
+    "maxent/trees": {"maxent/dts_implementation/search", "pipeline/command"},
+    "maxent/charts": {"maxent/evaluation", "maxent/results", "maxent/trees", "pipeline/command", "plotting"},
+    "maxent/pictures": {"maxent/charts", "maxent/dts_implementation/search", "maxent/trees", "pipeline/command"},
     "maxent/experiment": {
         *("maxent/comparison", "maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"),
-        *("maxent/loading", "maxent/metrics", "maxent/results", "maxent/rewards", "maxent/settings"),
+        *("maxent/loading", "maxent/metrics", "maxent/pictures", "maxent/results", "maxent/rewards", "maxent/settings"),
         *("pipeline/command", "pipeline/tracking"),
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
@@ -191,6 +194,7 @@ LIGHT_ROOMS = (
     *("science/statistics", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
     *("maxent/settings", "maxent/results", "maxent/metrics", "maxent/comparison", "maxent/experiment"),
+    *("maxent/trees", "maxent/charts", "maxent/pictures"),
     "maxent/run_experiments_with_wandb",
 )
 HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}
@@ -458,6 +462,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["pipeline.inspection.listing", "pipeline.inspection.comparison"], set()),
         (["maxent.registry", "maxent.rewards.result", "maxent.dts_implementation.search.maxent_ts"], set()),
         (["maxent.experiment", "maxent.run_experiments_with_wandb"], set()),
+        (["maxent.charts.drawing", "maxent.charts.command", "maxent.charts.tree_page"], set()),
         (["maxent.data.catalogue", "maxent.reward_checks", "maxent.evaluation.metrics.tree_metrics"], set()),
     ],
 )
