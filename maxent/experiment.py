@@ -22,7 +22,7 @@ from maxent.data.sample import Dataset, Sample
 from maxent.dts_implementation.search.maxent_ts import Parse, search
 from maxent.dts_implementation.search.result import Rollout, SearchResult
 from maxent.evaluation.metrics.task_metrics import score_answers
-from maxent.loading import Loaded, check_available, load
+from maxent.loading import Loaded, load
 from maxent.metrics import RunLog
 from maxent.results import Results, describe_search, summarise_samples, to_plain
 from maxent.rewards.catalogue import Scorer, build_scorer
@@ -40,7 +40,7 @@ LONG = 600.0
 
 
 class Stopped(Exception):
-    """A stop is wished, in the middle of a sample."""
+    """A stop is wished, in the middle of a sample, or of a stand-in's training."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,6 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
         UserError: If something is refused before the first model.
         OSError: If the results cannot be written.
     """
-    check_available(settings)
     folder = Path(settings.output_dir)
     check_folder("output_dir", folder)
     kept = Results.reopen(folder, settings) if resume else None
@@ -180,8 +179,10 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
         return True
     bar.write(f"\n{runs[0]['display_name']} ({key})")
     try:
-        loaded = load(key, task.settings, task.dataset, bar.write)
+        loaded = load(key, task.settings, task.dataset, bar.write, lambda: check_going_on(interruption))
         context = loaded.model.limit
+    except Stopped:
+        return True
     except Exception as error:  # whatever its code and weights may raise: the others go on
         for run in runs:
             note_failure(run, error, bar.write)
@@ -288,13 +289,22 @@ def search_sample(
 
     def note(rollout: Rollout) -> None:
         log.note_rollout(rollout)
-        if interruption.stopping():
-            raise Stopped
+        check_going_on(interruption)
 
     log.begin_sample()
     settings = task.settings.build_search(method, derive_sample_seed(task.settings.seed, index))
     reward = task.scorer.bind(sample)
     return search(loaded.model, sample.prompt, reward, settings, parse=build_parse(task.dataset), on_rollout=note)
+
+
+def check_going_on(interruption: Interruption) -> None:
+    """Go on, unless a stop is wished.
+
+    Raises:
+        Stopped: If it is.
+    """
+    if interruption.stopping():
+        raise Stopped
 
 
 def derive_sample_seed(seed: int, index: int) -> int:

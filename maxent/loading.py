@@ -18,6 +18,7 @@ from maxent.data.sample import Dataset
 from maxent.dts_implementation.models.sequence_model import Cost, SequenceModel, ToyModel
 from maxent.registry import MODEL_CONFIGS
 from maxent.settings import ExperimentSettings
+from maxent.stand_ins import train_stand_in
 from pipeline.command.errors import ConfigError, UserError
 
 NUM_PHRASES = 25
@@ -33,7 +34,7 @@ class Loaded:
 
     Attributes:
         model: Behind the protocol of searches.
-        weights: `pretrained` or `toy`.
+        weights: `pretrained`, `stand-in` or `toy`.
         source: Where it is from.
         kv: What is kept of prefixes: `packed`, `none`, or the model's own way.
         count_tokens: Text -> tokens of it as a prompt.
@@ -96,20 +97,13 @@ def list_phrases(dataset: Dataset) -> list[str]:
     return [one for one, _ in sentences.most_common(NUM_PHRASES)] or ["..."]
 
 
-def check_available(settings: ExperimentSettings) -> None:
-    """Refuse what cannot be done with any model.
-
-    Raises:
-        ConfigError: If stand-ins are asked for.
-    """
-    if settings.stand_in:
-        raise ConfigError(
-            "stand_in: small models in place of missing weights cannot be trained yet; name a local folder with "
-            "--model_path KEY=PATH, or use --models toy"
-        )
-
-
-def load(key: str, settings: ExperimentSettings, dataset: Dataset, announce: Callable[[str], object]) -> Loaded:
+def load(
+    key: str,
+    settings: ExperimentSettings,
+    dataset: Dataset,
+    announce: Callable[[str], object],
+    check: Callable[[], object] = lambda: None,
+) -> Loaded:
     """Return a model.
 
     Args:
@@ -117,10 +111,12 @@ def load(key: str, settings: ExperimentSettings, dataset: Dataset, announce: Cal
         settings: Paths, device, types.
         dataset: What it will be asked.
         announce: Is told, in a line, what is worth telling.
+        check: Called now and then within long work, which what it raises ends.
 
     Raises:
         WeightsError: If its weights cannot be had or used.
         ConfigError: If the device is none.
+        OSError: If a stand-in cannot be kept.
     """
     if key == "toy":
         return Loaded(PhraseToy(list_phrases(dataset), settings.seed), "toy", "built in", "own", len)
@@ -131,6 +127,8 @@ def load(key: str, settings: ExperimentSettings, dataset: Dataset, announce: Cal
         return _load_more(path, settings)
     if key == "babyai":
         raise WeightsError("babyai: policies cannot be searched over yet; use a language model, or toy")
+    if settings.takes_stand_in(key):
+        return _load_stand_in(key, settings, dataset, announce, check)
     return _load_language_model(key, path, settings, announce)
 
 
@@ -143,6 +141,23 @@ def _load_more(path: str | None, settings: ExperimentSettings) -> Loaded:
     return Loaded(model, "pretrained", path, "own", model.count_tokens)
 
 
+def choose_options(settings: ExperimentSettings, announce: Callable[[str], object]) -> dict[str, Any]:
+    """Return the options of `HuggingFaceModel`."""
+    return {"kv": settings.kv, "kv_budget_mb": settings.kv_budget_mb, "announce": announce}
+
+
+def _load_stand_in(
+    key: str,
+    settings: ExperimentSettings,
+    dataset: Dataset,
+    announce: Callable[[str], object],
+    check: Callable[[], object],
+) -> Loaded:
+    device, options = find_device(settings.device), choose_options(settings, announce)
+    made = train_stand_in(key, settings, dataset, check=check, device=device, **options)
+    return Loaded(made.model, made.weights, str(made.folder), made.model.kv, made.model.count_tokens)
+
+
 def _load_language_model(
     key: str, path: str | None, settings: ExperimentSettings, announce: Callable[[str], object]
 ) -> Loaded:
@@ -150,7 +165,7 @@ def _load_language_model(
     from maxent.dts_implementation.models.pytorch_hf_wrapper import load_hugging_face
 
     device = find_device(settings.device)
-    options: dict[str, Any] = {"kv": settings.kv, "kv_budget_mb": settings.kv_budget_mb, "announce": announce}
+    options = choose_options(settings, announce)
     try:
         model = load_hugging_face(source, device=device, dtype=settings.dtype, **options)
     except ValueError as error:

@@ -51,7 +51,10 @@ class ExperimentSettings:
         kv_budget_mb: MiB for keys and values; null: no bound.
         seed: Of all draws, and of generated data.
         model_path: KEY=PATH, one or several: where the weights of a model are.
-        stand_in: A small model of the same architecture, trained here, in place of weights; refused as yet.
+        stand_in: In place of weights that no --model_path names, train a small model of the same architecture here, in
+            minutes, on synthetic samples. It is kept, and marked wherever it is named.
+        stand_in_dir: Folder in which stand-ins are kept.
+        stand_in_steps: Updates of a stand-in's training.
         data_path: Folder of data files; null: data.
         data_source: Where data come from; auto takes the first of the others that there is.
         wandb_mode: Of Weights & Biases; offline keeps its files here until `wandb sync`.
@@ -86,6 +89,8 @@ class ExperimentSettings:
     seed: int = 0
     model_path: list[str] = field(default_factory=list)
     stand_in: bool = False
+    stand_in_dir: str = "data_cache/stand_ins"
+    stand_in_steps: int = 1000
     data_path: str | None = None
     data_source: Literal["auto", "local", "hub", "synthetic"] = "auto"
     wandb_mode: Literal["online", "offline", "disabled"] = "online"
@@ -101,8 +106,9 @@ class ExperimentSettings:
             if not given or len(set(given)) < len(given):
                 raise ConfigError(f"{name}: expected at least one, and each once, found {' '.join(given) or 'none'}")
         check_numbers(self, 1, "num_samples", "num_rollouts", "max_tokens", "wave", "budget_tokens", "kv_budget_mb")
+        check_numbers(self, 1, "stand_in_steps")
         check_numbers(self, 0, "seed")
-        for name in ("experiment_name", "dtype", "device", "output_dir"):
+        for name in ("experiment_name", "dtype", "device", "output_dir", "stand_in_dir"):
             if getattr(self, name) == "":
                 raise ConfigError(f"{name}: expected a text, found an empty one")
         if self.budget_tokens is not None and self.budget_tokens < self.max_tokens - 1:
@@ -132,6 +138,14 @@ class ExperimentSettings:
                 raise ConfigError(f"model_path: expected one path for {key}, found {found[key]} and {path}")
             found[key] = path
         return found
+
+    def takes_stand_in(self, key: str) -> bool:
+        """Return whether a small model takes the place of a key's: one of the hub, no weights of which are named."""
+        return self.stand_in and MODEL_CONFIGS[key]["name"] is not None and key not in self.find_paths()
+
+    def find_display_name(self, key: str) -> str:
+        """Return what a key's model is called; a stand-in is marked."""
+        return MODEL_CONFIGS[key]["display_name"] + " (stand-in)" * self.takes_stand_in(key)
 
     def build_search(self, method: str, seed: int) -> SearchSettings:
         """Return the settings of a search.

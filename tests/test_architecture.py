@@ -160,8 +160,10 @@ ROOMS: dict[str, set[str]] = {
         *("maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/registry"),
         "pipeline/command",
     },
+    "maxent/stand_ins": {"maxent/data", "maxent/dts_implementation/models", "maxent/settings", "pipeline/command"},
     "maxent/loading": {
-        *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "pipeline/command"),
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "maxent/stand_ins"),
+        "pipeline/command",
     },
     "maxent/results": {
         *("maxent/data", "maxent/dts_implementation/search", "maxent/evaluation", "maxent/registry", "maxent/settings"),
