@@ -130,7 +130,7 @@ class RunLog:
         self._tracker.log(self._update, {"new_tokens": self._total, **metrics})
 
 
-SHOWN = ("model", "display_name", "color", "method", "weights", "source", "kv")
+SHOWN = ("model", "display_name", "color", "method", "weights", "source", "kv", "simulator", "num_recurrences")
 """Of a run's part of the results, what Weights & Biases is told as well."""
 
 

@@ -161,6 +161,10 @@ ROOMS: dict[str, set[str]] = {
         "pipeline/command",
     },
     "maxent/stand_ins": {"maxent/data", "maxent/dts_implementation/models", "maxent/settings", "pipeline/command"},
+    "maxent/levels": {"babyai", "maxent/data"},
+    "maxent/questions": {
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/levels", "maxent/settings", "pipeline/command"),
+    },
     "maxent/loading": {
         *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "maxent/stand_ins"),
         "pipeline/command",
@@ -175,7 +179,14 @@ ROOMS: dict[str, set[str]] = {
     "maxent/comparison": {"maxent/evaluation"},
     "maxent/experiment": {
         *("maxent/comparison", "maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"),
-        *("maxent/loading", "maxent/metrics", "maxent/results", "maxent/rewards", "maxent/settings"),
+        *(
+            "maxent/loading",
+            "maxent/metrics",
+            "maxent/questions",
+            "maxent/results",
+            "maxent/rewards",
+            "maxent/settings",
+        ),
         *("pipeline/command", "pipeline/tracking"),
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
@@ -192,7 +203,16 @@ LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
-    *("maxent/settings", "maxent/results", "maxent/metrics", "maxent/comparison", "maxent/experiment"),
+    *(
+        "maxent/settings",
+        "maxent/questions",
+        "maxent/levels",
+        "maxent/stand_ins",
+        "maxent/results",
+        "maxent/metrics",
+        "maxent/comparison",
+        "maxent/experiment",
+    ),
     "maxent/run_experiments_with_wandb",
 )
 HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}

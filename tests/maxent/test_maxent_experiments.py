@@ -130,7 +130,7 @@ def test_spaced_lists_and_presets():
         (["--num_samples", "many"], "num_samples: expected int, found 'many'"),
         (["--lam", "0"], "lam: expected a number above 0, found 0"),
         (["--top_p", "2"], "top_p: expected a number above 0 and up to 1"),
-        (["--dataset", "M5"], "dataset: expected one of M4, HAR, TSQA, sums, stories, found 'M5'"),
+        (["--dataset", "M5"], "dataset: expected one of M4, HAR, TSQA, sums, stories, or .*; found 'M5'"),
         (["--reward", "activity"], "reward: activity cannot judge M4"),
         (["--model_path", "phi-2"], "model_path: expected KEY=PATH .*found 'phi-2'"),
         (["--model_path", "phi-2=a", "phi-2=b"], "model_path: expected one path for phi-2, found a and b"),
