@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 
 from maxent.comparison import compare_runs, format_scores, format_table
-from maxent.data.catalogue import DataSettings, load_dataset
 from maxent.data.prompts import fit_prompt, parse_answer, read_line
 from maxent.data.sample import Dataset, Sample
 from maxent.dts_implementation.search.maxent_ts import Parse, search
 from maxent.dts_implementation.search.result import Rollout, SearchResult
+from maxent.evaluation.metrics.intervals import Interval, bootstrap_mean
 from maxent.evaluation.metrics.task_metrics import score_answers
-from maxent.loading import Loaded, check_available, load
+from maxent.loading import Loaded, load
 from maxent.metrics import RunLog
 from maxent.pictures import try_drawing, try_keeping_tree
+from maxent.questions import load_questions
 from maxent.results import Results, describe_search, note_samples, to_plain
-from maxent.rewards.catalogue import Scorer, build_scorer
+from maxent.rewards.catalogue import EpisodeScorer, Scorer, build_scorer
 from maxent.settings import ExperimentSettings, read_command
 from pipeline.command.bars import Bar
 from pipeline.command.errors import MISTAKES, ConfigError, FolderError, explain
@@ -36,12 +37,14 @@ from pipeline.command.shell import as_command
 from pipeline.tracking import TrackingError, check_wandb, import_wandb
 
 PROJECT = "maxent-ts-optimized"
+LOADED = ("weights", "source", "kv", "simulator", "num_recurrences")
+"""What a run's part of the results says of the model."""
 LONG = 600.0
 """Seconds from which on a run that has begun is told how long it will take."""
 
 
 class Stopped(Exception):
-    """A stop is wished, in the middle of a sample."""
+    """A stop is wished, in the middle of a sample, or of a stand-in's training."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Task:
     settings: ExperimentSettings
     dataset: Dataset
     samples: Sequence[Sample]
-    scorer: Scorer
+    scorer: Scorer | EpisodeScorer
     wandb: Mapping[str, Any] | None
 
 
@@ -81,19 +84,17 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
         UserError: If something is refused before the first model.
         OSError: If the results cannot be written.
     """
-    check_available(settings)
     folder = Path(settings.output_dir)
     check_folder("output_dir", folder)
     kept = Results.reopen(folder, settings) if resume else None
-    data = DataSettings(settings.data_source, settings.data_path, settings.seed)
-    dataset = load_dataset(settings.dataset, data)
+    dataset = load_questions(settings)
     print(dataset.describe())
     samples = dataset.splits["test"][: settings.num_samples]
     if settings.answer == "vote" and build_parse(dataset) is None:
         raise ConfigError(f"answer: vote needs labels, which {dataset.name} has none of; use max or sample")
     if len(samples) < settings.num_samples:
         print(f"num_samples: the test split has {len(samples)}, all of which are taken")
-    scorer = build_scorer(settings.reward, dataset)
+    scorer = build_scorer(settings.reward, dataset, settings.lpc_alpha)
     print(f"reward: {scorer.name}{f', {scorer.note}' if scorer.note else ''}")
     task = Task(settings, dataset, samples, scorer, choose_wandb(settings, print))
     header = {
@@ -182,8 +183,10 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
         return True
     bar.write(f"\n{runs[0]['display_name']} ({key})")
     try:
-        loaded = load(key, task.settings, task.dataset, bar.write)
+        loaded = load(key, task.settings, task.dataset, bar.write, lambda: check_going_on(interruption))
         context = loaded.model.limit
+    except Stopped:
+        return True
     except Exception as error:  # whatever its code and weights may raise: the others go on
         for run in runs:
             note_failure(run, error, bar.write)
@@ -194,7 +197,8 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
     for run in runs:
         if interruption.stopping():
             break
-        run.update(status="running", error=None, weights=loaded.weights, source=loaded.source, kv=loaded.kv)
+        run.update(status="running", error=None)
+        run.update({name: getattr(loaded, name) for name in LOADED})
         tracked_all &= run_method(run, loaded, context, task, results, interruption, bar)
     return tracked_all
 
@@ -247,7 +251,8 @@ def run_method(
                 break
             if not task.settings.no_trees:
                 complete &= try_keeping_tree(results.path, run, index, result, loaded.model.decode, bar.write)
-            run["samples"].append(describe_search(sample, result, note))
+            mission = getattr(loaded.model, "mission", None)
+            run["samples"].append(describe_search(sample, result, note, mission))
             note_samples(run)
             results.save()
             log.note_sample(index, run["samples"][-1])
@@ -260,8 +265,7 @@ def run_method(
             note_failure(run, error, bar.write)
         elif len(run["samples"]) == len(task.samples):
             run["status"] = "done"
-            texts = [sample["answer"]["text"] for sample in run["samples"]]
-            run["scores"] = to_plain(score_answers(task.samples, texts, task.dataset.labels))
+            run["scores"] = to_plain(score_run(run, task))
             log.note_end(run["summary"])
         results.save()
     finally:
@@ -270,8 +274,11 @@ def run_method(
 
 
 def fit_sample(sample: Sample, loaded: Loaded, context: int | None, max_tokens: int) -> tuple[Sample, str | None]:
-    """Return a sample whose prompt leaves room for an answer, and what was done to it; see `fit_prompt`."""
-    if context is None:
+    """Return a sample whose prompt leaves room for an answer, and what was done to it; see `fit_prompt`.
+
+    A prompt without a series stays as it is: the search cuts answers where the model has no more room.
+    """
+    if context is None or not sample.series.size:
         return sample, None
     return fit_prompt(sample, loaded.count_tokens, context - max_tokens)
 
@@ -293,13 +300,22 @@ def search_sample(
 
     def note(rollout: Rollout) -> None:
         log.note_rollout(rollout)
-        if interruption.stopping():
-            raise Stopped
+        check_going_on(interruption)
 
     log.begin_sample()
     settings = task.settings.build_search(method, derive_sample_seed(task.settings.seed, index))
-    reward = task.scorer.bind(sample)
-    return search(loaded.model, sample.prompt, reward, settings, parse=build_parse(task.dataset), on_rollout=note)
+    reward, prompt = task.scorer.bind(sample, loaded.model), loaded.read_prompt(sample)
+    return search(loaded.model, prompt, reward, settings, parse=build_parse(task.dataset), on_rollout=note)
+
+
+def check_going_on(interruption: Interruption) -> None:
+    """Go on, unless a stop is wished.
+
+    Raises:
+        Stopped: If it is.
+    """
+    if interruption.stopping():
+        raise Stopped
 
 
 def derive_sample_seed(seed: int, index: int) -> int:
@@ -308,13 +324,22 @@ def derive_sample_seed(seed: int, index: int) -> int:
 
 
 def build_parse(dataset: Dataset) -> Parse | None:
-    """Return what reads the label of an answer; None for captions, which have none."""
+    """Return what reads the label of an answer; None for captions and episodes, which have none."""
     task = dataset.splits["test"][0].task
-    if task == "caption":
+    if task in ("caption", "episode"):
         return None
     if task in ("sum", "story"):
         return read_line
     return lambda text: parse_answer(text, dataset.labels)
+
+
+def score_run(run: Mapping[str, Any], task: Task) -> dict[str, Interval]:
+    """Return how good the answers of a run are: what their task is measured by; of episodes, how many are solved."""
+    answers = [sample["rollouts"][sample["answer"]["rollout"] - 1] for sample in run["samples"]]
+    if task.dataset.splits["test"][0].task != "episode":
+        return score_answers(task.samples, [answer["text"] for answer in answers], task.dataset.labels)
+    solved = [answer["parts"]["solved"] for answer in answers if "solved" in answer["parts"]]
+    return {"solved": bootstrap_mean(solved)} if solved else {}
 
 
 def describe_progress(method: str, index: int, count: int, result: SearchResult) -> str:

@@ -36,7 +36,7 @@ from pipeline.command.files import write_json
 
 SCHEMA_VERSION = 1
 PREFIX = "wandb_experiments_"
-FREE = ("device", "no_charts", "no_trees", "no_wandb", "output_dir", "tags", "wandb_mode")
+FREE = ("device", "no_charts", "no_trees", "no_wandb", "output_dir", "stand_in_dir", "tags", "wandb_mode")
 """Settings that another call may change when it goes on: rollouts do not depend on them."""
 
 
@@ -79,7 +79,7 @@ class Results:
             "git": find_commit(),
             "settings": describe(settings),
             **header,
-            "runs": [build_run(model, method) for model in settings.models for method in settings.methods],
+            "runs": [build_run(settings, model, method) for model in settings.models for method in settings.methods],
         }
         results = cls(path, to_plain(content))
         results.save()
@@ -144,11 +144,12 @@ class Results:
                     )
 
 
-def build_run(model: str, method: str) -> dict[str, Any]:
+def build_run(settings: ExperimentSettings, model: str, method: str) -> dict[str, Any]:
     """Return the part of a model and a method that has not begun."""
-    known = MODEL_CONFIGS[model]
-    names = {"model": model, "display_name": known["display_name"], "color": known["color"], "method": method}
-    return {**names, "status": "waiting", "error": None, "weights": None, "source": None, "kv": None, "samples": []}
+    color = MODEL_CONFIGS[model]["color"]
+    names = {"model": model, "display_name": settings.find_display_name(model), "color": color, "method": method}
+    loaded = {"weights": None, "source": None, "kv": None, "simulator": model == "babyai", "num_recurrences": None}
+    return {**names, "status": "waiting", "error": None, **loaded, "samples": []}
 
 
 def describe_rollout(rollout: Rollout) -> dict[str, Any]:
@@ -156,13 +157,16 @@ def describe_rollout(rollout: Rollout) -> dict[str, Any]:
     return to_plain(asdict(rollout))
 
 
-def describe_search(sample: Sample, result: SearchResult, note: str | None = None) -> dict[str, Any]:
+def describe_search(
+    sample: Sample, result: SearchResult, note: str | None = None, mission: str | None = None
+) -> dict[str, Any]:
     """Return a search as plain values.
 
     Args:
         sample: What was asked.
         result: What was found.
         note: What was done to the prompt so that it fits.
+        mission: Of a level, whose prompt is its seed.
     """
     rewards = measure_monotonicity(result.rewards)
     return to_plain(
@@ -171,6 +175,7 @@ def describe_search(sample: Sample, result: SearchResult, note: str | None = Non
             "prompt": sample.prompt,
             "label": sample.label,
             "note": note,
+            "mission": mission,
             "seed": result.settings.seed,
             "best_reward": float(result.rewards.max()),
             "monotonicity": rewards.strict,

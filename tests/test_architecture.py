@@ -160,8 +160,14 @@ ROOMS: dict[str, set[str]] = {
         *("maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/registry"),
         "pipeline/command",
     },
+    "maxent/stand_ins": {"maxent/data", "maxent/dts_implementation/models", "maxent/settings", "pipeline/command"},
+    "maxent/levels": {"babyai", "maxent/data"},
+    "maxent/questions": {
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/levels", "maxent/settings", "pipeline/command"),
+    },
     "maxent/loading": {
-        *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "pipeline/command"),
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "maxent/stand_ins"),
+        "pipeline/command",
     },
     "maxent/results": {
         *("maxent/data", "maxent/dts_implementation/search", "maxent/evaluation", "maxent/registry", "maxent/settings"),
@@ -176,7 +182,8 @@ ROOMS: dict[str, set[str]] = {
     "maxent/pictures": {"maxent/charts", "maxent/dts_implementation/search", "maxent/trees", "pipeline/command"},
     "maxent/experiment": {
         *("maxent/comparison", "maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"),
-        *("maxent/loading", "maxent/metrics", "maxent/pictures", "maxent/results", "maxent/rewards", "maxent/settings"),
+        *("maxent/loading", "maxent/metrics", "maxent/pictures", "maxent/questions", "maxent/results"),
+        *("maxent/rewards", "maxent/settings"),
         *("pipeline/command", "pipeline/tracking"),
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
@@ -193,8 +200,8 @@ LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
-    *("maxent/settings", "maxent/results", "maxent/metrics", "maxent/comparison", "maxent/experiment"),
-    *("maxent/trees", "maxent/charts", "maxent/pictures"),
+    *("maxent/settings", "maxent/questions", "maxent/levels", "maxent/stand_ins", "maxent/results"),
+    *("maxent/metrics", "maxent/comparison", "maxent/experiment", "maxent/trees", "maxent/charts", "maxent/pictures"),
     "maxent/run_experiments_with_wandb",
 )
 HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}

@@ -324,7 +324,7 @@ def test_the_oracle_is_right_about_each_task():
 def test_each_dataset_has_a_reward_of_its_own_and_refuses_others(captions):
     assert DEFAULTS == {
         **{"caption": "claims", "activity": "activity", "question": "likelihood"},
-        **{"sum": "programmatic", "story": "programmatic"},
+        **{"sum": "programmatic", "story": "programmatic", "episode": "episode"},
     }
     for name, reward in (("TSQA", "likelihood"), ("sums", "programmatic"), ("stories", "programmatic")):
         assert build_scorer(None, load_dataset(name, SMALL)).name == reward

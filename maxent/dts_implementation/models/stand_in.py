@@ -10,13 +10,14 @@ says is a statement about the model whose place it takes. Hence the mark in each
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def build_stand_in(
     on_step: Callable[[float], object] | None = None,
     **options: Any,
 ) -> StandIn:
-    """Return a stand-in, trained now if the folder has none of these settings and samples.
+    """Return a stand-in, trained now if the folder has none of these settings and samples, or a damaged one.
 
     The same key, samples and settings give the same weights on one machine. Training is on one core of the CPU.
 
@@ -150,9 +151,13 @@ def build_stand_in(
     display_name = f"{MODEL_CONFIGS[key]['display_name']} (stand-in)"
     digest = _compute_digest(key, samples, settings)
     place = folder / f"{key}-{digest[:16]}"
+    if (place / _INFO).is_file() and (damage := find_damage(place)):
+        announce(f"{display_name}: {place} is damaged ({damage}); it is trained anew")
+        shutil.rmtree(place)
     if not (place / _INFO).is_file():
         announce(f"{display_name}: training on {len(samples)} texts, {settings.steps} steps; kept in {place}")
-        _make(key, samples, settings, place, on_step)
+        with without_bars():
+            _make(key, samples, settings, place, on_step)
     info = json.loads((place / _INFO).read_text(encoding="utf-8"))
     description = (
         f"weights: stand-in for {MODEL_CONFIGS[key]['name']}: {info['type']}, {info['parameters'] / 1e6:.2f} M "
@@ -161,8 +166,23 @@ def build_stand_in(
     )
     announce(f"{display_name}: {description}")
     options = {"announce": announce, **options}
-    model = load_hugging_face(str(place), device=device, dtype="float32", **options)
+    with without_bars():
+        model = load_hugging_face(str(place), device=device, dtype="float32", **options)
     return StandIn(model, display_name, description, tuple(info["losses"]), place)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Within the block transformers shows no bars of files: of a stand-in there is one, of a megabyte."""
+    from transformers.utils import logging  # slow to import
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _compute_digest(key: str, samples: Sequence[Sample], settings: StandInSettings) -> str:
@@ -209,6 +229,7 @@ def _make(
         unfinished = Path(made) / "model"
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
+        info["files"] = {path.name: hash_file(path) for path in sorted(unfinished.iterdir())}
         (unfinished / _INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
         if place.exists() and not (place / _INFO).is_file():
             shutil.rmtree(place)
@@ -217,6 +238,26 @@ def _make(
         except OSError:
             if not (place / _INFO).is_file():  # else another process has made the same one meanwhile
                 raise
+
+
+def find_damage(place: Path) -> str:
+    """Return what is wrong with the folder of a stand-in: files that are missing or not as written; "" if nothing."""
+    try:
+        files = json.loads((place / _INFO).read_text(encoding="utf-8"))["files"]
+        for name, digest in files.items():
+            if not (place / name).is_file():
+                return f"{name} is missing"
+            if hash_file(place / name) != digest:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{_INFO} cannot be read: {type(error).__name__}"
+    return ""
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def build_tokenizer(samples: Sequence[Sample], vocab_size: int) -> Any:
