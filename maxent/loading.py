@@ -194,19 +194,26 @@ def _load_stand_in(
 def _load_language_model(
     key: str, path: str | None, settings: ExperimentSettings, announce: Callable[[str], object]
 ) -> Loaded:
-    source = path or _find_on_hub(key)
+    source = path or _find_on_hub(key, settings)
+    from maxent.dts_implementation.models.network import memory_errors
     from maxent.dts_implementation.models.pytorch_hf_wrapper import load_hugging_face
 
     device = find_device(settings.device)
     options = choose_options(settings, announce)
     try:
-        model = load_hugging_face(source, device=device, dtype=settings.dtype, **options)
+        with memory_errors(source):
+            model = load_hugging_face(source, device=device, dtype=settings.dtype, **options)
     except ValueError as error:
         raise WeightsError(str(error)) from None
+    except MemoryError:
+        raise WeightsError(
+            f"{key}: the weights of {source} do not fit into the memory of {device}; --dtype bfloat16 takes half of "
+            "what float32 does, --device cpu the main memory, --stand_in a small model of the same architecture"
+        ) from None
     return Loaded(model, "pretrained", source, model.kv, model.count_tokens)
 
 
-def _find_on_hub(key: str) -> str:
+def _find_on_hub(key: str, settings: ExperimentSettings) -> str:
     """Return a model's id if it is in the local cache or the hub answers.
 
     Raises:
@@ -220,9 +227,27 @@ def _find_on_hub(key: str) -> str:
     except HubError as error:
         raise WeightsError(
             f"{key}: weights of {source} cannot be had ({error}); name a local folder with --model_path {key}=PATH, or "
-            "use --stand_in, a small model of the same architecture; a gated model needs `huggingface-cli login`"
+            "use --stand_in, a small model of the same architecture; a gated model needs its license accepted on the "
+            f"hub and `hf auth login`; at hand are {', '.join(list_at_hand(settings))}"
         ) from None
     return source
+
+
+def list_at_hand(settings: ExperimentSettings) -> list[str]:
+    """Return the keys whose weights need no download, each with where they are."""
+    paths = settings.find_paths()
+    found = ["toy (built in)"]
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return found + [f"{key} ({path})" for key, path in paths.items()]
+    for key, known in MODEL_CONFIGS.items():
+        cached = known["name"] and try_to_load_from_cache(known["name"], "config.json")
+        if key in paths:
+            found.append(f"{key} ({paths[key]})")
+        elif isinstance(cached, str):
+            found.append(f"{key} ({Path(cached).parent})")
+    return found
 
 
 def find_device(name: str) -> Any:

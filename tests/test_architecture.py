@@ -177,8 +177,9 @@ ROOMS: dict[str, set[str]] = {
         *("maxent/dts_implementation/search", "maxent/results", "maxent/settings", "pipeline/tracking"),
     },
     "maxent/comparison": {"maxent/evaluation"},
+    "maxent/answers": {"maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"},
     "maxent/experiment": {
-        *("maxent/comparison", "maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"),
+        *("maxent/answers", "maxent/comparison", "maxent/data", "maxent/dts_implementation/search"),
         *(
             "maxent/loading",
             "maxent/metrics",
@@ -205,6 +206,7 @@ LIGHT_ROOMS = (
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
     *(
         "maxent/settings",
+        "maxent/answers",
         "maxent/questions",
         "maxent/levels",
         "maxent/stand_ins",
