@@ -26,6 +26,7 @@ from maxent.questions import load_questions
 from maxent.results import Results, describe_search, summarise_samples, to_plain
 from maxent.rewards.catalogue import EpisodeScorer, Scorer, build_scorer
 from maxent.settings import ExperimentSettings, read_command
+from maxent.threads import use_threads
 from pipeline.command.bars import Bar
 from pipeline.command.errors import MISTAKES, ConfigError, FolderError, explain
 from pipeline.command.folders import HeldError, check_folder, hold_lock
@@ -195,7 +196,8 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
             break
         run.update(status="running", error=None)
         run.update({name: getattr(loaded, name) for name in LOADED})
-        tracked_all &= run_method(run, loaded, context, task, results, interruption, bar)
+        with use_threads(loaded.threads):
+            tracked_all &= run_method(run, loaded, context, task, results, interruption, bar)
     return tracked_all
 
 

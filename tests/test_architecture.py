@@ -160,6 +160,7 @@ ROOMS: dict[str, set[str]] = {
         *("maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/registry"),
         "pipeline/command",
     },
+    "maxent/threads": set(),
     "maxent/stand_ins": {"maxent/data", "maxent/dts_implementation/models", "maxent/settings", "pipeline/command"},
     "maxent/levels": {"babyai", "maxent/data"},
     "maxent/questions": {
@@ -167,7 +168,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "maxent/loading": {
         *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "maxent/stand_ins"),
-        "pipeline/command",
+        *("maxent/threads", "pipeline/command"),
     },
     "maxent/results": {
         *("maxent/data", "maxent/dts_implementation/search", "maxent/evaluation", "maxent/registry", "maxent/settings"),
@@ -188,7 +189,7 @@ ROOMS: dict[str, set[str]] = {
             "maxent/rewards",
             "maxent/settings",
         ),
-        *("pipeline/command", "pipeline/tracking"),
+        *("maxent/threads", "pipeline/command", "pipeline/tracking"),
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {

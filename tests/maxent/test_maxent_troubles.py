@@ -13,7 +13,7 @@ from maxent import experiment, loading
 from maxent.dts_implementation.models.network import Network
 from pipeline.command import hub
 from pipeline.command.hub import HubError
-from tests.maxent_networks import build_network, save_tokenizer
+from tests.maxent_networks import build_network, save_more, save_tokenizer
 
 FLAGS = [*("--dataset", "sums", "--num_samples", "2", "--num_rollouts", "12", "--max_tokens", "4", "--wave", "12")]
 FLAGS += ["--device", "cpu", "--no_wandb"]
@@ -150,3 +150,26 @@ def test_each_sample_shows_speed_and_reuse_and_a_slow_one_names_the_quick_preset
     shown = capsys.readouterr().out
     assert len(re.findall(r"sample \d/2: .* \d+ new tokens \(\d+/s, \d+% reused\)", shown)) == 2
     assert len(re.findall(r"about \d+ minutes are left for this; --preset quick asks for less", shown)) == 1
+
+
+def test_small_models_take_one_core_however_many_there_are(network, tmp_path, monkeypatch):
+    """Two that others use too were 30 times slower than one."""
+    seen = []
+    searched = experiment.search_sample
+
+    def note(*arguments):
+        seen.append(torch.get_num_threads())
+        return searched(*arguments)
+
+    monkeypatch.setattr(experiment, "search_sample", note)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        path = save_more(tmp_path / "model.pth")
+        paths = ["--models", "more", "phi-2", "--model_path", f"more={path}", f"phi-2={network}"]
+        assert call(*paths, "--num_samples", "1", output=tmp_path / "own") == 0
+        assert call(*paths, "--num_samples", "1", "--torch_threads", "2", output=tmp_path / "two") == 0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 3, 2, 2]
