@@ -52,17 +52,17 @@ def score_run(run: Mapping[str, Any], samples: Sequence[Sample], dataset: Datase
     return {"solved": bootstrap_mean(solved)} if solved else {}
 
 
-def describe_progress(method: str, index: int, count: int, result: SearchResult) -> str:
+def describe_progress(method: str, index: int, num_samples: int, result: SearchResult) -> str:
     """Return a line on a sample that is done."""
     steps = measure_rises(result)
-    cost = result.cost
+    cost, count = result.cost, len(result.rollouts)
     fed = cost.new + cost.reused
     rate = cost.new / cost.seconds if cost.seconds else 0.0
     reuse = cost.reused / fed if fed else 0.0
     return (
-        f"  {method}, sample {index + 1}/{count}: best reward {result.rewards.max():.4f}, monotonicity {steps}, "
-        f"{len(result.rollouts)} rollouts, {len(result.tree) - 1} nodes, {cost.seconds:.2f} s, {cost.new} new tokens "
-        f"({rate:.0f}/s, {reuse:.0%} reused)"
+        f"  {method}, sample {index + 1}/{num_samples}: best reward {result.rewards.max():.4f}, monotonicity {steps}, "
+        f"{count} rollout{'s' * (count != 1)}, {len(result.tree) - 1} nodes, {cost.seconds:.2f} s, "
+        f"{cost.new} new tokens ({rate:.0f}/s, {reuse:.0%} reused)"
     )
 
 

@@ -157,7 +157,9 @@ def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]
     try:
         import_wandb()
     except TrackingError:
-        announce("Weights & Biases is not installed (pip install wandb): metrics go to metrics.jsonl only")
+        announce(
+            "Weights & Biases is not installed (pip install wandb): metrics go to metrics.jsonl only, beside the results"
+        )
         return None
     mode = settings.wandb_mode
     if mode == "online":
