@@ -158,7 +158,7 @@ def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]
         import_wandb()
     except TrackingError:
         announce(
-            "Weights & Biases is not installed (pip install wandb): metrics go to metrics.jsonl only, beside the results"
+            "Weights & Biases is not installed (pip install wandb): metrics are beside the results, in metrics.jsonl"
         )
         return None
     mode = settings.wandb_mode
