@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from maxent.answers import build_parse, describe_progress, fit_sample, score_run
 from maxent.comparison import compare_runs, format_scores, format_table
-from maxent.data.prompts import fit_prompt, parse_answer, read_line
 from maxent.data.sample import Dataset, Sample
-from maxent.dts_implementation.search.maxent_ts import Parse, search
+from maxent.dts_implementation.search.maxent_ts import search
 from maxent.dts_implementation.search.result import Rollout, SearchResult
-from maxent.evaluation.metrics.intervals import Interval, bootstrap_mean
-from maxent.evaluation.metrics.task_metrics import score_answers
 from maxent.loading import Loaded, load
 from maxent.metrics import RunLog
 from maxent.pictures import try_drawing, try_keeping_tree
@@ -29,6 +27,7 @@ from maxent.questions import load_questions
 from maxent.results import Results, describe_search, note_samples, to_plain
 from maxent.rewards.catalogue import EpisodeScorer, Scorer, build_scorer
 from maxent.settings import ExperimentSettings, read_command
+from maxent.threads import use_threads
 from pipeline.command.bars import Bar
 from pipeline.command.errors import MISTAKES, ConfigError, FolderError, explain
 from pipeline.command.folders import HeldError, check_folder, hold_lock
@@ -160,7 +159,9 @@ def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]
     try:
         import_wandb()
     except TrackingError:
-        announce("Weights & Biases is not installed (pip install wandb): metrics go to metrics.jsonl only")
+        announce(
+            "Weights & Biases is not installed (pip install wandb): metrics are beside the results, in metrics.jsonl"
+        )
         return None
     mode = settings.wandb_mode
     if mode == "online":
@@ -199,7 +200,8 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
             break
         run.update(status="running", error=None)
         run.update({name: getattr(loaded, name) for name in LOADED})
-        tracked_all &= run_method(run, loaded, context, task, results, interruption, bar)
+        with use_threads(loaded.threads):
+            tracked_all &= run_method(run, loaded, context, task, results, interruption, bar)
     return tracked_all
 
 
@@ -240,7 +242,7 @@ def run_method(
         results.save()
         for index in range(len(run["samples"]), len(task.samples)):
             try:
-                sample, note = fit_sample(task.samples[index], loaded, context, task.settings.max_tokens)
+                sample, note = fit_sample(task.samples[index], loaded.count_tokens, context, task.settings.max_tokens)
                 if note is not None:
                     bar.write(note)
                 result = search_sample(run["method"], sample, index, loaded, task, log, interruption)
@@ -265,22 +267,12 @@ def run_method(
             note_failure(run, error, bar.write)
         elif len(run["samples"]) == len(task.samples):
             run["status"] = "done"
-            run["scores"] = to_plain(score_run(run, task))
+            run["scores"] = to_plain(score_run(run, task.samples, task.dataset))
             log.note_end(run["summary"])
         results.save()
     finally:
         complete &= log.close(failed=run["status"] != "done")
     return complete
-
-
-def fit_sample(sample: Sample, loaded: Loaded, context: int | None, max_tokens: int) -> tuple[Sample, str | None]:
-    """Return a sample whose prompt leaves room for an answer, and what was done to it; see `fit_prompt`.
-
-    A prompt without a series stays as it is: the search cuts answers where the model has no more room.
-    """
-    if context is None or not sample.series.size:
-        return sample, None
-    return fit_prompt(sample, loaded.count_tokens, context - max_tokens)
 
 
 def search_sample(
@@ -321,42 +313,3 @@ def check_going_on(interruption: Interruption) -> None:
 def derive_sample_seed(seed: int, index: int) -> int:
     """Return the seed of the search of a sample: the same for all models and methods."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-
-
-def build_parse(dataset: Dataset) -> Parse | None:
-    """Return what reads the label of an answer; None for captions and episodes, which have none."""
-    task = dataset.splits["test"][0].task
-    if task in ("caption", "episode"):
-        return None
-    if task in ("sum", "story"):
-        return read_line
-    return lambda text: parse_answer(text, dataset.labels)
-
-
-def score_run(run: Mapping[str, Any], task: Task) -> dict[str, Interval]:
-    """Return how good the answers of a run are: what their task is measured by; of episodes, how many are solved."""
-    answers = [sample["rollouts"][sample["answer"]["rollout"] - 1] for sample in run["samples"]]
-    if task.dataset.splits["test"][0].task != "episode":
-        return score_answers(task.samples, [answer["text"] for answer in answers], task.dataset.labels)
-    solved = [answer["parts"]["solved"] for answer in answers if "solved" in answer["parts"]]
-    return {"solved": bootstrap_mean(solved)} if solved else {}
-
-
-def describe_progress(method: str, index: int, count: int, result: SearchResult) -> str:
-    """Return a line on a sample that is done."""
-    steps = measure_rises(result)
-    cost = result.cost
-    fed = cost.new + cost.reused
-    rate = cost.new / cost.seconds if cost.seconds else 0.0
-    reuse = cost.reused / fed if fed else 0.0
-    return (
-        f"  {method}, sample {index + 1}/{count}: best reward {result.rewards.max():.4f}, monotonicity {steps}, "
-        f"{len(result.rollouts)} rollouts, {len(result.tree) - 1} nodes, {cost.seconds:.2f} s, {cost.new} new tokens "
-        f"({rate:.0f}/s, {reuse:.0%} reused)"
-    )
-
-
-def measure_rises(result: SearchResult) -> str:
-    """Return the share of steps on which rewards rise, in words."""
-    rewards = result.rewards
-    return f"{(np.diff(rewards) > 0).mean():.0%}" if len(rewards) > 1 else "-"

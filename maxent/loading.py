@@ -20,6 +20,7 @@ from maxent.dts_implementation.models.sequence_model import Cost, SequenceModel,
 from maxent.registry import MODEL_CONFIGS
 from maxent.settings import ExperimentSettings
 from maxent.stand_ins import train_stand_in
+from maxent.threads import SMALL, use_threads
 from pipeline.command.errors import ConfigError, UserError
 
 NUM_PHRASES = 25
@@ -42,6 +43,7 @@ class Loaded:
         read_prompt: Sample -> prompt, as the model takes it.
         simulator: It looks ahead in the environment itself.
         num_recurrences: r of a MoRE; None for all others.
+        threads: With which torch shall compute; None: as it would by itself.
     """
 
     model: SequenceModel
@@ -52,6 +54,7 @@ class Loaded:
     read_prompt: Callable[[Sample], Any] = attrgetter("prompt")
     simulator: bool = False
     num_recurrences: int | None = None
+    threads: int | None = None
 
 
 class PhraseToy:
@@ -151,7 +154,9 @@ def _load_more(
     model = load_more(path, device, num_recurrences=settings.num_recurrences, one_line=one_line)
     if settings.num_recurrences is not None and model.num_recurrences is None:
         announce("num_recurrences: changes nothing, for this is a base model, in which nothing recurs")
-    return Loaded(model, "pretrained", path, "own", model.count_tokens, num_recurrences=model.num_recurrences)
+    threads = settings.torch_threads or (1 if model.num_parameters <= SMALL else None)
+    options = {"num_recurrences": model.num_recurrences, "threads": threads}
+    return Loaded(model, "pretrained", path, "own", model.count_tokens, **options)
 
 
 def _load_policy(
@@ -165,13 +170,15 @@ def _load_policy(
     if device.type == "mps":
         announce("device: cpu, for policies compute in float64, which mps has not")
         device = "cpu"
-    model = load_babyai_policy(path, dataset.name, device=device)
+    threads = settings.torch_threads or 1  # the policies of this project are small
+    with use_threads(threads):
+        model = load_babyai_policy(path, dataset.name, device=device)
     announce(
         "simulator: true. The search tries actions in the level itself before it answers: this is planning, and not "
         "to be compared with the evaluation of a policy, which acts once"
     )
-    prompt = {"read_prompt": lambda sample: int(sample.prompt)}
-    return Loaded(model, "pretrained", path, "own", len, **prompt, simulator=True)
+    options = {"read_prompt": lambda sample: int(sample.prompt), "simulator": True, "threads": threads}
+    return Loaded(model, "pretrained", path, "own", len, **options)
 
 
 def choose_options(settings: ExperimentSettings, announce: Callable[[str], object]) -> dict[str, Any]:
@@ -187,26 +194,36 @@ def _load_stand_in(
     check: Callable[[], object],
 ) -> Loaded:
     device, options = find_device(settings.device), choose_options(settings, announce)
-    made = train_stand_in(key, settings, dataset, check=check, device=device, **options)
-    return Loaded(made.model, made.weights, str(made.folder), made.model.kv, made.model.count_tokens)
+    threads = settings.torch_threads or 1
+    with use_threads(threads):
+        made = train_stand_in(key, settings, dataset, check=check, device=device, **options)
+    model = made.model
+    return Loaded(model, made.weights, str(made.folder), model.kv, model.count_tokens, threads=threads)
 
 
 def _load_language_model(
     key: str, path: str | None, settings: ExperimentSettings, announce: Callable[[str], object]
 ) -> Loaded:
-    source = path or _find_on_hub(key)
+    source = path or _find_on_hub(key, settings)
+    from maxent.dts_implementation.models.network import memory_errors
     from maxent.dts_implementation.models.pytorch_hf_wrapper import load_hugging_face
 
     device = find_device(settings.device)
     options = choose_options(settings, announce)
     try:
-        model = load_hugging_face(source, device=device, dtype=settings.dtype, **options)
+        with memory_errors(source):
+            model = load_hugging_face(source, device=device, dtype=settings.dtype, **options)
     except ValueError as error:
         raise WeightsError(str(error)) from None
-    return Loaded(model, "pretrained", source, model.kv, model.count_tokens)
+    except MemoryError:
+        raise WeightsError(
+            f"{key}: the weights of {source} do not fit into the memory of {device}; --dtype bfloat16 takes half of "
+            "what float32 does, --device cpu the main memory, --stand_in a small model of the same architecture"
+        ) from None
+    return Loaded(model, "pretrained", source, model.kv, model.count_tokens, threads=settings.torch_threads)
 
 
-def _find_on_hub(key: str) -> str:
+def _find_on_hub(key: str, settings: ExperimentSettings) -> str:
     """Return a model's id if it is in the local cache or the hub answers.
 
     Raises:
@@ -220,9 +237,27 @@ def _find_on_hub(key: str) -> str:
     except HubError as error:
         raise WeightsError(
             f"{key}: weights of {source} cannot be had ({error}); name a local folder with --model_path {key}=PATH, or "
-            "use --stand_in, a small model of the same architecture; a gated model needs `huggingface-cli login`"
+            "use --stand_in, a small model of the same architecture; a gated model needs its license accepted on the "
+            f"hub and `hf auth login`; at hand are {', '.join(list_at_hand(settings))}"
         ) from None
     return source
+
+
+def list_at_hand(settings: ExperimentSettings) -> list[str]:
+    """Return the keys whose weights need no download, each with where they are."""
+    paths = settings.find_paths()
+    found = ["toy (built in)"]
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return found + [f"{key} ({path})" for key, path in paths.items()]
+    for key, known in MODEL_CONFIGS.items():
+        cached = known["name"] and try_to_load_from_cache(known["name"], "config.json")
+        if key in paths:
+            found.append(f"{key} ({paths[key]})")
+        elif isinstance(cached, str):
+            found.append(f"{key} ({Path(cached).parent})")
+    return found
 
 
 def find_device(name: str) -> Any:

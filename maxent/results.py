@@ -36,7 +36,19 @@ from pipeline.command.files import write_json
 
 SCHEMA_VERSION = 1
 PREFIX = "wandb_experiments_"
-FREE = ("device", "no_charts", "no_trees", "no_wandb", "output_dir", "stand_in_dir", "tags", "wandb_mode")
+FREE = (
+    *(
+        "device",
+        "no_charts",
+        "no_trees",
+        "no_wandb",
+        "output_dir",
+        "stand_in_dir",
+        "tags",
+        "torch_threads",
+        "wandb_mode",
+    ),
+)
 """Settings that another call may change when it goes on: rollouts do not depend on them."""
 
 

@@ -66,12 +66,14 @@ class ExperimentSettings:
             largest experts would cost.
         stand_in: In place of weights that no --model_path names, train a small model of the same architecture here, in
             minutes, on synthetic samples. It is kept, and marked wherever it is named.
-        stand_in_dir: Folder in which stand-ins are kept.
+        stand_in_dir: Folder in which stand-ins are kept; null: data_cache/stand_ins, from within maxent/ that of the
+            folder above.
         stand_in_steps: Updates of a stand-in's training.
-        data_path: Folder that is looked through for files of M4, HAR or TSQA; null: data.
+        data_path: Folder that is looked through for files of M4, HAR or TSQA; null: data, from within maxent/ ../data.
         data_source: auto takes local files, else the hub's, else generates data here (synthetic), and says which.
         wandb_mode: Of Weights & Biases; offline keeps its files here until `wandb sync`.
         output_dir: Folder of the results, one JSON file for each call.
+        torch_threads: Cores for a model on the CPU; null: one for small models, which are faster so, all for others.
         dtype: Type of the weights, as float32 or bfloat16; auto: as they were stored.
 
     Raises:
@@ -106,12 +108,13 @@ class ExperimentSettings:
     num_recurrences: int | None = None
     lpc_alpha: float = 0.0
     stand_in: bool = False
-    stand_in_dir: str = "data_cache/stand_ins"
+    stand_in_dir: str | None = None
     stand_in_steps: int = 1000
     data_path: str | None = None
     data_source: Literal["auto", "local", "hub", "synthetic"] = "auto"
     wandb_mode: Literal["online", "offline", "disabled"] = "online"
     output_dir: str = "evaluation/results"
+    torch_threads: int | None = None
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
@@ -123,7 +126,7 @@ class ExperimentSettings:
             if not given or len(set(given)) < len(given):
                 raise ConfigError(f"{name}: expected at least one, and each once, found {' '.join(given) or 'none'}")
         check_numbers(self, 1, "num_samples", "num_rollouts", "max_tokens", "wave", "budget_tokens", "kv_budget_mb")
-        check_numbers(self, 1, "stand_in_steps", "num_recurrences")
+        check_numbers(self, 1, "stand_in_steps", "num_recurrences", "torch_threads")
         check_numbers(self, 0, "seed")
         for name in ("experiment_name", "dtype", "device", "output_dir", "stand_in_dir"):
             if getattr(self, name) == "":

@@ -12,8 +12,16 @@ from maxent.data.sample import Dataset
 from maxent.settings import ExperimentSettings
 from pipeline.command.bars import Bar
 
+DEFAULT_DIR = "data_cache/stand_ins"
 PARTS = 4
 """Lines that a training prints where no bar can be shown."""
+
+
+def find_folder(path: str | None) -> Path:
+    """Return where stand-ins are kept: one place for both folders from which the command is called."""
+    if path is not None:
+        return Path(path)
+    return Path(".." if Path.cwd() == Path(__file__).resolve().parent else "") / DEFAULT_DIR
 
 
 def train_stand_in(
@@ -60,6 +68,6 @@ def train_stand_in(
             bar.update()
 
         made = StandInSettings(steps=steps, seed=settings.seed)
-        folder = Path(settings.stand_in_dir)
+        folder = find_folder(settings.stand_in_dir)
         samples = dataset.splits["train"]
         return build_stand_in(key, samples, folder, made, announce=announce, on_step=note, **options)

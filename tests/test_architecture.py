@@ -160,6 +160,7 @@ ROOMS: dict[str, set[str]] = {
         *("maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/registry"),
         "pipeline/command",
     },
+    "maxent/threads": set(),
     "maxent/stand_ins": {"maxent/data", "maxent/dts_implementation/models", "maxent/settings", "pipeline/command"},
     "maxent/levels": {"babyai", "maxent/data"},
     "maxent/questions": {
@@ -167,7 +168,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "maxent/loading": {
         *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "maxent/stand_ins"),
-        "pipeline/command",
+        *("maxent/threads", "pipeline/command"),
     },
     "maxent/results": {
         *("maxent/data", "maxent/dts_implementation/search", "maxent/evaluation", "maxent/registry", "maxent/settings"),
@@ -180,11 +181,11 @@ ROOMS: dict[str, set[str]] = {
     "maxent/trees": {"maxent/dts_implementation/search", "pipeline/command"},
     "maxent/charts": {"maxent/evaluation", "maxent/results", "maxent/trees", "pipeline/command", "plotting"},
     "maxent/pictures": {"maxent/charts", "maxent/dts_implementation/search", "maxent/trees", "pipeline/command"},
+    "maxent/answers": {"maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"},
     "maxent/experiment": {
-        *("maxent/comparison", "maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"),
+        *("maxent/answers", "maxent/comparison", "maxent/data", "maxent/dts_implementation/search"),
         *("maxent/loading", "maxent/metrics", "maxent/pictures", "maxent/questions", "maxent/results"),
-        *("maxent/rewards", "maxent/settings"),
-        *("pipeline/command", "pipeline/tracking"),
+        *("maxent/rewards", "maxent/settings", "maxent/threads", "pipeline/command", "pipeline/tracking"),
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
@@ -200,7 +201,7 @@ LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
-    *("maxent/settings", "maxent/questions", "maxent/levels", "maxent/stand_ins", "maxent/results"),
+    *("maxent/settings", "maxent/answers", "maxent/questions", "maxent/levels", "maxent/stand_ins", "maxent/results"),
     *("maxent/metrics", "maxent/comparison", "maxent/experiment", "maxent/trees", "maxent/charts", "maxent/pictures"),
     "maxent/run_experiments_with_wandb",
 )

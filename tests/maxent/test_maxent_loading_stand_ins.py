@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from maxent import experiment, loading, stand_ins
+from maxent.data import catalogue
 from maxent.data.catalogue import DataSettings, load_dataset
 from maxent.dts_implementation.models import stand_in as models
 from maxent.registry import MODEL_CONFIGS
@@ -121,6 +122,20 @@ def test_checkpoints_of_ours_are_asked_for_and_not_replaced(tmp_path, capsys):
     assert call("--models", "more", folder=tmp_path, output=tmp_path / "results") == 2
     assert "more: expected a checkpoint, --model_path more=PATH" in capsys.readouterr().err
     assert not (tmp_path / "stand_ins").exists()
+
+
+def test_both_folders_of_the_command_share_stand_ins_and_data(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT / "maxent")
+    assert stand_ins.find_folder(None).resolve() == ROOT / "data_cache" / "stand_ins"
+    seen = []
+    kind = replace(catalogue.DATASETS["M4"], find=lambda folder: seen.append(folder.resolve()))
+    monkeypatch.setitem(catalogue.DATASETS, "M4", kind)
+    monkeypatch.setattr(Path, "is_dir", lambda path: True)
+    load_dataset("M4", DataSettings("auto", num_train=1, num_held_out=1))
+    assert seen == [ROOT / "data"]
+    monkeypatch.chdir(tmp_path)
+    assert stand_ins.find_folder(None).resolve() == tmp_path / "data_cache" / "stand_ins"
+    assert stand_ins.find_folder("x").resolve() == tmp_path / "x"
 
 
 @pytest.mark.parametrize("real", [False, True])

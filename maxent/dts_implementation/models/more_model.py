@@ -107,6 +107,11 @@ class MoreSequenceModel:
         config = self._model.config
         return None if config.model_type == "base" else self._num_recurrences or config.num_recurrences
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were trained."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
     def count_tokens(self, prompt: str) -> int:
         """Return how many tokens a text is as a prompt, if there is a tokenizer."""
         return 1 + len(self._tokenizer.encode(prompt))
