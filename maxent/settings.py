@@ -38,7 +38,7 @@ class ExperimentSettings:
         tags: Further tags of the runs, one or several.
         no_wandb: Leave Weights & Biases alone.
         no_charts: Draw none; `python -m maxent.charts RESULTS.json` draws them later.
-        no_trees: Keep no trees of searches, about 40 bytes a node, and show none.
+        no_trees: Keep no trees of searches, about 30 bytes a node, and show none.
         methods: One or several of dts, dts_star, best_of_n, sample, greedy, beam, mcts, mh, dts_paper.
         lam: Lambda of prior * exp(reward / lambda), in units of the reward.
         epsilon: Share of dts rollouts that follow the prior.

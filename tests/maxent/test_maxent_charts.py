@@ -135,6 +135,16 @@ def test_time_and_best_reward(tmp_path):
         for data, name in ((point.get_xdata(), "time"), (point.get_ydata(), "best_reward")):
             assert data[0] == pytest.approx(np.mean([sample[name] for sample in run["samples"]]))
         assert to_hex(point.get_markerfacecolor()).upper() == run["color"] == COLORS[run["model"]]
+    ax, strip = figure.axes[:2]
+    bars = {line.get_color(): line for line in strip.lines}
+    for model in FOUR:  # close colours are told apart by a bar with a name above the points
+        times = [
+            np.mean([sample["time"] for sample in run["samples"]]) for run in content["runs"] if run["model"] == model
+        ]
+        ends = ax.transData.inverted().transform(strip.transData.transform(bars[COLORS[model]].get_xydata()))[:, 0]
+        margin = 0.041 / strip.get_xlim()[1] * np.diff(ax.get_xlim())[0]
+        assert abs(ends - [min(times), max(times)]).max() <= margin
+    assert [text.get_text() for text in strip.texts] == ["Llama-2-7B", "Mistral-7B", "Phi-2", "Gemma-7B"]
 
 
 def test_maps_hold_every_reward_on_one_scale(tmp_path):
