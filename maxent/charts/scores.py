@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maxent.charts.records import Experiment, RunRecord, describe_experiment, find_warning
-from maxent.charts.styles import channel, edge_color, mark_logarithms, pad_limits, text_color
+from maxent.charts.styles import channel, edge_color, find_channel, mark_logarithms, pad_limits, text_color
 from maxent.evaluation.metrics.intervals import MIN_SAMPLES, Interval, bootstrap_mean
 from plotting.sheet import MARGIN, Sheet, full_width, lines_height
 from plotting.style import current_size, figure_style, text_width
@@ -64,7 +64,7 @@ def plot_monotonicity(experiment: Experiment) -> Figure:
         for run, place in zip(runs, places, strict=True):
             strict, non_strict = rates[run.label]
             if not strict:
-                ax.text(0.012, place, "no steps: single rollouts", va="center", fontsize="small", color="0.4")
+                ax.text(1.02, place, "no steps", transform=ax.get_yaxis_transform(), va="center", fontsize="small")
                 continue
             mean, edge = bootstrap_mean(strict), edge_color(run)
             ax.barh(
@@ -91,7 +91,10 @@ def plot_monotonicity(experiment: Experiment) -> Figure:
         ax.text(_CHANCE, 1.0, "50 %", transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize="small")
         ax.set_xlim(0, 1)
         ax.set_ylim(height, 0)
-        ax.set_xticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25", "50", "75", "100 %"])
+        marks = [0, 25, 50, 75, 100] if width > 2 else [0, 50, 100]
+        ax.set_xticks(
+            [mark / 100 for mark in marks], labels=[f"{mark} %" if mark == 100 else str(mark) for mark in marks]
+        )
         ax.set_xlabel("share of steps")
         ax.set_yticks(places, labels=[run.label for run in runs])
         ax.tick_params(axis="y", length=0)
@@ -127,7 +130,7 @@ def plot_time(experiment: Experiment) -> Figure:
     runs = experiment.drawn
     several = len({run.method for run in runs}) > 1
     crossed = several and len({run.model for run in runs}) > 1  # then markers are methods, and some colours are close
-    by = "method" if several else "model"
+    by = find_channel(runs)
     notes = ["means over samples; " + "; ".join(_explain(runs, "whiskers", "small points"))]
     if crossed:
         notes.append("bars: from a model's fastest method to its slowest")
@@ -218,7 +221,7 @@ def _list_entries(runs: Sequence[RunRecord], several: bool, crossed: bool) -> li
     found: dict[str, Line2D] = {}
     scale = current_size().scale
     for run in () if crossed else runs:
-        marker = "s" if several else channel(run, "model")[1]
+        marker = "s" if several else channel(run, find_channel(runs))[1]
         found.setdefault(
             run.name, Line2D([], [], ls="none", marker=marker, ms=6 * scale, mfc=run.color, mec=edge_color(run))
         )

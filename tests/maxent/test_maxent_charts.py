@@ -182,6 +182,7 @@ def test_colours_are_the_models_and_methods_have_a_channel_of_their_own(tmp_path
         assert len({str(channel(run, by)) for run in names.values()}) == len(names)
     alone = [run for run in runs if run.method == "dts"]
     assert [(panel.by, len(panel.runs)) for panel in split_panels(alone)] == [("model", 4)]
+    assert [(panel.title, panel.by) for panel in split_panels(alone[:1])] == [("Llama-2-7B", "method")]
 
 
 def test_the_small_print_says_what_it_is_of(tmp_path):
@@ -218,7 +219,7 @@ def test_rewards_that_prove_nothing_are_flagged_in_every_chart(reward, words, tm
 CASES = {
     "one model, one method": (("toy",), ("dts",), 3, 5),
     "toy, four methods": (("toy",), (*THREE, "dts_star"), 3, 5),
-    "four models, three methods": (FOUR, THREE, 10, 10),
+    "four models, three methods": (FOUR, THREE, 5, 10),
     "six models, one method": ((*FOUR, "llama-13b", "toy"), ("dts",), 10, 30),
     "nine methods": (("llama-13b",), (*THREE, "dts_star", "mcts", "beam", "dts_paper", "greedy", "sample"), 6, 20),
     "one sample": (("toy", "more"), ("dts", "mh"), 1, 4),
@@ -235,10 +236,11 @@ def test_nothing_is_cut_off_or_lies_on_something_else(case, chart, tmp_path):
 
 
 @pytest.mark.parametrize("chart", CHARTS)
-def test_figures_are_as_wide_as_asked(chart, tmp_path):
-    with figure_size(180 / 25.4, 7.0):
-        figure = CHARTS[chart](read(tmp_path, build_results(FOUR, THREE, 6, 10)))
-        assert figure.get_figwidth() == pytest.approx(180 / 25.4)
+@pytest.mark.parametrize("width", [85, 180])
+def test_figures_are_as_wide_as_asked(chart, width, tmp_path):
+    with figure_size(width / 25.4, 7.0):
+        figure = CHARTS[chart](read(tmp_path, build_results(FOUR[: width // 40], (*THREE[:2], "greedy"), 5, 8)))
+        assert figure.get_figwidth() == pytest.approx(width / 25.4)
         assert layout_problems(figure) == []
 
 
@@ -246,7 +248,7 @@ def test_single_rollouts_have_no_steps_and_that_is_said(tmp_path):
     figure = plot_monotonicity(read(tmp_path, build_results(methods=("greedy", "sample"))))
     assert not figure.axes and any("single rollout" in text for text in texts(figure))
     mixed = plot_monotonicity(read(tmp_path, build_results(methods=("greedy", "dts"))))
-    assert "no steps: single rollouts" in texts(mixed)
+    assert "no steps" in texts(mixed)
 
 
 @pytest.mark.parametrize("wished", [[0.5], [0.1, 0.1, 0.1], [0.9, 0.95, 1.0, 1.0], [0.0, 0.3, 0.31, 0.9]])

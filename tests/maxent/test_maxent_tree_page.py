@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,6 +222,12 @@ def test_a_page_is_html_with_all_numbers_and_needs_no_network():
     (policy,) = [attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")
     assert text == build(content, [tree, None])
+
+
+def test_the_page_is_installed_with_the_package():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    assert any(tree_page._TEMPLATE.match(pattern) for pattern in patterns)
 
 
 def test_whatever_a_text_holds_it_stays_text():
