@@ -40,7 +40,7 @@ class ExperimentSettings:
         tags: Further tags of the runs, one or several.
         no_wandb: Leave Weights & Biases alone.
         no_charts: Draw none; `python -m maxent.charts RESULTS.json` draws them later.
-        no_trees: Keep no trees of searches, about 40 bytes a node, and show none.
+        no_trees: Keep no trees of searches, about 30 bytes a node, and show none.
         methods: One or several of dts (draws answers in proportion to prior * exp(reward / lambda)), dts_star (seeks
             the best one), best_of_n, sample and greedy (one answer), beam, mcts, mh (Metropolis-Hastings), dts_paper
             (dts as published).

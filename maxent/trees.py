@@ -4,7 +4,7 @@
     read_tree(find_tree(results.path, "toy", "dts", 0))
 
 A tree is columns by node, as in `dts_implementation/search/tree.py`, with the text of each token. Numbers have six
-digits. It costs about 40 bytes a node, and about a hundredth of the time of a search with a network.
+digits. A tree costs about 30 bytes a node, and 0.2 % of the time of a search with the smallest of networks.
 """
 
 from __future__ import annotations

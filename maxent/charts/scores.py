@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maxent.charts.records import Experiment, RunRecord, describe_experiment, find_warning
-from maxent.charts.styles import channel, edge_color, mark_logarithms, pad_limits
+from maxent.charts.styles import channel, edge_color, find_channel, mark_logarithms, pad_limits, text_color
 from maxent.evaluation.metrics.intervals import MIN_SAMPLES, Interval, bootstrap_mean
 from plotting.sheet import MARGIN, Sheet, full_width, lines_height
 from plotting.style import current_size, figure_style, text_width
@@ -64,7 +64,7 @@ def plot_monotonicity(experiment: Experiment) -> Figure:
         for run, place in zip(runs, places, strict=True):
             strict, non_strict = rates[run.label]
             if not strict:
-                ax.text(0.012, place, "no steps: single rollouts", va="center", fontsize="small", color="0.4")
+                ax.text(1.02, place, "no steps", transform=ax.get_yaxis_transform(), va="center", fontsize="small")
                 continue
             mean, edge = bootstrap_mean(strict), edge_color(run)
             ax.barh(
@@ -91,7 +91,10 @@ def plot_monotonicity(experiment: Experiment) -> Figure:
         ax.text(_CHANCE, 1.0, "50 %", transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize="small")
         ax.set_xlim(0, 1)
         ax.set_ylim(height, 0)
-        ax.set_xticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25", "50", "75", "100 %"])
+        marks = [0, 25, 50, 75, 100] if width > 2 else [0, 50, 100]
+        ax.set_xticks(
+            [mark / 100 for mark in marks], labels=[f"{mark} %" if mark == 100 else str(mark) for mark in marks]
+        )
         ax.set_xlabel("share of steps")
         ax.set_yticks(places, labels=[run.label for run in runs])
         ax.tick_params(axis="y", length=0)
@@ -126,13 +129,16 @@ def plot_time(experiment: Experiment) -> Figure:
     """Return the mean time of a sample against the mean best reward, as a point for each run."""
     runs = experiment.drawn
     several = len({run.method for run in runs}) > 1
-    by = "method" if several else "model"
+    crossed = several and len({run.model for run in runs}) > 1  # then markers are methods, and some colours are close
+    by = find_channel(runs)
     notes = ["means over samples; " + "; ".join(_explain(runs, "whiskers", "small points"))]
+    if crossed:
+        notes.append("bars: from a model's fastest method to its slowest")
     lines, banner = [*describe_experiment(experiment), *notes], find_warning(experiment)
     seconds = {run.label: np.array([sample.seconds for sample in run.samples]) for run in runs}
     best = {run.label: np.array([sample.best_reward for sample in run.samples]) for run in runs}
     with figure_style():
-        entries = _list_entries(runs, several)
+        entries = _list_entries(runs, several, crossed)
         legend = max(text_width(text, 7.5) for text, _ in entries) + 0.42
         full = full_width(5.4 + legend)
         width = full - 2 * MARGIN - 0.62 - 0.15 - legend
@@ -141,7 +147,8 @@ def plot_time(experiment: Experiment) -> Figure:
                 f"width: expected at least {full - width + 1:.1f} inches for these names, found {full:.1f}"
             )
         height = max(min(0.7 * width, 3.2), 0.165 * len(entries))
-        top = lines_height(full, banner, *lines) + 0.15
+        above = 0.16 * len({run.model for run in runs}) + 0.06 if crossed else 0.0
+        top = lines_height(full, banner, *lines) + 0.15 + above
         sheet = Sheet(full, top + height + 0.5 + MARGIN, "Time against best reward", *lines, banner=banner)
         ax, scale = sheet.axes(MARGIN + 0.62, top, width, height), current_size().scale
         spans: dict[str, list[np.ndarray]] = {"x": [], "y": []}
@@ -166,6 +173,9 @@ def plot_time(experiment: Experiment) -> Figure:
         else:
             ax.set_xlim(0, 1.05 * shown.max() or 1.0)
         ax.set_ylim(*pad_limits(heights))
+        if crossed:
+            strip = sheet.axes(MARGIN + 0.62, top - above, width, above - 0.06)
+            _name_models(strip, ax, runs, seconds, width)
         ax.set_xlabel("seconds per sample")
         ax.set_ylabel("best reward")
         holder = sheet.axes(full - MARGIN - legend, top, legend, height)
@@ -177,12 +187,41 @@ def plot_time(experiment: Experiment) -> Figure:
     return sheet.figure
 
 
-def _list_entries(runs: Sequence[RunRecord], several: bool) -> list[tuple[str, Line2D]]:
-    """Return what the legend explains: colours of models, and markers of methods where there are several."""
+def _name_models(
+    strip: Axes, ax: Axes, runs: Sequence[RunRecord], seconds: Mapping[str, np.ndarray], width: float
+) -> None:
+    """Draw a bar for each model above its points, from its shortest mean time to its longest, and its name.
+
+    Args:
+        strip: Above the axes, as wide.
+        ax: Whose limits are final.
+        runs: Whose points there are.
+        seconds: By label of the run.
+        width: Of the axes in inches of the sheet.
+    """
+    scale = current_size().scale
+    models = list(dict.fromkeys(run.model for run in runs))
+    strip.set_axis_off()
+    strip.set_xlim(0, width)
+    strip.set_ylim(len(models), 0)
+    to_axes = (ax.transData + ax.transAxes.inverted()).transform
+    for row, model in enumerate(models):
+        members = [run for run in runs if run.model == model]
+        times = [float(to_axes((seconds[run.label].mean(), 0.0))[0]) * width for run in members]
+        low, high, edge = min(times) - 0.04, max(times) + 0.04, edge_color(members[0])
+        strip.plot([low, high], [row + 0.5] * 2, color=edge, lw=5 * scale, solid_capstyle="butt")
+        strip.plot([low, high], [row + 0.5] * 2, color=members[0].color, lw=3.6 * scale, solid_capstyle="butt")
+        left = high + 0.08 + text_width(members[0].name, 7.5) > width
+        strip.text(low - 0.06 if left else high + 0.06, row + 0.5, members[0].name, ha="right" if left else "left",
+                   va="center", color=text_color(members[0]), fontsize=7.5 * scale)  # fmt: skip
+
+
+def _list_entries(runs: Sequence[RunRecord], several: bool, crossed: bool) -> list[tuple[str, Line2D]]:
+    """Return what the legend explains: colours of models unless the strip does, markers of methods if several."""
     found: dict[str, Line2D] = {}
     scale = current_size().scale
-    for run in runs:
-        marker = "s" if several else channel(run, "model")[1]
+    for run in () if crossed else runs:
+        marker = "s" if several else channel(run, find_channel(runs))[1]
         found.setdefault(
             run.name, Line2D([], [], ls="none", marker=marker, ms=6 * scale, mfc=run.color, mec=edge_color(run))
         )

@@ -48,13 +48,18 @@ class Panel:
 
 
 def split_panels(runs: Sequence[RunRecord]) -> list[Panel]:
-    """Return a panel for each model where there are several methods, else one for all models."""
-    methods = {run.method for run in runs}
-    if len(methods) == 1:
+    """Return a panel for each model, or one for all models if they have one method."""
+    if find_channel(runs) == "model":
         return [Panel(f"method: {runs[0].method}", tuple(runs), "model")]
     models = dict.fromkeys(run.model for run in runs)
     members = [tuple(run for run in runs if run.model == model) for model in models]
     return [Panel(found[0].name, found, "method") for found in members]
+
+
+def find_channel(runs: Sequence[RunRecord]) -> str:
+    """Return what tells runs apart besides colour: `method`, or `model` where there are several of one method."""
+    alone = len({run.method for run in runs}) == 1 < len({run.model for run in runs})
+    return "model" if alone else "method"
 
 
 def channel(run: RunRecord, by: str) -> tuple[object, str]:
