@@ -24,7 +24,7 @@ from maxent.dts_implementation.search.result import Rollout, SearchResult
 from maxent.evaluation.metrics.task_metrics import score_answers
 from maxent.loading import Loaded, check_available, load
 from maxent.metrics import RunLog
-from maxent.results import Results, describe_search, note_samples, to_plain
+from maxent.results import Results, describe_search, summarise_samples, to_plain
 from maxent.rewards.catalogue import Scorer, build_scorer
 from maxent.settings import ExperimentSettings, read_command
 from pipeline.command.bars import Bar
@@ -243,7 +243,7 @@ def run_method(
                 error = caught
                 break
             run["samples"].append(describe_search(sample, result, note))
-            note_samples(run)
+            run["summary"] = summarise_samples(run["samples"])
             results.save()
             log.note_sample(index, run["samples"][-1])
             bar.update()
