@@ -24,7 +24,7 @@ from maxent.loading import Loaded, load
 from maxent.metrics import RunLog
 from maxent.pictures import try_drawing, try_keeping_tree
 from maxent.questions import load_questions
-from maxent.results import Results, describe_search, note_samples, to_plain
+from maxent.results import Results, describe_search, summarise_samples, to_plain
 from maxent.rewards.catalogue import EpisodeScorer, Scorer, build_scorer
 from maxent.settings import ExperimentSettings, read_command
 from maxent.threads import use_threads
@@ -255,7 +255,7 @@ def run_method(
                 complete &= try_keeping_tree(results.path, run, index, result, loaded.model.decode, bar.write)
             mission = getattr(loaded.model, "mission", None)
             run["samples"].append(describe_search(sample, result, note, mission))
-            note_samples(run)
+            run["summary"] = summarise_samples(run["samples"])
             results.save()
             log.note_sample(index, run["samples"][-1])
             bar.update()

@@ -130,11 +130,13 @@ class Results:
         self.content = {**json.loads(self.path.read_text(encoding="utf-8")), "status": "running"}
 
     def save(self) -> None:
-        """Write the file, whole.
+        """Write the file, whole, with the lists of each run's figures brought up to its samples.
 
         Raises:
             OSError: If that fails; the file is as it was.
         """
+        for run in self.content["runs"]:
+            run.update(list_figures(run["samples"]))
         write_json(self.path, self.content)
 
     def find_run(self, model: str, method: str) -> dict[str, Any]:
@@ -207,12 +209,10 @@ def describe_search(
     )
 
 
-def note_samples(run: dict[str, Any]) -> None:
-    """Bring the figures of a run up to its samples: `summary`, and a list over samples of each of its three figures."""
-    samples = run["samples"]
-    for name, of_sample in (("best_rewards", "best_reward"), ("monotonicity_rates", "monotonicity"), ("times", "time")):
-        run[name] = [sample[of_sample] for sample in samples]
-    run["summary"] = summarise_samples(samples)
+def list_figures(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the lists over samples that a run has beside them, for readers who want no more."""
+    names = {"best_rewards": "best_reward", "monotonicity_rates": "monotonicity", "times": "time"}
+    return {name: [sample[of_sample] for sample in samples] for name, of_sample in names.items()}
 
 
 def summarise_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -201,6 +201,13 @@ def test_results_say_what_they_are_of(results):
             assert set(kept["cost"]) == cost
 
 
+@pytest.mark.parametrize("reward", ["oracle", "legacy"])
+def test_rewards_that_know_the_label_are_flagged_in_what_is_written(reward, tmp_path, capsys):
+    content = run_toy(tmp_path, "--dataset", "sums", "--num_samples", "1", "--reward", reward)
+    assert content["reward"]["name"] == reward and content["reward"]["sees_label"] is True
+    assert content["reward"]["note"] and f"reward: {reward}, {content['reward']['note']}\n" in capsys.readouterr().out
+
+
 def test_every_key_that_is_tracked_is_there_and_says_what_the_records_say(results):
     folder, content = results
     rollout, sample, final = set(ROLLOUT) | set(FURTHER), {f"sample_{{i}}/{name}" for name in SAMPLE}, set(FINAL)
