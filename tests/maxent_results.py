@@ -7,6 +7,7 @@ import numpy as np
 
 from maxent.registry import MODEL_CONFIGS
 from maxent.results import build_run
+from maxent.settings import ExperimentSettings
 
 
 def build_results(models=("toy",), methods=("dts",), samples=3, rollouts=5, *, seed=0, **others) -> dict:
@@ -16,7 +17,11 @@ def build_results(models=("toy",), methods=("dts",), samples=3, rollouts=5, *, s
     for model in models:
         for method in methods:
             count = 1 if method in ("greedy", "sample") else rollouts
-            run = {**build_run(model, method), "status": "done", "weights": "toy" if model == "toy" else "stand-in"}
+            run = {
+                **build_run(ExperimentSettings(), model, method),
+                "status": "done",
+                "weights": "toy" if model == "toy" else "stand-in",
+            }
             run["samples"] = [build_sample(f"M4-test-{at}", rng.uniform(-1, 1, count), rng) for at in range(samples)]
             runs.append(run)
     return {

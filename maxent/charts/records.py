@@ -61,6 +61,7 @@ class RunRecord:
         status: waiting, running, done or failed.
         error: Why it failed, "" if it did not.
         weights: pretrained, stand-in or toy; None if the model was not loaded.
+        simulator: The model plans with the environment itself.
         samples: Those that are done.
     """
 
@@ -71,6 +72,7 @@ class RunRecord:
     status: str
     error: str
     weights: str | None
+    simulator: bool
     samples: tuple[SampleRecord, ...]
 
     @property
@@ -167,6 +169,7 @@ def _read_run(run: Any, where: str) -> RunRecord:
         status=_take(run, "status", str, where),
         error=_take(run, "error.message", str, where) if run.get("error") else "",
         weights=_take(run, "weights", str, where) if run.get("weights") is not None else None,
+        simulator=run.get("simulator") is True,
         samples=tuple(_read_sample(one, f"{where}.samples[{at}]") for at, one in enumerate(samples)),
     )
 
@@ -228,6 +231,8 @@ def describe_experiment(experiment: Experiment) -> list[str]:
         f"{_describe_counts(runs)}; {experiment.data}, {experiment.kind} data; reward: {experiment.reward}; "
         f"\u03bb = {experiment.lam:g}; seed {experiment.seed}; weights: {_describe_weights(runs)}"
     ]
+    if any(run.simulator for run in runs):
+        lines.append("planned with the environment as simulator: no evaluation of the policy")
     failed = [run for run in experiment.runs if run.status == "failed"]
     if failed:
         lines.append("failed: " + "; ".join(f"{run.label} (after {_count(run)})" for run in failed))

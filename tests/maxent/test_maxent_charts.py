@@ -204,6 +204,12 @@ def test_the_small_print_says_what_it_is_of(tmp_path):
     assert find_warning(found) == ""
 
 
+def test_planning_is_told_from_evaluating(tmp_path):
+    found = read(tmp_path, build_results(("babyai",), samples=2))
+    for plot in CHARTS.values():
+        assert "environment as simulator" in " ".join(texts(plot(found)))
+
+
 @pytest.mark.parametrize(
     ("reward", "words"),
     [({"name": "oracle", "sees_label": True}, "sees the label"), ({"name": "legacy", "sees_label": False}, "gamed")],

@@ -20,6 +20,7 @@ from maxent.results import describe_rollout
 from maxent.rewards.result import RewardResult
 from maxent.trees import Speller, TreeFileError, describe_tree, find_tree, keep_tree, read_tree
 from tests.maxent_results import build_results, write_results
+from tests.maxent_toys import find_visited
 
 HOSTILE = "</script><script>alert(1)</script><!-- & ' \" \u2028 \U0001f600 __DATA__ __TITLE__"
 
@@ -160,7 +161,7 @@ def test_the_rest_is_the_mass_of_what_no_rollout_has_taken():
     assert len(inner) > 5
     for node in inner:
         tokens = way_to(shown, node)
-        mine = tree.find_visited([shown["token"][one] for one in tokens])
+        mine = find_visited(tree, tuple(shown["token"][one] for one in tokens))
         taken = [child for child in tree.children[mine].values() if tree.visits[child]]
         assert shown["rest"][node] == pytest.approx(1 - sum(tree.prior[child] for child in taken), abs=2e-4)
         assert shown["choices"][node] == len(tree.distribution[mine].ids) == 5
