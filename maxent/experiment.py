@@ -1,7 +1,7 @@
 """Models, methods and samples, one after the other; what fails is recorded, and the others go on.
 
-Exit codes: 0 all is done; 1 some models failed, or metrics could not be written; 2 refused, or no model could be had;
-130 and the like: stopped, with all samples kept that were done.
+Exit codes: 0 all is done; 1 some models failed, or metrics or charts could not be written; 2 refused, or no model could
+be had; 130 and the like: stopped, with all samples kept that were done.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from maxent.dts_implementation.search.maxent_ts import search
 from maxent.dts_implementation.search.result import Rollout, SearchResult
 from maxent.loading import Loaded, load
 from maxent.metrics import RunLog
+from maxent.pictures import try_drawing, try_keeping_tree
 from maxent.questions import load_questions
 from maxent.results import Results, describe_search, summarise_samples, to_plain
 from maxent.rewards.catalogue import EpisodeScorer, Scorer, build_scorer
@@ -123,11 +124,11 @@ def run_models(task: Task, results: Results) -> int:
                 if interruption.stopping():
                     break
                 tracked_all &= run_model(key, task, results, interruption, bar)
-    return finish(results, interruption, tracked_all)
+    return finish(results, interruption, tracked_all, charts=not settings.no_charts)
 
 
-def finish(results: Results, interruption: Interruption, tracked_all: bool) -> int:
-    """Write what has become of all, print the table, and return the exit code."""
+def finish(results: Results, interruption: Interruption, tracked_all: bool, *, charts: bool) -> int:
+    """Write what has become of all, print the table, draw the charts if wished, and return the exit code."""
     runs = results.content["runs"]
     failed = [run for run in runs if run["status"] == "failed"]
     stopped = any(run["status"] in ("waiting", "running") for run in runs)
@@ -139,12 +140,13 @@ def finish(results: Results, interruption: Interruption, tracked_all: bool) -> i
     for run in failed:
         print(f"failed: {run['display_name']}, {run['method']}: {run['error']['message']}", file=sys.stderr)
     print(f"\nResults saved to: {results.path}")
+    drawn = not charts or try_drawing(results.path, print)
     if stopped:
         print("stopped; the same command with --resume goes on", file=sys.stderr)
         return interruption.exit_code
     if len(failed) == len(runs) and all(run["error"]["refused"] and not run["samples"] for run in runs):
         return 2
-    return int(bool(failed) or not tracked_all)
+    return int(bool(failed) or not tracked_all or not drawn)
 
 
 def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]) -> dict[str, Any] | None:
@@ -222,7 +224,7 @@ def run_method(
     interruption: Interruption,
     bar: Bar,
 ) -> bool:
-    """Search all samples that are missing, by one method; return whether all metrics were written.
+    """Search all samples that are missing, by one method; return whether all metrics and trees were written.
 
     Args:
         run: Its part of the results, which grows by each sample.
@@ -235,6 +237,7 @@ def run_method(
     """
     log = RunLog(run, task.settings, results.path, task.wandb, bar.write)
     error: Exception | None = None
+    complete = True
     try:
         results.save()
         for index in range(len(run["samples"]), len(task.samples)):
@@ -248,6 +251,8 @@ def run_method(
             except Exception as caught:  # of the model, of the reward: the other runs go on
                 error = caught
                 break
+            if not task.settings.no_trees:
+                complete &= try_keeping_tree(results.path, run, index, result, loaded.model.decode, bar.write)
             mission = getattr(loaded.model, "mission", None)
             run["samples"].append(describe_search(sample, result, note, mission))
             run["summary"] = summarise_samples(run["samples"])
@@ -266,7 +271,7 @@ def run_method(
             log.note_end(run["summary"])
         results.save()
     finally:
-        complete = log.close(failed=run["status"] != "done")
+        complete &= log.close(failed=run["status"] != "done")
     return complete
 
 

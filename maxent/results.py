@@ -36,7 +36,19 @@ from pipeline.command.files import write_json
 
 SCHEMA_VERSION = 1
 PREFIX = "wandb_experiments_"
-FREE = ("device", "no_wandb", "output_dir", "stand_in_dir", "tags", "torch_threads", "wandb_mode")
+FREE = (
+    *(
+        "device",
+        "no_charts",
+        "no_trees",
+        "no_wandb",
+        "output_dir",
+        "stand_in_dir",
+        "tags",
+        "torch_threads",
+        "wandb_mode",
+    ),
+)
 """Settings that another call may change when it goes on: rollouts do not depend on them."""
 
 
@@ -118,11 +130,13 @@ class Results:
         self.content = {**json.loads(self.path.read_text(encoding="utf-8")), "status": "running"}
 
     def save(self) -> None:
-        """Write the file, whole.
+        """Write the file, whole, with the lists of each run's figures brought up to its samples.
 
         Raises:
             OSError: If that fails; the file is as it was.
         """
+        for run in self.content["runs"]:
+            run.update(list_figures(run["samples"]))
         write_json(self.path, self.content)
 
     def find_run(self, model: str, method: str) -> dict[str, Any]:
@@ -193,6 +207,12 @@ def describe_search(
             "rollouts": [describe_rollout(rollout) for rollout in result.rollouts],
         }
     )
+
+
+def list_figures(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the lists over samples that a run has beside them, for readers who want no more."""
+    names = {"best_rewards": "best_reward", "monotonicity_rates": "monotonicity", "times": "time"}
+    return {name: [sample[of_sample] for sample in samples] for name, of_sample in names.items()}
 
 
 def summarise_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

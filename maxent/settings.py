@@ -39,6 +39,8 @@ class ExperimentSettings:
         experiment_name: Begins the names of the runs; null: they end with the time instead.
         tags: Further tags of the runs, one or several.
         no_wandb: Leave Weights & Biases alone.
+        no_charts: Draw none; `python -m maxent.charts RESULTS.json` draws them later.
+        no_trees: Keep no trees of searches, about 30 bytes a node, and show none.
         methods: One or several of dts (draws answers in proportion to prior * exp(reward / lambda)), dts_star (seeks
             the best one), best_of_n, sample and greedy (one answer), beam, mcts, mh (Metropolis-Hastings), dts_paper
             (dts as published).
@@ -87,6 +89,8 @@ class ExperimentSettings:
     experiment_name: str | None = None
     tags: list[str] = field(default_factory=list)
     no_wandb: bool = False
+    no_charts: bool = False
+    no_trees: bool = False
     methods: list[str] = field(default_factory=lambda: ["dts"])
     lam: float = 0.1
     epsilon: float = 0.2

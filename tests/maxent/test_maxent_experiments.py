@@ -24,6 +24,7 @@ from tests.maxent_networks import build_network, save_more, save_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TINY = (
+    "--no_charts",
     "--models",
     "toy",
     "--num_samples",
