@@ -54,7 +54,6 @@ def train_stand_in(
     if dataset.real:
         dataset = load_dataset(dataset.name, DataSettings("synthetic", seed=settings.seed))
     steps = settings.stand_in_steps
-    told = max(1, steps // PARTS)
     count = itertools.count(1)
     name = settings.find_display_name(key)
     with Bar(total=steps, desc=f"training {name}", unit="step", disable=None, leave=False, delay=1.0) as bar:
@@ -62,7 +61,7 @@ def train_stand_in(
         def note(loss: float) -> None:
             check()
             done = next(count)
-            if bar.disable and done % told == 0:
+            if bar.disable and done * PARTS // steps > (done - 1) * PARTS // steps:
                 announce(f"  {done} of {steps} steps, loss {loss:.2f}")
             bar.set_postfix_str(f"loss {loss:.2f}", refresh=False)
             bar.update()

@@ -64,11 +64,11 @@ def test_a_stand_in_is_announced_marked_and_kept(kept, tmp_path, capsys):
 
 def test_training_says_how_far_it_is_where_there_is_no_bar(tmp_path):
     told = []
-    settings = replace(SETTINGS, stand_in_dir=str(tmp_path), stand_in_steps=4)
+    settings = replace(SETTINGS, stand_in_dir=str(tmp_path), stand_in_steps=6)
     dataset = load_dataset("sums", DataSettings("synthetic"))
     loading.load("llama-7b", settings, dataset, told.append)
-    assert "training on 720 texts, 4 steps; kept in " in told[0]
-    assert [line.split(",")[0] for line in told[1:5]] == [f"  {step} of 4 steps" for step in (1, 2, 3, 4)]
+    assert "training on 720 texts, 6 steps; kept in " in told[0]
+    assert [line.split(",")[0] for line in told[1:5]] == [f"  {step} of 6 steps" for step in (2, 3, 5, 6)]
     assert len(told) == 6 and "stand-in for meta-llama/Llama-2-7b-hf" in told[5]
 
 
