@@ -151,6 +151,17 @@ def test_it_learns_from_generated_samples_of_the_seed_alone(real, monkeypatch):
     assert not set(learned) & {sample.prompt for sample in dataset.splits["test"]}
 
 
+def test_make_maxent_runs_to_its_end(tmp_path, capsys):
+    """With a training of two steps, and without what `ARGS` may add."""
+    (line,) = re.findall(r"^maxent: .*\n\t\$\(RUN\) (.*) \$\(ARGS\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    script, *flags = line.split()
+    assert script == "maxent/run_experiments_with_wandb.py" and "--stand_in" in flags
+    flags += ["--stand_in_steps", "2", "--stand_in_dir", str(tmp_path / "kept"), "--output_dir", str(tmp_path / "out")]
+    assert experiment.main(flags) == 0
+    (run,) = read_runs(tmp_path / "out")
+    assert (run["weights"], [len(sample["rollouts"]) for sample in run["samples"]]) == ("stand-in", [5, 5, 5])
+
+
 # ------------------------------------------------------------------------------------------------------ what goes wrong
 
 
