@@ -18,14 +18,15 @@ from maxent.dts_implementation.models.pytorch_hf_wrapper import HuggingFaceModel
 from maxent.dts_implementation.models.sequence_model import Cost, Prior, ToyModel
 from maxent.dts_implementation.search import estimates
 from maxent.dts_implementation.search.maxent_ts import build_policy, run_waves, search
-from maxent.dts_implementation.search.result import SearchSettings
+from maxent.dts_implementation.search.result import METHODS, SearchSettings
 from maxent.dts_implementation.search.session import Session
+from maxent.evaluation.metrics.tree_metrics import measure_tree
 from maxent.metrics import METRICS, name_run
 from maxent.registry import MODEL_CONFIGS
 from maxent.results import Results
 from maxent.rewards.catalogue import build_scorer
 from maxent.rewards.legacy import reward_legacy
-from maxent.rewards.result import Answer
+from maxent.rewards.result import Answer, RewardResult
 from maxent.settings import ExperimentSettings
 from tests.maxent_networks import build_network
 from tests.maxent_toys import PLAIN, make_reward
@@ -102,6 +103,30 @@ def test_branching_goes_where_the_prior_is_in_doubt():
         if children and depth < 4:
             widths[depth % 2 == 0].append(len(children))
     assert np.mean(widths[True]) < 1.3 < 2 < np.mean(widths[False])
+
+
+REWARDS = {
+    "uniform": make_reward(low=-1),
+    "likelihood": lambda answer: RewardResult(answer.log_p),
+    "constant": lambda answer: RewardResult(-1.0),
+    "huge": lambda answer: RewardResult(1e6 * len(answer.tokens)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize(("lam", "scale", "epsilon"), [(1e-9, 40.0, 0.0), (1e-9, 1.0, 0.2), (1e6, 0.0, 0.2)])
+def test_figures_stay_numbers_whatever_the_scales_are(method, reward, lam, scale, epsilon):
+    settings = SearchSettings(
+        method, num_rollouts=12, max_tokens=20, lam=lam, epsilon=epsilon, prior=PLAIN, wave=4, answer="sample"
+    )
+    result = search(ToyModel(20, scale=scale, seed=1), "", REWARDS[reward], settings)
+    figures = {**estimates.summarise(result), **measure_tree(result)}
+    assert {name for name, value in figures.items() if value is not None and not np.isfinite(value)} == set()
+    assert sum(result.tree.compute_posterior().values()) == pytest.approx(1)
+    lowest, highest = result.rewards.min(), result.rewards.max()
+    assert lowest - 1e-6 * abs(lowest) <= result.tree.value[0] <= highest + 1e-6 * abs(highest)
 
 
 # --------------------------------------------------------------------------------------------------------- what is told
