@@ -25,7 +25,7 @@ def open_language(settings: StudySettings, case: Case, seed: int, tick: Callable
         seed: Of data and weights.
         tick: Called with the loss after each step of a training.
     """
-    dataset = load_dataset(case.name.upper(), DataSettings("synthetic", seed=seed))
+    dataset = load_dataset(case.name.upper(), DataSettings("synthetic", seed=seed, num_train=settings.num_train))
     stand_in = build_stand_in(
         settings.stand_in,
         dataset.splits["train"],

@@ -38,6 +38,7 @@ class Case:
         max_tokens: Of an answer; one fits into the smallest budget.
         lam: Lambda, units of the reward.
         prior: Of the search.
+        num_rollouts: At most so many answers to a question; repeated ones cost no tokens.
         unit: What a token is.
         methods: In the order of the tables; the first of `best_of_n` is what others are compared with.
     """
@@ -50,17 +51,23 @@ class Case:
     max_tokens: int
     lam: float = 0.1
     prior: Prior = field(default_factory=Prior)
+    num_rollouts: int = 2000
     unit: str = "new tokens"
     methods: tuple[str, ...] = ("greedy", "sample", "beam", "best_of_n", "mcts", "mh", "dts", "dts_star", "dts_paper")
 
 
 LANGUAGE = (100, 300, 1000, 3000, 10_000)
+SUMS = (10, 30, 100)
+STEPS = (300, 1000, 3000)
+FEW = ("greedy", "sample", "beam", "best_of_n", "mcts", "dts", "dts_star")
+"""Methods where an answer is a few tokens: a chain costs a forward pass for each of them, and gains nothing there."""
+
 CASES = (
     Case("m4", "m4", "claims", "ROUGE-L with the caption that the facts gave", LANGUAGE, 100),
     Case("har", "har", "activity", "share of right labels", LANGUAGE, 32),
-    Case("sums", "sums", "programmatic", "share of right sums", (10, 30, 100, 300), 6, prior=FULL),
-    Case("sums_likelihood", "sums", "likelihood", "share of right sums", (10, 30, 100, 300), 6, 1 / 3, FULL),
-    Case("babyai", "babyai", "episode", "share of solved levels", (300, 1000, 3000, 10_000), 128, 0.1, FULL, "steps"),
+    Case("sums", "sums", "programmatic", "share of right sums", SUMS, 6, 0.1, FULL, 200, methods=FEW),
+    Case("sums_likelihood", "sums", "likelihood", "share of right sums", SUMS, 6, 1 / 3, FULL, 200, methods=FEW),
+    Case("babyai", "babyai", "episode", "share of solved levels", STEPS, 128, 0.1, FULL, 300, "steps"),
 )
 PARTS = tuple(dict.fromkeys(case.part for case in CASES))
 
@@ -78,14 +85,15 @@ class StudySettings:
         num_sums: Sums per seed and model.
         chunk: Questions of a record; so many are lost at most where a run is stopped.
         wave: Rollouts that are chosen from one state of the tree, the same for all methods.
-        num_rollouts: At most so many answers to a question; repeated ones cost no tokens.
+        num_rollouts: At most so many answers to a question, if not fewer by the part.
         largest_budget: Budgets above it are left out.
+        num_train: Generated texts that a stand-in is trained on.
         stand_in: Key of the architecture for m4 and har.
-        stand_in_steps: Updates of a stand-in; null: 1000 for m4, 400 for har, whose prompts are longer.
+        stand_in_steps: Updates of a stand-in; null: 1000 for m4, 200 for har, whose prompts are longer.
         variant: Recurrent variant that is compared with base.
         recurrences: Of that variant, each trained with it.
         sum_updates: Updates of a model of sums.
-        policies: Checkpoints, e.g. "checkpoints/*/trial_1/seed_*/checkpoint_500.pt"; what is between quotes may have *.
+        policies: Checkpoints, one or several patterns with commas between, e.g. "checkpoints/*/*/*/checkpoint_500.pt".
         jobs: Processes.
     """
 
@@ -94,11 +102,12 @@ class StudySettings:
     output: str = "maxent_study"
     methods: str = "all"
     num_samples: int = 10
-    num_sums: int = 30
+    num_sums: int = 20
     chunk: int = 5
     wave: int = 8
     num_rollouts: int = 2000
     largest_budget: int = 10_000
+    num_train: int = 2000
     stand_in: str = "llama-7b"
     stand_in_steps: int | None = None
     variant: Literal["more_a", "more_b", "more_c", "more_d"] = "more_a"
@@ -114,7 +123,7 @@ class StudySettings:
             ConfigError: If one cannot be used.
         """
         numbers = ("num_samples", "num_sums", "chunk", "wave", "num_rollouts", "largest_budget", "stand_in_steps")
-        check_numbers(self, 1, *numbers, "sum_updates", "jobs")
+        check_numbers(self, 1, *numbers, "num_train", "sum_updates", "jobs")
         for name in ("seeds", "recurrences"):
             if not parse_numbers(name, getattr(self, name)):
                 raise ConfigError(f"{name}: expected at least one number, found none")
@@ -143,11 +152,15 @@ class StudySettings:
         """Return the budgets of a case."""
         return tuple(budget for budget in case.budgets if budget <= self.largest_budget)
 
+    def count_rollouts(self, case: Case) -> int:
+        """Return how many answers to a question of a case are drawn at most."""
+        return min(self.num_rollouts, case.num_rollouts)
+
     def build_search(self, case: Case, method: str, budget: int, seed: int) -> SearchSettings:
         """Return the settings of a search."""
         return SearchSettings(
             method=method,
-            num_rollouts=self.num_rollouts,
+            num_rollouts=self.count_rollouts(case),
             max_tokens=case.max_tokens,
             budget_tokens=budget,
             lam=case.lam,
@@ -160,14 +173,14 @@ class StudySettings:
         """Return all that the records of a case depend on, their names apart, as plain values."""
         prior = case.prior
         made: dict[str, Any] = {"version": VERSION, "max_tokens": case.max_tokens, "lam": case.lam}
-        made |= {"budgets": list(self.case_budgets(case)), "wave": self.wave, "num_rollouts": self.num_rollouts}
+        made |= {"budgets": list(self.case_budgets(case)), "wave": self.wave, "num_rollouts": self.count_rollouts(case)}
         made |= {"prior": [prior.temperature, prior.top_k, prior.top_p]}
         if case.part in ("m4", "har"):
-            made |= {"stand_in": self.stand_in, "steps": self.find_steps(case.part)}
+            made |= {"stand_in": self.stand_in, "steps": self.find_steps(case.part), "num_train": self.num_train}
         if case.part == "sums":
             made |= {"updates": self.sum_updates}
         return made
 
     def find_steps(self, part: str) -> int:
         """Return the updates of a part's stand-ins."""
-        return self.stand_in_steps or {"m4": 1000, "har": 400}[part]
+        return self.stand_in_steps or {"m4": 1000, "har": 200}[part]

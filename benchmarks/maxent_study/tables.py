@@ -35,7 +35,7 @@ def write_case(settings: StudySettings, case: Case, records: Records) -> str:
         f"## {case.name}",
         "",
         f"Reward: {case.reward}; {len(seeds)} seeds of {asked} questions; lambda {case.lam:.3g}, waves of "
-        f"{settings.wave}, at most {settings.num_rollouts} rollouts and {case.max_tokens} tokens an answer. "
+        f"{settings.wave}, at most {settings.count_rollouts(case)} rollouts and {case.max_tokens} tokens an answer. "
         f"Score: {case.score}. Means over seeds, Student's t at 95 %.",
     ]
     lines += [f"- {line}" for line in list_facts(records, models)]

@@ -34,6 +34,8 @@ from maxent.rewards.result import RewardResult
 from more.babi import Question as Sum
 from more.tokens import train_tokenizer
 from pipeline.command.errors import ConfigError
+from pipeline.config import TrainConfig
+from pipeline.training.batch import ReplicaBatch
 
 ROOT = Path(__file__).parents[2]
 DEPTH = 6
@@ -289,3 +291,48 @@ def test_help_needs_nothing_heavy():
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert loaded & {"torch", "transformers", "matplotlib", "scipy", "pandas", "tokenizers"} == set()
     assert "benchmarks" in loaded
+
+
+def read_samples(folder, case):
+    """Return all samples of a case's records, by method."""
+    paths = sorted((folder / "records" / case).rglob("*.json"))
+    return {record["method"]: record["samples"] for record in (json.loads(path.read_text()) for path in paths)}
+
+
+@pytest.mark.parametrize(("part", "score"), [("m4", None), ("har", {0.0, 1.0})])
+def test_stand_ins_are_trained_asked_and_kept(tmp_path, part, score):
+    chosen = flags(
+        tmp_path,
+        part=part,
+        seeds=1,
+        methods="sample,best_of_n",
+        num_samples=1,
+        stand_in_steps=1,
+        num_train=24,
+        largest_budget=100,
+    )
+    assert main(chosen) == 0
+    made = list((tmp_path / "stand_ins").iterdir())
+    assert len(made) == 1
+    for method, (sample,) in read_samples(tmp_path, part).items():
+        (reading,) = sample["at"]
+        assert -1 <= reading["mean"] <= reading["best"] <= 1
+        assert reading["score"] in (score or [pytest.approx(0.5, abs=0.5)])
+        assert (reading["vote"] is None) == (method == "sample" or part == "m4")
+    assert f"## {part}" in (tmp_path / "tables.md").read_text()
+
+
+def test_policies_are_asked_for_levels_of_their_own(tmp_path):
+    sizes = {"expert_hidden_sizes": [[0, 4]], "intermediate_dim": 8, "router_hidden_size": 8, "lang_dim": 8}
+    for seed in (0, 1):
+        config = TrainConfig(
+            task_id="GoToObjS4", seed=seed, lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes
+        )
+        ReplicaBatch([config], announce=lambda line: None).save(0, tmp_path / f"seed_{seed}.pt")
+    chosen = {"part": "babyai", "methods": "best_of_n,dts", "num_samples": 1, "largest_budget": 300, "num_rollouts": 3}
+    assert main([*flags(tmp_path / "out", **chosen), "--policies", f"{tmp_path}/seed_*.pt"]) == 0
+    records = sorted((tmp_path / "out" / "records" / "babyai").rglob("dts_*.json"))
+    levels = [json.loads(path.read_text())["samples"][0]["id"] for path in records]
+    assert len(set(levels)) == 2
+    (sample,) = read_samples(tmp_path / "out", "babyai")["best_of_n"]
+    assert sample["at"][0]["rollouts"] == 3
