@@ -57,7 +57,7 @@ class Case:
 
 
 LANGUAGE = (100, 300, 1000, 3000, 10_000)
-SUMS = (10, 30, 100)
+SUMS = (10, 20, 30, 50, 100)
 STEPS = (300, 1000, 3000)
 FEW = ("greedy", "sample", "beam", "best_of_n", "mcts", "dts", "dts_star")
 """Methods where an answer is a few tokens: a chain costs a forward pass for each of them, and gains nothing there."""
@@ -102,7 +102,7 @@ class StudySettings:
     output: str = "maxent_study"
     methods: str = "all"
     num_samples: int = 10
-    num_sums: int = 20
+    num_sums: int = 40
     chunk: int = 5
     wave: int = 8
     num_rollouts: int = 2000
@@ -112,7 +112,7 @@ class StudySettings:
     stand_in_steps: int | None = None
     variant: Literal["more_a", "more_b", "more_c", "more_d"] = "more_a"
     recurrences: str = "1,2,4"
-    sum_updates: int = 500
+    sum_updates: int = 600
     policies: str | None = None
     jobs: int = 1
 
