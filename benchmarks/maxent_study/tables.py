@@ -68,8 +68,10 @@ def list_facts(records: Records, models: Sequence[str]) -> list[str]:
             values = [fact[name] for fact in facts.values()]
             if isinstance(values[0], str):
                 parts.append(f"{name}: {', '.join(dict.fromkeys(values))}")
+            elif len(set(values)) == 1:
+                parts.append(f"{name} {values[0]:,.4g}" if isinstance(values[0], float) else f"{name} {values[0]:,}")
             else:
-                parts.append(f"{name} {np.mean(values):.4g} ({min(values):.4g} to {max(values):.4g})")
+                parts.append(f"{name} {np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
         lines.append(f"{model}: {'; '.join(part for part in parts if not part.endswith(': '))}")
     return lines
 
