@@ -58,7 +58,7 @@ def open_group(settings: StudySettings, group: Group, tick: Callable[..., object
 def ask(settings: StudySettings, unit: Unit, model: SequenceModel, question: Question) -> dict[str, Any]:
     """Return what a method finds for a question, read at each budget."""
     case, method = unit.case, unit.method
-    budgets = settings.case_budgets(case)
+    budgets = settings.case_budgets(case, method)
     seed = zlib.crc32(f"{unit.group.seed} {question.id}".encode())
     began = time.process_time()
     at: list[dict[str, Any] | None] = []

@@ -87,6 +87,7 @@ class StudySettings:
         wave: Rollouts that are chosen from one state of the tree, the same for all methods.
         num_rollouts: At most so many answers to a question, if not fewer by the part.
         largest_budget: Budgets above it are left out.
+        chain_budget: The same for mh, which feeds token by token and takes ten times as long as the others.
         num_train: Generated texts that a stand-in is trained on.
         stand_in: Key of the architecture for m4 and har.
         stand_in_steps: Updates of a stand-in; null: 1000 for m4, 200 for har, whose prompts are longer.
@@ -107,6 +108,7 @@ class StudySettings:
     wave: int = 8
     num_rollouts: int = 2000
     largest_budget: int = 10_000
+    chain_budget: int = 3000
     num_train: int = 2000
     stand_in: str = "llama-7b"
     stand_in_steps: int | None = None
@@ -122,7 +124,16 @@ class StudySettings:
         Raises:
             ConfigError: If one cannot be used.
         """
-        numbers = ("num_samples", "num_sums", "chunk", "wave", "num_rollouts", "largest_budget", "stand_in_steps")
+        numbers = (
+            "num_samples",
+            "num_sums",
+            "chunk",
+            "wave",
+            "num_rollouts",
+            "largest_budget",
+            "chain_budget",
+            "stand_in_steps",
+        )
         check_numbers(self, 1, *numbers, "num_train", "sum_updates", "jobs")
         for name in ("seeds", "recurrences"):
             if not parse_numbers(name, getattr(self, name)):
@@ -132,8 +143,10 @@ class StudySettings:
         if self.part == "babyai" and self.policies is None:
             raise ConfigError("policies: expected checkpoints of BabyAI policies, found none; train_mop.py makes some")
         for case in self.cases():
-            if self.largest_budget < case.budgets[0]:
-                raise ConfigError(f"largest_budget: expected at least {case.budgets[0]}, found {self.largest_budget}")
+            for name in ("largest_budget", "chain_budget"):
+                if getattr(self, name) < case.budgets[0]:
+                    found = getattr(self, name)
+                    raise ConfigError(f"{name}: expected at least {case.budgets[0]}, found {found}")
 
     def method_names(self) -> list[str]:
         """Return the methods asked for."""
@@ -148,9 +161,10 @@ class StudySettings:
         """Return the methods of a case, in its order."""
         return [name for name in case.methods if name in self.method_names()]
 
-    def case_budgets(self, case: Case) -> tuple[int, ...]:
-        """Return the budgets of a case."""
-        return tuple(budget for budget in case.budgets if budget <= self.largest_budget)
+    def case_budgets(self, case: Case, method: str = "") -> tuple[int, ...]:
+        """Return the budgets of a case, those of a method if one is named."""
+        largest = min(self.largest_budget, self.chain_budget) if method == "mh" else self.largest_budget
+        return tuple(budget for budget in case.budgets if budget <= largest)
 
     def count_rollouts(self, case: Case) -> int:
         """Return how many answers to a question of a case are drawn at most."""
@@ -169,11 +183,15 @@ class StudySettings:
             seed=seed,
         )
 
-    def describe(self, case: Case) -> dict[str, Any]:
-        """Return all that the records of a case depend on, their names apart, as plain values."""
+    def describe(self, case: Case, method: str) -> dict[str, Any]:
+        """Return all that the records of a case and method depend on, their names apart, as plain values."""
         prior = case.prior
         made: dict[str, Any] = {"version": VERSION, "max_tokens": case.max_tokens, "lam": case.lam}
-        made |= {"budgets": list(self.case_budgets(case)), "wave": self.wave, "num_rollouts": self.count_rollouts(case)}
+        made |= {
+            "budgets": list(self.case_budgets(case, method)),
+            "wave": self.wave,
+            "num_rollouts": self.count_rollouts(case),
+        }
         made |= {"prior": [prior.temperature, prior.top_k, prior.top_p]}
         if case.part in ("m4", "har"):
             made |= {"stand_in": self.stand_in, "steps": self.find_steps(case.part), "num_train": self.num_train}

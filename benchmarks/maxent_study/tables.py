@@ -116,6 +116,8 @@ def summarise(settings: StudySettings, case: Case, records: Records) -> str:
             continue
         found = {name: collect(own, name, budget) for name in ("rollouts", "calls", "tokens", "mean", "score", "vote")}
         plain = collect(of_method(records, YARDSTICK), "score", budget)
+        if not found["mean"]:  # a budget that this method was not given
+            continue
         counts = [f"{np.mean(list(found[name].values())):,.0f}" for name in ("rollouts", "calls", "tokens")]
         seconds = np.mean([sample["cpu_seconds"] for record in own for sample in record["samples"]])
         gain = "" if method == YARDSTICK else format_estimate(over_seeds(pair(found["score"], plain)), signed=True)

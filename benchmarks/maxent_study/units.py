@@ -109,7 +109,7 @@ def read_record(settings: StudySettings, unit: Unit, announce: Callable[[str], o
     if not complete:
         announce(f"{path}: expected a whole record, found a damaged one; it is made anew")
         return None
-    wanted = settings.describe(unit.case)
+    wanted = settings.describe(unit.case, unit.method)
     if stored != wanted:
         names = ", ".join(sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name)))
         raise ConfigError(f"{path}: was made with other settings ({names}); choose another --output, or delete it")
@@ -120,7 +120,7 @@ def write_record(settings: StudySettings, unit: Unit, facts: dict[str, Any], sam
     """Write a record, atomically."""
     group = unit.group
     record = {
-        "settings": settings.describe(unit.case),
+        "settings": settings.describe(unit.case, unit.method),
         **{"case": unit.case.name, "seed": group.seed, "model": group.model, "method": unit.method},
         **{"facts": facts, "samples": samples},
     }

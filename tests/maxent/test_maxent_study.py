@@ -182,7 +182,7 @@ def test_every_unit_has_a_record_and_every_case_a_table_and_a_figure(folder):
     assert {unit.find_path(wanted) for unit in units} == set(stamps(folder))
     for unit in units:
         (sample,) = read_record(wanted, unit, print)["samples"]
-        assert [reading["budget"] for reading in sample["at"]] == [10, 30]
+        assert [reading["budget"] for reading in sample["at"]] == [10, 20, 30]
         assert all(reading["tokens"] <= reading["budget"] for reading in sample["at"])
     text = (folder / "tables.md").read_text()
     assert text.count("## sums") == 2
@@ -264,6 +264,16 @@ def test_one_answer_fits_into_the_smallest_budget_of_each_case():
     for case in CASES:
         assert case.max_tokens - 1 <= case.budgets[0]
         assert list(case.budgets) == sorted(set(case.budgets))
+
+
+def test_a_chain_is_given_smaller_budgets_and_other_records_stay_as_they_are():
+    case = CASES[0]
+    chosen = settings("nowhere", part="m4", largest_budget=10_000, chain_budget=1000)
+    assert chosen.case_budgets(case, "mh") == (100, 300, 1000)
+    assert chosen.case_budgets(case, "dts") == case.budgets
+    wider = settings("nowhere", part="m4", largest_budget=10_000, chain_budget=3000)
+    assert chosen.describe(case, "dts") == wider.describe(case, "dts")
+    assert chosen.describe(case, "mh") != wider.describe(case, "mh")
 
 
 def test_sums_are_learned_from_what_follows_the_sign():
