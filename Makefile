@@ -63,6 +63,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.sweep
 	$(RUN) -m benchmarks.policy
 	$(RUN) -m benchmarks.evaluation
+	$(RUN) -m benchmarks.interventions
 	$(RUN) -m benchmarks.more
 	$(RUN) -m benchmarks.maxent_search
 	$(RUN) -m benchmarks.maxent

@@ -117,9 +117,14 @@ ROOMS: dict[str, set[str]] = {
     "pipeline/checkpoints": {"pipeline/checkpoint_files", "pipeline/config", "pipeline/migration", "pipeline/policies"},
     "pipeline/records": {"babyai", "pipeline/command", "pipeline/config", "pipeline/places"},
     "pipeline/engine": {"babyai", "mixture_of_experts", "stateful_mop"},
+    "pipeline/interventions": {"babyai", "pipeline/command", "pipeline/engine"},
     "pipeline/evaluation": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoints", "pipeline/command", "pipeline/config"),
-        *("pipeline/engine", "pipeline/places", "pipeline/records"),
+        *("pipeline/engine", "pipeline/interventions", "pipeline/places", "pipeline/records"),
+    },
+    "pipeline/replay": {
+        *("babyai", "mixture_of_experts", "pipeline/command", "pipeline/engine", "pipeline/interventions"),
+        "pipeline/records",
     },
     "pipeline/training": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoint_files", "pipeline/checkpoints", "pipeline/command"),
@@ -464,6 +469,8 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["plotting.views", "plotting_utils", "pipeline.command.shell", "pipeline.command.cli"], set()),
         (["babyai.facts", "babyai.observations", "babyai.level_seeds", "babyai.errors"], set()),
         (["babyai.vector_env", "film.contact_sheet", "film.command"], {"minigrid"}),
+        (["pipeline.interventions.spec", "pipeline.interventions.catalogue", "pipeline.records.effects"], set()),
+        (["pipeline.replay.trajectories"], {"minigrid"}),
         (["mixture_of_experts", "stateful_mop", "train"], {"torch"}),
         (["pipeline.training.driver"], {"torch", "minigrid"}),
         (["rlmop.command", "rlmop.start", "rlmop.levels", "train_mop"], set()),

@@ -13,6 +13,7 @@ from babyai.vector_env import VectorEnv
 from benchmarks.checkpoints import CheckpointCost
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
+from benchmarks.interventions import GridTime
 from benchmarks.maxent import Bookkeeping, Drawing
 from benchmarks.maxent_search import CASES, Gain
 from benchmarks.more import Speed
@@ -245,4 +246,18 @@ def test_tree_search_benchmark(tmp_path):
     assert several["repeated_entries"] == 3 * (8 + 4)
     assert set(results["bookkeeping"]) == names(Bookkeeping)
     assert 0 < results["bookkeeping"]["share"] < 1
+    assert results["machine"]["date"] in printed
+
+
+@pytest.mark.slow
+def test_interventions_benchmark(tmp_path):
+    flags = "--task GoToObjS4 --runs 2 --levels 2 --conditions 4 --max_steps 6 --num_envs 2 --rows 8"
+    printed, results = run_benchmark("interventions", tmp_path / "interventions.json", *flags.split())
+    assert set(results) == {"benchmark", "machine", "settings", "times"}
+    assert [row["way"] for row in results["times"]] == ["closed loop", "replay lasting", "replay one step"]
+    for row in results["times"]:
+        assert set(row) == names(GridTime)
+        assert (row["conditions"], row["runs"], row["levels"]) == (4, 2, 2)
+    assert results["times"][0]["steps"] <= 4 * 2 * 2 * 6
+    assert results["times"][1]["steps"] == results["times"][2]["steps"]
     assert results["machine"]["date"] in printed

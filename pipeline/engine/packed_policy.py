@@ -108,18 +108,33 @@ class Mixture:
 
     def __call__(self, x: Tensor, states: Sequence[Tensor], dropped: ExpertDropout | None) -> tuple[Tensor, Tensor]:
         """Return output (R, M, D) and router probabilities (R, M, E) for x (R, M, D) and states (R, M, h)."""
-        router = states[0].relu() if self.relu else states[0]
-        logits = self.router(router)
+        logits = self.route(states[0])
         probs = logits.softmax(dim=-1)
         weights = probs if dropped is None else dropped.apply(logits, probs)
+        return self.close(x, self.mix(x, self.read(states), weights)), probs
+
+    def route(self, state: Tensor) -> Tensor:
+        """Return the router's logits (R, M, E) for its state (R, M, h)."""
+        return self.router(state.relu() if self.relu else state)
+
+    def read(self, states: Sequence[Tensor]) -> Tensor | None:
+        """Return what the projections read of the experts' states, (R, M, units); None if all are skips."""
+        if len(states) == 1:
+            return None
+        experts = states[1] if self.expert_norm is None else self.expert_norm(states[1])
+        return experts.relu() if self.relu else experts
+
+    def mix(self, x: Tensor, experts: Tensor | None, weights: Tensor) -> Tensor:
+        """Return the sum of the experts' outputs, weighted, (R, M, D); experts as `read` returns them."""
         spread = weights @ self.owner  # (R, M, units + 1)
         mixed = torch.bmm(weights, self.projection_bias)
-        if len(states) > 1:  # else all experts are skips
-            experts = states[1] if self.expert_norm is None else self.expert_norm(states[1])
-            experts = experts.relu() if self.relu else experts
+        if experts is not None:
             mixed = torch.baddbmm(mixed, experts * spread[..., :-1], self.projection)
-        mixed = torch.addcmul(mixed, x, spread[..., -1:])
-        return (mixed if self.norm is None else self.norm(x + mixed)), probs
+        return torch.addcmul(mixed, x, spread[..., -1:])
+
+    def close(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Return the layer's output (R, M, D): the mixture, or with a residual block LayerNorm(x + mixture)."""
+        return mixed if self.norm is None else self.norm(x + mixed)
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ def evaluate_many(
             continue
         now = [rollouts[i] for i in playing]
         logits, routing = policies.act([rollout.current for rollout in now], [rollout.missions for rollout in now])
-        for rollout, decision in zip(now, _decide(logits, routing, sizes, settings.lpc_exponent), strict=True):
+        for rollout, decision in zip(now, decide(logits, routing, sizes, settings.lpc_exponent), strict=True):
             ended = rollout.step(decision, record=settings.record)
             if progress is not None and ended:
                 progress(ended)
@@ -277,7 +277,7 @@ class PolicyBatch:
         return out.logits[:, 0], [weights[:, 0] for weights in out.routing]
 
 
-def _decide(logits: Tensor, routing: Sequence[Tensor], sizes: list[list[int]], exponent: float) -> list[Decision]:
+def decide(logits: Tensor, routing: Sequence[Tensor], sizes: list[list[int]], exponent: float) -> list[Decision]:
     """Return what each agent did: its most probable actions, and what is kept of how it came to them."""
     replicas = len(logits)
     action = logits.argmax(dim=-1).cpu().numpy()
