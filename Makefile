@@ -6,10 +6,11 @@ RUN     = $(VENV)/bin/python
 CONFIG ?= config.yaml
 ARGS   ?=
 
-.PHONY: help train test lint format check docs bench pages clean
+.PHONY: help train maxent test lint format check docs bench pages clean
 
 help:
 	@echo "make train   train the default policy (CONFIG=config.yaml, ARGS='--seed 1')"
+	@echo "make maxent  try the tree search with a small model that is trained here first, minutes (ARGS='--methods dts_star')"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint and test, as CI does"
 	@echo "make docs    build the documentation site into site/"
@@ -38,6 +39,9 @@ $(VENV)/.science: requirements/science.txt $(VENV)/.run
 
 train: $(VENV)/.run
 	$(RUN) train_mop.py --config $(CONFIG) $(ARGS)
+
+maxent: $(VENV)/.run
+	$(RUN) maxent/run_experiments_with_wandb.py --models phi-2 --dataset M4 --preset quick --stand_in --no_wandb $(ARGS)
 
 test: $(VENV)/.dev
 	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)

@@ -1,7 +1,7 @@
 """Models, methods and samples, one after the other; what fails is recorded, and the others go on.
 
-Exit codes: 0 all is done; 1 some models failed, or metrics could not be written; 2 refused, or no model could be had;
-130 and the like: stopped, with all samples kept that were done.
+Exit codes: 0 all is done; 1 some models failed, or metrics or charts could not be written; 2 refused, or no model could
+be had; 130 and the like: stopped, with all samples kept that were done.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from maxent.answers import build_parse, describe_progress, fit_sample, score_run
 from maxent.comparison import compare_runs, format_scores, format_table
-from maxent.data.catalogue import DataSettings, load_dataset
-from maxent.data.prompts import fit_prompt, parse_answer, read_line
 from maxent.data.sample import Dataset, Sample
-from maxent.dts_implementation.search.maxent_ts import Parse, search
+from maxent.dts_implementation.search.maxent_ts import search
 from maxent.dts_implementation.search.result import Rollout, SearchResult
-from maxent.evaluation.metrics.task_metrics import score_answers
-from maxent.loading import Loaded, check_available, load
+from maxent.loading import Loaded, load
 from maxent.metrics import RunLog
+from maxent.pictures import try_drawing, try_keeping_tree
+from maxent.questions import load_questions
 from maxent.results import Results, describe_search, summarise_samples, to_plain
-from maxent.rewards.catalogue import Scorer, build_scorer
+from maxent.rewards.catalogue import EpisodeScorer, Scorer, build_scorer
 from maxent.settings import ExperimentSettings, read_command
+from maxent.threads import use_threads
 from pipeline.command.bars import Bar
 from pipeline.command.errors import MISTAKES, ConfigError, FolderError, explain
 from pipeline.command.folders import HeldError, check_folder, hold_lock
@@ -35,12 +36,14 @@ from pipeline.command.shell import as_command
 from pipeline.tracking import TrackingError, check_wandb, import_wandb
 
 PROJECT = "maxent-ts-optimized"
+LOADED = ("weights", "source", "kv", "simulator", "num_recurrences")
+"""What a run's part of the results says of the model."""
 LONG = 600.0
 """Seconds from which on a run that has begun is told how long it will take."""
 
 
 class Stopped(Exception):
-    """A stop is wished, in the middle of a sample."""
+    """A stop is wished, in the middle of a sample, or of a stand-in's training."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Task:
     settings: ExperimentSettings
     dataset: Dataset
     samples: Sequence[Sample]
-    scorer: Scorer
+    scorer: Scorer | EpisodeScorer
     wandb: Mapping[str, Any] | None
 
 
@@ -80,19 +83,17 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
         UserError: If something is refused before the first model.
         OSError: If the results cannot be written.
     """
-    check_available(settings)
     folder = Path(settings.output_dir)
     check_folder("output_dir", folder)
     kept = Results.reopen(folder, settings) if resume else None
-    data = DataSettings(settings.data_source, settings.data_path, settings.seed)
-    dataset = load_dataset(settings.dataset, data)
+    dataset = load_questions(settings)
     print(dataset.describe())
     samples = dataset.splits["test"][: settings.num_samples]
     if settings.answer == "vote" and build_parse(dataset) is None:
         raise ConfigError(f"answer: vote needs labels, which {dataset.name} has none of; use max or sample")
     if len(samples) < settings.num_samples:
         print(f"num_samples: the test split has {len(samples)}, all of which are taken")
-    scorer = build_scorer(settings.reward, dataset)
+    scorer = build_scorer(settings.reward, dataset, settings.lpc_alpha)
     print(f"reward: {scorer.name}{f', {scorer.note}' if scorer.note else ''}")
     task = Task(settings, dataset, samples, scorer, choose_wandb(settings, print))
     header = {
@@ -123,11 +124,11 @@ def run_models(task: Task, results: Results) -> int:
                 if interruption.stopping():
                     break
                 tracked_all &= run_model(key, task, results, interruption, bar)
-    return finish(results, interruption, tracked_all)
+    return finish(results, interruption, tracked_all, charts=not settings.no_charts)
 
 
-def finish(results: Results, interruption: Interruption, tracked_all: bool) -> int:
-    """Write what has become of all, print the table, and return the exit code."""
+def finish(results: Results, interruption: Interruption, tracked_all: bool, *, charts: bool) -> int:
+    """Write what has become of all, print the table, draw the charts if wished, and return the exit code."""
     runs = results.content["runs"]
     failed = [run for run in runs if run["status"] == "failed"]
     stopped = any(run["status"] in ("waiting", "running") for run in runs)
@@ -139,12 +140,13 @@ def finish(results: Results, interruption: Interruption, tracked_all: bool) -> i
     for run in failed:
         print(f"failed: {run['display_name']}, {run['method']}: {run['error']['message']}", file=sys.stderr)
     print(f"\nResults saved to: {results.path}")
+    drawn = not charts or try_drawing(results.path, print)
     if stopped:
         print("stopped; the same command with --resume goes on", file=sys.stderr)
         return interruption.exit_code
     if len(failed) == len(runs) and all(run["error"]["refused"] and not run["samples"] for run in runs):
         return 2
-    return int(bool(failed) or not tracked_all)
+    return int(bool(failed) or not tracked_all or not drawn)
 
 
 def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]) -> dict[str, Any] | None:
@@ -157,7 +159,9 @@ def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]
     try:
         import_wandb()
     except TrackingError:
-        announce("Weights & Biases is not installed (pip install wandb): metrics go to metrics.jsonl only")
+        announce(
+            "Weights & Biases is not installed (pip install wandb): metrics are beside the results, in metrics.jsonl"
+        )
         return None
     mode = settings.wandb_mode
     if mode == "online":
@@ -180,8 +184,10 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
         return True
     bar.write(f"\n{runs[0]['display_name']} ({key})")
     try:
-        loaded = load(key, task.settings, task.dataset, bar.write)
+        loaded = load(key, task.settings, task.dataset, bar.write, lambda: check_going_on(interruption))
         context = loaded.model.limit
+    except Stopped:
+        return True
     except Exception as error:  # whatever its code and weights may raise: the others go on
         for run in runs:
             note_failure(run, error, bar.write)
@@ -192,8 +198,10 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
     for run in runs:
         if interruption.stopping():
             break
-        run.update(status="running", error=None, weights=loaded.weights, source=loaded.source, kv=loaded.kv)
-        tracked_all &= run_method(run, loaded, context, task, results, interruption, bar)
+        run.update(status="running", error=None)
+        run.update({name: getattr(loaded, name) for name in LOADED})
+        with use_threads(loaded.threads):
+            tracked_all &= run_method(run, loaded, context, task, results, interruption, bar)
     return tracked_all
 
 
@@ -216,7 +224,7 @@ def run_method(
     interruption: Interruption,
     bar: Bar,
 ) -> bool:
-    """Search all samples that are missing, by one method; return whether all metrics were written.
+    """Search all samples that are missing, by one method; return whether all metrics and trees were written.
 
     Args:
         run: Its part of the results, which grows by each sample.
@@ -229,11 +237,12 @@ def run_method(
     """
     log = RunLog(run, task.settings, results.path, task.wandb, bar.write)
     error: Exception | None = None
+    complete = True
     try:
         results.save()
         for index in range(len(run["samples"]), len(task.samples)):
             try:
-                sample, note = fit_sample(task.samples[index], loaded, context, task.settings.max_tokens)
+                sample, note = fit_sample(task.samples[index], loaded.count_tokens, context, task.settings.max_tokens)
                 if note is not None:
                     bar.write(note)
                 result = search_sample(run["method"], sample, index, loaded, task, log, interruption)
@@ -242,7 +251,10 @@ def run_method(
             except Exception as caught:  # of the model, of the reward: the other runs go on
                 error = caught
                 break
-            run["samples"].append(describe_search(sample, result, note))
+            if not task.settings.no_trees:
+                complete &= try_keeping_tree(results.path, run, index, result, loaded.model.decode, bar.write)
+            mission = getattr(loaded.model, "mission", None)
+            run["samples"].append(describe_search(sample, result, note, mission))
             run["summary"] = summarise_samples(run["samples"])
             results.save()
             log.note_sample(index, run["samples"][-1])
@@ -255,20 +267,12 @@ def run_method(
             note_failure(run, error, bar.write)
         elif len(run["samples"]) == len(task.samples):
             run["status"] = "done"
-            texts = [sample["answer"]["text"] for sample in run["samples"]]
-            run["scores"] = to_plain(score_answers(task.samples, texts, task.dataset.labels))
+            run["scores"] = to_plain(score_run(run, task.samples, task.dataset))
             log.note_end(run["summary"])
         results.save()
     finally:
-        complete = log.close(failed=run["status"] != "done")
+        complete &= log.close(failed=run["status"] != "done")
     return complete
-
-
-def fit_sample(sample: Sample, loaded: Loaded, context: int | None, max_tokens: int) -> tuple[Sample, str | None]:
-    """Return a sample whose prompt leaves room for an answer, and what was done to it; see `fit_prompt`."""
-    if context is None:
-        return sample, None
-    return fit_prompt(sample, loaded.count_tokens, context - max_tokens)
 
 
 def search_sample(
@@ -288,45 +292,24 @@ def search_sample(
 
     def note(rollout: Rollout) -> None:
         log.note_rollout(rollout)
-        if interruption.stopping():
-            raise Stopped
+        check_going_on(interruption)
 
     log.begin_sample()
     settings = task.settings.build_search(method, derive_sample_seed(task.settings.seed, index))
-    reward = task.scorer.bind(sample)
-    return search(loaded.model, sample.prompt, reward, settings, parse=build_parse(task.dataset), on_rollout=note)
+    reward, prompt = task.scorer.bind(sample, loaded.model), loaded.read_prompt(sample)
+    return search(loaded.model, prompt, reward, settings, parse=build_parse(task.dataset), on_rollout=note)
+
+
+def check_going_on(interruption: Interruption) -> None:
+    """Go on, unless a stop is wished.
+
+    Raises:
+        Stopped: If it is.
+    """
+    if interruption.stopping():
+        raise Stopped
 
 
 def derive_sample_seed(seed: int, index: int) -> int:
     """Return the seed of the search of a sample: the same for all models and methods."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-
-
-def build_parse(dataset: Dataset) -> Parse | None:
-    """Return what reads the label of an answer; None for captions, which have none."""
-    task = dataset.splits["test"][0].task
-    if task == "caption":
-        return None
-    if task in ("sum", "story"):
-        return read_line
-    return lambda text: parse_answer(text, dataset.labels)
-
-
-def describe_progress(method: str, index: int, count: int, result: SearchResult) -> str:
-    """Return a line on a sample that is done."""
-    steps = measure_rises(result)
-    cost = result.cost
-    fed = cost.new + cost.reused
-    rate = cost.new / cost.seconds if cost.seconds else 0.0
-    reuse = cost.reused / fed if fed else 0.0
-    return (
-        f"  {method}, sample {index + 1}/{count}: best reward {result.rewards.max():.4f}, monotonicity {steps}, "
-        f"{len(result.rollouts)} rollouts, {len(result.tree) - 1} nodes, {cost.seconds:.2f} s, {cost.new} new tokens "
-        f"({rate:.0f}/s, {reuse:.0%} reused)"
-    )
-
-
-def measure_rises(result: SearchResult) -> str:
-    """Return the share of steps on which rewards rise, in words."""
-    rewards = result.rewards
-    return f"{(np.diff(rewards) > 0).mean():.0%}" if len(rewards) > 1 else "-"

@@ -130,7 +130,7 @@ class RunLog:
         self._tracker.log(self._update, {"new_tokens": self._total, **metrics})
 
 
-SHOWN = ("model", "display_name", "color", "method", "weights", "source", "kv")
+SHOWN = ("model", "display_name", "color", "method", "weights", "source", "kv", "simulator", "num_recurrences")
 """Of a run's part of the results, what Weights & Biases is told as well."""
 
 
@@ -138,5 +138,6 @@ def name_run(run: Mapping[str, Any], settings: ExperimentSettings, stamp: str) -
     """Return name and tags of a run; with several methods the name ends with that of its own."""
     display = run["display_name"]
     name = f"{display}_{stamp}" if settings.experiment_name is None else f"{settings.experiment_name}_{display}"
-    tags = ["optimized", "monotonicity", settings.dataset, f"color:{run['color']}", display, *settings.tags]
+    tags = ["optimized", "monotonicity", settings.dataset, f"color:{run['color']}", display]
+    tags += ["stand-in"] * settings.takes_stand_in(run["model"]) + settings.tags
     return {"name": name if len(settings.methods) == 1 else f"{name}_{run['method']}", "tags": tags}

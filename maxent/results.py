@@ -36,7 +36,19 @@ from pipeline.command.files import write_json
 
 SCHEMA_VERSION = 1
 PREFIX = "wandb_experiments_"
-FREE = ("device", "no_wandb", "output_dir", "tags", "wandb_mode")
+FREE = (
+    *(
+        "device",
+        "no_charts",
+        "no_trees",
+        "no_wandb",
+        "output_dir",
+        "stand_in_dir",
+        "tags",
+        "torch_threads",
+        "wandb_mode",
+    ),
+)
 """Settings that another call may change when it goes on: rollouts do not depend on them."""
 
 
@@ -79,7 +91,7 @@ class Results:
             "git": find_commit(),
             "settings": describe(settings),
             **header,
-            "runs": [build_run(model, method) for model in settings.models for method in settings.methods],
+            "runs": [build_run(settings, model, method) for model in settings.models for method in settings.methods],
         }
         results = cls(path, to_plain(content))
         results.save()
@@ -118,11 +130,13 @@ class Results:
         self.content = {**json.loads(self.path.read_text(encoding="utf-8")), "status": "running"}
 
     def save(self) -> None:
-        """Write the file, whole.
+        """Write the file, whole, with the lists of each run's figures brought up to its samples.
 
         Raises:
             OSError: If that fails; the file is as it was.
         """
+        for run in self.content["runs"]:
+            run.update(list_figures(run["samples"]))
         write_json(self.path, self.content)
 
     def find_run(self, model: str, method: str) -> dict[str, Any]:
@@ -144,11 +158,12 @@ class Results:
                     )
 
 
-def build_run(model: str, method: str) -> dict[str, Any]:
+def build_run(settings: ExperimentSettings, model: str, method: str) -> dict[str, Any]:
     """Return the part of a model and a method that has not begun."""
-    known = MODEL_CONFIGS[model]
-    names = {"model": model, "display_name": known["display_name"], "color": known["color"], "method": method}
-    return {**names, "status": "waiting", "error": None, "weights": None, "source": None, "kv": None, "samples": []}
+    color = MODEL_CONFIGS[model]["color"]
+    names = {"model": model, "display_name": settings.find_display_name(model), "color": color, "method": method}
+    loaded = {"weights": None, "source": None, "kv": None, "simulator": model == "babyai", "num_recurrences": None}
+    return {**names, "status": "waiting", "error": None, **loaded, "samples": []}
 
 
 def describe_rollout(rollout: Rollout) -> dict[str, Any]:
@@ -156,13 +171,16 @@ def describe_rollout(rollout: Rollout) -> dict[str, Any]:
     return to_plain(asdict(rollout))
 
 
-def describe_search(sample: Sample, result: SearchResult, note: str | None = None) -> dict[str, Any]:
+def describe_search(
+    sample: Sample, result: SearchResult, note: str | None = None, mission: str | None = None
+) -> dict[str, Any]:
     """Return a search as plain values.
 
     Args:
         sample: What was asked.
         result: What was found.
         note: What was done to the prompt so that it fits.
+        mission: Of a level, whose prompt is its seed.
     """
     rewards = measure_monotonicity(result.rewards)
     return to_plain(
@@ -171,6 +189,7 @@ def describe_search(sample: Sample, result: SearchResult, note: str | None = Non
             "prompt": sample.prompt,
             "label": sample.label,
             "note": note,
+            "mission": mission,
             "seed": result.settings.seed,
             "best_reward": float(result.rewards.max()),
             "monotonicity": rewards.strict,
@@ -188,6 +207,12 @@ def describe_search(sample: Sample, result: SearchResult, note: str | None = Non
             "rollouts": [describe_rollout(rollout) for rollout in result.rollouts],
         }
     )
+
+
+def list_figures(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the lists over samples that a run has beside them, for readers who want no more."""
+    names = {"best_rewards": "best_reward", "monotonicity_rates": "monotonicity", "times": "time"}
+    return {name: [sample[of_sample] for sample in samples] for name, of_sample in names.items()}
 
 
 def summarise_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

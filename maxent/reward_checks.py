@@ -16,12 +16,13 @@ import numpy as np
 from maxent.data.catalogue import DataSettings, load_dataset
 from maxent.data.facts import compute_facts
 from maxent.data.sample import Dataset, Sample
-from maxent.dts_implementation.models.sequence_model import Prior, ToyModel
+from maxent.dts_implementation.models.sequence_model import Prior
 from maxent.dts_implementation.search.maxent_ts import search
 from maxent.dts_implementation.search.result import SearchSettings
 from maxent.evaluation.metrics.monotonicity import measure_monotonicity
+from maxent.loading import NUM_PHRASES, PhraseToy
 from maxent.rewards.catalogue import Scorer, build_scorer
-from maxent.rewards.result import Answer, Reward, RewardResult
+from maxent.rewards.result import Answer
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.shell import as_command
 
@@ -35,24 +36,20 @@ CONTRADICTIONS = (
 )
 
 GAMING_STRINGS = (
-    "A line.",
-    "A line of data.",
-    "This is a series of values.",
-    "This is a series of values with a pattern.",
-    "The data of this series show a pattern and a trend.",
-    "The data of this series show a pattern, a trend and some variation.",
-    "The data of this series show a pattern, a trend, some variation and a seasonal peak.",
-    "Data with a pattern, a trend, variation, a seasonal peak, then an increase and a decrease.",
-    "In 7 words or 700: data, pattern, trend, variation, seasonal peak, increase, decrease, and every value of the "
-    "series is worth a closer look.",
-    "In 7 words or 700: data, pattern, trend, variation, seasonal peak, increase, decrease, and every value of the "
-    "series is worth a closer look, as anybody who has ever looked at a series of values will certainly agree.",
+    "Well.",
+    "Well, so many values.",
+    "Well, so many values, all in a row.",
+    "Well, so many values, all in a row. Answer: who knows.",
+    "Well, so many values, all in a row, one by one.",
+    "Well, so many values, all in a row, one by one, for whoever has a look.",
+    "Well, so many values, all in a row, one by one, for whoever has a look at them now.",
+    "Well, so many values, all in a row, one by one, for whoever has a look at them now, and has a coffee.",
+    "Well, so many values, all in a row, one by one, for whoever has a look at them now, and has a coffee. Therefore.",
+    "Well, so many values, all in a row, one by one, for whoever has a look at them now, and has a coffee. Therefore. "
+    "Well, so many values, all in a row, one by one, for whoever has a look at them now, and has a coffee. Therefore.",
 )
-"""Ten strings, each longer than the last, none of which says anything of the series that could be true or false."""
-
-
-NUM_PHRASES = 25
-"""Sentences that the toy of `measure_search` can say."""
+"""Ten strings, none of which says anything of a series that could be true or false; of two in a row the later one is
+longer. They rise as those behind the "88.9 %" do: in 7 of 9 steps, with one fall, and the last is level."""
 
 
 class CheckFailed(Exception):
@@ -250,18 +247,11 @@ def measure_search(dataset: Dataset, scorer: Scorer, method: str, num_rollouts: 
     The model is a toy that says up to six sentences of the grammar and knows nothing of the series; `best_of_n` draws
     them independently, `dts` learns from what it has drawn.
     """
-    phrases = list_phrases(dataset, NUM_PHRASES)
-    model = ToyModel(NUM_PHRASES + 1, eos=NUM_PHRASES, scale=0.5)
+    model = PhraseToy(list_phrases(dataset, NUM_PHRASES))
     settings = SearchSettings(method=method, num_rollouts=num_rollouts, max_tokens=6, prior=Prior(1.0, None, 1.0))
     rows = []
     for sample in dataset.splits["test"]:
-        bound = scorer.bind(sample)
-
-        def reward(answer: Answer, bound: Reward = bound) -> RewardResult:
-            words = [phrases[token] for token in answer.tokens if token < NUM_PHRASES]
-            return bound(replace(answer, text=" ".join(words)))
-
-        result = search(model, sample.id, reward, settings)
+        result = search(model, sample.id, scorer.bind(sample), settings)
         found = measure_monotonicity(result.rewards)
         rows.append((found.strict, found.non_strict, found.record_rate, found.best_so_far[-1]))
     return dict(zip(("strict", "non_strict", "record_rate", "best"), np.mean(rows, axis=0).tolist(), strict=True))

@@ -28,34 +28,52 @@ class ExperimentSettings:
     """Settings of the experiments.
 
     Attributes:
-        models: Keys of models, one or several: llama-7b, llama-13b, mistral-7b, phi-2, gemma-7b, toy, more.
-        dataset: M4, HAR, TSQA, sums or stories.
-        num_samples: Questions of the test split.
+        models: Keys of models, one or several: llama-7b, llama-13b, mistral-7b, phi-2, gemma-7b; toy, built in; more, a
+            checkpoint of more/train.py; or babyai alone, one of train_mop.py.
+        dataset: M4 (captions of series), HAR (activities), TSQA (questions on series), sums, stories; for babyai a
+            BabyAI task, as GoToObj.
+        num_samples: Questions that are asked, from the beginning of the test split.
         num_rollouts: Answers that are drawn for each question, at most.
-        max_tokens: New tokens after which an answer is cut.
+        max_tokens: New tokens after which an answer is cut; of babyai, actions, after which an episode earns nothing.
         device: cuda, cuda:N, mps or cpu; auto is the best that there is.
         experiment_name: Begins the names of the runs; null: they end with the time instead.
         tags: Further tags of the runs, one or several.
         no_wandb: Leave Weights & Biases alone.
-        methods: One or several of dts, dts_star, best_of_n, sample, greedy, beam, mcts, mh, dts_paper.
-        lam: Lambda of prior * exp(reward / lambda), in units of the reward.
-        epsilon: Share of dts rollouts that follow the prior.
-        wave: Rollouts chosen from one state of the tree; null: a fifth of them, up to 16.
-        budget_tokens: New tokens that a search may feed for a question; null: no bound.
+        no_charts: Draw none; `python -m maxent.charts RESULTS.json` draws them later.
+        no_trees: Keep no trees of searches, about 30 bytes a node, and show none.
+        methods: One or several of dts (draws answers in proportion to prior * exp(reward / lambda)), dts_star (seeks
+            the best one), best_of_n, sample and greedy (one answer), beam, mcts, mh (Metropolis-Hastings), dts_paper
+            (dts as published).
+        lam: Lambda, in units of the reward: an answer whose reward is higher by this much weighs e times as much.
+        epsilon: Share of dts rollouts that follow the model alone, which keeps the estimates of dts sound.
+        wave: Rollouts decoded together, from one state of the tree: more are faster, fewer learn more of each other;
+            null: a fifth of them, up to 16.
+        budget_tokens: New tokens that a search may feed for a question, for comparisons at equal cost; null: no bound.
         answer: Which rollout is the answer: that of the highest reward, one drawn from the tree, or a vote of labels.
-        reward: claims, activity, programmatic, likelihood, oracle or legacy; null: the dataset's own.
-        prior_temperature: Divides the logits.
-        top_k: Keeps the most probable tokens; null: all.
-        top_p: Keeps the fewest tokens that reach this probability.
-        kv: packed keeps keys and values of each prefix, none keeps nothing, auto is packed where the model allows it.
-        kv_budget_mb: MiB for keys and values; null: no bound.
+        reward: claims (M4), activity (HAR), programmatic (sums, stories), episode (BabyAI), likelihood (all); oracle
+            and legacy know the true answer, for upper bounds and warnings; null: the dataset's own.
+        prior_temperature: Divides the model's logits; below 1 sharpens. What is searched is the model after this, top_k
+            and top_p.
+        top_k: Keeps so many of the most probable tokens; null: all.
+        top_p: Keeps the fewest most probable tokens that together reach this probability; 1: all.
+        kv: packed reads each prefix of the tree once, none reads it anew for each answer, which is slow; auto is packed
+            where the model allows it.
+        kv_budget_mb: MiB for keys and values of a tree; null: no bound.
         seed: Of all draws, and of generated data.
-        model_path: KEY=PATH, one or several: where the weights of a model are.
-        stand_in: A small model of the same architecture, trained here, in place of weights; refused as yet.
-        data_path: Folder of data files; null: data.
-        data_source: Where data come from; auto takes the first of the others that there is.
+        model_path: KEY=PATH, one or several: a folder of weights, or the file of a checkpoint.
+        num_recurrences: r of more, steps of its experts; null: as it was trained.
+        lpc_alpha: Price of complexity in the reward of BabyAI's episodes, from 0 to 1, which is what always using the
+            largest experts would cost.
+        stand_in: In place of weights that no --model_path names, train a small model of the same architecture here, in
+            minutes, on synthetic samples. It is kept, and marked wherever it is named.
+        stand_in_dir: Folder in which stand-ins are kept; null: data_cache/stand_ins, from within maxent/ that of the
+            folder above.
+        stand_in_steps: Updates of a stand-in's training.
+        data_path: Folder that is looked through for files of M4, HAR or TSQA; null: data, from within maxent/ ../data.
+        data_source: auto takes local files, else the hub's, else generates data here (synthetic), and says which.
         wandb_mode: Of Weights & Biases; offline keeps its files here until `wandb sync`.
-        output_dir: Folder of the results.
+        output_dir: Folder of the results, one JSON file for each call.
+        torch_threads: Cores for a model on the CPU; null: one for small models, which are faster so, all for others.
         dtype: Type of the weights, as float32 or bfloat16; auto: as they were stored.
 
     Raises:
@@ -71,6 +89,8 @@ class ExperimentSettings:
     experiment_name: str | None = None
     tags: list[str] = field(default_factory=list)
     no_wandb: bool = False
+    no_charts: bool = False
+    no_trees: bool = False
     methods: list[str] = field(default_factory=lambda: ["dts"])
     lam: float = 0.1
     epsilon: float = 0.2
@@ -85,11 +105,16 @@ class ExperimentSettings:
     kv_budget_mb: float | None = None
     seed: int = 0
     model_path: list[str] = field(default_factory=list)
+    num_recurrences: int | None = None
+    lpc_alpha: float = 0.0
     stand_in: bool = False
+    stand_in_dir: str | None = None
+    stand_in_steps: int = 1000
     data_path: str | None = None
     data_source: Literal["auto", "local", "hub", "synthetic"] = "auto"
     wandb_mode: Literal["online", "offline", "disabled"] = "online"
     output_dir: str = "evaluation/results"
+    torch_threads: int | None = None
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
@@ -101,8 +126,9 @@ class ExperimentSettings:
             if not given or len(set(given)) < len(given):
                 raise ConfigError(f"{name}: expected at least one, and each once, found {' '.join(given) or 'none'}")
         check_numbers(self, 1, "num_samples", "num_rollouts", "max_tokens", "wave", "budget_tokens", "kv_budget_mb")
+        check_numbers(self, 1, "stand_in_steps", "num_recurrences", "torch_threads")
         check_numbers(self, 0, "seed")
-        for name in ("experiment_name", "dtype", "device", "output_dir"):
+        for name in ("experiment_name", "dtype", "device", "output_dir", "stand_in_dir"):
             if getattr(self, name) == "":
                 raise ConfigError(f"{name}: expected a text, found an empty one")
         if self.budget_tokens is not None and self.budget_tokens < self.max_tokens - 1:
@@ -110,6 +136,11 @@ class ExperimentSettings:
                 f"budget_tokens: expected at least {self.max_tokens - 1}, so that one answer of max_tokens "
                 f"{self.max_tokens} fits, found {self.budget_tokens}"
             )
+        for name, default, key in (("num_recurrences", None, "more"), ("lpc_alpha", 0.0, "babyai")):
+            if getattr(self, name) != default and key not in self.models:
+                raise ConfigError(f"{name}: is a setting of {key} alone; expected it among --models, or no --{name}")
+        if not 0 <= self.lpc_alpha <= 1:
+            raise ConfigError(f"lpc_alpha: expected a number from 0 to 1, found {self.lpc_alpha}")
         self.find_paths()
         try:
             self.build_search("dts", 0)
@@ -132,6 +163,14 @@ class ExperimentSettings:
                 raise ConfigError(f"model_path: expected one path for {key}, found {found[key]} and {path}")
             found[key] = path
         return found
+
+    def takes_stand_in(self, key: str) -> bool:
+        """Return whether a small model takes the place of a key's: one of the hub, no weights of which are named."""
+        return self.stand_in and MODEL_CONFIGS[key]["name"] is not None and key not in self.find_paths()
+
+    def find_display_name(self, key: str) -> str:
+        """Return what a key's model is called; a stand-in is marked."""
+        return MODEL_CONFIGS[key]["display_name"] + " (stand-in)" * self.takes_stand_in(key)
 
     def build_search(self, method: str, seed: int) -> SearchSettings:
         """Return the settings of a search.

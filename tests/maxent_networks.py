@@ -10,7 +10,9 @@ from maxent.dts_implementation.models.pytorch_hf_wrapper import HuggingFaceModel
 from maxent.dts_implementation.models.sequence_model import SequenceModel
 from more.checkpoints import save_checkpoint
 from more.config import ModelConfig
+from more.data import DataSettings, open_source
 from more.model import MoreModel
+from more.stories import EmbeddedSettings
 from more.tokens import train_tokenizer
 
 VOCAB = 61
@@ -31,6 +33,7 @@ SIZES = {
 }
 MIXTURE = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": WINDOW}
+EMBEDDED = EmbeddedSettings(num_stories=20, num_sheets=5, num_paragraphs=5)
 ARCHITECTURES: dict[str, tuple[str, dict]] = {
     "gpt2": ("gpt2", {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 96}),
     "llama": ("llama", {}),
@@ -81,11 +84,12 @@ def build_more(model_type: str, **changes) -> MoreModel:
     return model
 
 
-def save_more(path: Path) -> Path:
-    """Write a checkpoint of an untrained model of `more/`, as its training does; return its path."""
+def save_more(path: Path, model_type: str = "base") -> Path:
+    """Write a checkpoint of an untrained model of `more/`, as training on embedded data does; return its path."""
     tokenizer = train_tokenizer(["What is 1 plus 2?"], 257)
-    model = build_more("base", vocab_size=tokenizer.vocab_size, max_length=128)
-    content = {"training_config": {}, "data": {}, "update": 1, "tokens": 1, "tokenizer": tokenizer.json}
+    model = build_more(model_type, vocab_size=tokenizer.vocab_size, max_length=320)
+    data = open_source(DataSettings(data="embedded", data_seed=7, embedded=EMBEDDED), lambda line: None).describe()
+    content = {"training_config": {}, "data": data, "update": 1, "tokens": 1, "tokenizer": tokenizer.json}
     weights = {"model_state_dict": model.state_dict(), "model_config": asdict(model.config)}
     save_checkpoint(path, {**content, **weights})
     return path

@@ -32,11 +32,22 @@ def compute_exact(model: ToyModel, reward: Reward, lam: float, prior: Prior = PL
     return {tokens: float(np.exp(w - log_z)) for (tokens, _), w in zip(answers, weights, strict=True)}, log_z
 
 
+def find_visited(tree: Tree, tokens: tuple[int, ...]) -> int:
+    """Return the deepest visited node on the way of some tokens from the root; the root if there is none."""
+    node = 0
+    for token in tokens:
+        children = (c for c in tree.children[node].values() if tree.token[c] == token and tree.visits[c])
+        if (child := next(children, None)) is None:
+            break
+        node = child
+    return node
+
+
 def compute_proposal(model: ToyModel, tree: Tree, prior: Prior = PLAIN) -> Posterior:
     """Return what `dts` would draw next without its defence: the posterior as the tree knows it."""
     value = tree.value
     return {
-        tokens: float(np.exp(log_p + (value[tree.find_visited(tokens)] - value[0]) / tree.lam))
+        tokens: float(np.exp(log_p + (value[find_visited(tree, tokens)] - value[0]) / tree.lam))
         for tokens, log_p in enumerate_answers(model, "", prior, DEPTH)
     }
 

@@ -163,15 +163,22 @@ ROOMS: dict[str, set[str]] = {
     "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
     "maxent/reward_checks": {
         *("maxent/data", "maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/evaluation"),
-        *("maxent/rewards", "pipeline/command"),
+        *("maxent/loading", "maxent/rewards", "pipeline/command"),
     },
     "maxent/test_reward_monotonicity": {"maxent/reward_checks"},
     "maxent/settings": {
         *("maxent/dts_implementation/models", "maxent/dts_implementation/search", "maxent/registry"),
         "pipeline/command",
     },
+    "maxent/threads": set(),
+    "maxent/stand_ins": {"maxent/data", "maxent/dts_implementation/models", "maxent/settings", "pipeline/command"},
+    "maxent/levels": {"babyai", "maxent/data"},
+    "maxent/questions": {
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/levels", "maxent/settings", "pipeline/command"),
+    },
     "maxent/loading": {
-        *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "pipeline/command"),
+        *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "maxent/stand_ins"),
+        *("maxent/threads", "pipeline/command"),
     },
     "maxent/results": {
         *("maxent/data", "maxent/dts_implementation/search", "maxent/evaluation", "maxent/registry", "maxent/settings"),
@@ -181,10 +188,14 @@ ROOMS: dict[str, set[str]] = {
         *("maxent/dts_implementation/search", "maxent/results", "maxent/settings", "pipeline/tracking"),
     },
     "maxent/comparison": {"maxent/evaluation"},
+    "maxent/trees": {"maxent/dts_implementation/search", "pipeline/command"},
+    "maxent/charts": {"maxent/evaluation", "maxent/results", "maxent/trees", "pipeline/command", "plotting"},
+    "maxent/pictures": {"maxent/charts", "maxent/dts_implementation/search", "maxent/trees", "pipeline/command"},
+    "maxent/answers": {"maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"},
     "maxent/experiment": {
-        *("maxent/comparison", "maxent/data", "maxent/dts_implementation/search", "maxent/evaluation"),
-        *("maxent/loading", "maxent/metrics", "maxent/results", "maxent/rewards", "maxent/settings"),
-        *("pipeline/command", "pipeline/tracking"),
+        *("maxent/answers", "maxent/comparison", "maxent/data", "maxent/dts_implementation/search"),
+        *("maxent/loading", "maxent/metrics", "maxent/pictures", "maxent/questions", "maxent/results"),
+        *("maxent/rewards", "maxent/settings", "maxent/threads", "pipeline/command", "pipeline/tracking"),
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
@@ -200,7 +211,8 @@ LIGHT_ROOMS = (
     *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "science", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
-    *("maxent/settings", "maxent/results", "maxent/metrics", "maxent/comparison", "maxent/experiment"),
+    *("maxent/settings", "maxent/answers", "maxent/questions", "maxent/levels", "maxent/stand_ins", "maxent/results"),
+    *("maxent/metrics", "maxent/comparison", "maxent/experiment", "maxent/trees", "maxent/charts", "maxent/pictures"),
     "maxent/run_experiments_with_wandb",
 )
 HEAVY = {"torch", "transformers", "minigrid", "gymnasium"}
@@ -495,6 +507,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["maxent.experiment", "maxent.run_experiments_with_wandb"], set()),
         (["science.calibration", "science.reading"], set()),
         (["science.study", "science.run", "science.outputs", "science.figures.draw", "science.report.pages"], set()),
+        (["maxent.charts.drawing", "maxent.charts.command", "maxent.charts.tree_page"], set()),
         (["maxent.data.catalogue", "maxent.reward_checks", "maxent.evaluation.metrics.tree_metrics"], set()),
     ],
 )

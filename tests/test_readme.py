@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from maxent.data.catalogue import DATASETS
+from maxent.dts_implementation.search.result import METHODS
+from maxent.metrics import METRICS
+from maxent.registry import MODEL_CONFIGS
+from maxent.rewards.catalogue import TASKS
+from maxent.settings import read_command
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
 from pipeline.config import TrainConfig
@@ -17,6 +23,7 @@ from pipeline.training.options import OPTIONS, parse_sweep
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SEARCH_PAGES = [ROOT / "maxent" / "RUN_EXPERIMENTS_GUIDE.md", *sorted((ROOT / "maxent" / "docs").glob("*.md"))]
 MORE_SCRIPTS = ["more/train.py", "more/evaluate.py", "more/evaluate_for_llm.py"]
 SCRIPTS = ["train.py", "train_mop.py", "eval_mop.py", "batch_eval.py", *MORE_SCRIPTS]
 
@@ -31,6 +38,14 @@ def commands(pages: list[Path]) -> list[str]:
     lines = [line for page in pages for block in indented_blocks(page) for line in block.splitlines()]
     without_comments = [line.split("  #")[0].strip() for line in lines]
     return sorted({line for line in without_comments if re.match(r"(\S*python\S*) \S+\.py\b", line)})
+
+
+def search_commands() -> list[str]:
+    """Return the commands of tree search, of its script's docstring too."""
+    script = ROOT / "maxent" / "run_experiments_with_wandb.py"
+    text = re.sub(r" *\\\n *", " ", ast.get_docstring(ast.parse(script.read_text())) or "")
+    told = [line.strip() for line in text.splitlines() if line.strip().startswith("python run_")]
+    return [line for line in sorted({*commands([*PAGES, *SEARCH_PAGES]), *told}) if "run_experiments" in line]
 
 
 def docstring_commands() -> list[str]:
@@ -75,6 +90,28 @@ def test_evaluation_commands_know_their_flags(command):
         assert flag.replace("-", "_").replace("__", "--") in shown
 
 
+@pytest.mark.parametrize("command", search_commands())
+def test_search_commands_parse(command):
+    _, script, *arguments = shlex.split(command)
+    assert (ROOT / "maxent" / Path(script).name).exists()
+    settings, _ = read_command(arguments)
+    assert settings.models and set(settings.find_paths()) <= set(settings.models)
+
+
+def test_every_model_and_method_of_the_search_is_in_its_page():
+    text = (ROOT / "docs" / "maxent.md").read_text(encoding="utf-8")
+    names = [*MODEL_CONFIGS, *METHODS, *TASKS, *DATASETS]
+    assert [name for name in names if f"`{name}`" not in text] == []
+    guide = SEARCH_PAGES[0].read_text(encoding="utf-8")
+    colours = [one["color"] for one in MODEL_CONFIGS.values()]
+    assert [one for one in (*MODEL_CONFIGS, *colours) if one not in guide] == []
+
+
+def test_every_key_that_is_tracked_is_in_the_page_of_the_search():
+    text = (ROOT / "docs" / "maxent.md").read_text(encoding="utf-8")
+    assert [name for name in METRICS if f"`{name}`" not in text and f"`/{name.rpartition('/')[2]}`" not in text] == []
+
+
 def python_blocks() -> list[str]:
     return [block for page in PAGES for block in indented_blocks(page) if re.match(r"(import|from) \w", block)]
 
@@ -94,11 +131,20 @@ def test_python_in_the_docs_compiles(block):
     compile(block, "docs", "exec")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def find_anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and the site make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SEARCH_PAGES], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert missing == []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if "://" not in path:
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in find_anchors(target), link
 
 
 def test_every_config_file_is_named_in_the_readme():
@@ -109,9 +155,11 @@ def test_every_config_file_is_named_in_the_readme():
 ALL_HELP = """
 import contextlib, sys
 from rlmop.command import COMMANDS, main
+from maxent import experiment, reward_checks
 from more import commands, compare
 calls = [(main, [name]) for name in COMMANDS] + [(main, ["evaluate", "--checkpoint=x"])]
 calls += [(run, []) for run in (commands.train, commands.evaluate, commands.evaluate_for_llm, compare.main)]
+calls += [(run, []) for run in (experiment.main, reward_checks.main)]
 for run, words in calls:
     sys.argv = ["rlmop", *words, "--help"]
     with contextlib.suppress(SystemExit):
@@ -119,7 +167,7 @@ for run, words in calls:
 """
 
 OTHER_FLAGS = {
-    *("logdir", "dist", "vfs-cache-mode"),  # of TensorBoard, pytest, rclone
+    *("logdir", "dist", "vfs-cache-mode", "rounds"),  # of TensorBoard, pytest, rclone, benchmarks
     *("all_views", "page"),  # of the notebooks
 }
 
@@ -131,7 +179,7 @@ def test_flags_in_the_docs_are_there():
     )
     known = set(re.findall(r"^ +(?:-h, )?--([\w-]+)", done.stdout, flags=re.MULTILINE)) | OTHER_FLAGS
     assert {"seeds", "compact", "over_prices", "checkpoint_minutes", "match", "variants"} <= known
-    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+    for page in (*PAGES, *SEARCH_PAGES, ROOT / "CONTRIBUTING.md"):
         if page.name != "LOG.md":
             named = set(re.findall(r"(?<![\w-])--([a-z][\w-]+)", page.read_text(encoding="utf-8")))
             assert named - known == set(), page.name

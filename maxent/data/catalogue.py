@@ -1,7 +1,7 @@
 """The datasets by name, and where they are taken from: local files, the hub, or what is generated here.
 
 dataset = load_dataset("M4", DataSettings(source="auto"))
-print(dataset.describe())       # data: M4, synthetic (no m4_series_... below data; ...; seed 0): 2000 train, ...
+print(dataset.describe())       # data: M4, synthetic (why not real; seed 0): 2000 train, 100 valid, 100 test
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DataSettings:
 
     Attributes:
         source: `local`, `hub`, `synthetic`; `auto` takes the first of these that there is.
-        path: Folder that is looked through; None: `data` in the current folder.
+        path: Folder that is looked through; None: `data` in the current folder, from within maxent/ `../data`.
         seed: Of generated data; real splits have their own.
         num_train: Generated training samples.
         num_held_out: Generated samples of validation and test, each.
@@ -117,6 +117,8 @@ def load_dataset(name: str, settings: DataSettings) -> Dataset:
             raise DataError(f"{name}: is generated only; use data_source synthetic or auto, not {settings.source}")
         return _generate(name, kind, settings, missing)
     folder = Path(settings.path or DEFAULT_PATH)
+    if settings.path is None and folder.resolve() == Path(__file__).resolve().parent:  # this package, and no data
+        folder = ".." / folder
     if settings.path is not None and settings.source in ("auto", "local") and not folder.is_dir():
         raise DataError(f"data_path: expected a folder, found {'a file' if folder.exists() else 'nothing'} at {folder}")
     if settings.source in ("auto", "local"):

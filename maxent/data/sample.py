@@ -108,7 +108,7 @@ class Dataset:
 
     def describe(self) -> str:
         """Return one line on what this is."""
-        sizes = ", ".join(f"{len(self.splits[split])} {split}" for split in SPLITS)
+        sizes = ", ".join(f"{len(self.splits[split])} {split}" for split in SPLITS if self.splits[split])
         return f"data: {self.name}, {'real' if self.real else 'synthetic'} ({self.origin}): {sizes}"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from maxent.data.sample import DataError, Dataset, Sample
 from maxent.rewards.activity import ActivityReward
 from maxent.rewards.claims import reward_claims
+from maxent.rewards.episode import EpisodeReward
 from maxent.rewards.legacy import reward_legacy
 from maxent.rewards.likelihood import reward_likelihood
 from maxent.rewards.oracle import reward_oracle
@@ -25,14 +26,15 @@ TASKS = {
     "claims": ("caption",),
     "activity": ("activity",),
     "programmatic": ("sum", "story"),
-    "likelihood": ("caption", "activity", "question", "sum", "story"),
+    "episode": ("episode",),
+    "likelihood": ("caption", "activity", "question", "sum", "story", "episode"),
     "oracle": ("caption", "activity", "question", "sum", "story"),
     "legacy": ("caption", "activity", "question", "sum", "story"),
 }
 """Reward -> tasks that it can judge."""
 
 DEFAULTS = {"caption": "claims", "activity": "activity", "question": "likelihood", "sum": "programmatic"}
-DEFAULTS["story"] = DEFAULTS["sum"]
+DEFAULTS |= {"story": DEFAULTS["sum"], "episode": "episode"}
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,42 @@ class Scorer:
     note: str
     function: Callable[[Any, Answer], RewardResult]
 
-    def bind(self, sample: Sample) -> Reward:
+    def bind(self, sample: Sample, model: Any = None) -> Reward:
         """Return the reward of answers to one sample, as a search calls it. Only what is flagged gets the label."""
         return partial(self.function, sample if self.sees_label else sample.view())
 
 
-def build_scorer(name: str | None, dataset: Dataset) -> Scorer:
+@dataclass(frozen=True)
+class EpisodeScorer:
+    """The reward of episodes, in the place of a `Scorer`: what a policy's model plays is what is rewarded.
+
+    Attributes:
+        alpha: See `EpisodeReward`.
+        name: See `Scorer`.
+        sees_label: See `Scorer`; there is no label.
+    """
+
+    alpha: float = 0.0
+    name: str = "episode"
+    sees_label: bool = False
+
+    @property
+    def note(self) -> str:
+        """See `Scorer`."""
+        return f"less {self.alpha:g} x complexity, as a share of its largest" if self.alpha else ""
+
+    def bind(self, sample: Sample, model: Any) -> Reward:
+        """Return the reward of the episodes that a model plays; see `Scorer`."""
+        return EpisodeReward(model.play, self.alpha)
+
+
+def build_scorer(name: str | None, dataset: Dataset, lpc_alpha: float = 0.0) -> Scorer | EpisodeScorer:
     """Return a reward for a dataset.
 
     Args:
         name: One of `TASKS`; None for the dataset's own.
         dataset: `activity` fits its classifier on the training split, and measures it on the validation split.
+        lpc_alpha: Price of complexity, of `episode` alone.
 
     Raises:
         DataError: If the reward is unknown, or cannot judge what the dataset asks.
@@ -80,6 +107,8 @@ def build_scorer(name: str | None, dataset: Dataset) -> Scorer:
             reward = ActivityReward.fit(dataset.splits["train"], dataset.splits["valid"], dataset.labels)
             note = f"the classifier behind it is right on {reward.accuracy:.0%} of {reward.num_held_out} others"
             return Scorer(name, False, note, reward)
+        case "episode":
+            return EpisodeScorer(lpc_alpha)
         case "programmatic":
             return Scorer(name, False, "", reward_programmatic)
         case "likelihood":

@@ -24,6 +24,7 @@ from tests.maxent_networks import build_network, save_more, save_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TINY = (
+    "--no_charts",
     "--models",
     "toy",
     "--num_samples",
@@ -130,14 +131,15 @@ def test_spaced_lists_and_presets():
         (["--num_samples", "many"], "num_samples: expected int, found 'many'"),
         (["--lam", "0"], "lam: expected a number above 0, found 0"),
         (["--top_p", "2"], "top_p: expected a number above 0 and up to 1"),
-        (["--dataset", "M5"], "dataset: expected one of M4, HAR, TSQA, sums, stories, found 'M5'"),
+        (["--dataset", "M5"], "dataset: expected one of M4, HAR, TSQA, sums, stories, or .*; found 'M5'"),
         (["--reward", "activity"], "reward: activity cannot judge M4"),
         (["--model_path", "phi-2"], "model_path: expected KEY=PATH .*found 'phi-2'"),
         (["--model_path", "phi-2=a", "phi-2=b"], "model_path: expected one path for phi-2, found a and b"),
         (["--preset", "slow"], "--preset: expected one of quick, found 'slow'"),
         (["--answer", "vote"], "answer: vote needs labels, which M4 has none of"),
         (["--budget_tokens", "2"], "budget_tokens: expected at least 3, .*max_tokens 4 fits, found 2"),
-        (["--stand_in"], "stand_in: .*--model_path KEY=PATH"),
+        (["--stand_in_steps", "0"], "stand_in_steps: expected at least 1, found 0"),
+        (["--stand_in_dir", ""], "stand_in_dir: expected a text, found an empty one"),
         (["--resume"], "--resume: expected results of the same settings .*found none of 0"),
         (["--models", "more"], "failed: MoRE, dts: more: expected a checkpoint, --model_path more=PATH"),
         (["--models", "more", "--model_path", "more=nowhere.pth"], "expected a folder or a file, found nothing there"),

@@ -436,3 +436,24 @@ def test_the_account_of_a_result_is_its_own():
     before = replace(first.cost)
     search(model, "two", make_reward(), SETTINGS)
     assert first.cost == before != Cost()
+
+
+@pytest.mark.parametrize("wave", [1, 4])
+def test_dts_star_follows_the_prior_while_all_rewards_are_equal(wave):
+    """Its bonus was 0 then, and the root's least probable first tokens were tried before any second one."""
+    covered = []
+    for seed in range(5):
+        model = ToyModel(20, eos=None, scale=3.0, seed=seed)
+        result = run(
+            "dts_star", model=model, reward=lambda answer: RewardResult(-1.0), max_tokens=3, num_rollouts=12, wave=wave
+        )
+        found = {rollout.tokens: rollout.log_p for rollout in result.rollouts}
+        likeliest = sorted(
+            (
+                log_p
+                for _, log_p in enumerate_answers(ToyModel(20, eos=None, scale=3.0, seed=seed), "a prompt", PLAIN, 3)
+            ),
+            reverse=True,
+        )
+        covered.append(sum(map(math.exp, found.values())) / sum(map(math.exp, likeliest[: len(found)])))
+    assert np.mean(covered) > 0.5

@@ -324,7 +324,7 @@ def test_the_oracle_is_right_about_each_task():
 def test_each_dataset_has_a_reward_of_its_own_and_refuses_others(captions):
     assert DEFAULTS == {
         **{"caption": "claims", "activity": "activity", "question": "likelihood"},
-        **{"sum": "programmatic", "story": "programmatic"},
+        **{"sum": "programmatic", "story": "programmatic", "episode": "episode"},
     }
     for name, reward in (("TSQA", "likelihood"), ("sums", "programmatic"), ("stories", "programmatic")):
         assert build_scorer(None, load_dataset(name, SMALL)).name == reward
@@ -336,8 +336,8 @@ def test_each_dataset_has_a_reward_of_its_own_and_refuses_others(captions):
 
 def test_the_legacy_heuristic_is_gamed_and_the_claims_are_not(captions, capsys):
     found = reward_checks.report_legacy(captions, build_scorer("claims", captions))
-    assert found == {"strict": 1.0, "non_strict": 1.0, "highest_honest": 0.0}
-    assert "rising in 9/9 steps" in capsys.readouterr().out
+    assert found == pytest.approx({"strict": 7 / 9, "non_strict": 8 / 9, "highest_honest": 0.0})
+    assert "rising in 7/9 steps, 8/9 with ties; under claims all get 0.00 to 0.00" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["best_of_n", "dts"])

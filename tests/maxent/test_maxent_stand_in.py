@@ -9,11 +9,11 @@ import torch
 from maxent.data.prompts import ACTIVITIES, parse_answer, read_line
 from maxent.data.sample import DataError, Frame, Sample
 from maxent.data.synthetic import build_text_samples, make_activities, make_captions, make_sums
-from maxent.dts_implementation.models.stand_in import (
+from maxent.dts_implementation.models.stand_in import build_stand_in
+from maxent.dts_implementation.models.stand_in_training import (
     ARCHITECTURES,
     StandInSettings,
     build_network,
-    build_stand_in,
     build_tokenizer,
     draw_batches,
     encode_samples,

@@ -11,7 +11,8 @@ chunk; from there on each token is fed once.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from torch import Tensor
 
 from maxent.dts_implementation.models.network import memory_errors
 from maxent.dts_implementation.models.sequence_model import Cost
+from more.babi import DataError, Question
 from more.checkpoints import load_model
 from more.generation import pad
 from more.model import Cache, MoreModel
+from more.report import reopen_source
+from more.stories import SPLITS
 from more.tokens import Tokenizer
 
 
@@ -66,6 +70,7 @@ class MoreSequenceModel:
         tokenizer: That it was trained with; None takes token numbers only, decodes to them, and has no token that ends
             an answer.
         num_recurrences: r of all passes; None is the config's.
+        one_line: A token with a line break ends an answer as well, as it ends that of a question in training.
 
     Attributes:
         cost: See `SequenceModel`.
@@ -73,10 +78,19 @@ class MoreSequenceModel:
     """
 
     def __init__(
-        self, model: MoreModel, tokenizer: Tokenizer | None = None, *, num_recurrences: int | None = None
+        self,
+        model: MoreModel,
+        tokenizer: Tokenizer | None = None,
+        *,
+        num_recurrences: int | None = None,
+        one_line: bool = False,
     ) -> None:
         self.cost = Cost()
-        self.eos = frozenset() if tokenizer is None else frozenset({tokenizer.end_token})
+        self.eos: frozenset[int] = frozenset()
+        if tokenizer is not None:
+            pieces = tokenizer.pieces(range(tokenizer.vocab_size)) if one_line else []
+            breaks = (token for token, piece in enumerate(pieces) if "\n" in piece)
+            self.eos = frozenset({tokenizer.end_token, *breaks})
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._num_recurrences = num_recurrences
@@ -86,6 +100,17 @@ class MoreSequenceModel:
     def limit(self) -> int | None:
         """See `SequenceModel`: what the trained length leaves beside the prompt."""
         return self._model.config.max_length - self._length
+
+    @property
+    def num_recurrences(self) -> int | None:
+        """Steps of its experts, r; None for `base`, in which nothing recurs."""
+        config = self._model.config
+        return None if config.model_type == "base" else self._num_recurrences or config.num_recurrences
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were trained."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
 
     def count_tokens(self, prompt: str) -> int:
         """Return how many tokens a text is as a prompt, if there is a tokenizer."""
@@ -190,13 +215,60 @@ class MoreSequenceModel:
         return self._model.compute_logits(features).float().cpu().numpy()
 
 
-def load_more(
-    path: str | Path, device: torch.device | str = "cpu", *, num_recurrences: int | None = None
-) -> MoreSequenceModel:
+def load_more(path: str | Path, device: torch.device | str = "cpu", **options: Any) -> MoreSequenceModel:
     """Return the model of a checkpoint with its tokenizer.
+
+    Args:
+        path: Of the file.
+        device: Where it runs.
+        options: As of `MoreSequenceModel`.
 
     Raises:
         CheckpointError: If the file is no usable checkpoint.
     """
     loaded = load_model(path, device)
-    return MoreSequenceModel(loaded.model, loaded.tokenizer, num_recurrences=num_recurrences)
+    return MoreSequenceModel(loaded.model, loaded.tokenizer, **options)
+
+
+@dataclass(frozen=True)
+class KnownQuestions:
+    """What a checkpoint's training dealt into splits.
+
+    Attributes:
+        splits: train, valid, test -> pairs of prompt and answer, as training tells them. No split has one of another.
+        real: They are bAbI's own.
+        origin: What they are, in words.
+    """
+
+    splits: Mapping[str, Sequence[tuple[str, str]]]
+    real: bool
+    origin: str
+
+
+def read_questions(path: str | Path, kind: str, data_dir: str | None = None) -> KnownQuestions:
+    """Return the questions that the training of a checkpoint knew, and those that it held out.
+
+    Args:
+        path: Of the checkpoint.
+        kind: `sums`, or `stories`: those of tasks 1, 2 and 3 in turn.
+        data_dir: Where files of the training lie now; None: where they lay.
+
+    Raises:
+        CheckpointError: If the file is no usable checkpoint.
+        DataError: If the data are not told, cannot be had any more, or are others now (of `more.babi`).
+    """
+    loaded = load_model(path)
+    if not {"text", "questions", "tokenizer", "settings", "digest"} <= set(loaded.data):
+        raise DataError("its training has not noted which data it took")
+    embedded = loaded.data["questions"].startswith("embedded")
+    source = reopen_source(loaded, None if embedded else data_dir, quiet=True)
+
+    def choose(split: str) -> list[Question]:
+        if kind == "sums":
+            return source.sums(split)
+        tasks = source.questions(split).values()
+        return [one for round_ in itertools.zip_longest(*tasks) for one in round_ if one is not None]
+
+    splits = {split: [(one.prompt(), one.answer) for one in choose(split)] for split in SPLITS}
+    origin = "embedded" if kind == "sums" else loaded.data["questions"]
+    return KnownQuestions(splits, kind == "stories" and not embedded, f"{origin}, split as in the training of {path}")

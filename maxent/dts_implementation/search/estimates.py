@@ -66,12 +66,19 @@ def compute_voting_weights(rollouts: Sequence[Rollout], chain: Sequence[int] | N
     return np.array([-np.inf if one.repeated else one.log_p + one.reward / lam for one in rollouts])
 
 
+def compute_record_rate(rewards: Sequence[float] | np.ndarray) -> float | None:
+    """Return the share of the rollouts after the first that were better than all before; None for a single one."""
+    rewards = np.asarray(rewards, np.float64)
+    best = np.maximum.accumulate(rewards)
+    return float((rewards[1:] > best[:-1]).mean()) if len(rewards) > 1 else None
+
+
 class RunningEstimates:
     """Estimates after each rollout, in constant time, for records of a search under way.
 
     Attributes:
         best_so_far: Highest reward.
-        record_rate: Share of the rollouts after the first that were better than all before; NaN before the second.
+        record_rate: See `compute_record_rate`; NaN before the second.
         log_z: See `compute_log_z`; None without weights, as `ess`.
         ess: See `compute_ess`.
     """
@@ -105,10 +112,9 @@ def summarise(result: SearchResult) -> dict[str, float | None]:
     """Return the figures of a search by name; those that need a density are None where the method has none.
 
     `best`, `mean`: rewards; `value`: the root's soft value, which estimates lambda log Z from the tree; `log_z`,
-    `z_error`, `ess`, `kl`: see above; `record_rate`: see `RunningEstimates`, None for a single rollout.
+    `z_error`, `ess`, `kl`, `record_rate`: see above.
     """
     weights, rewards, lam = result.log_weights, result.rewards, result.settings.lam
-    best = np.maximum.accumulate(rewards)
     single = len(rewards) < 2
     return {
         "best": float(rewards.max()),
@@ -118,7 +124,7 @@ def summarise(result: SearchResult) -> dict[str, float | None]:
         "z_error": None if weights is None or single else compute_z_error(weights),
         "ess": None if weights is None else compute_ess(weights),
         "kl": None if weights is None else compute_kl(weights, rewards, lam),
-        "record_rate": None if single else float((rewards[1:] > best[:-1]).mean()),
+        "record_rate": compute_record_rate(rewards),
     }
 
 

@@ -213,7 +213,8 @@ class ClimbingPolicy:
         tree, under_way, prior = self._tree, self._under_way, self._tree.prior
         children = tree.children[node]
         tried = tree.visits[node] + under_way[node]  # this rollout included
-        bonus = self._exploration * (self._highest - self._lowest)
+        # While all rewards are equal there is no unit; any will do, for the bonus alone decides then.
+        bonus = self._exploration * (self._highest - self._lowest or 1.0)
         best, highest = -1, -math.inf
         if len(children) < len(tree.distribution[node].ids):
             if self._by_mean:

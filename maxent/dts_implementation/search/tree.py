@@ -13,7 +13,6 @@ taken at value(s).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -134,16 +133,6 @@ class Tree:
         """Return the tokens of a prefix."""
         return tuple(self.token[node] for node in self.find_path(node)[1:])
 
-    def find_visited(self, tokens: Sequence[int]) -> int:
-        """Return the deepest visited node on the way of some tokens from the root; the root if there is none."""
-        node = 0
-        for token in tokens:
-            children = (c for c in self.children[node].values() if self.token[c] == token and self.visits[c])
-            if (child := next(children, None)) is None:
-                break
-            node = child
-        return node
-
     # ---------------------------------------------------------------------------------------------------------- values
 
     def backup(self, path: list[int], reward: float) -> None:
@@ -222,17 +211,3 @@ class Tree:
         weights = [self.prior[c] * math.exp((self.value[c] - self.value[node]) / self.lam) for c in seen]
         mass = sum(weights)
         return [weight / mass for weight in weights]
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the columns of numbers as arrays, by name; `value` and `mean` are NaN where nothing was visited."""
-        visits = np.array(self.visits)
-        unseen = visits == 0
-        return {
-            **{
-                name: np.array(getattr(self, name)) for name in ("token", "parent", "depth", "prior", "log_p", "status")
-            },
-            "column": np.array(self.column),
-            "visits": visits,
-            "value": np.where(unseen, np.nan, self.value),
-            "mean": np.where(unseen, np.nan, np.array(self.total) / np.maximum(visits, 1)),
-        }

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maxent.dts_implementation.search.estimates import compute_record_rate
+
 
 @dataclass(frozen=True, eq=False)
 class Monotonicity:
@@ -56,6 +58,6 @@ def measure_monotonicity(rewards: Sequence[float] | np.ndarray) -> Monotonicity:
         strict=float((steps > 0).mean()),
         non_strict=float((steps >= 0).mean()),
         kendall_tau=tau,
-        record_rate=float((rewards[1:] > best[:-1]).mean()),
+        record_rate=compute_record_rate(rewards),
         best_so_far=best,
     )
