@@ -92,7 +92,7 @@ def plot_curves(
     """
     budgets = settings.case_budgets(case)
     methods = [method for method in settings.case_methods(case) if of_method(records, method)]
-    left_out = (*SINGLE, YARDSTICK, *(() if case.part == "sums" else ("beam",))) if paired else ()
+    left_out = (*SINGLE, YARDSTICK, *(("beam",) if case.part in ("m4", "har") else ())) if paired else ()
     shown = [method for method in methods if method not in left_out]
     plain = {budget: collect(of_method(records, YARDSTICK), value, budget) for budget in budgets}
     if paired:
