@@ -59,7 +59,7 @@ class Case:
 CAPTIONS = (100, 300, 1000, 3000, 10_000)
 LABELS = (40, 100, 200, 300, 1000, 3000, 10_000)
 SUMS = (10, 20, 30, 50, 100)
-STEPS = (300, 1000, 3000)
+STEPS = (300, 1000, 3000, 10_000)
 FEW = ("greedy", "sample", "beam", "best_of_n", "mcts", "dts", "dts_star")
 """Methods where an answer is a few tokens: a chain costs a forward pass for each of them, and gains nothing there."""
 
