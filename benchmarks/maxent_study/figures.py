@@ -28,7 +28,8 @@ STYLES = {
 }
 """Colour (Paul Tol's muted scheme), line and mark of each method, the same in every figure."""
 
-DPI = 150
+PIXELS = 1300
+"""Width of a figure's file: small enough for a page of documentation."""
 
 
 def save_figures(settings: StudySettings, records: Sequence[Mapping[str, Any]]) -> list[Path]:
@@ -39,7 +40,9 @@ def save_figures(settings: StudySettings, records: Sequence[Mapping[str, Any]]) 
         if own:
             path = Path(settings.output) / f"maxent-study-{case.name.replace('_', '-')}.png"
             with replace_atomically(path) as temporary:
-                plot_case(settings, case, own).savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+                figure = plot_case(settings, case, own)
+                dpi = min(150.0, PIXELS / figure.get_figwidth())
+                figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
             paths.append(path)
     return paths
 
@@ -62,7 +65,8 @@ def plot_case(settings: StudySettings, case: Case, records: Sequence[Mapping[str
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
     seeds = len({record["seed"] for record in records})
-    figure.suptitle(f"{case.name.replace('_', ', ')}: mean and 95 % interval over {seeds} seeds", fontsize=10)
+    unit = "policies" if case.part == "babyai" else "seeds"
+    figure.suptitle(f"{case.name.replace('_', ', ')}: mean and 95 % interval over {seeds} {unit}", fontsize=10)
     return figure
 
 
@@ -83,11 +87,13 @@ def plot_curves(
         records: Of one model.
         value: A key of `reading.read_at`.
         ax: Where.
-        paired: Differences from best-of-N; single draws, which do not use a budget, are left out.
+        paired: Differences from best-of-N; single draws, which do not use a budget, are left out, and so is a beam
+            where it falls so far behind that the others could not be told apart.
     """
     budgets = settings.case_budgets(case)
     methods = [method for method in settings.case_methods(case) if of_method(records, method)]
-    shown = [method for method in methods if not (paired and (method in SINGLE or method == YARDSTICK))]
+    left_out = (*SINGLE, YARDSTICK, *(("beam",) if case.part in ("m4", "har") else ())) if paired else ()
+    shown = [method for method in methods if method not in left_out]
     plain = {budget: collect(of_method(records, YARDSTICK), value, budget) for budget in budgets}
     if paired:
         ax.axhline(0.0, color=STYLES[YARDSTICK][0], linewidth=0.8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.maxent_study.asked import Asked, Question
 from benchmarks.maxent_study.settings import Case, StudySettings
@@ -13,6 +14,7 @@ from maxent.data.prompts import fit_prompt, parse_answer
 from maxent.data.sample import Dataset, Sample
 from maxent.dts_implementation.models.stand_in import StandInSettings, build_stand_in
 from maxent.dts_implementation.search.result import Rollout
+from maxent.rewards.activity import ActivityReward
 from maxent.rewards.catalogue import Scorer, build_scorer
 
 
@@ -40,7 +42,9 @@ def open_language(settings: StudySettings, case: Case, seed: int, tick: Callable
     for sample in dataset.splits["test"][: settings.num_samples]:
         fitting, _ = fit_prompt(sample, model.count_tokens, context - case.max_tokens)
         questions.append(build_question(fitting, dataset, scorer))
-    facts = {"model": stand_in.display_name, "loss": stand_in.losses[-1], "reward": scorer.note}
+    facts: dict[str, Any] = {"model": stand_in.display_name, "loss": stand_in.losses[-1]}
+    if isinstance(scorer.function, ActivityReward):
+        facts["accuracy of the reward's own classifier"] = scorer.function.accuracy
     return Asked(model, {case.name: questions}, facts)
 
 

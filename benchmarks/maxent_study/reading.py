@@ -123,8 +123,10 @@ def format_estimate(estimate: Estimates, digits: int = 3, *, signed: bool = Fals
     """Return a mean with its interval, as in `0.312 [0.288, 0.336]`; a dash where there is nothing."""
     if not estimate.n:
         return "-"
-    form = f"{'+' if signed else ''}.{digits}f"
-    mean = format(float(estimate.mean), form)
+
+    def show(number: np.ndarray) -> str:
+        return format(round(float(number), digits) + 0.0, f"{'+' if signed else ''}.{digits}f")  # no -0
+
     if not np.isfinite(estimate.low):
-        return mean
-    return f"{mean} [{float(estimate.low):{form}}, {float(estimate.high):{form}}]"
+        return show(estimate.mean)
+    return f"{show(estimate.mean)} [{show(estimate.low)}, {show(estimate.high)}]"

@@ -6,7 +6,7 @@ over, it is a policy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from maxent.dts_implementation.models.sequence_model import Prior
@@ -56,15 +56,16 @@ class Case:
     methods: tuple[str, ...] = ("greedy", "sample", "beam", "best_of_n", "mcts", "mh", "dts", "dts_star", "dts_paper")
 
 
-LANGUAGE = (100, 300, 1000, 3000, 10_000)
+CAPTIONS = (100, 300, 1000, 3000, 10_000)
+LABELS = (40, 100, 200, 300, 1000, 3000, 10_000)
 SUMS = (10, 20, 30, 50, 100)
-STEPS = (300, 1000, 3000)
+STEPS = (300, 1000, 3000, 10_000)
 FEW = ("greedy", "sample", "beam", "best_of_n", "mcts", "dts", "dts_star")
 """Methods where an answer is a few tokens: a chain costs a forward pass for each of them, and gains nothing there."""
 
 CASES = (
-    Case("m4", "m4", "claims", "ROUGE-L with the caption that the facts gave", LANGUAGE, 100),
-    Case("har", "har", "activity", "share of right labels", LANGUAGE, 32),
+    Case("m4", "m4", "claims", "ROUGE-L with the caption that the facts gave", CAPTIONS, 100),
+    Case("har", "har", "activity", "share of right labels", LABELS, 32),
     Case("sums", "sums", "programmatic", "share of right sums", SUMS, 6, 0.1, FULL, 200, methods=FEW),
     Case("sums_likelihood", "sums", "likelihood", "share of right sums", SUMS, 6, 1 / 3, FULL, 200, methods=FEW),
     Case("babyai", "babyai", "episode", "share of solved levels", STEPS, 128, 0.1, FULL, 300, "steps"),
@@ -84,6 +85,7 @@ class StudySettings:
         num_samples: Questions per seed.
         num_sums: Sums per seed and model.
         chunk: Questions of a record; so many are lost at most where a run is stopped.
+        lam: Lambda of all cases, units of their rewards; null: each case's own.
         wave: Rollouts that are chosen from one state of the tree, the same for all methods.
         num_rollouts: At most so many answers to a question, if not fewer by the part.
         largest_budget: Budgets above it are left out.
@@ -105,6 +107,7 @@ class StudySettings:
     num_samples: int = 10
     num_sums: int = 40
     chunk: int = 5
+    lam: float | None = None
     wave: int = 8
     num_rollouts: int = 2000
     largest_budget: int = 10_000
@@ -134,7 +137,7 @@ class StudySettings:
             "chain_budget",
             "stand_in_steps",
         )
-        check_numbers(self, 1, *numbers, "num_train", "sum_updates", "jobs")
+        check_numbers(self, 1, *numbers, "num_train", "sum_updates", "jobs", "lam")
         for name in ("seeds", "recurrences"):
             if not parse_numbers(name, getattr(self, name)):
                 raise ConfigError(f"{name}: expected at least one number, found none")
@@ -155,7 +158,8 @@ class StudySettings:
     def cases(self) -> list[Case]:
         """Return the cases asked for; without policies none of them."""
         parts = {self.part} if self.part != "all" else {*PARTS} - ({"babyai"} if self.policies is None else set())
-        return [case for case in CASES if case.part in parts]
+        chosen = [case for case in CASES if case.part in parts]
+        return chosen if self.lam is None else [replace(case, lam=self.lam) for case in chosen]
 
     def case_methods(self, case: Case) -> list[str]:
         """Return the methods of a case, in its order."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import format_table
-from benchmarks.maxent_study.reading import average, collect, format_estimate, over_seeds, pair
+from benchmarks.maxent_study.reading import collect, format_estimate, over_seeds, pair
 from benchmarks.maxent_study.settings import SINGLE, Case, StudySettings
 
 YARDSTICK = "best_of_n"
@@ -53,7 +53,7 @@ def write_case(settings: StudySettings, case: Case, records: Records) -> str:
         ]
         lines += ["", f"at {settings.case_budgets(case)[-1]:,} {case.unit}{title}:", "", summarise(settings, case, own)]
     if case.part == "sums" and len(models) > 1:
-        lines += ["", "what search adds to greedy, and how much more than to base:", ""]
+        lines += ["", "what search adds to greedy, and how much more of it than with other models:", ""]
         lines += [compare_models(settings, case, records, models)]
     return "\n".join(lines)
 
@@ -128,34 +128,36 @@ def summarise(settings: StudySettings, case: Case, records: Records) -> str:
 
 
 def compare_models(settings: StudySettings, case: Case, records: Records, models: Sequence[str]) -> str:
-    """Return a table of what search adds to the greedy answer of each model, and of that against the first model.
+    """Return a table of what search adds to the greedy answer of each model, and of that against the first two models.
 
-    The last column is the share of the sums that greedy gets wrong and search gets right, of those that greedy gets
-    wrong: what is added where there is room, for a model that is right more often has less of it.
+    These are base and the recurrent variant with the fewest recurrences, and models of one seed are asked the same
+    sums, so that gains are paired as well. The last column is the share of the sums that search gets right among those
+    that greedy gets wrong: what is added where there is room, for a model that is right more often has less of it.
     """
     budgets = settings.case_budgets(case)
-    gains: dict[tuple[str, str, int], dict[tuple[int, str], float]] = {}
-    rows = []
+    middle = budgets[len(budgets) // 2]  # with the largest nearly all is found, whatever the model
+    references = models[:2]
     columns = ["model", "method", *(f"at {budget:,}" for budget in budgets)]
-    columns += [f"- {models[0]}, at {budgets[-1]:,}", f"of what was wrong, at {budgets[-1]:,}"]
+    columns += [*(f"- {model}, at {middle:,}" for model in references), f"of what was wrong, at {middle:,}"]
+    rows = []
     for method in settings.case_methods(case):
         if method in SINGLE:
             continue
+        gains: dict[tuple[str, int], dict[tuple[int, str], float]] = {}
+        solved: dict[str, dict[tuple[int, str], float]] = {}
         for model in models:
             own = [record for record in records if record["model"] == model]
-            row = [model, method]
             for budget in budgets:
                 greedy = collect(of_method(own, "greedy"), "score", budget)
                 found = collect(of_method(own, method), "score", budget)
-                gains[model, method, budget] = pair(found, greedy)
-                row.append(format_estimate(over_seeds(gains[model, method, budget]), signed=True))
-            wrong = {key: value for key, value in found.items() if greedy.get(key) == 0.0}
-            first = gains[models[0], method, budgets[-1]]
-            same = model == models[0]
-            # Models of one seed are asked the same sums, so that gains are paired too.
-            row.append(
-                "" if same else format_estimate(over_seeds(pair(gains[model, method, budgets[-1]], first)), signed=True)
-            )
-            row.append(format_estimate(over_seeds(wrong)) if average(wrong) else "-")
-            rows.append(row)
+                gains[model, budget] = pair(found, greedy)
+                if budget == middle:
+                    solved[model] = {key: value for key, value in found.items() if greedy.get(key) == 0.0}
+        for place, model in enumerate(models):
+            row = [model, method]
+            row += [format_estimate(over_seeds(gains[model, budget]), signed=True) for budget in budgets]
+            for other, reference in enumerate(references):
+                difference = over_seeds(pair(gains[model, middle], gains[reference, middle]))
+                row.append(format_estimate(difference, signed=True) if place > other else "")
+            rows.append([*row, format_estimate(over_seeds(solved[model])) if solved[model] else "-"])
     return format_table(columns, rows)

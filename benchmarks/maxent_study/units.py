@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.maxent_study.policies import find_policies
-from benchmarks.maxent_study.settings import CASES, Case, StudySettings
+from benchmarks.maxent_study.settings import Case, StudySettings
 from more.options import parse_numbers
 from pipeline.command.errors import ConfigError
 from pipeline.command.files import write_json
@@ -85,7 +85,7 @@ def list_units(settings: StudySettings, group: Group) -> list[Unit]:
     chunks = [(start, min(start + settings.chunk, count)) for start in range(0, count, settings.chunk)]
     return [
         Unit(group, case, method, *chunk)
-        for case in CASES
+        for case in settings.cases()
         if case.part == group.part
         for chunk in chunks
         for method in settings.case_methods(case)
