@@ -23,7 +23,7 @@ EPISODES_PER_SECOND = {"evaluate": 60.0, "intervene": 350.0, "replay": 1000.0}
 """Episodes, of one core: of own play, of own play under a condition, of replay under one or none. Measured on three
 layers of [0, 16, 32]: 20,500 steps a second under conditions, 30,400 on replay; who fails plays five times as long."""
 
-SECONDS = {"film": 15.0, "played": 2.0, "analyse": 20.0, "draw": 8.0}
+SECONDS = {"film": 15.0, "played": 2.0, "draw": 8.0}
 """Of one item, of one core."""
 
 CALIBRATION_SECONDS = 1.6e-4
@@ -97,6 +97,8 @@ def estimate_seconds(design: Design, item: Item) -> float:
         return episodes / EPISODES_PER_SECOND["intervene" if source == "P" else "replay"]
     if item.kind == "calibrate":
         return 2 * config.statistics.calibration * len(config.seeds) * config.episodes * CALIBRATION_SECONDS
+    if item.kind == "analyse":
+        return 10 + 1e-6 * config.statistics.draws * len(design.routed) * config.episodes * 5
     return SECONDS.get(item.kind, 1.0)
 
 
