@@ -18,6 +18,7 @@ SIZES = {
     "num_stories": 40,
     "largest_summand": 9,
     "torch_threads": 1,
+    "match": "none",
 }
 
 
