@@ -76,6 +76,7 @@ def evaluate_for_llm(argv: Sequence[str] | None = None) -> None:
         argv,
         options=options,
         required=["checkpoint_path"],
+        switches={"no_browser": "Do not open the diagram, which is opened where there is a browser to see it in."},
     )
     path = Path(values["checkpoint_path"])
     table = Path(values["output_csv"] or path.with_name(f"babi_{settings.babi_task_id}.csv"))
@@ -83,4 +84,4 @@ def evaluate_for_llm(argv: Sequence[str] | None = None) -> None:
     from more.question_table import check_outputs, run
 
     check_outputs(table, page)
-    run(settings, path, table, page)
+    run(settings, path, table, page, browser=not values["no_browser"])

@@ -137,7 +137,7 @@ def format_bytes(count: float) -> str:
 def format_duration(seconds: float) -> str:
     """Return a time for people, e.g. 7.5 h."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(1, seconds):.0f} s"
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.1f} days"

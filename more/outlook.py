@@ -9,6 +9,7 @@ from more.estimate import (
     format_duration,
     measure_free_memory,
 )
+from more.evaluation import build_question_sets, find_misfit
 from more.model import count_parameters
 from more.training import Trainer
 
@@ -33,6 +34,10 @@ def describe_start(trainer: Trainer) -> list[str]:
         + (f" of {format_bytes(free)} that are free" if free is not None else "")
         + f"; a checkpoint to resume from takes {format_bytes(12 * count.total)}",
     ]
+    source = trainer.source
+    for name, questions in build_question_sets(source.questions("valid"), source.sums("valid")).items():
+        if why := find_misfit(questions, trainer.tokenizer, config.seq_length):
+            lines.append(f"{name}: evaluation will leave these questions out, for {why} (--seq_length)")
     tokens = left * trainer.plan.tokens_per_epoch / trainer.plan.batches_per_epoch
     seconds = trainer.time_trial() * tokens * _with_validation(trainer)
     lines.append(f"time: about {format_duration(seconds)} by a first trial{_propose(trainer, seconds)}")

@@ -167,8 +167,9 @@ def _train_to_the_end(
         counter="tokens",
     )
     write_settings(logs, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-    for line in describe_start(trainer):
-        say(line)
+    if not quiet:  # it takes some batches
+        for line in describe_start(trainer):
+            say(line)
     with interruption, memory_shortage_told(SMALLER):
         with tracker:
             _train(trainer, tracker, checkpoints, interruption, say, quiet)

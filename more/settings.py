@@ -58,7 +58,7 @@ class TrainingConfig:
         balance_weight: Weight of the balance loss (mean over layers), the same for every model_type.
         z_weight: Weight of the router's z-loss, likewise.
         precision: auto (bfloat16 autocast on a GPU, float32 on the CPU), float32 or bfloat16.
-        compile: Compile the model with torch.compile, which takes a minute or more at the start.
+        compile: Compile the model with torch.compile, which takes minutes at the start.
         init_from: Checkpoint whose weights, tokenizer and sizes the run starts with, to go on learning from other data.
         seed: Fixes everything random of the run: weights, order, dropout, sampled recurrences.
         data: auto (data_dir if given, else the hub, else embedded), hub or embedded.
