@@ -224,17 +224,8 @@ def ask(
             truth = values[closed.index(question.answer)] if question.answer in closed else -math.inf
             best = closed[max(range(len(closed)), key=values.__getitem__)]
             rule = guess(question, closed)
-            found[row] = Answer(
-                question,
-                text,
-                best,
-                truth,
-                len(closed),
-                cut[row],
-                tuple(prompts[row]),
-                rule,
-                _first_line(tokens, tokenizer),
-            )
+            said, prompt = _first_line(tokens, tokenizer), tuple(prompts[row])
+            found[row] = Answer(question, text, best, truth, len(closed), cut[row], prompt, rule, said)
         if progress is not None:
             progress(len(rows))
     return [found[row] for row in range(len(questions))]

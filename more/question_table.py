@@ -65,9 +65,9 @@ def check_outputs(table: Path, page: Path) -> None:
     with _open_existing(table) as handle:
         start = handle.readline(10_000)
     if start and start.rstrip("\r\n") != ",".join([*COLUMNS, *MODEL_COLUMNS]):
-        what = (
-            "the policies' results, of batch_eval.py" if start.startswith(POLICIES) else f"begins with {start[:60]!r}"
-        )
+        what = f"it begins with {start[:60]!r}"
+        if start.startswith(POLICIES):
+            what = "the policies' results, which batch_eval.py writes"
         raise ConfigError(
             f"output_csv: {table} holds something else ({what}), which would be lost; name another file, such as "
             f"--output_csv {_free_name(table)}"

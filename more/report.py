@@ -28,18 +28,24 @@ from pipeline.config import ConfigError
 def open_checkpoint(path: Path, settings: Any) -> LoadedModel:
     """Return a checkpoint's model, having checked the flags `model_type` and `num_recurrences` against it."""
     loaded = load_model(path, resolve_device(settings.device))
+    if threads := loaded.training_config.get("torch_threads"):  # as many as its sizes were worth in training
+        torch.set_num_threads(threads)
     check_flags(loaded, path, {"model_type": settings.model_type, "num_recurrences": settings.num_recurrences})
     return loaded
 
 
-def reopen_source(loaded: LoadedModel, data_dir: str | None, quiet: bool = False) -> Source:
+def reopen_source(
+    loaded: LoadedModel, data_dir: str | None, quiet: bool = False, text_file: str | None = None
+) -> Source:
     """Return the data that a checkpoint was trained on.
 
     Raises:
         DataError: If it cannot be had any more, or is not the same.
     """
     stored = settings_from_description(loaded.data)
-    if data_dir is not None:
+    if text_file is not None:
+        stored = dataclasses.replace(stored, data="auto", data_dir=None, text_file=text_file)
+    elif data_dir is not None:
         stored = dataclasses.replace(stored, data="auto", data_dir=data_dir)
     elif loaded.data["text"].startswith("embedded") and loaded.data["questions"].startswith("embedded"):
         stored = dataclasses.replace(stored, data="embedded", data_dir=None)
@@ -50,7 +56,7 @@ def reopen_source(loaded: LoadedModel, data_dir: str | None, quiet: bool = False
     if source.digest != loaded.data["digest"]:
         raise DataError(
             f"the checkpoint was trained on text {loaded.data['text']}, questions {loaded.data['questions']}; what is "
-            "found now has other content. Name the right folder with --data_dir"
+            "found now has other content. Name the right folder with --data_dir, or your own text with --text_file"
         )
     return source
 
@@ -70,7 +76,7 @@ def evaluate_checkpoint(
         tick()
 
     model, tokenizer = loaded.model, loaded.tokenizer
-    source = reopen_source(loaded, settings.data_dir, quiet)
+    source = reopen_source(loaded, settings.data_dir, quiet, settings.text_file)
     steps = parse_numbers("recurrences", settings.recurrences) or [model.config.num_recurrences]
     if model.config.model_type == "base":
         steps = [model.config.num_recurrences]  # nothing recurs: all would be equal

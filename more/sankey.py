@@ -117,7 +117,8 @@ def _draw_nodes(
                 f'fill="{_color(expert)}" opacity="{1 if load else 0.25}"/>{slices}'
                 f'<text x="{tx:.1f}" y="{top + max(size, 1.5) / 2 + 4:.2f}" text-anchor="{anchor}" '
                 f'class="{"label" if load else "label dead"}">{expert} <tspan class="share">{load / total:.0%}</tspan>'
-                f"</text><title>layer {layer}, expert {expert}: {load} of {total} tokens ({load / total:.1%}){told}</title>"
+                f"</text><title>layer {layer}, expert {expert}: {load} of {total} tokens ({load / total:.1%}){told}"
+                "</title>"
                 "</g>"
             )
     return parts
