@@ -39,6 +39,7 @@ from more.options import EvaluationSettings, parse_numbers
 from more.outlook import describe_start
 from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_routes, write_table
 from more.report import evaluate_checkpoint, format_report, reopen_source
+from more.step_answers import answer_by_steps
 from more.tokens import train_tokenizer
 from pipeline.command.interruption import Terminated
 from pipeline.command.workers import Link, Stopped
@@ -526,3 +527,19 @@ def test_windows_too_short_for_questions_are_told_of_and_the_rest_is_measured(tm
     assert result["perplexity"]["1"]["tokens"] > 10
     assert {"babi_1", "babi_2", "babi_3"} <= result["not_asked"].keys()
     assert "bAbI 1 (one fact): not asked, for a question and its answer take up to" in format_report(result)
+
+
+def test_an_answer_over_the_steps_ends_with_the_answer(trained):
+    loaded = load_model(trained)
+    questions = reopen_source(loaded, None, quiet=True).questions("test")[1]
+    closed = [question.answer for question in questions]
+    (answer,) = ask(loaded.model, loaded.tokenizer, questions[:1], candidates=closed, num_recurrences=3)
+    rows = answer_by_steps(loaded, answer, closed, 3)
+    assert [row.steps for row in rows] == [1, 2, 3]
+    last = rows[-1]
+    assert (last.generated, last.likeliest, last.moved) == (answer.generated, answer.likeliest, 0.0)
+    assert last.log_likelihood == pytest.approx(answer.log_likelihood, abs=1e-5)
+    assert rows[0].log_likelihood != last.log_likelihood
+    assert all(0 <= row.moved <= 1 for row in rows)
+    text = loaded.tokenizer.decode(answer.written)
+    assert text.split("\n")[0].strip() == answer.generated and "\n" not in text[:-1]
