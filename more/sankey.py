@@ -217,7 +217,8 @@ def _readable(piece: str) -> str:
 
 def _svg(parts: list[str], height: float, label: str) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
+        f'<div class="wide"><svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(label)}">'
+        f"{''.join(parts)}</svg></div>"
     )
 
 
@@ -230,7 +231,7 @@ h1 { font-size: 20px; margin: 0 0 2px; } p { margin: 0 0 10px; max-width: 100ch;
 .views button { font: inherit; padding: 4px 12px; border: 1px solid #c4cad1; border-radius: 6px; background: #f6f8fa;
   cursor: pointer; }
 .views button[aria-pressed="true"] { background: #1f2328; color: #fff; border-color: #1f2328; }
-svg { width: 100%; height: auto; display: block; }
+svg { width: 100%; min-width: 760px; height: auto; display: block; }
 svg text { font-size: 12px; fill: #1f2328; } svg .head { font-weight: 600; } svg .share, svg .dead { fill: #59636e; }
 svg .label { paint-order: stroke; stroke: #fff; stroke-width: 3px; }
 .piece { font-family: ui-monospace, "DejaVu Sans Mono", monospace; }
