@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -28,6 +28,7 @@ def test_flows_by_hand():
     assert count_loads(CHOICES, 3).tolist() == [[3, 0, 1], [0, 3, 1], [1, 3, 0]]
 
 
+@settings(deadline=None)  # other programs may have the cores
 @given(hnp.arrays(np.int64, st.tuples(st.integers(1, 40), st.integers(1, 4)), elements=st.integers(0, 4)))
 def test_what_enters_an_expert_leaves_it(choices):
     flows, loads = count_flows(choices, 5), count_loads(choices, 5)
