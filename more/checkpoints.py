@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from more.config import ModelConfig
+from more.config import ModelConfig, migrate_settings
 from more.model import MoreModel
 from more.tokens import Tokenizer
 from pipeline.checkpoint_files import CheckpointError, Layout, check_content, open_file, write_file
@@ -106,12 +106,12 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     """
     content = _open(path, device, mapped=True)
     try:
-        model = build_model(ModelConfig(**content["model_config"]), seed=0)
+        model = build_model(ModelConfig(**migrate_settings(content["model_config"])), seed=0)
         model.load_state_dict(content["model_state_dict"])
         loaded = LoadedModel(
             model=model.to(device).eval(),
             tokenizer=Tokenizer.from_json(content["tokenizer"]),
-            training_config=dict(content["training_config"]),
+            training_config=migrate_settings(content["training_config"]),
             data=dict(content["data"]),
             update=int(content["update"]),
             tokens=int(content["tokens"]),

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from more.config import MODEL_TYPES, Match
+from more.config import MODEL_TYPES, VARIANTS, Match
 from more.options import EvaluationSettings, parse_numbers
 from more.settings import TrainingConfig
 from pipeline.command.cli import check_numbers, parse_command
@@ -56,7 +56,7 @@ class CompareSettings:
         variants: all, or some of base,more_a,more_b,more_c,more_d.
         seeds: E.g. 0-2 or 0,1,2.
         recurrences: Numbers of recurrences in training, e.g. 1,2,4.
-        match: Sizes the variants like base: none, total or active.
+        match: Sizes the variants like base: none, total, active or operations.
         preset: standard or debug.
         updates: Weight updates of every run; null takes the preset's epochs.
         num_questions: Test questions of each task at most; null takes all.
@@ -98,7 +98,7 @@ class CompareSettings:
 
     def variant_names(self) -> list[str]:
         """Return the variants asked for."""
-        return list(MODEL_TYPES) if self.variants == "all" else [name.strip() for name in self.variants.split(",")]
+        return list(VARIANTS) if self.variants == "all" else [name.strip() for name in self.variants.split(",")]
 
     def runs(self) -> list[Run]:
         """Return all runs, seed by seed, so that an unfinished comparison is balanced."""

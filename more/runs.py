@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from more.checkpoints import FINAL_NAME, list_numbered, numbered_path, read_checkpoint
+from more.config import migrate_settings
 from more.model import count_parameters
 from more.settings import TrainingConfig
 from more.training import METRICS, Trainer, UnsavedError
@@ -98,9 +99,10 @@ def _refuse_conflict(
         folder,
         logs,
         config.identity(),
-        newest and newest["training_config"],
+        newest and migrate_settings(newest["training_config"]),
         update=newest["update"] if newest else 0,
         go_on=go_on,
+        defaults={"expert_attention": "same"},
         is_elsewhere=is_elsewhere,
     )
     if conflict is None:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from more.config import PRESETS, Dispatch, Match, ModelConfig, ModelType
+from more.config import PRESETS, Dispatch, ExpertAttention, Match, ModelConfig, ModelType
 from more.data import DataName, DataSettings
 from more.stories import EmbeddedSettings
 from pipeline.command.cli import check_numbers
@@ -27,8 +27,9 @@ class TrainingConfig:
     """Settings of one training run. Fields that are null take the preset's value.
 
     Attributes:
-        model_type: base (feed-forward experts) or more_a, more_b, more_c, more_d (recurrent experts); docs/more.md.
-        num_recurrences: Steps r of every recurrent expert; base has none.
+        model_type: base (feed-forward experts), more_a, more_b, more_c, more_d (recurrent experts), or looped (base
+            whose blocks are passed several times, a control); docs/more.md.
+        num_recurrences: Steps r of every recurrent expert, passes of looped; base has none.
         sample_recurrences: Draw r anew for each update, evenly from 1 to 2 x num_recurrences - 1 (mean
             num_recurrences). Validation uses num_recurrences.
         preset: standard (d_model 512, 6 layers, 8 experts) or debug (trains on two cores in a minute or two).
@@ -38,7 +39,9 @@ class TrainingConfig:
         num_experts: Experts of each block.
         top_k: Experts that each token goes to.
         dropout: Dropout probability.
-        match: Sizes the variants like base: none, total (parameters) or active (parameters that a token meets).
+        match: Sizes the variants like base: none, total (parameters), active (parameters that a token uses) or
+            operations (multiply-adds for a token, of a base with num_recurrences x the layers).
+        expert_attention: What the experts of more_a attend to: same (earlier tokens at the same expert) or all.
         dispatch: How tokens meet their experts: auto, grouped or loop.
         seq_length: Longest window, tokens, and the longest context in evaluation.
         epochs: Passes over the training text; parts of one are allowed.
@@ -83,6 +86,7 @@ class TrainingConfig:
     top_k: int | None = None
     dropout: float | None = None
     match: Match = "none"
+    expert_attention: ExpertAttention = "same"
     dispatch: Dispatch = "auto"
     seq_length: int | None = None
     epochs: float | None = None
@@ -159,7 +163,7 @@ class TrainingConfig:
         Raises:
             ConfigError: If they do not fit together.
         """
-        names = ("model_type", "num_recurrences", *SIZES, "match", "dispatch")
+        names = ("model_type", "num_recurrences", *SIZES, "match", "dispatch", "expert_attention")
         values = {name: getattr(self, name) for name in names}
         try:
             return ModelConfig(**values, vocab_size=vocab_size, max_length=self.seq_length)
