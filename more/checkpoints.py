@@ -21,6 +21,7 @@ import torch
 
 from more.config import ModelConfig, migrate_settings
 from more.model import MoreModel
+from more.task_data import Vocabulary, open_tokenizer
 from more.tokens import Tokenizer
 from pipeline.checkpoint_files import CheckpointError, Layout, check_content, open_file, write_file
 from pipeline.command.devices import drawn_from
@@ -91,7 +92,7 @@ class LoadedModel:
     """
 
     model: MoreModel
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | Vocabulary
     training_config: dict[str, Any]
     data: dict[str, Any]
     update: int
@@ -110,7 +111,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
         model.load_state_dict(content["model_state_dict"])
         loaded = LoadedModel(
             model=model.to(device).eval(),
-            tokenizer=Tokenizer.from_json(content["tokenizer"]),
+            tokenizer=open_tokenizer(content["tokenizer"]),
             training_config=migrate_settings(content["training_config"]),
             data=dict(content["data"]),
             update=int(content["update"]),
