@@ -88,12 +88,12 @@ class TaskSettings:
         if self.symbols < max(2, self.streams if self.name == "chains" else 2):
             least = max(2, self.streams)
             raise ConfigError(f"task_symbols: expected at least {least} for {self.name}, found {self.symbols}")
-        room = self.length - self.streams
+        room = self.length // self.streams - 1
         for name in ("train_depth", "test_depth"):
             if getattr(self, name) > room:
                 raise ConfigError(
-                    f"{name}: expected at most {room}, which {self.length} tokens of {self.streams} runs leave room "
-                    f"for, found {getattr(self, name)}"
+                    f"{name}: expected at most {room}, which {self.length} tokens in {self.streams} streams leave "
+                    f"room for, found {getattr(self, name)}"
                 )
 
     @property
@@ -120,8 +120,8 @@ class TaskSettings:
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "chains": {"length": 14, "streams": 3, "symbols": 6, "train_depth": 6, "test_depth": 10},
-    "hops": {"length": 12, "streams": 2, "symbols": 8, "train_depth": 4, "test_depth": 7},
+    "chains": {"length": 16, "streams": 2, "symbols": 6, "train_depth": 5, "test_depth": 7},
+    "hops": {"length": 14, "streams": 2, "symbols": 8, "train_depth": 4, "test_depth": 6},
     "modular": {"length": 16, "streams": 1, "symbols": 5, "train_depth": 6, "test_depth": 12},
 }
 
@@ -200,38 +200,34 @@ def split_of(inputs: np.ndarray) -> np.ndarray:
 def draw_runs(settings: TaskSettings, deepest: int, count: int, rng: np.random.Generator) -> Runs:
     """Return how runs are interleaved in `count` sequences.
 
-    In each one run is to reach a depth drawn evenly from 1 to `deepest`, and none goes beyond it. Several streams all
-    begin at the front, in random order, so that which began first or last says nothing about the depth; the tokens of
-    the run stand at random places after that, and the other places are dealt to the other streams, whose runs begin
-    anew where they would go deeper. A lone stream holds the run side by side, and else begins anew at one token in
-    eight.
+    In each a depth is drawn evenly from 1 to `deepest`, which is reached and not exceeded. Several streams get equally
+    many tokens in random order, all begin at the front, and begin anew where they would go deeper. Otherwise something
+    less than following the steps would do: which stream began first, or which one everything links to. A lone stream
+    holds one run of that depth at a random place, and else begins anew at one token in eight.
     """
     length, streams = settings.length, settings.streams
     depth = rng.integers(1, deepest + 1, size=count)
+    anew = np.zeros((count, length), bool)
+    held = np.zeros((count, length), bool)  # tokens after the first of the run that is to reach the depth
     if streams == 1:
         place = np.arange(length) - rng.integers(0, length - depth)[:, None]
-        chosen = (place >= 0) & (place <= depth[:, None])
+        held = (place >= 1) & (place <= depth[:, None])
+        anew = (rng.random((count, length)) < 1 / 8) | (place == 0)
         stream = np.zeros((count, length), np.int64)
     else:
         front = rng.random((count, streams)).argsort(axis=1)
-        main = rng.integers(0, streams, size=(count, 1))
-        rank = rng.random((count, length - streams)).argsort(axis=1).argsort(axis=1)
-        after = rank < depth[:, None]
-        other = rng.integers(1, streams, size=rank.shape)
-        stream = np.hstack([front, np.where(after, main, (main + other) % streams)])
-        chosen = np.hstack([front == main, after])
-    anew = rng.random((count, length)) < (1 / 8 if streams == 1 else 0)
+        dealt = np.arange(length - streams) + rng.integers(0, streams, size=(count, 1))
+        order = rng.random(dealt.shape).argsort(axis=1)
+        stream = np.hstack([front, np.take_along_axis(dealt % streams, order, axis=1)])
     depths, before = np.empty_like(stream), np.empty_like(stream)
     reached, last = (np.full((count, streams), -1) for _ in range(2))
     rows = np.arange(count)
-    begun = np.zeros(count, bool)  # whether the run that is to reach the depth has begun
     for place in range(length):
-        own, is_main = stream[:, place], chosen[:, place]
+        own = stream[:, place]
         now = reached[rows, own]
-        begins = np.where(is_main, ~begun, (now < 0) | (now >= depth) | anew[:, place])
+        begins = ~held[:, place] & ((now < 0) | (now >= depth) | anew[:, place])
         depths[:, place] = np.where(begins, 0, now + 1)
         before[:, place] = last[rows, own]
-        begun |= is_main
         reached[rows, own], last[rows, own] = depths[:, place], place
     return Runs(stream, depths, before)
 

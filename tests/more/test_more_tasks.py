@@ -16,14 +16,14 @@ from more.runs import run_training
 from more.settings import TrainingConfig
 from more.task_data import TaskPlan, TaskSource, Vocabulary, open_tokenizer, reopen_task
 from more.task_report import evaluate_task, find_hits, knocked_out, measure_routing, summarise_depths
-from more.tasks import NOT_ASKED, TASK_NAMES, TaskSettings, generate_task, split_of
+from more.tasks import NOT_ASKED, TASK_NAMES, TaskSettings, draw_runs, generate_task, split_of
 from more.tokens import END_OF_TEXT
 from pipeline.config import ConfigError
 
 every_task = pytest.mark.parametrize("name", TASK_NAMES)
 SOME = {
     "own": {},
-    "two streams": {"length": 12, "streams": 2, "symbols": 7, "train_depth": 3, "test_depth": 9},
+    "three streams": {"length": 17, "streams": 3, "symbols": 7, "train_depth": 2, "test_depth": 4},
     "one stream": {"length": 9, "streams": 1, "symbols": 4, "train_depth": 2, "test_depth": 8},
 }
 every_shape = pytest.mark.parametrize("shape", list(SOME))
@@ -102,15 +102,20 @@ def test_splits_share_no_sequence_and_a_seed_fixes_them(name):
     assert settings.digest(0) != dataclasses.replace(settings, test_depth=5).digest(0)
 
 
-def test_streams_begin_at_the_front_so_that_age_says_nothing():
-    """While runs began anywhere, the oldest literal was right in .79 of the deepest answers."""
-    settings = TaskSettings.of("chains")
+def test_no_rule_without_steps_answers_what_is_deep():
+    """While the deep run had most of the tokens, what all links lead to was right in 1.0 of the deepest answers."""
+    settings = TaskSettings.of("chains", length=24, streams=3, train_depth=4, test_depth=7)
     found = generate_task(settings, "test", 0)
-    assert (found.depths[:, :3] == 0).all()
+    assert (found.depths[:, :3] == 0).all()  # all begin at the front, so that age says little
     for rule in ("oldest literal", "latest literal", "a literal at random", "one link, else a literal at random"):
-        for depth in range(2, 11):
+        for depth in range(2, 8):
             assert found.heuristics[rule][found.depths == depth].mean() == pytest.approx(1 / 3, abs=0.09), rule
     assert (found.heuristics["one link, else a literal at random"][found.depths == 1] == 1).all()
+    runs = draw_runs(settings, 7, 500, np.random.default_rng(0))
+    tokens = np.stack([(runs.stream == stream).sum(axis=1) for stream in range(3)])
+    assert (tokens == 8).all()
+    deepest = np.stack([np.where(runs.stream == stream, runs.depths, 0).max(axis=1) for stream in range(3)])
+    assert (deepest == deepest[0]).all()  # no stream is the deep one
 
 
 @every_task
@@ -150,16 +155,16 @@ def test_heuristics_by_hand(name):
     ("changes", "said"),
     [
         ({"length": 0}, "task_length: expected an integer of at least 1, found 0"),
-        ({"streams": 9}, "found 9|expected at least|train_depth: expected at most"),
+        (
+            {"streams": 3, "length": 11, "symbols": 9, "train_depth": 3},
+            "train_depth: expected at most 2, which 11 tokens",
+        ),
         ({"symbols": 1}, "task_symbols: expected at least"),
-        ({"test_depth": 14}, "test_depth: expected at most"),
+        ({"test_depth": 16}, "test_depth: expected at most"),
         ({"train_depth": True}, "train_depth: expected an integer"),
     ],
 )
 def test_settings_that_no_sequence_can_have(name, changes, said):
-    changes = {**changes, **({"length": 14, "train_depth": 4, "test_depth": 14} if "test_depth" in changes else {})}
-    if changes == {"streams": 9}:
-        changes |= {"length": 10, "symbols": 8}
     with pytest.raises(ConfigError, match=said):
         TaskSettings.of(name, **changes)
 
@@ -176,7 +181,7 @@ def test_a_vocabulary_takes_the_place_of_a_tokenizer():
     assert vocabulary.words[vocabulary.end_token] == END_OF_TEXT
     assert open_tokenizer(vocabulary.json).words == vocabulary.words
     assert open_tokenizer(vocabulary.json).digest == vocabulary.digest
-    with pytest.raises(DataError, match=r"'x3=9': expected words of the task's vocabulary, such as x13="):
+    with pytest.raises(DataError, match=r"'x3=9': expected words of the task's vocabulary, such as x15="):
         vocabulary.encode("x3=5 x3=9")
     for text in ("nothing", "{}"):
         with pytest.raises(DataError):
@@ -229,18 +234,18 @@ def trained(tmp_path_factory):
 
 def test_a_preset_and_its_task_come_to_these_settings():
     resolved = TrainingConfig(preset="chains").resolve()
-    assert (resolved.data, resolved.num_layers, resolved.num_experts, resolved.seq_length) == ("chains", 1, 1, 14)
-    assert (resolved.train_depth, resolved.test_depth, resolved.task_streams) == (6, 10, 3)
+    assert (resolved.data, resolved.num_layers, resolved.num_experts, resolved.seq_length) == ("chains", 1, 1, 16)
+    assert (resolved.train_depth, resolved.test_depth, resolved.task_streams) == (5, 7, 2)
     assert resolved.resolve() == resolved
     other = TrainingConfig(preset="chains", data="hops", train_depth=2).resolve()
-    assert (other.data, other.seq_length, other.train_depth) == ("hops", 20, 2)
+    assert (other.data, other.seq_length, other.train_depth) == ("hops", 22, 2)
     assert other.task_settings() == TaskSettings.of("hops", train_depth=2)
     assert TrainingConfig(preset="debug").resolve().task_settings() is None
     for changes, said in (
         ({"preset": "debug", "train_depth": 3}, r"train_depth: expected data chains, hops, modular beside it"),
-        ({"preset": "chains", "seq_length": 13}, r"seq_length: expected at least 14"),
+        ({"preset": "chains", "seq_length": 13}, r"seq_length: expected at least 16"),
         ({"preset": "chains", "data": "chains", "data_dir": "x"}, r"data_dir and data: chains exclude each other"),
-        ({"preset": "chains", "train_depth": 12}, r"train_depth: expected at most 11"),
+        ({"preset": "chains", "train_depth": 12}, r"train_depth: expected at most 7"),
     ):
         with pytest.raises(ConfigError, match=said):
             TrainingConfig(**changes).resolve()
@@ -255,7 +260,7 @@ def test_a_run_on_a_task_stops_and_goes_on_bit_for_bit(name, tmp_path):
     assert run_training(parts, resume=True, quiet=True) == 0
     one, other = (read_checkpoint(f"{config.checkpoint_dir}/more_a_rec2/final_model.pth") for config in (whole, parts))
     assert all(torch.equal(t, other["model_state_dict"][key]) for key, t in one["model_state_dict"].items())
-    asked = 14 if name == "chains" else 12  # of a sequence
+    asked = 16 if name == "chains" else 14  # of a sequence
     assert one["tokens"] == 4 * 8 * asked
 
 
@@ -280,12 +285,12 @@ def test_evaluation_says_accuracy_by_depth_and_by_r(trained, capsys):
     flags = ["--checkpoint_path", str(trained), "--recurrences", "1-3", "--num_questions", "40"]
     assert commands.evaluate(flags) == 0
     out = capsys.readouterr().out
-    assert "depths above 6 are deeper than any in training" in out
+    assert "depths above 5 are deeper than any in training" in out
     assert "latest literal" in out
     assert len(set(map(len, [line for line in out.splitlines() if re.match(r"r = |chance|most|depth", line)]))) == 1
     result = json.loads(trained.with_name("evaluation.json").read_text())
     assert list(result["accuracy"]) == ["1", "2", "3"]
-    assert list(result["accuracy"]["2"]) == [str(depth) for depth in range(11)]
+    assert list(result["accuracy"]["2"]) == [str(depth) for depth in range(8)]
     loaded = load_model(trained)
     test = generate_task(reopen_task(loaded.data).settings, "test", 0, limit=40)
     with torch.no_grad():
@@ -298,7 +303,7 @@ def test_evaluation_says_accuracy_by_depth_and_by_r(trained, capsys):
     counts = np.bincount(test.targets[test.depths == 4])
     assert result["guessing"]["majority"]["4"] == pytest.approx(counts.max() / counts.sum())
     assert result["token_operations"]["3"] > result["token_operations"]["1"]
-    mean = np.mean([result["accuracy"]["2"][str(depth)] for depth in range(2, 7)])
+    mean = np.mean([result["accuracy"]["2"][str(depth)] for depth in range(2, 6)])
     assert result["summary"]["2"]["trained"] == pytest.approx(mean)
     assert read_checkpoint(trained)["model_config"]["expert_attention"] == "all"
     assert commands.evaluate_for_llm(["--checkpoint_path", str(trained)]) == 2
@@ -307,7 +312,7 @@ def test_evaluation_says_accuracy_by_depth_and_by_r(trained, capsys):
 
 def test_summaries_leave_out_what_a_lookup_answers_and_say_none_where_nothing_is():
     by_depth = {"0": 1.0, "1": 1.0, "2": 0.5, "3": 0.7}
-    settings = settings_of("chains", "two streams")  # train_depth 3
+    settings = settings_of("chains", train_depth=3)
     assert summarise_depths(by_depth, settings) == {"trained": pytest.approx(0.6), "longer": None}
 
 
@@ -315,11 +320,11 @@ def test_summaries_leave_out_what_a_lookup_answers_and_say_none_where_nothing_is
 def test_routing_by_depth_and_what_each_expert_is_worth(model_type):
     settings = settings_of("chains")
     found = generate_task(settings, "test", 0, limit=30)
-    sizes = {"d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 3, "max_length": 14, "vocab_size": 287}
+    sizes = {"d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 3, "max_length": 16, "vocab_size": 359}
     model = build_model(ModelConfig(model_type=model_type, num_recurrences=2, **sizes), seed=0).eval()
     hits, experts = find_hits(model, found, 6)
     places = 4 if model_type == "looped" else 2
-    assert experts.shape == (30, 14, places)
+    assert experts.shape == (30, 16, places)
     routing = measure_routing(model, found, 6, 2, hits, experts)
     assert len(routing["shares"]) == places
     assert len(routing["without"]) == 2
