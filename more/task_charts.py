@@ -66,7 +66,7 @@ def plot_by_depth(rows: Sequence[Row], content: Mapping[str, Any], *, ax: Axes) 
     """
     guessing, trained = content["guessing"], content["task"]["train_depth"]
     depths = [int(depth) for depth in guessing["n"]]
-    ax.axvspan(trained + 0.5, depths[-1] + 0.5, color=_LIGHT, lw=0, zorder=0)
+    ax.axvspan(trained + 0.5, depths[-1] + 0.5, color=_LIGHT, lw=0, zorder=0, label="deeper than trained")
     rules = [guessing["chance"], guessing["majority"], *guessing["heuristics"].values()]
     best = [max(rule[str(depth)] for rule in rules) for depth in depths]
     ax.plot(depths, best, color=_GREY, ls=":", lw=1.2, zorder=1, label="best rule without steps")
@@ -126,7 +126,7 @@ def _plot_line(
 
 
 def _label(row: Row) -> str:
-    return f"r = {row['recurrences']}"
+    return f"r = {row['recurrences']} in training"
 
 
 def _draw_grid(
@@ -145,6 +145,8 @@ def _draw_grid(
                 chosen = [row for row in rows if row["variant"] == variant and row["experts"] == count]
                 if not chosen:
                     ax.axis("off")
+                    if variant == "more_a_all" and count == 1:
+                        ax.text(0.5, 0.5, "with one expert\nmore_a", ha="center", va="center", transform=ax.transAxes)
                     continue
                 plot(chosen, content, ax=ax)
                 ax.set_ylim(0, 1.03)
@@ -155,6 +157,6 @@ def _draw_grid(
         for column, variant in enumerate(variants):
             axes[0, column].set_title(TITLES[variant], fontsize="medium")
         figure.supxlabel(xlabel, fontsize="medium")
-        order = sorted(handles, key=lambda label: (label.startswith("best"), len(label), label))
+        order = sorted(handles, key=lambda label: (not label.startswith("r = "), len(label), label))
         figure.legend([handles[label] for label in order], order, loc="outside upper center", ncols=len(order))
         return figure
