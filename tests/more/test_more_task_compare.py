@@ -38,6 +38,7 @@ def test_a_row_is_the_model_it_says():
     settings = CompareSettings(preset="chains", data="hops", match="operations", sample_recurrences=True)
     deep = run_config(settings, Run("base_deep", 4, 0, 1, 1e-3)).resolve()
     assert (deep.model_type, deep.num_layers, deep.num_recurrences, deep.lr, deep.data) == ("base", 4, 1, 1e-3, "hops")
+    assert (deep.updates, run_config(settings, Run("base", 1, 0, 1, 1e-3)).updates) == (1500, 1500)
     attending = run_config(settings, Run("more_a_all", 2, 1, 4, 3e-3)).resolve()
     assert (attending.model_type, attending.expert_attention, attending.num_experts) == ("more_a", "all", 4)
     assert (attending.match, attending.sample_recurrences, attending.seed) == ("operations", True, 1)

@@ -175,14 +175,14 @@ def test_settings_that_no_sequence_can_have(name, changes, said):
 def test_a_vocabulary_takes_the_place_of_a_tokenizer():
     settings = TaskSettings.of("chains")
     vocabulary = Vocabulary(settings.words())
-    text = "x3=5 x7=x3"
+    text = "x3=2 x7=x3"
     assert vocabulary.decode(vocabulary.encode(text)) == text
     assert vocabulary.decode([vocabulary.end_token]) == ""
     assert vocabulary.words[vocabulary.end_token] == END_OF_TEXT
     assert open_tokenizer(vocabulary.json).words == vocabulary.words
     assert open_tokenizer(vocabulary.json).digest == vocabulary.digest
-    with pytest.raises(DataError, match=r"'x3=9': expected words of the task's vocabulary, such as x15="):
-        vocabulary.encode("x3=5 x3=9")
+    with pytest.raises(DataError, match=r"'x3=9': expected words of the task's vocabulary, such as x13="):
+        vocabulary.encode("x3=2 x3=9")
     for text in ("nothing", "{}"):
         with pytest.raises(DataError):
             open_tokenizer(text)
@@ -234,8 +234,8 @@ def trained(tmp_path_factory):
 
 def test_a_preset_and_its_task_come_to_these_settings():
     resolved = TrainingConfig(preset="chains").resolve()
-    assert (resolved.data, resolved.num_layers, resolved.num_experts, resolved.seq_length) == ("chains", 1, 1, 16)
-    assert (resolved.train_depth, resolved.test_depth, resolved.task_streams) == (5, 7, 2)
+    assert (resolved.data, resolved.num_layers, resolved.num_experts, resolved.seq_length) == ("chains", 1, 1, 14)
+    assert (resolved.train_depth, resolved.test_depth, resolved.task_streams) == (4, 6, 2)
     assert resolved.resolve() == resolved
     other = TrainingConfig(preset="chains", data="hops", train_depth=2).resolve()
     assert (other.data, other.seq_length, other.train_depth) == ("hops", 22, 2)
@@ -243,9 +243,9 @@ def test_a_preset_and_its_task_come_to_these_settings():
     assert TrainingConfig(preset="debug").resolve().task_settings() is None
     for changes, said in (
         ({"preset": "debug", "train_depth": 3}, r"train_depth: expected data chains, hops, modular beside it"),
-        ({"preset": "chains", "seq_length": 13}, r"seq_length: expected at least 16"),
+        ({"preset": "chains", "seq_length": 13}, r"seq_length: expected at least 14"),
         ({"preset": "chains", "data": "chains", "data_dir": "x"}, r"data_dir and data: chains exclude each other"),
-        ({"preset": "chains", "train_depth": 12}, r"train_depth: expected at most 7"),
+        ({"preset": "chains", "train_depth": 12}, r"train_depth: expected at most 6"),
     ):
         with pytest.raises(ConfigError, match=said):
             TrainingConfig(**changes).resolve()
@@ -260,8 +260,7 @@ def test_a_run_on_a_task_stops_and_goes_on_bit_for_bit(name, tmp_path):
     assert run_training(parts, resume=True, quiet=True) == 0
     one, other = (read_checkpoint(f"{config.checkpoint_dir}/more_a_rec2/final_model.pth") for config in (whole, parts))
     assert all(torch.equal(t, other["model_state_dict"][key]) for key, t in one["model_state_dict"].items())
-    asked = 16 if name == "chains" else 14  # of a sequence
-    assert one["tokens"] == 4 * 8 * asked
+    assert one["tokens"] == 4 * 8 * 14  # of the 22 tokens of hops 14 ask something
 
 
 def test_an_older_run_goes_on_as_one_whose_experts_see_their_own(tmp_path):
@@ -285,25 +284,25 @@ def test_evaluation_says_accuracy_by_depth_and_by_r(trained, capsys):
     flags = ["--checkpoint_path", str(trained), "--recurrences", "1-3", "--num_questions", "40"]
     assert commands.evaluate(flags) == 0
     out = capsys.readouterr().out
-    assert "depths above 5 are deeper than any in training" in out
+    assert "depths above 4 are deeper than any in training" in out
     assert "latest literal" in out
     assert len(set(map(len, [line for line in out.splitlines() if re.match(r"r = |chance|most|depth", line)]))) == 1
     result = json.loads(trained.with_name("evaluation.json").read_text())
     assert list(result["accuracy"]) == ["1", "2", "3"]
-    assert list(result["accuracy"]["2"]) == [str(depth) for depth in range(8)]
+    assert list(result["accuracy"]["2"]) == [str(depth) for depth in range(7)]
     loaded = load_model(trained)
     test = generate_task(reopen_task(loaded.data).settings, "test", 0, limit=40)
     with torch.no_grad():
         logits = loaded.model(torch.from_numpy(test.inputs), num_recurrences=3).logits
-    right = logits[..., :6].argmax(-1).numpy() == test.targets
+    right = logits[..., :4].argmax(-1).numpy() == test.targets
     for depth, share in result["accuracy"]["3"].items():
         assert share == pytest.approx(right[test.depths == int(depth)].mean())
         assert result["guessing"]["n"][depth] == (test.depths == int(depth)).sum()
-    assert result["guessing"]["chance"]["4"] == pytest.approx(1 / 6)
+    assert result["guessing"]["chance"]["4"] == pytest.approx(1 / 4)
     counts = np.bincount(test.targets[test.depths == 4])
     assert result["guessing"]["majority"]["4"] == pytest.approx(counts.max() / counts.sum())
     assert result["token_operations"]["3"] > result["token_operations"]["1"]
-    mean = np.mean([result["accuracy"]["2"][str(depth)] for depth in range(2, 6)])
+    mean = np.mean([result["accuracy"]["2"][str(depth)] for depth in range(2, 5)])
     assert result["summary"]["2"]["trained"] == pytest.approx(mean)
     assert read_checkpoint(trained)["model_config"]["expert_attention"] == "all"
     assert commands.evaluate_for_llm(["--checkpoint_path", str(trained)]) == 2
@@ -320,12 +319,12 @@ def test_summaries_leave_out_what_a_lookup_answers_and_say_none_where_nothing_is
 def test_routing_by_depth_and_what_each_expert_is_worth(model_type):
     settings = settings_of("chains")
     found = generate_task(settings, "test", 0, limit=30)
-    sizes = {"d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 3, "max_length": 16, "vocab_size": 359}
+    sizes = {"d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 3, "max_length": 14, "vocab_size": 257}
     model = build_model(ModelConfig(model_type=model_type, num_recurrences=2, **sizes), seed=0).eval()
-    hits, experts = find_hits(model, found, 6)
+    hits, experts = find_hits(model, found, 4)
     places = 4 if model_type == "looped" else 2
-    assert experts.shape == (30, 16, places)
-    routing = measure_routing(model, found, 6, 2, hits, experts)
+    assert experts.shape == (30, 14, places)
+    routing = measure_routing(model, found, 4, 2, hits, experts)
     assert len(routing["shares"]) == places
     assert len(routing["without"]) == 2
     assert np.sum(routing["shares"][0]["3"]) == pytest.approx(1)
@@ -333,7 +332,7 @@ def test_routing_by_depth_and_what_each_expert_is_worth(model_type):
     assert routing["shares"][1]["2"] == pytest.approx(expected)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with knocked_out(model, 1, 2):
-        _, without = find_hits(model, found, 6)
+        _, without = find_hits(model, found, 4)
         assert set(without[..., 1].flatten()) <= {0, 1}
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
