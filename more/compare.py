@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 from tqdm import tqdm
 
 from more.config import MODEL_TYPES, VARIANTS, Match, migrate_settings
-from more.estimates import estimate, format_estimate
+from more.intervals import estimate, format_estimate
 from more.options import EvaluationSettings, parse_numbers
 from more.settings import TrainingConfig
 from more.task_plan import TASK_VARIANTS, describe_model, plan_rows, read_rates

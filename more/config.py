@@ -220,6 +220,7 @@ def migrate_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(stored)
     if "expert_attention" not in settings:
         settings["expert_attention"] = "same"
-        if settings.get("match") == "active" and settings.get("num_recurrences") == 1:
+        sized = settings.get("model_type") in ("more_a", "more_b", "more_c")
+        if sized and settings.get("match") == "active" and settings.get("num_recurrences") == 1:
             settings["match"] = "total"
     return settings

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from more.estimates import estimate, format_estimate
+from more.intervals import estimate, format_estimate
 
 Result = Mapping[str, Any]
 

@@ -369,6 +369,7 @@ def test_older_settings_mean_what_they_meant():
     assert compute_widths(config).state == 64  # as it was
     more = {**older, "num_recurrences": 4}
     assert migrate_settings(more)["match"] == "active"
+    assert migrate_settings({**older, "model_type": "base"})["match"] == "active"  # it has the same sizes either way
     new = dataclasses.asdict(ModelConfig(model_type="more_b", match="active", **PRESETS["debug"]))
     assert migrate_settings(new) == new
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 import more.compare
 from more.compare import CompareSettings, Run, compare, read_result, run_config
-from more.estimates import estimate, format_estimate
+from more.intervals import estimate, format_estimate
 from more.task_charts import draw_by_depth, draw_by_recurrences, plot_by_depth
 from more.task_plan import DEEP_LR, DEFAULT_LR, TASK_VARIANTS, plan_rows
 from more.task_tables import format_task_tables, tabulate
@@ -123,6 +123,23 @@ def test_of_several_learning_rates_the_one_that_is_best_on_validation_is_shown(d
     assert row["lr"] == 0.2
     assert row["rates"] == {"0.1": pytest.approx(0.5), "0.2": pytest.approx(0.6)}
     assert row["accuracy"]["1"]["3"]["mean"] == pytest.approx(0.1)  # the test, where 0.1 is better, chooses nothing
+
+
+def test_a_result_from_before_a_setting_was_there_still_counts(done):
+    settings, _, _ = done
+    run = Run("base", 1, 2, 1, DEFAULT_LR)
+    path = more.compare.run_folder(settings, run) / "result.json"
+    before = path.read_text()
+    result = json.loads(before)
+    assert result["identity"].pop("expert_attention") == "same"
+    assert result["identity"].pop("data_dir", None) is None
+    path.write_text(json.dumps(result))
+    assert read_result(settings, run) is not None
+    result["identity"]["lr"] = 0.5
+    path.write_text(json.dumps(result))
+    with pytest.raises(ConfigError, match=r"other settings \(lr\)"):
+        read_result(settings, run)
+    path.write_text(before)
 
 
 def test_nothing_done_is_said():

@@ -346,3 +346,15 @@ def test_a_base_is_evaluated_once(tmp_path):
     result = evaluate_task(loaded, settings, name="", quiet=True)
     assert list(result["accuracy"]) == ["1"]
     assert "routing" not in result
+
+
+def test_looped_learns_with_a_drawn_number_of_passes(tmp_path):
+    """Updates of 1 to 3 passes have routing of 2 to 6 entries, which come to two layers in each line of metrics."""
+    config = config_in(tmp_path, model_type="looped", sample_recurrences=True, num_layers=2, updates=6, log_interval=3)
+    assert run_training(config, quiet=True) == 0
+    lines = (tmp_path / "log_dir" / "looped_rec2" / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert len({line["Recurrences"] for line in found} - {1.0}) >= 1
+    for line in found:
+        assert {name.partition("/")[0] for name in line if name.startswith("Layer_")} == {"Layer_0", "Layer_1"}
+        assert sum(line["Layer_1/Expert_Load_Distribution"]) == pytest.approx(1)
