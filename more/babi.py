@@ -9,6 +9,7 @@ bAbI: Weston et al., "Towards AI-Complete Question Answering", https://arxiv.org
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Sequence
@@ -28,6 +29,18 @@ def name_some(names: Sequence[str], most: int = 6) -> str:
     """Return names joined by commas, at most so many and how many there are besides, for one line."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def decode_text(content: bytes) -> str:
+    """Return a file's text: UTF-8, or UTF-16 where it begins with that mark; marks of byte order are left out.
+
+    Files that were put together out of several have one in their middle.
+
+    Raises:
+        UnicodeDecodeError: If it is neither.
+    """
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8").replace("\ufeff", "")
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,7 @@ def read_babi_jsonl(path: Path) -> dict[int, list[Question]]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = decode_text(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     return [line for line in text.splitlines() if line.strip()]

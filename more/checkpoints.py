@@ -38,10 +38,14 @@ def numbered_path(folder: Path, update: int) -> Path:
     return folder / f"checkpoint_{update}.pth"
 
 
+def number_of(path: Path) -> int:
+    """Return the update of a checkpoint to resume from, by its name."""
+    return int(_NUMBERED.fullmatch(path.name).group(1))
+
+
 def list_numbered(folder: Path) -> list[Path]:
     """Return the checkpoints to resume from in order of their updates."""
-    found = [(int(m.group(1)), p) for p in folder.glob("checkpoint_*.pth") if (m := _NUMBERED.fullmatch(p.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in folder.glob("checkpoint_*.pth") if _NUMBERED.fullmatch(path.name)), key=number_of)
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -121,7 +125,22 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{path}: its parts do not fit together ({type(error).__name__}: {reason})") from None
     check_content(path, content, LAYOUT, state=False)
+    for name, value in loaded.model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(
+                f"{path}: expected finite weights, found NaN or infinity in {name}; its training has diverged: take an "
+                "earlier checkpoint, or train again with a lower --lr"
+            )
     return loaded
+
+
+def read_model_config(path: str | Path) -> dict[str, Any]:
+    """Return the sizes of a checkpoint's model, fields of `ModelConfig`; no weights are read.
+
+    Raises:
+        CheckpointError: If the file is no checkpoint of a language model.
+    """
+    return migrate_settings(_open(path, "cpu", mapped=True)["model_config"])
 
 
 def build_model(config: ModelConfig, seed: int) -> MoreModel:

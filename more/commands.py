@@ -1,4 +1,4 @@
-"""The command lines of train.py, evaluate.py and evaluate_for_llm.py.
+"""The command lines of train.py, evaluate.py, evaluate_for_llm.py and generate.py.
 
 Each imports what it needs torch for only when it has read its flags: `--help` and mistakes are told at once.
 """
@@ -6,10 +6,10 @@ Each imports what it needs torch for only when it has read its flags: `--help` a
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from more.options import EvaluationSettings, TableSettings
+from more.options import EvaluationSettings, GenerationSettings, TableSettings, parse_list
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
 from pipeline.command.files import write_json
@@ -76,6 +76,7 @@ def evaluate_for_llm(argv: Sequence[str] | None = None) -> None:
         argv,
         options=options,
         required=["checkpoint_path"],
+        switches={"no_browser": "Do not open the diagram, which is opened where there is a browser to see it in."},
     )
     path = Path(values["checkpoint_path"])
     table = Path(values["output_csv"] or path.with_name(f"babi_{settings.babi_task_id}.csv"))
@@ -83,4 +84,51 @@ def evaluate_for_llm(argv: Sequence[str] | None = None) -> None:
     from more.question_table import check_outputs, run
 
     check_outputs(table, page)
-    run(settings, path, table, page)
+    run(settings, path, table, page, browser=not values["no_browser"])
+
+
+@as_command()
+def generate(argv: Sequence[str] | None = None) -> None:
+    """Run the command line of more/generate.py; return the exit code."""
+    settings, values = parse_command(
+        "Let a language model go on with texts.",
+        GenerationSettings,
+        argv,
+        options={"checkpoint_path": "The .pth file."},
+        required=["checkpoint_path"],
+    )
+    import torch
+
+    from more.checkpoints import load_model
+    from more.streaming import stream
+    from pipeline.command.devices import resolve_device
+
+    loaded = load_model(values["checkpoint_path"], resolve_device(settings.device))
+    torch.set_num_threads(loaded.training_config.get("torch_threads") or torch.get_num_threads())
+    numbers = parse_list("recurrences", settings.recurrences) or [None]
+    for index, prompt in enumerate(settings.prompts or _read_prompts()):
+        generator = torch.Generator(loaded.model.embedding.weight.device).manual_seed(settings.seed)
+        pieces = stream(
+            loaded.model,
+            loaded.tokenizer,
+            prompt,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            num_recurrences=numbers[index] if len(numbers) > 1 else numbers[0],
+            generator=generator if settings.temperature else None,
+        )
+        print(prompt, end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print("\n", flush=True)
+
+
+def _read_prompts() -> Iterator[str]:
+    """Yield the lines of standard input; at a terminal, ask for each."""
+    if sys.stdin.isatty():
+        print("A prompt a line; Ctrl-D ends.", file=sys.stderr)
+    for line in sys.stdin:
+        if line.strip():
+            yield line.rstrip("\n")

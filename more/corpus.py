@@ -150,6 +150,7 @@ class BatchPlan:
         for length in np.unique(self._lengths):
             self._groups.append((np.flatnonzero(self._lengths == length), max(1, tokens_per_batch // int(length))))
         self.batches_per_epoch = sum(-(-len(windows) // rows) for windows, rows in self._groups)
+        self.tokens_per_epoch = int(self._lengths.sum())
         self._epoch, self._order = -1, []
 
     def batch(self, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What is learned from and asked: WikiText and bAbI from the hub or a folder, or the embedded default.
+"""What is learned from and asked: WikiText and bAbI from the hub or a folder, the embedded default, or one's own text.
 
     source = open_source(DataSettings(data="auto"), announce=print)
     source.documents("train"); source.questions("test")[2]; source.sums("test")
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from more.babi import TASKS, DataError, Question, name_some, read_babi_jsonl, read_babi_text, render_story
+from more.own_text import own_parts, read_own_text
 from more.stories import SPLITS, VERSION, EmbeddedData, EmbeddedSettings, generate
 from more.tokens import HUB_NAME, Tokenizer, describe_switched_off, read_tokenizer
 from more.wikitext import HUB_FILES, REPOSITORY, check_parquet, find_wikitext, name_wikitext, read_articles
-from pipeline.command.hub import HubError, fetch
+from pipeline.command.hub import HubError, UnavailableError, fetch
 
 BABI_REPOSITORY = "Muennighoff/babi"
 BABI_HUB_FILES = {"train": "babi_train.jsonl", "valid": "babi_valid.jsonl", "test": "babi_test.jsonl"}
@@ -42,6 +43,7 @@ class DataSettings:
         data_seed: Of the embedded data, apart from the run's seed: runs of different seeds learn the same text.
         tokenizer_size: Tokens of the tokenizer that is trained where GPT-2's is not found.
         embedded: How much is generated.
+        text_file: One's own text, which is then all that is learned from; null = none.
     """
 
     data: DataName = "auto"
@@ -49,6 +51,7 @@ class DataSettings:
     data_seed: int = 0
     tokenizer_size: int = 512
     embedded: EmbeddedSettings = dataclasses.field(default_factory=EmbeddedSettings)
+    text_file: str | None = None
 
 
 @dataclass(eq=False)
@@ -87,6 +90,9 @@ class Source:
         With WikiText, training takes its articles, one document per bAbI question, and sheets of sums; perplexity is
         that of the articles alone.
         """
+        if self.settings.text_file is not None:
+            yield from self._own[split]
+            return
         if self.text_files is None and self.babi_files is None:
             yield from self._embedded(split).documents[split]
             return
@@ -103,12 +109,20 @@ class Source:
             yield from generated[sum(map(len, self._embedded(split).questions[split].values())) :]
 
     def questions(self, split: str) -> dict[int, list[Question]]:
-        """Return the questions about stories by task."""
+        """Return the questions about stories by task; one's own text has none."""
+        if self.settings.text_file is not None:
+            return {}
         return self._embedded(split).questions[split] if self.babi_files is None else self._babi[split]
 
     def sums(self, split: str) -> list[Question]:
-        """Return the sums; no other split has one of them."""
+        """Return the sums; no other split has one of them. One's own text has none."""
+        if self.settings.text_file is not None:
+            return []
         return self._embedded(split).sums[split]
+
+    @cached_property
+    def _own(self) -> dict[str, list[str]]:
+        return own_parts(Path(self.settings.text_file))
 
     @cached_property
     def _babi(self) -> dict[str, dict[int, list[Question]]]:
@@ -118,6 +132,9 @@ class Source:
     def digest(self) -> str:
         """SHA-256 of what determines the documents: the files' bytes, the generator's version, settings and seed."""
         found = hashlib.sha256()
+        if self.settings.text_file is not None:
+            found.update(b"own text\n" + Path(self.settings.text_file).read_bytes())
+            return found.hexdigest()
         settings = dataclasses.asdict(self.settings.embedded)
         found.update(json.dumps([VERSION, settings, self.settings.data_seed], sort_keys=True).encode())
         for split in SPLITS:
@@ -163,6 +180,8 @@ def open_source(
         "tokenizer": f"byte pairs, {settings.tokenizer_size} tokens, trained on the training text",
     }
     notes: list[str] = []
+    if settings.text_file is not None:
+        return _open_own_text(settings, announce, tokenizer)
     if settings.data_dir is not None:
         folder = Path(settings.data_dir).expanduser()
         if not folder.is_dir():
@@ -199,12 +218,44 @@ def open_source(
     return Source(settings, found["text"], found["questions"], found["tokenizer"], origins, notes)
 
 
+def _open_own_text(
+    settings: DataSettings, announce: Callable[[str], object], tokenizer: tuple[Tokenizer, str] | None
+) -> Source:
+    """Return one's own text, with the tokenizer that is given, the folder's, or one that is to be trained on it."""
+    path = Path(settings.text_file).expanduser().absolute()
+    if settings.data != "auto":
+        raise DataError(f"text_file and data: {settings.data} exclude each other; leave one out")
+    size = len(read_own_text(path))
+    notes: list[str] = []
+    if tokenizer is None and settings.data_dir is not None:
+        folder = Path(settings.data_dir).expanduser()
+        if (found := read_tokenizer(folder, notes.append)) is None:
+            raise DataError(
+                f"data_dir: expected tokenizer.json beside text_file, found none below {settings.data_dir!r}"
+            )
+        tokenizer = (found, f"{found.name} ({folder.resolve()})")
+    trained = f"byte pairs, {settings.tokenizer_size} tokens, trained on the training text"
+    origins = {
+        "text": f"own ({path}, {size:,} characters)",
+        "questions": "none",
+        "tokenizer": trained if tokenizer is None else tokenizer[1],
+    }
+    announce(f"data: text {origins['text']}; tokenizer {origins['tokenizer']}" + "".join(f" [{n}]" for n in notes))
+    settings = dataclasses.replace(settings, text_file=str(path))
+    return Source(settings, None, None, tokenizer and tokenizer[0], origins, notes)
+
+
 def _ask_hub(must_answer: bool, notes: list[str], has_tokenizer: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what the hub has and where from; add to `notes` why something is missing."""
+    """Return what the hub has and where from; add to `notes` why something is missing.
+
+    Raises:
+        DataError: If the hub was reached and what it has cannot be used, or if it must answer and does not.
+    """
     found: dict[str, Any] = {"text": None, "questions": None, "tokenizer": None}
 
     def text() -> dict[str, list[Path]]:
-        check_parquet(REPOSITORY)
+        fetch(REPOSITORY, HUB_FILES["test"], kind="dataset")  # the smallest: is it to be had?
+        check_parquet(REPOSITORY)  # before the large ones are loaded
         return {split: fetch(REPOSITORY, files, kind="dataset") for split, files in HUB_FILES.items()}
 
     def questions() -> dict[str, dict[int, Path]]:
@@ -221,11 +272,17 @@ def _ask_hub(must_answer: bool, notes: list[str], has_tokenizer: bool) -> tuple[
             continue
         try:
             found[name] = take()
-        except (HubError, DataError) as error:
+        except (UnavailableError, DataError) as error:  # going on without it would train another model than asked for
+            instead = "" if must_answer else "; --data embedded trains on the generated text instead"
+            raise DataError(f"data: the hub was asked for its {name}, and {error}{instead}") from None
+        except HubError as error:
             if must_answer:
                 raise DataError(f"data: hub was asked for, and {error}") from None
             if str(error) not in notes:
                 notes.append(str(error))
+    if found["text"] is None and found["tokenizer"] is not None:
+        found["tokenizer"] = None
+        notes.append("GPT-2's tokenizer is there and not used: it is for WikiText, which is not")
     return found, {"text": REPOSITORY, "questions": BABI_REPOSITORY, "tokenizer": HUB_NAME}
 
 

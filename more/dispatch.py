@@ -98,6 +98,7 @@ def group_rows(indices: Tensor, num_experts: int, valid: Tensor | None = None, h
     return Groups(order, order // top_k, expert, offsets, indices.numel(), how)
 
 
+@torch.compiler.disable  # what torch traces grouped_mm by refuses float32, which the kernel itself takes
 def _multiply_grouped(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     product = F.grouped_mm(rows, weight, offs=offsets)
     if product.requires_grad:  # its backward refuses an expanded gradient, as sum() makes
@@ -105,9 +106,14 @@ def _multiply_grouped(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     return product
 
 
-@functools.cache
+@torch.compiler.disable  # it is tried, not traced
 def grouped_mm_runs(device: str, dtype: torch.dtype) -> bool:
     """Return whether `grouped_mm` runs forwards and backwards, by trying it. torch 2.13 refuses float64."""
+    return _try_grouped_mm(device, dtype)
+
+
+@functools.cache
+def _try_grouped_mm(device: str, dtype: torch.dtype) -> bool:
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
         rows = torch.zeros(16, 16, dtype=dtype, device=device, requires_grad=True)
         weight = torch.zeros(2, 16, 16, dtype=dtype, device=device, requires_grad=True)

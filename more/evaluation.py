@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from more.babi import DataError, Question
 from more.corpus import Corpus
 from more.generation import batch_log_likelihood, generate, group_by_length
+from more.heuristics import guess
 from more.model import MoreModel
 from more.tokens import Tokenizer
 from pipeline.records.intervals import wilson_interval
@@ -153,6 +155,8 @@ class Answer:
         candidates: Size of the closed set.
         truncated: Whether the beginning of the context was left out because the prompt is longer than a window.
         prompt: Tokens that were read, the first the end-of-text token.
+        written: Tokens of `generated`, and of the line break after it if it was written.
+        heuristic: The answer of `more.heuristics.guess`, which reads the whole context; None where it has none.
     """
 
     question: Question
@@ -162,6 +166,8 @@ class Answer:
     candidates: int
     truncated: bool
     prompt: tuple[int, ...] = ()
+    heuristic: str | None = None
+    written: tuple[int, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -217,10 +223,19 @@ def ask(
             text = tokenizer.decode(tokens).split("\n")[0].strip()
             truth = values[closed.index(question.answer)] if question.answer in closed else -math.inf
             best = closed[max(range(len(closed)), key=values.__getitem__)]
-            found[row] = Answer(question, text, best, truth, len(closed), cut[row], tuple(prompts[row]))
+            rule = guess(question, closed)
+            said, prompt = _first_line(tokens, tokenizer), tuple(prompts[row])
+            found[row] = Answer(question, text, best, truth, len(closed), cut[row], prompt, rule, said)
         if progress is not None:
             progress(len(rows))
     return [found[row] for row in range(len(questions))]
+
+
+def _first_line(tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the tokens up to the first line break, with the one that it is in."""
+    pieces = tokenizer.pieces(tokens)
+    ends = [index for index, piece in enumerate(pieces) if "\n" in piece]
+    return tuple(tokens[: ends[0] + 1] if ends else tokens)
 
 
 def fit_prompt(question: Question, tokenizer: Tokenizer, room: int) -> tuple[list[int], bool]:
@@ -238,28 +253,57 @@ def fit_prompt(question: Question, tokenizer: Tokenizer, room: int) -> tuple[lis
     raise DataError(f"question {question.question!r} has {len(tokens)} tokens; the model's windows leave {room}")
 
 
-def summarise_answers(answers: Sequence[Answer]) -> dict[str, float | int | None]:
+def summarise_answers(answers: Sequence[Answer]) -> dict[str, Any]:
     """Return accuracies in both senses with 95 % Wilson intervals, and what guessing would reach.
 
-    `chance` is 1 / size of the closed set, `majority` the share of its most frequent answer. Empty input gives None.
+    `chance` is 1 / size of the closed set, `majority` the share of its most frequent answer. Of questions about stories
+    `heuristic` is what a rule reaches that reads places alone (`more.heuristics`), and `beyond` holds n and the
+    accuracies on those questions where the rule is wrong. Empty input gives None.
     """
     n = len(answers)
     if n == 0:
         return {"n": 0, "exact": None, "likelihood": None, "chance": None, "majority": None}
-    found: dict[str, float | int | None] = {"n": n}
-    for name, hits in (("exact", sum(a.exact for a in answers)), ("likelihood", sum(a.chosen for a in answers))):
-        low, high = wilson_interval(hits, n)
-        found |= {name: hits / n, f"{name}_low": low, f"{name}_high": high}
+    found: dict[str, Any] = _count_right(answers)
     found["chance"] = 1 / answers[0].candidates
     found["majority"] = Counter(answer.question.answer for answer in answers).most_common(1)[0][1] / n
     found["mean_log_likelihood"] = sum(answer.log_likelihood for answer in answers) / n
     found["truncated"] = sum(answer.truncated for answer in answers)
+    if any(answer.heuristic is not None for answer in answers):
+        failing = [answer for answer in answers if answer.heuristic != answer.question.answer]
+        found["heuristic"] = 1 - len(failing) / n
+        found["beyond"] = _count_right(failing) if failing else {"n": 0}
+    return found
+
+
+def _count_right(answers: Sequence[Answer]) -> dict[str, float | int]:
+    """Return n, and accuracies in both senses with their intervals."""
+    n = len(answers)
+    found: dict[str, float | int] = {"n": n}
+    for name, hits in (("exact", sum(a.exact for a in answers)), ("likelihood", sum(a.chosen for a in answers))):
+        low, high = wilson_interval(hits, n)
+        found |= {name: hits / n, f"{name}_low": low, f"{name}_high": high}
     return found
 
 
 def build_question_sets(questions: dict[int, list[Question]], sums: list[Question]) -> dict[str, list[Question]]:
-    """Return all question sets by the name under which they are reported."""
-    return {**{f"babi_{task}": found for task, found in sorted(questions.items())}, "sums": sums}
+    """Return all question sets by the name under which they are reported, those that have a question."""
+    sets = {**{f"babi_{task}": found for task, found in sorted(questions.items())}, "sums": sums}
+    return {name: found for name, found in sets.items() if found}
+
+
+def find_misfit(questions: Sequence[Question], tokenizer: Tokenizer, window: int) -> str | None:
+    """Return why a set of questions cannot be asked within windows of so many tokens; None if it can.
+
+    A question without its context and the longest answer of its set must fit.
+    """
+    if not questions:
+        return None
+    room = max(len(tokenizer.encode(questions[0].continuation(answer))) for answer in {q.answer for q in questions})
+    longest = max({q.question for q in questions}, key=len)
+    needed = 2 + len(tokenizer.encode(longest)) + room  # the beginning, and a line's end
+    if needed <= window:
+        return None
+    return f"a question and its answer take up to {needed} tokens, the trained length is {window}"
 
 
 def measure_questions(
@@ -270,8 +314,10 @@ def measure_questions(
     num_questions: int | None = None,
     recurrences: Iterable[int | None] = (None,),
     progress: Callable[[int], object] | None = None,
-) -> dict[str, dict[str, dict[str, float | int | None]]]:
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the summary of each question set for each number of recurrences, `{set: {r: summary}}`.
+
+    A set that does not fit into the trained length is left out.
 
     Args:
         model: In evaluation mode.
@@ -281,8 +327,10 @@ def measure_questions(
         recurrences: Numbers of recurrences at test time; None is the trained one.
         progress: Called with the number of questions answered since the last call.
     """
-    found: dict[str, dict[str, dict[str, float | int | None]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, questions in sets.items():
+        if find_misfit(questions, tokenizer, model.config.max_length):
+            continue
         closed = [question.answer for question in questions]
         found[name] = {}
         for steps in recurrences:

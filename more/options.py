@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from more.babi import TASKS
 from more.config import ModelType
@@ -21,6 +22,7 @@ class EvaluationSettings:
         model_type: Checked against the checkpoint; null takes its own.
         num_recurrences: Likewise; for other numbers at test time see recurrences.
         data_dir: Folder with the data, where it is not where it was in training; null takes that of the checkpoint.
+        text_file: Your own text that it was trained on, likewise.
         recurrences: Numbers of recurrences at test time, e.g. 1,2,4,8; null takes the trained one.
         num_questions: Questions of each task at most; null takes all.
         max_documents: Documents of the perplexity at most; null takes all.
@@ -36,6 +38,7 @@ class EvaluationSettings:
     model_type: ModelType | None = None
     num_recurrences: int | None = None
     data_dir: str | None = None
+    text_file: str | None = None
     recurrences: str | None = None
     num_questions: int | None = None
     max_documents: int | None = None
@@ -114,3 +117,72 @@ class TableSettings:
         if self.babi_task_id not in TASKS:
             raise ConfigError(f"babi_task_id: expected 1, 2 or 3, found {self.babi_task_id}")
         check_numbers(self, 1, "num_questions", "test_recurrences")
+
+
+def read_prompts(written: Any) -> list[str]:
+    """Return the prompts of what stands on the command line or in YAML, one or several.
+
+    Raises:
+        ConfigError: If they are no texts.
+    """
+    prompts = written if isinstance(written, list) else [written]
+    if not all(isinstance(prompt, str) for prompt in prompts):
+        raise ConfigError(f"prompts: expected texts, found {prompts!r}")
+    return prompts
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """Settings of writing on.
+
+    Attributes:
+        prompts: Texts to go on with; none reads them from standard input, a line each.
+        recurrences: Number of recurrences of all prompts, or of each, e.g. 1,8; null takes the trained one.
+        max_new_tokens: Tokens written at most.
+        temperature: 0 takes the most probable token.
+        top_k: Sample among the k most probable tokens.
+        top_p: Sample among the fewest most probable tokens that together reach this probability.
+        seed: Of the sampling, for each prompt anew.
+        device: auto (GPU where there is one), cpu, cuda or cuda:N.
+    """
+
+    prompts: list[str] = field(
+        default_factory=list, metadata={"positional": True, "aliases": ("prompt",), "read": read_prompts}
+    )
+    recurrences: str | None = None
+    max_new_tokens: int = 200
+    temperature: float = 0.8
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: If a value cannot be used.
+        """
+        check_numbers(self, 1, "max_new_tokens", "top_k")
+        check_numbers(self, 0, "seed")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature: expected a number of at least 0, found {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p: expected a number above 0 and up to 1, found {self.top_p}")
+        if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
+            raise ConfigError("top_k, top_p: they need a temperature above 0; at 0 the most probable token is taken")
+        numbers = parse_list("recurrences", self.recurrences)
+        if len(numbers) > 1 and len(numbers) != len(self.prompts):
+            raise ConfigError(
+                f"recurrences: expected one number, or one for each of {len(self.prompts)} prompts, found "
+                f"{len(numbers)} ({self.recurrences})"
+            )
+
+
+def parse_list(name: str, text: str | None) -> list[int]:
+    """Return the numbers of a list such as `1,8,8`, as they stand; [] for None.
+
+    Raises:
+        ConfigError: If one is no number of at least 1.
+    """
+    return [number for part in (text.split(",") if text is not None else []) for number in parse_numbers(name, part)]

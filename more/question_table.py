@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -16,9 +18,12 @@ from more.babi import DataError
 from more.checkpoints import LoadedModel
 from more.evaluation import Answer, ask, summarise_answers
 from more.generation import group_by_length, pad
+from more.heuristics import NAMES
 from more.options import TableSettings
 from more.report import open_checkpoint, reopen_source
 from more.sankey import TokenRoutes, render_page
+from more.step_answers import answer_by_steps, render_steps
+from pipeline.command.displays import open_page
 from pipeline.command.files import write_text
 from pipeline.command.folders import check_file
 from pipeline.config import ConfigError
@@ -40,6 +45,9 @@ COLUMNS: dict[str, Callable[[Answer], object]] = {
 MODEL_COLUMNS = ("model_type", "num_recurrences", "checkpoint_path")
 """Columns beside them, which tell the model."""
 
+POLICIES = "checkpoint_path,task_id"
+"""How the policies' evaluation_results.csv begins, which a user may have named too."""
+
 TITLE = "Ways of tokens through the experts"
 
 
@@ -57,9 +65,12 @@ def check_outputs(table: Path, page: Path) -> None:
     with _open_existing(table) as handle:
         start = handle.readline(10_000)
     if start and start.rstrip("\r\n") != ",".join([*COLUMNS, *MODEL_COLUMNS]):
+        what = f"it begins with {start[:60]!r}"
+        if start.startswith(POLICIES):
+            what = "the policies' results, which batch_eval.py writes"
         raise ConfigError(
-            f"output_csv: {table} holds something else (it begins with {start[:60]!r}), which would be lost; name "
-            "another file"
+            f"output_csv: {table} holds something else ({what}), which would be lost; name another file, such as "
+            f"--output_csv {_free_name(table)}"
         )
     with _open_existing(page) as handle:
         start = handle.read(1000)
@@ -67,16 +78,22 @@ def check_outputs(table: Path, page: Path) -> None:
         raise ConfigError(f"output_html: {page} holds something else, which would be lost; name another file")
 
 
+def _free_name(path: Path) -> Path:
+    """Return a path beside one that is taken, at which there is nothing."""
+    names = (path.with_name(f"more_{path.stem}{'' if n == 1 else f'_{n}'}{path.suffix}") for n in itertools.count(1))
+    return next(name for name in names if not name.exists() and not name.with_suffix(".html").exists())
+
+
 def _open_existing(path: Path) -> TextIO:
     """Open a file for reading; one that is not there is empty."""
     return path.open(encoding="utf-8", errors="replace", newline="") if path.exists() else io.StringIO()
 
 
-def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path) -> None:
-    """Ask, write table and page, and print the accuracy."""
+def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path, *, browser: bool = True) -> None:
+    """Ask, write table and page, print the accuracy, and open the page if that is wished and can be seen."""
     loaded = open_checkpoint(checkpoint, settings)
     source = reopen_source(loaded, settings.data_dir)
-    everything = source.questions("test")[settings.babi_task_id]
+    everything = source.questions("test").get(settings.babi_task_id, [])
     questions = everything[: settings.num_questions]
     if not questions:
         raise DataError(f"babi_task_id {settings.babi_task_id}: expected test questions, found none")
@@ -92,6 +109,8 @@ def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path) -> N
         )
     write_table(table, answers, loaded, str(checkpoint), steps)
     routes = trace_routes(loaded, [answer.prompt for answer in answers], steps)
+    whole, *_ = trace_routes(loaded, [[*answers[0].prompt, *answers[0].written]], steps)
+    whole = dataclasses.replace(whole, answer_from=len(answers[0].prompt))
     config = loaded.model.config
     subtitle = (
         f"{config.model_type}, trained with {config.num_recurrences}, tested with {steps} recurrences; {checkpoint}; "
@@ -103,7 +122,10 @@ def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path) -> N
     if first.truncated:
         caption += " Its oldest statements did not fit into the window."
     aggregate = np.concatenate([route.choices for route in routes])
-    html = render_page(title, subtitle, caption, routes[0], aggregate, config.num_experts)
+    closed = [question.answer for question in everything]
+    by_steps = answer_by_steps(loaded, first, closed, steps)
+    recurs = 1 if config.model_type == "base" else steps
+    html = render_page(title, subtitle, caption, whole, aggregate, config.num_experts, recurs, render_steps(by_steps))
     write_text(page, html)
     found = summarise_answers(answers)
     print(
@@ -111,8 +133,16 @@ def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path) -> N
         f"{found['exact_high']:.3f}], likeliest right {found['likelihood']:.3f} [{found['likelihood_low']:.3f}, "
         f"{found['likelihood_high']:.3f}], chance {found['chance']:.3f}, {found['n']} questions"
     )
+    if found.get("beyond", {}).get("n"):
+        beyond = found["beyond"]
+        print(
+            f"        {NAMES[settings.babi_task_id]} is right in {found['heuristic']:.3f}; of the {beyond['n']} others "
+            f"written right {beyond['exact']:.3f}, likeliest right {beyond['likelihood']:.3f}"
+        )
     print(f"table       {table}")
     print(f"diagram     {page}")
+    if browser:
+        open_page(page)
 
 
 def write_table(path: Path, answers: Sequence[Answer], loaded: LoadedModel, checkpoint: str, steps: int) -> None:

@@ -15,8 +15,9 @@ from more.checkpoints import LoadedModel, check_flags, load_model
 from more.corpus import load_corpus
 from more.cost import count_expert_operations
 from more.data import Source, open_source, settings_from_description
-from more.evaluation import build_question_sets, measure_perplexity, measure_questions
+from more.evaluation import build_question_sets, find_misfit, measure_perplexity, measure_questions
 from more.generation import generate
+from more.heuristics import NAMES
 from more.model import count_parameters
 from more.options import EvaluationSettings, parse_numbers
 from more.task_data import is_task
@@ -29,11 +30,15 @@ from pipeline.config import ConfigError
 def open_checkpoint(path: Path, settings: Any) -> LoadedModel:
     """Return a checkpoint's model, having checked the flags `model_type` and `num_recurrences` against it."""
     loaded = load_model(path, resolve_device(settings.device))
+    if threads := loaded.training_config.get("torch_threads"):  # as many as its sizes were worth in training
+        torch.set_num_threads(threads)
     check_flags(loaded, path, {"model_type": settings.model_type, "num_recurrences": settings.num_recurrences})
     return loaded
 
 
-def reopen_source(loaded: LoadedModel, data_dir: str | None, quiet: bool = False) -> Source:
+def reopen_source(
+    loaded: LoadedModel, data_dir: str | None, quiet: bool = False, text_file: str | None = None
+) -> Source:
     """Return the data that a checkpoint was trained on.
 
     Raises:
@@ -45,7 +50,9 @@ def reopen_source(loaded: LoadedModel, data_dir: str | None, quiet: bool = False
             "evaluate.py says what it is worth"
         )
     stored = settings_from_description(loaded.data)
-    if data_dir is not None:
+    if text_file is not None:
+        stored = dataclasses.replace(stored, data="auto", data_dir=None, text_file=text_file)
+    elif data_dir is not None:
         stored = dataclasses.replace(stored, data="auto", data_dir=data_dir)
     elif loaded.data["text"].startswith("embedded") and loaded.data["questions"].startswith("embedded"):
         stored = dataclasses.replace(stored, data="embedded", data_dir=None)
@@ -56,7 +63,7 @@ def reopen_source(loaded: LoadedModel, data_dir: str | None, quiet: bool = False
     if source.digest != loaded.data["digest"]:
         raise DataError(
             f"the checkpoint was trained on text {loaded.data['text']}, questions {loaded.data['questions']}; what is "
-            "found now has other content. Name the right folder with --data_dir"
+            "found now has other content. Name the right folder with --data_dir, or your own text with --text_file"
         )
     return source
 
@@ -78,7 +85,7 @@ def evaluate_checkpoint(
         tick()
 
     model, tokenizer = loaded.model, loaded.tokenizer
-    source = reopen_source(loaded, settings.data_dir, quiet)
+    source = reopen_source(loaded, settings.data_dir, quiet, settings.text_file)
     steps = parse_numbers("recurrences", settings.recurrences) or [model.config.num_recurrences]
     if model.config.model_type == "base":
         steps = [model.config.num_recurrences]  # nothing recurs: all would be equal
@@ -109,6 +116,7 @@ def evaluate_checkpoint(
             recurrences=steps,
             progress=advance,
         )
+    misfits = {name: find_misfit(found, tokenizer, model.config.max_length) for name, found in sets.items()}
     count = count_parameters(model)
     return {
         "checkpoint": name,
@@ -121,6 +129,7 @@ def evaluate_checkpoint(
         "data": {key: loaded.data[key] for key in ("text", "questions", "tokenizer")},
         "perplexity": texts,
         "questions": answered,
+        "not_asked": {name: why for name, why in misfits.items() if why},
         "sample": write_sample(loaded, source, settings),
     }
 
@@ -131,6 +140,7 @@ def write_sample(loaded: LoadedModel, source: Source, settings: EvaluationSettin
     if prompt is None:
         document = next(iter(source.documents("test")))
         prompt = document.split("\n")[0] + "\n"
+        prompt = loaded.tokenizer.decode(loaded.tokenizer.encode(prompt)[: loaded.model.config.max_length // 2])
     tokenizer, model = loaded.tokenizer, loaded.model
     tokens = [tokenizer.end_token, *tokenizer.encode(prompt)]
     room = model.config.max_length - len(tokens)
@@ -173,23 +183,42 @@ def format_report(result: dict[str, Any]) -> str:
         lines.append(
             f"{steps:>11}  {text['perplexity']:>10.3f}  {text['word_perplexity']:>10.3f}  {text['bits_per_byte']:>9.4f}"
         )
-    lines += [
-        "",
-        f"{'questions':<22}  {'r':>2}  {'n':>5}  {'written right':>21}  {'likeliest right':>21}  {'chance':>6}  "
-        f"{'majority':>8}",
-    ]
-    for name, by_steps in result["questions"].items():
-        for steps, found in by_steps.items():
-            if not found["n"]:
-                continue
-            spans = [
-                f"{found[key]:.3f} [{found[f'{key}_low']:.3f}, {found[f'{key}_high']:.3f}]"
-                for key in ("exact", "likelihood")
-            ]
-            lines.append(
-                f"{SET_NAMES[name]:<22}  {steps:>2}  {found['n']:>5}  {spans[0]:>21}  {spans[1]:>21}  "
-                f"{found['chance']:>6.3f}  {found['majority']:>8.3f}"
-            )
+    lines += format_questions(result)
     sample = result["sample"]
     lines += ["", f"sample (temperature {sample['temperature']}): {sample['prompt']}|{sample['text']}"]
     return "\n".join(lines)
+
+
+def format_questions(result: dict[str, Any]) -> list[str]:
+    """Return the lines of accuracies, and those on the questions that a rule of reading places answers wrongly."""
+    rows = [(n, r, found) for n, by_steps in result["questions"].items() for r, found in by_steps.items() if found["n"]]
+    lines = []
+    if rows:
+        lines += [
+            "",
+            f"{'questions':<22}  {'r':>2}  {'n':>5}  {'written right':>21}  {'likeliest right':>21}  {'chance':>6}  "
+            f"{'majority':>8}  {'heuristic':>9}",
+        ]
+    for name, steps, found in rows:
+        rule = f"{found['heuristic']:>9.3f}" if "heuristic" in found else f"{'-':>9}"
+        lines.append(
+            f"{SET_NAMES.get(name, name):<22}  {steps:>2}  {found['n']:>5}  {_spans(found)}  {found['chance']:>6.3f}  "
+            f"{found['majority']:>8.3f}  {rule}"
+        )
+    failing = [(name, steps, found["beyond"]) for name, steps, found in rows if found.get("beyond", {}).get("n")]
+    if failing:
+        rules = "; ".join(f"{SET_NAMES[f'babi_{task}'][:6]}: {rule}" for task, rule in NAMES.items())
+        lines += ["", f"where the heuristic is wrong ({rules})"]
+    for name, steps, found in failing:
+        lines.append(f"{SET_NAMES.get(name, name):<22}  {steps:>2}  {found['n']:>5}  {_spans(found)}")
+    for name, why in result.get("not_asked", {}).items():
+        lines.append(f"{SET_NAMES.get(name, name)}: not asked, for {why}")
+    return lines
+
+
+def _spans(found: dict[str, Any]) -> str:
+    spans = []
+    for key in ("exact", "likelihood"):
+        low, high = found[f"{key}_low"], found[f"{key}_high"]
+        spans.append(f"{f'{found[key]:.3f} [{low:.3f}, {high:.3f}]':>21}")
+    return "  ".join(spans)

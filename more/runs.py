@@ -9,24 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 
-from more.checkpoints import FINAL_NAME, list_numbered, numbered_path, read_checkpoint
+from more.checkpoints import FINAL_NAME, numbered_path
 from more.config import migrate_settings
-from more.model import count_parameters
+from more.estimate import Pace, memory_shortage_told
+from more.initialisation import adopt
+from more.outlook import describe_pace, describe_start
+from more.saving import RunCheckpoints, clear_leftovers, list_checkpoints, read_newest, read_to_lengthen
 from more.settings import TrainingConfig
-from more.training import METRICS, Trainer, UnsavedError
-from pipeline.checkpoint_files import CheckpointError, explain_damage
+from more.training import METRICS, SMALLER, Trainer
 from pipeline.command.bars import Bar
-from pipeline.command.errors import explain
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
 from pipeline.command.stopwatch import Stopwatch
+from pipeline.config import ConfigError
 from pipeline.guard import (
     RunFolderError,
     check_switches,
     clear_run,
     describe_stop,
-    describe_unsaved,
     find_conflict,
     hold_run,
     write_settings,
@@ -58,33 +60,62 @@ def run_training(
         UnsavedError: If the last checkpoint cannot be written.
     """
     check_switches(resume=resume, overwrite=overwrite)
-    config = config.resolve()
+    config = adopt(config).resolve()
     say = (lambda _: None) if quiet else print
     folder, logs = (Path(root) / config.run_name() for root in (config.checkpoint_dir, config.log_dir))
     for name, place in (("checkpoint_dir", folder), ("log_dir", logs)):
         check_folder(name, place)
     with hold_run(folder, logs):
-        newest = None if overwrite else _newest(folder)
-        complete = newest is not None and (folder / FINAL_NAME).is_file()
+        clear_leftovers(folder, say)
+        newest = None if overwrite else read_newest(folder)
+        complete = newest is not None and "optimizer_state_dict" not in newest
+        lengthened = resume and newest is not None and is_longer(config, newest["training_config"])
         if not overwrite:
-            _refuse_conflict(config, folder, logs, newest, go_on=resume or complete)
-        if complete:
+            _refuse_conflict(config, folder, logs, newest, go_on=resume or complete, lengthened=lengthened)
+        if complete and lengthened:
+            done, newest = newest["update"], read_to_lengthen(folder, newest)
+            how = "" if "optimizer_state_dict" in newest else ", whose optimiser was not kept and begins anew"
+            say(f"this run of {done} updates is lengthened from update {newest['update']}{how}")
+        elif complete:
             done = f"this run is complete ({newest['update']} updates)"
             say(f"{folder / FINAL_NAME}: {done}; --overwrite starts it afresh")
             return 0
         if config.wandb_project is not None:
             check_wandb()
+        if overwrite and config.init_from in {str(path.absolute()) for path in list_checkpoints(folder)}:
+            raise ConfigError(
+                f"init_from: {config.init_from} is of the run that --overwrite deletes; choose another --checkpoint_dir"
+            )
         trainer = Trainer(config, announce=say, resume=newest)
+        if trainer.update >= trainer.total:
+            raise ConfigError(
+                f"this run has done {trainer.update} updates, and {trainer.total} are asked for; ask for more of them"
+            )
         if overwrite:  # only now, when the new run is known to be possible
-            clear_run(_list_checkpoints(folder), logs)
+            clear_run(list_checkpoints(folder), logs)
         interruption = Interruption(stopping)
         timed = numbered_path(folder, newest["update"]) if newest is not None and newest.get("timed") else None
-        checkpoints = _Checkpoints(trainer, folder, say, timed)
+        checkpoints = RunCheckpoints(trainer, folder, say, timed)
         return _train_to_the_end(trainer, checkpoints, logs, say, interruption, resumed=newest is not None, quiet=quiet)
 
 
+def is_longer(config: TrainingConfig, stored: Mapping[str, Any]) -> bool:
+    """Return whether a (resolved) run asks for more updates, or for another measure of them, than a stored one."""
+    for name in ("updates", "epochs"):
+        wanted, before = getattr(config, name), stored.get(name)
+        if wanted is not None:
+            return before is None or wanted > before
+    return False
+
+
 def _refuse_conflict(
-    config: TrainingConfig, folder: Path, logs: Path, newest: dict[str, Any] | None, *, go_on: bool
+    config: TrainingConfig,
+    folder: Path,
+    logs: Path,
+    newest: dict[str, Any] | None,
+    *,
+    go_on: bool,
+    lengthened: bool,
 ) -> None:
     """Refuse to mix runs: to go on with another one, to begin one anew unasked, or to replace another one's metrics.
 
@@ -93,12 +124,13 @@ def _refuse_conflict(
     """
 
     def is_elsewhere(logged: Mapping[str, Any]) -> bool:
-        return bool(_list_checkpoints(Path(logged.get("checkpoint_dir", config.checkpoint_dir)) / config.run_name()))
+        return bool(list_checkpoints(Path(logged.get("checkpoint_dir", config.checkpoint_dir)) / config.run_name()))
 
+    length = ("updates", "epochs") if lengthened else ()
     conflict = find_conflict(
         folder,
         logs,
-        config.identity(),
+        {name: value for name, value in config.identity().items() if name not in length},
         newest and migrate_settings(newest["training_config"]),
         update=newest["update"] if newest else 0,
         go_on=go_on,
@@ -116,7 +148,7 @@ def _refuse_conflict(
 
 def _train_to_the_end(
     trainer: Trainer,
-    checkpoints: _Checkpoints,
+    checkpoints: RunCheckpoints,
     logs: Path,
     say: Callable[[str], object],
     interruption: Interruption,
@@ -137,10 +169,12 @@ def _train_to_the_end(
         counter="tokens",
     )
     write_settings(logs, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-    say(_opening_words(trainer))
-    with interruption:
+    if not quiet:  # it takes some batches
+        for line in describe_start(trainer):
+            say(line)
+    with interruption, memory_shortage_told(SMALLER):
         with tracker:
-            _train(trainer, tracker, checkpoints, interruption, quiet)
+            _train(trainer, tracker, checkpoints, interruption, say, quiet)
             saved = checkpoints.save_last() if trainer.update else None
         if tracker.missing is not None and not quiet:
             print(f"incomplete: {tracker.missing}", file=sys.stderr)
@@ -154,11 +188,16 @@ def _train_to_the_end(
 
 
 def _train(
-    trainer: Trainer, tracker: Tracker, checkpoints: _Checkpoints, interruption: Interruption, quiet: bool
+    trainer: Trainer,
+    tracker: Tracker,
+    checkpoints: RunCheckpoints,
+    interruption: Interruption,
+    say: Callable[[str], object],
+    quiet: bool,
 ) -> None:
     """Run updates, logging, validation and checkpoints until the end or an interruption."""
     config = trainer.config
-    unsaved = Stopwatch(config.checkpoint_minutes)
+    unsaved, pace = Stopwatch(config.checkpoint_minutes), Pace()
     with Bar(
         total=trainer.total,
         initial=trainer.update,
@@ -170,6 +209,8 @@ def _train(
         while trainer.update < trainer.total and not interruption.stopping():
             trainer.run_update()
             bar.update()
+            if pace.add(trainer.tokens) and not quiet:
+                tqdm.write(describe_pace(trainer, pace), file=sys.stdout)
             last = trainer.update == trainer.total
             validate = last or (config.eval_interval > 0 and trainer.update % config.eval_interval == 0)
             if validate or trainer.update % config.log_interval == 0:
@@ -188,94 +229,10 @@ def _train(
                 unsaved.restart()
 
 
-class _Checkpoints:
-    """The checkpoints that a run writes; of those to resume from the newest is kept, a timed one until the end.
-
-    Args:
-        trainer: The run.
-        folder: Where they go.
-        say: Called with each line worth telling.
-        timed: The checkpoint that the run was resumed from, if it was a timed one.
-    """
-
-    def __init__(self, trainer: Trainer, folder: Path, say: Callable[[str], object], timed: Path | None) -> None:
-        self._trainer, self._folder, self._say = trainer, folder, say
-        self._timed, self._told = timed, False
-
-    def save_on_the_way(self, *, timed: bool) -> None:
-        """Write one to resume from; where that cannot be, say so, once, and let the run go on."""
-        older, path = list_numbered(self._folder), numbered_path(self._folder, self._trainer.update)
-        try:
-            self._trainer.save(path, resumable=True, timed=timed)
-        except OSError as error:
-            if not self._told:
-                why = f"checkpoint not written: {explain(error, path)}"
-                self._say(f"{why}; training goes on, and the next one is tried")
-            self._told = True
-            return
-        self._timed, self._told = path if timed else None, False
-        for other in older:
-            if other != path:
-                other.unlink(missing_ok=True)
-
-    def save_last(self) -> Path:
-        """Write the one with which the run ends, at its end or where it is stopped, and return its path.
-
-        Raises:
-            UnsavedError: If it cannot be written.
-        """
-        trainer, folder = self._trainer, self._folder
-        complete = trainer.update == trainer.total
-        path = folder / FINAL_NAME if complete else numbered_path(folder, trainer.update)
-        try:
-            trainer.save(path, resumable=not complete)
-        except OSError as error:
-            older = list_numbered(folder)
-            why = f"checkpoint not written: {explain(error, path)}"
-            raise UnsavedError(describe_unsaved(why, older[-1] if older else None)) from None
-        if self._timed not in (None, path):
-            self._timed.unlink(missing_ok=True)
-        return path
-
-
 def _progress(metrics: dict[str, float]) -> str:
     """Return the figures one watches."""
     valid = f", valid perplexity {metrics['Perplexity_valid']:.3f}" if "Perplexity_valid" in metrics else ""
     return (
         f"loss {metrics['Loss/train']:.3f}, perplexity {metrics['Perplexity']:.3f}{valid}, "
         f"{metrics['Tokens_per_Second']:,.0f} tokens/s"
-    )
-
-
-def _list_checkpoints(folder: Path) -> list[Path]:
-    """Return the run's checkpoints, by their updates; the final one is the last."""
-    final = folder / FINAL_NAME
-    return [*list_numbered(folder), *([final] if final.is_file() else [])]
-
-
-def _newest(folder: Path) -> dict[str, Any] | None:
-    """Return the content of the run's last checkpoint; None where there is none.
-
-    Raises:
-        CheckpointError: If it is damaged; with the newest sound one before it.
-    """
-    paths = _list_checkpoints(folder)
-    if not paths:
-        return None
-    try:
-        return read_checkpoint(paths[-1])
-    except CheckpointError as error:
-        raise explain_damage(error, paths[-1], reversed(paths[:-1]), _update_of) from None
-
-
-def _update_of(path: Path) -> int:
-    return int(read_checkpoint(path)["update"])
-
-
-def _opening_words(trainer: Trainer) -> str:
-    config, count = trainer.config, count_parameters(trainer.model)
-    return (
-        f"{config.run_name()}: {count.total:,} parameters, {count.active:,} active, seed {config.seed}, "
-        f"{trainer.total} updates of at most {config.batch_size * config.seq_length} tokens on {trainer.device}"
-        + (f"; resumed at update {trainer.update}" if trainer.update else "")
     )

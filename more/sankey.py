@@ -17,6 +17,7 @@ PALETTE = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9
 """Colours of the experts, in turn; beyond eight they are told apart by their labels."""
 
 WIDTH, TOP, NODE, GAP = 1120, 46, 16, 10  # px: page, space above the columns, node width, space between nodes
+MOST_SLICES = 8  # more recurrent steps than these are told in words alone
 LINE = 15  # px: a token's line in the text column, at least
 
 
@@ -28,11 +29,13 @@ class TokenRoutes:
         pieces: What each token reads as.
         choices: (tokens, layers) expert that each token went to first.
         probs: (tokens, layers) the router's probability of that expert.
+        answer_from: First token that the model wrote itself; None if it wrote none.
     """
 
     pieces: list[str]
     choices: np.ndarray
     probs: np.ndarray
+    answer_from: int | None = None
 
     def __post_init__(self) -> None:
         """Check shapes.
@@ -91,33 +94,43 @@ def _node_tops(loads: np.ndarray, unit: float, height: float) -> np.ndarray:
     return TOP + (height - total) / 2 + above
 
 
-def _draw_nodes(loads: np.ndarray, tops: np.ndarray, xs: list[float], unit: float, label_left: bool) -> list[str]:
+def _draw_nodes(
+    loads: np.ndarray, tops: np.ndarray, xs: list[float], unit: float, label_left: bool, steps: int
+) -> list[str]:
+    """Return the experts of all layers; each is cut into as many upright slices as it takes recurrent steps."""
     parts = []
     total = loads[0].sum()
+    told = f", {steps} recurrent steps each" if steps > 1 else ""
+    cuts = [NODE * step / steps for step in range(1, steps)] if steps <= MOST_SLICES else []
     for layer, x in enumerate(xs):
-        parts.append(f'<text class="head" x="{x + NODE / 2:.1f}" y="22" text-anchor="middle">layer {layer}</text>')
+        parts.append(f'<text class="head" x="{x + NODE / 2:.1f}" y="18" text-anchor="middle">layer {layer}</text>')
+        if steps > 1:
+            parts.append(f'<text class="share" x="{x + NODE / 2:.1f}" y="34" text-anchor="middle">{steps} steps</text>')
         for expert, load in enumerate(loads[layer].tolist()):
             top, size = tops[layer, expert], load * unit
             last = layer == len(xs) - 1
             left = last and label_left
             tx, anchor = (x - 6, "end") if left else (x + NODE + 6, "start")
+            slices = "".join(f'<path class="slice" d="M{x + cut:.2f},{top:.2f}v{size:.2f}"/>' for cut in cuts if load)
             parts.append(
                 f'<g class="node"><rect x="{x:.1f}" y="{top:.2f}" width="{NODE}" height="{max(size, 1.5):.2f}" '
-                f'fill="{_color(expert)}" opacity="{1 if load else 0.25}"/>'
+                f'fill="{_color(expert)}" opacity="{1 if load else 0.25}"/>{slices}'
                 f'<text x="{tx:.1f}" y="{top + max(size, 1.5) / 2 + 4:.2f}" text-anchor="{anchor}" '
                 f'class="{"label" if load else "label dead"}">{expert} <tspan class="share">{load / total:.0%}</tspan>'
-                f"</text><title>layer {layer}, expert {expert}: {load} of {total} tokens ({load / total:.1%})</title>"
+                f"</text><title>layer {layer}, expert {expert}: {load} of {total} tokens ({load / total:.1%}){told}"
+                "</title>"
                 "</g>"
             )
     return parts
 
 
-def draw_aggregate(choices: np.ndarray, num_experts: int) -> str:
+def draw_aggregate(choices: np.ndarray, num_experts: int, steps: int = 1) -> str:
     """Return the SVG of all tokens together; a ribbon's height is a number of tokens.
 
     Args:
         choices: (tokens, layers), at least one token.
         num_experts: Experts of each layer.
+        steps: Recurrent steps that an expert takes.
     """
     loads, flows = count_loads(choices, num_experts), count_flows(choices, num_experts)
     height = max(420.0, 44.0 * num_experts)
@@ -140,16 +153,17 @@ def draw_aggregate(choices: np.ndarray, num_experts: int) -> str:
                 )
                 leaving[source] += count * unit
                 entering[target] += count * unit
-    parts += _draw_nodes(loads, tops, xs, unit, label_left=len(xs) > 1)
+    parts += _draw_nodes(loads, tops, xs, unit, label_left=len(xs) > 1, steps=steps)
     return _svg(parts, TOP + height + 20, f"Flow of {len(choices)} tokens through {len(xs)} layers")
 
 
-def draw_tokens(routes: TokenRoutes, num_experts: int) -> str:
+def draw_tokens(routes: TokenRoutes, num_experts: int, steps: int = 1) -> str:
     """Return the SVG of one text: each token a ribbon from its place in the text through its experts.
 
     Args:
         routes: At least one token.
         num_experts: Experts of each layer.
+        steps: Recurrent steps that an expert takes.
     """
     count, layers = routes.choices.shape
     height = max(420.0, LINE * count, 44.0 * num_experts)
@@ -168,11 +182,12 @@ def draw_tokens(routes: TokenRoutes, num_experts: int) -> str:
             used[expert] += unit
     for token, piece in enumerate(routes.pieces):
         way = routes.choices[token].tolist()
-        steps = ", ".join(
+        told = ", ".join(
             f"layer {layer}: expert {e} ({p:.0%})"
             for layer, (e, p) in enumerate(zip(way, routes.probs[token], strict=True))
         )
         y = TOP + token * line
+        written = " written" if routes.answer_from is not None and token >= routes.answer_from else ""
         shown = html.escape(_readable(piece))
         bands = [_ribbon(150, y + (line - unit) / 2, xs[0], places[token, 0], unit)]
         colors = [_color(way[0])]
@@ -181,12 +196,17 @@ def draw_tokens(routes: TokenRoutes, num_experts: int) -> str:
             colors.append(_color(way[layer + 1]))
         drawn = "".join(f'<path d="{d}" fill="{color}"/>' for d, color in zip(bands, colors, strict=True))
         parts.append(
-            f'<g class="token" data-token="{token}"><title>{shown}: {steps}</title>'
+            f'<g class="token{written}" data-token="{token}"><title>{shown}: {told}</title>'
             f'<rect x="0" y="{y:.2f}" width="150" height="{line:.2f}" fill="transparent"/>'
             f'<text class="piece" x="142" y="{y + line / 2 + 4:.2f}" text-anchor="end">{shown}</text>{drawn}</g>'
         )
-    parts += _draw_nodes(loads, tops, xs, unit, label_left=False)
-    parts.append('<text class="head" x="142" y="22" text-anchor="end">text</text>')
+    parts += _draw_nodes(loads, tops, xs, unit, label_left=False, steps=steps)
+    parts.append('<text class="head" x="142" y="18" text-anchor="end">text</text>')
+    if routes.answer_from is not None and routes.answer_from < count:
+        y = TOP + routes.answer_from * line
+        parts.append(
+            f'<path class="border" d="M0,{y:.2f}H150"/><text class="share" x="0" y="{y + 12:.2f}">answer</text>'
+        )
     return _svg(parts, TOP + height + 20, f"Way of {count} tokens through {layers} layers")
 
 
@@ -197,7 +217,8 @@ def _readable(piece: str) -> str:
 
 def _svg(parts: list[str], height: float, label: str) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
+        f'<div class="wide"><svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(label)}">'
+        f"{''.join(parts)}</svg></div>"
     )
 
 
@@ -210,10 +231,14 @@ h1 { font-size: 20px; margin: 0 0 2px; } p { margin: 0 0 10px; max-width: 100ch;
 .views button { font: inherit; padding: 4px 12px; border: 1px solid #c4cad1; border-radius: 6px; background: #f6f8fa;
   cursor: pointer; }
 .views button[aria-pressed="true"] { background: #1f2328; color: #fff; border-color: #1f2328; }
-svg { width: 100%; height: auto; display: block; }
+svg { width: 100%; min-width: 760px; height: auto; display: block; }
 svg text { font-size: 12px; fill: #1f2328; } svg .head { font-weight: 600; } svg .share, svg .dead { fill: #59636e; }
 svg .label { paint-order: stroke; stroke: #fff; stroke-width: 3px; }
 .piece { font-family: ui-monospace, "DejaVu Sans Mono", monospace; }
+.slice { stroke: #fff; stroke-width: 1; opacity: .8; } .border { stroke: #59636e; stroke-dasharray: 3 3; }
+.written .piece { font-weight: 700; }
+table { border-collapse: collapse; margin: 6px 0 18px; } th, td { padding: 3px 14px 3px 0; text-align: left;
+  border-bottom: 1px solid #e1e5ea; vertical-align: top; } th { font-weight: 600; } .wide { overflow-x: auto; }
 .flow { opacity: .45; } .flow:hover { opacity: .85; }
 .token path { opacity: .5; } .token { cursor: default; }
 svg.picked .token path { opacity: .07; } svg.picked .token.on path { opacity: .95; }
@@ -235,8 +260,18 @@ document.querySelectorAll(".token").forEach(token => {
 """
 
 
+_STEPS = "An expert's slices are its recurrent steps, all of which a token takes in the expert it goes to. "
+
+
 def render_page(
-    title: str, subtitle: str, caption: str, single: TokenRoutes, aggregate: np.ndarray, num_experts: int
+    title: str,
+    subtitle: str,
+    caption: str,
+    single: TokenRoutes,
+    aggregate: np.ndarray,
+    num_experts: int,
+    steps: int = 1,
+    beside: str = "",
 ) -> str:
     """Return the page with both views; it loads nothing from anywhere.
 
@@ -247,7 +282,10 @@ def render_page(
         single: The one text.
         aggregate: (tokens, layers) choices of all texts.
         num_experts: Experts of each layer.
+        steps: Recurrent steps that an expert takes.
+        beside: HTML about the one text, between its caption and its diagram.
     """
+    written = single.answer_from is not None
     number = len(aggregate)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -256,12 +294,14 @@ def render_page(
 <div class="views"><button value="one" aria-pressed="true">One text</button>
 <button value="all" aria-pressed="false">All texts ({number:,} tokens)</button></div>
 <section data-view="one"><p>{html.escape(caption)}</p>
-<p class="quiet">Each ribbon is a token, in the colour of the expert it goes to. Beside an expert stand its number and
-its share of the tokens. Point at a token to follow it.</p>
-{draw_tokens(single, num_experts)}</section>
+{beside}<p class="quiet">Each ribbon is a token, in the colour of the expert it goes to. Beside an expert stand its
+number and its share of the tokens. {"Bold tokens are the model's answer. " if written else ""}{
+        _STEPS if steps > 1 else ""
+    }Point at a token to follow it.</p>
+{draw_tokens(single, num_experts, steps)}</section>
 <section data-view="all" hidden>
 <p class="quiet">A ribbon is as high as the number of tokens that went from one expert to the next, in the
 colour of the expert it comes from. Beside an expert stand its number and its share of the tokens.</p>
-{draw_aggregate(aggregate, num_experts)}</section>
+{draw_aggregate(aggregate, num_experts, steps)}</section>
 <script>{_SCRIPT}</script></body></html>
 """

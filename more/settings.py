@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from more.config import PRESETS, Dispatch, ExpertAttention, Match, ModelConfig, ModelType
@@ -15,10 +16,14 @@ from pipeline.config import ConfigError
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "standard": {"data": "auto", "batch_size": 4, "lr": 1e-4, "epochs": 1.0, "dropout": 0.1},
-    "debug": {"data": "embedded", "batch_size": 8, "lr": 3e-3, "epochs": 1.0, "dropout": 0.0},
-    "chains": {"data": "chains", "batch_size": 64, "lr": 3e-3, "epochs": 1.0, "dropout": 0.0},
+    "debug": {"data": "embedded", "batch_size": 8, "lr": 3e-3, "epochs": 1.0, "dropout": 0.0, "torch_threads": 1},
+    "chains": {"data": "chains", "batch_size": 64, "lr": 3e-3, "epochs": 1.0, "dropout": 0.0, "torch_threads": 1},
 }
-"""Values of the fields that are null by default, by preset; sizes of the model are in `more.config.PRESETS`."""
+"""Values of the fields that are null by default, by preset; sizes of the model are in `more.config.PRESETS`.
+
+On matrices as small as those of debug a second thread waits more than it works: on busy cores 4,352 tokens/s with
+torch's own number of threads, 18,211 with one.
+"""
 
 SIZES = ("d_model", "num_heads", "num_layers", "num_experts", "top_k", "dropout")
 """Fields that are the model's and null by default."""
@@ -34,8 +39,9 @@ class TrainingConfig:
 
     Attributes:
         model_type: base (feed-forward experts), more_a, more_b, more_c, more_d (recurrent experts), or looped (base
-            whose blocks are passed several times, a control); docs/more.md.
-        num_recurrences: Steps r of every recurrent expert, passes of looped; base has none.
+            whose blocks are passed several times, a control); docs/more.md. Null takes that of init_from, else base.
+        num_recurrences: Steps r of every recurrent expert, passes of looped; base has none. Null takes those of
+            init_from, else 1.
         sample_recurrences: Draw r anew for each update, evenly from 1 to 2 x num_recurrences - 1 (mean
             num_recurrences). Validation uses num_recurrences.
         preset: standard (d_model 512, 6 layers, 8 experts), debug (trains on two cores in a minute or two), or chains
@@ -47,12 +53,13 @@ class TrainingConfig:
         top_k: Experts that each token goes to.
         dropout: Dropout probability.
         match: Sizes the variants like base: none, total (parameters), active (parameters that a token uses) or
-            operations (multiply-adds for a token, of a base with num_recurrences x the layers).
+            operations (multiply-adds for a token, of a base with num_recurrences x the layers). Null takes that of
+            init_from, else active; unmatched, more_b has eight times the parameters of base.
         expert_attention: What the experts of more_a attend to: same (earlier tokens at the same expert) or all.
         dispatch: How tokens meet their experts: auto, grouped or loop.
         seq_length: Longest window, tokens, and the longest context in evaluation.
         epochs: Passes over the training text; parts of one are allowed.
-        updates: Weight updates instead of epochs; null = epochs decide.
+        updates: Weight updates instead of epochs; null = epochs decide. More of them with --resume lengthen a run.
         batch_size: A batch holds at most batch_size x seq_length targets, whatever the lengths of its windows.
         lr: Largest learning rate of AdamW.
         warmup: Share of the updates in which the rate rises to lr; then it falls by a cosine to a tenth of it.
@@ -61,10 +68,14 @@ class TrainingConfig:
         balance_weight: Weight of the balance loss (mean over layers), the same for every model_type.
         z_weight: Weight of the router's z-loss, likewise.
         precision: auto (bfloat16 autocast on a GPU, float32 on the CPU), float32 or bfloat16.
+        compile: Compile the model with torch.compile, which takes minutes at the start.
+        init_from: Checkpoint whose weights, tokenizer and sizes the run starts with, to go on learning from other data.
         seed: Fixes everything random of the run: weights, order, dropout, sampled recurrences.
         data: auto (data_dir if given, else the hub, else embedded), hub, embedded, or a generated task: chains (of
             assignments), hops (of pointers) or modular (running sums).
         data_dir: Folder with WikiText-103, bAbI and the GPT-2 tokenizer.
+        text_file: Your own text, UTF-8, instead of all that; its first 90 % are learned from. The tokenizer is that of
+            data_dir or init_from, else one of tokenizer_size that is trained on it.
         data_seed: Of the embedded data.
         tokenizer_size: Tokens of the tokenizer that is trained where GPT-2's is not found.
         num_stories: Embedded training stories of task 2; task 1 has twice, task 3 half as many.
@@ -86,11 +97,12 @@ class TrainingConfig:
         tensorboard: Write TensorBoard event files.
         wandb_project: Weights & Biases project; null leaves it off.
         device: auto (GPU where there is one), cpu, cuda or cuda:N.
-        torch_threads: CPU threads of torch; null leaves torch's own number. Part of what fixes a run bit for bit.
+        torch_threads: CPU threads of torch; null takes 1 in debug, whose matrices are too small for more, and
+            what torch chooses in standard. Part of what fixes a run bit for bit.
     """
 
-    model_type: ModelType = "base"
-    num_recurrences: int = 1
+    model_type: ModelType | None = None
+    num_recurrences: int | None = None
     sample_recurrences: bool = False
     preset: Literal["standard", "debug", "chains"] = "standard"
     d_model: int | None = None
@@ -99,7 +111,7 @@ class TrainingConfig:
     num_experts: int | None = None
     top_k: int | None = None
     dropout: float | None = None
-    match: Match = "none"
+    match: Match | None = None
     expert_attention: ExpertAttention = "same"
     dispatch: Dispatch = "auto"
     seq_length: int | None = None
@@ -113,9 +125,12 @@ class TrainingConfig:
     balance_weight: float = 0.01
     z_weight: float = 0.001
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    init_from: str | None = None
     seed: int = 42
     data: DataName | TaskName | None = None
     data_dir: str | None = None
+    text_file: str | None = None
     data_seed: int = 0
     tokenizer_size: int = 512
     num_stories: int = 6000
@@ -145,6 +160,7 @@ class TrainingConfig:
         Raises:
             ConfigError: If a value cannot be used.
         """
+        check_numbers(self, 1, "num_recurrences")
         positive = ("updates", "batch_size", "lr", "epochs", "seq_length", "grad_clip", "log_interval", "torch_threads")
         check_numbers(self, 1, *positive, "eval_batches", "num_stories", "largest_summand")
         zero = ("eval_interval", "checkpoint_interval", "weight_decay", "balance_weight", "z_weight", "seed")
@@ -161,10 +177,14 @@ class TrainingConfig:
         values = dataclasses.asdict(self)
         model = ModelConfig()
         sizes = {name: PRESETS[self.preset].get(name, getattr(model, name)) for name in SIZES}
-        preset = {**sizes, **TRAINING_PRESETS[self.preset]}
+        preset = {**sizes, "model_type": "base", "num_recurrences": 1, "match": "active"}
+        preset |= TRAINING_PRESETS[self.preset]
         preset["seq_length"] = PRESETS[self.preset].get("max_length", model.max_length)
-        if self.data_dir is not None:
+        if self.data_dir is not None or self.text_file is not None:
             preset["data"] = "auto"
+        for name in ("text_file", "init_from"):  # absolute, so that another folder makes no other run of it
+            if values[name] is not None:
+                values[name] = str(Path(values[name]).expanduser().absolute())
         if self.updates is not None:
             preset.pop("epochs")
         preset |= self._resolve_task(self.data or preset["data"])
@@ -202,7 +222,7 @@ class TrainingConfig:
             num_paragraphs=max(1, self.num_stories // 6),
             largest_summand=self.largest_summand,
         )
-        return DataSettings(self.data, self.data_dir, self.data_seed, self.tokenizer_size, embedded)
+        return DataSettings(self.data, self.data_dir, self.data_seed, self.tokenizer_size, embedded, self.text_file)
 
     def model_config(self, vocab_size: int) -> ModelConfig:
         """Return the model's sizes.
@@ -219,12 +239,13 @@ class TrainingConfig:
 
     def run_name(self) -> str:
         """Return the name of the run's folders, `<model_type>_rec<num_recurrences>`."""
-        return f"{self.model_type}_rec{self.num_recurrences}"
+        return f"{self.model_type or 'base'}_rec{self.num_recurrences or 1}"
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide what is learned; two runs that differ in one of them are two runs."""
         beside = {
             *("log_interval", "eval_interval", "eval_batches", "checkpoint_dir", "checkpoint_interval", "log_dir"),
             *("checkpoint_minutes", "tensorboard", "wandb_project", "device", "cache_dir", "data_dir", "torch_threads"),
+            "compile",
         }
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in beside}

@@ -19,10 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from more.checkpoints import build_model, save_checkpoint
+from more.checkpoints import build_model, load_model, save_checkpoint
 from more.corpus import BatchPlan, load_corpus, load_tokenizer
 from more.data import Source, open_source
-from more.model import compute_routing_terms, routing_losses
+from more.estimate import (
+    check_compiler,
+    check_memory,
+    compute_least_memory,
+    measure_free_memory,
+    memory_shortage_told,
+)
+from more.initialisation import adopt
+from more.model import MoreModel, compute_routing_terms, count_parameters, routing_losses
 from more.monitoring import RouterFigures, RouterSums
 from more.settings import TrainingConfig
 from more.task_data import TaskPlan, TaskSource, count_asked
@@ -51,6 +59,10 @@ METRICS: dict[str, str] = {
 
 LEAST_LR = 0.1
 """Learning rate at the end over that after warm-up."""
+
+
+SMALLER = "--preset debug trains a small model; smaller --d_model, --num_layers, --num_experts or --batch_size help too"
+"""What takes less memory."""
 
 
 class TrainingError(UserError, RuntimeError):
@@ -92,22 +104,37 @@ class Trainer:
         announce: Callable[[str], object] = print,
         resume: Mapping[str, Any] | None = None,
     ) -> None:
-        self.config = config = config.resolve()
+        self.config = config = adopt(config).resolve()
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
         self.device = resolve_device(config.device)
         config.model_config(vocab_size=1)  # sizes that do not fit are refused before data is fetched
+        if config.compile:
+            check_compiler(self.device)
+        start = None if config.init_from is None else load_model(config.init_from)
         self.source: Source | TaskSource
         if (task := config.task_settings()) is not None:
             self.source = TaskSource(task, config.data_seed)
             self.tokenizer = self.source.tokenizer
+            if start is not None and start.tokenizer.json != self.tokenizer.json:
+                raise ConfigError(
+                    f"init_from: expected a model of the words of this {task.name}, found one of other words in "
+                    f"{config.init_from}; give it the task that it was trained on"
+                )
             announce(self.source.announcement())
         else:
-            self.source = open_source(config.data_settings(), announce)
+            known = start and (start.tokenizer, f"that of {config.init_from}")
+            self.source = open_source(config.data_settings(), announce, tokenizer=known)
             self.tokenizer = load_tokenizer(self.source, config.cache_dir)
         self.data = self.source.describe()
         self.model_config = config.model_config(self.tokenizer.vocab_size)
-        self.model = build_model(self.model_config, derive_seed(config.seed, 0)).to(self.device)
+        self.least_memory = self._check_memory()
+        with memory_shortage_told(SMALLER):
+            self.model = build_model(self.model_config, derive_seed(config.seed, 0)).to(self.device)
+        if start is not None:
+            self.model.load_state_dict(start.model.state_dict())
+        del start
+        self._forward = torch.compile(self.model, dynamic=True) if config.compile else self.model
         self.plan, self.valid_plan = (self._plan_batches(split, announce) for split in ("train", "valid"))
         self.total = config.updates or max(1, round(config.epochs * self.plan.batches_per_epoch))
         self.optimizer = self._build_optimizer()
@@ -118,6 +145,16 @@ class Trainer:
         self._since = time.perf_counter()
         if resume is not None:
             self._restore(resume)
+
+    def _check_memory(self) -> int:
+        """Return the bytes that training takes at least, having refused what cannot fit before it is built."""
+        config = self.config
+        with torch.device("meta"):
+            count = count_parameters(MoreModel(self.model_config))
+        needed = compute_least_memory(count.total, self.tokenizer.vocab_size, config.batch_size * config.seq_length)
+        what = f"{config.run_name()}, of {count.total:,} parameters,"
+        check_memory(needed, measure_free_memory(self.device), what, SMALLER)
+        return needed
 
     def _plan_batches(self, split: str, announce: Callable[[str], object]) -> BatchPlan | TaskPlan:
         config = self.config
@@ -140,7 +177,8 @@ class Trainer:
                 f"({resume['data']['text']}; {resume['data']['tokenizer']}); restore it, or pass --overwrite"
             )
         self.model.load_state_dict(resume["model_state_dict"])
-        self.optimizer.load_state_dict(resume["optimizer_state_dict"])
+        if "optimizer_state_dict" in resume:  # else a run that was complete goes on, with moments that begin at zero
+            self.optimizer.load_state_dict(resume["optimizer_state_dict"])
         self.update, self.tokens = resume["update"], resume["tokens"]
 
     # --------------------------------------------------------------------------------------------------------- update
@@ -168,7 +206,7 @@ class Trainer:
             group["lr"] = lr
         self.model.train()
         with self._seeded_dropout(), self._autocast():
-            output = self.model(inputs, num_recurrences=steps)
+            output = self._forward(inputs, num_recurrences=steps)
             loss = F.cross_entropy(output.logits.float().flatten(0, 1), targets.flatten())
         terms = compute_routing_terms(output)
         balance, z = routing_losses(output, terms)
@@ -188,6 +226,30 @@ class Trainer:
         self._updates += 1
         self.update += 1
         self.tokens += count
+
+    def time_trial(self) -> float:
+        """Return the seconds that forward and backward take for one token; nothing is learned and nothing changes."""
+        batches = [self.plan.batch(self.update + number) for number in range(4)]
+        inputs, targets = self._to_device(max(batches, key=lambda batch: batch[1].size))
+        found = []
+        self.model.train()
+        while not found or (len(found) < 3 and sum(found) < 2.0):  # the first also prepares
+            began = time.perf_counter()
+            with self._seeded_dropout(), self._autocast():
+                logits = self._forward(inputs, num_recurrences=self.config.num_recurrences).logits
+                loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            loss.backward()
+            loss.item()  # waits for a GPU
+            found.append(time.perf_counter() - began)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._since = time.perf_counter()
+        return min(found) / targets.numel()
+
+    @property
+    def loss(self) -> float:
+        """Cross-entropy per token since the last line of metrics."""
+        total, tokens, *_ = self._sums.tolist()
+        return total / max(1.0, tokens)
 
     def _to_device(self, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
         inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)) for part in batch)

@@ -163,6 +163,7 @@ def _look_into(place: Path) -> _Copy:
 
 def _measure(files: Mapping[str, Sequence[Path]]) -> _Copy:
     files = {split: list(paths) for split, paths in files.items()}
+    check_not_empty(files)
     lines = tuple(sum(map(_count_lines, paths)) for paths in files.values())
     # Not resolved: in the hub's cache files are links to others, named by their digests.
     declared = _DECLARED.fullmatch(files["train"][0].absolute().parent.name)
@@ -207,6 +208,19 @@ def read_articles(files: Sequence[Path]) -> Iterator[str]:
         previous = line
     if text := "\n".join(article).strip():
         yield text + "\n"
+
+
+def check_not_empty(files: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse a split without any text, as an interrupted copy leaves it.
+
+    Raises:
+        DataError: If there is one.
+    """
+    for paths in files.values():
+        if not any(line.strip() for line in _read_lines(paths)):
+            raise DataError(
+                f"{name_some([str(p) for p in paths])}: expected WikiText's articles, found no text; get it again"
+            )
 
 
 def _read_lines(files: Sequence[Path]) -> Iterator[str]:
@@ -275,4 +289,7 @@ def _is_text(kind: str) -> bool:
 def check_parquet(path: Path | str) -> None:
     """Raise DataError where the reader of parquet files is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
-        raise DataError(f"{path}: parquet files need pyarrow (pip install pyarrow); text files wiki.*.raw do not")
+        raise DataError(
+            f"{path}: parquet files need pyarrow, which requirements.txt names and this Python lacks (pip install "
+            "pyarrow); text files wiki.*.raw do not"
+        )

@@ -27,7 +27,7 @@ import yaml
 
 from pipeline.command.errors import ConfigError
 from pipeline.command.flags import Flag, fields_of, in_yaml
-from pipeline.command.names import program
+from pipeline.command.names import LANGUAGE_MODELS, program
 from pipeline.command.shell import EXIT_CODES
 
 Settings = TypeVar("Settings")
@@ -230,6 +230,8 @@ def _unknown(key: str, flags: Sequence[Flag]) -> str:
     known = {name for flag in flags for name in (flag.name, *flag.aliases)}
     if key in known:
         return f"expected --{key}, found it without its two dashes"
+    if key in LANGUAGE_MODELS:
+        return f"unknown key {key!r}; the language models' commands have it: python more/train.py, more/evaluate.py"
     close = difflib.get_close_matches(key, sorted(known), n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "--help lists the known keys"
     return f"unknown key {key!r}; {hint}"

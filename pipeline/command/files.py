@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 _NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 _IN_USE = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")
 _WAITS = (0.05, 0.2, 0.5, 1.0)  # seconds
 
 
@@ -44,6 +46,19 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             _name_target(error, temporary, path)
         raise
+
+
+def remove_leftovers(folder: Path, name: str) -> list[Path]:
+    """Remove the temporary files that processes killed within `replace_atomically` have left, and return them.
+
+    Args:
+        folder: Where; nobody else may be writing these files there.
+        name: Of the files that were to be written; `*` and `?` stand for others.
+    """
+    found = [path for path in folder.glob(f".{name}.*.tmp") if _TEMPORARY.search(path.name)]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found
 
 
 def _reach_disk(path: Path) -> None:

@@ -24,11 +24,15 @@ class HubError(UserError, ValueError):
     """A file of the hub cannot be had; the message says why in one line."""
 
 
+class UnavailableError(HubError):
+    """The hub, or its cache, answered, and the file could not be had all the same."""
+
+
 def fetch(repository: str, files: Sequence[str], *, kind: Literal["model", "dataset"] = "model") -> list[Path]:
     """Return the local paths of a repository's files.
 
     Raises:
-        HubError: If one is neither in the local cache nor to be had from the hub.
+        HubError: If one is neither in the local cache nor to be had from the hub; UnavailableError if the hub answers.
     """
     if importlib.util.find_spec("huggingface_hub") is None:
         raise HubError("huggingface_hub is not installed (pip install huggingface_hub)")
@@ -43,7 +47,7 @@ def fetch(repository: str, files: Sequence[str], *, kind: Literal["model", "data
     try:
         return [Path(hf_hub_download(repository, file, repo_type=kind)) for file in files]
     except Exception as error:  # network, disk, permission, a missing repository: all mean that it is not here
-        raise HubError(f"{repository}: {first_line(error)}") from error
+        raise UnavailableError(f"{repository}: {first_line(error)}") from error
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,9 @@ from pathlib import Path
 SCRIPTS = {"train": "train_mop.py", "evaluate": "batch_eval.py", "plot": "plotting_utils.py"}
 """Scripts at the root by what follows `rlmop`."""
 
+LANGUAGE_MODELS = ("model_type", "num_recurrences")
+"""Flags by which a command of `more/` is meant, whose scripts have names like those at the root."""
+
 
 def program() -> str:
     """Return what the process was called by: a script, `python -m package.module`, or `rlmop command`."""

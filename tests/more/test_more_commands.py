@@ -97,7 +97,10 @@ def test_questions_become_a_table_and_a_page(folder, capsys, monkeypatch):
     policies = folder / "evaluation_results.csv"
     policies.write_text("checkpoint_path,task_id,trial\nx,y,1\n")
     assert commands.evaluate_for_llm([*flags, "--output_csv", policies.name]) == 2
-    assert "would be lost" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "error: output_csv: evaluation_results.csv holds something else (the policies' results, which batch_eval.py "
+        "writes), which would be lost; name another file, such as --output_csv more_evaluation_results.csv\n"
+    )
     assert policies.read_text().startswith("checkpoint_path,task_id")
     assert commands.evaluate_for_llm([*flags[:2], "--babi_task_id", "7"]) == 2
     assert "expected 1, 2 or 3, found 7" in capsys.readouterr().err
@@ -209,3 +212,41 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path):
     content = torch.load(path, weights_only=True)
     assert content["update"] >= 2
     assert "optimizer_state_dict" in content
+
+
+def test_the_page_is_opened_where_there_is_a_browser_unless_it_is_not_wished(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
+    flags = ["--checkpoint_path", "checkpoints/more_a_rec2/final_model.pth", "--num_questions", "2"]
+    assert commands.evaluate_for_llm(flags) == 0  # what is printed goes to no terminal
+    assert opened == []
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert commands.evaluate_for_llm([*flags, "--no_browser"]) == 0
+    assert opened == []
+    assert commands.evaluate_for_llm(flags) == 0
+    assert opened == [(folder / "checkpoints" / "more_a_rec2" / "babi_2.html").resolve().as_uri()]
+    monkeypatch.setenv("SSH_CONNECTION", "there 1 here 22")
+    assert commands.evaluate_for_llm(flags) == 0
+    assert len(opened) == 1
+
+
+def test_train_at_the_root_names_the_language_models_command(tmp_path):
+    """The user's guide has `python train.py --model_type ...`, typed within more/."""
+    for script in ("train.py", "train_mop.py"):
+        done = start(str(ROOT / script), "--model_type", "more_a", "--num_recurrences", "4", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: unknown key 'model_type'; the language models' commands have it: python more/train.py, "
+            "more/evaluate.py\n"
+        )
+
+
+@pytest.mark.parametrize("name", ["evaluation_results.csv", "evaluation_results.html", "more/evaluation_results.html"])
+def test_what_the_documented_command_writes_is_ignored_by_git(name):
+    done = subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT)
+    if done.returncode == 128:
+        pytest.skip("no clone of a repository")
+    assert done.returncode == 0

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from more.babi import DataError, Question, read_babi_jsonl, read_babi_text, render_story
 from more.corpus import BatchPlan, Corpus, load_corpus, load_tokenizer
 from more.data import DataSettings, find_babi, open_source, read_babi_files, settings_from_description
+from more.own_text import own_parts
 from more.stories import FACTS, SPLITS, VERSION, EmbeddedSettings, generate
 from more.tokens import END_OF_TEXT, Tokenizer, read_tokenizer, train_tokenizer
 from more.wikitext import find_wikitext, read_articles
+from pipeline.command.hub import HubError, UnavailableError
 
 TINY = EmbeddedSettings(num_stories=30, num_sheets=10, num_paragraphs=10, largest_summand=9)
 
@@ -34,7 +37,7 @@ def write_babi(folder, *, stories=12, valid=False):
 
 
 def write_wikitext(folder, suffix="raw"):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         text = f" \n = First {split} = \n \n Some words . \n = = Part = = \n More words . \n"
         text += " \n = Second = \n \n The end . \n"
@@ -317,15 +320,142 @@ def test_what_the_hub_has_is_used(monkeypatch, tmp_path):
         return [tmp_path / file for file in files]
 
     monkeypatch.setattr("more.data.fetch", fetch)
-    monkeypatch.setattr("more.data.check_parquet", lambda _: (_ for _ in ()).throw(DataError("no reader")))
+    monkeypatch.setattr("more.data.check_parquet", lambda _: None)
+    monkeypatch.setattr("more.data.HUB_FILES", {split: [f"wiki.{split}.raw"] for split in ("train", "valid", "test")})
+    write_wikitext(tmp_path)
     lines = []
     source = open_source(DataSettings(data="auto", embedded=TINY), lines.append)
-    assert asked == [("openai-community/gpt2", "model"), ("Muennighoff/babi", "dataset")]
+    assert asked[:2] == [("openai-community/gpt2", "model"), ("Muennighoff/babi", "dataset")]
+    assert set(asked[2:]) == {("Salesforce/wikitext", "dataset")}
     assert source.tokenizer.digest == tokenizer.digest
     assert source.questions("test")[2][0].answer == "hall"
-    assert source.origins["text"].startswith("embedded")
-    assert lines[0].endswith("[no reader]")
     assert "Mary left.\nWhere is Mary? hall\n" in list(source.documents("train"))
+
+
+def only_of_the_hub(monkeypatch, tmp_path, text):
+    """Let the hub have GPT-2's tokenizer, and its WikiText be what a function does."""
+    tokenizer = train_tokenizer(generate(TINY, 0).documents["train"], 300)
+    (tmp_path / "tokenizer.json").write_text(tokenizer.json)
+
+    def fetch(repository, files, *, kind="model"):
+        if repository == "openai-community/gpt2":
+            return [tmp_path / "tokenizer.json"]
+        if repository == "Salesforce/wikitext":
+            return text(files)
+        raise HubError("the hub is down")
+
+    monkeypatch.setattr("more.data.fetch", fetch)
+
+
+def refuse(error):
+    def text(files):
+        raise error
+
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "reader", "said"),
+    [
+        (lambda files: files, DataError("parquet files need pyarrow"), "its text, and parquet files need pyarrow"),
+        (refuse(UnavailableError("Salesforce/wikitext: 404")), None, "its text, and Salesforce/wikitext: 404"),
+    ],
+)
+def test_a_data_set_that_was_reached_and_cannot_be_read_stops_the_run(monkeypatch, tmp_path, text, reader, said):
+    """Training went on with stories under GPT-2's tokenizer."""
+    only_of_the_hub(monkeypatch, tmp_path, text)
+    monkeypatch.setattr("more.data.check_parquet", lambda _: None if reader is None else refuse(reader)(None))
+    with pytest.raises(DataError, match=f"{said}.*; --data embedded trains on the generated text instead"):
+        open_source(DataSettings(data="auto", embedded=TINY))
+
+
+def test_the_hub_s_tokenizer_is_not_taken_for_embedded_text(monkeypatch, tmp_path):
+    only_of_the_hub(monkeypatch, tmp_path, refuse(HubError("the hub is down")))
+    lines = []
+    source = open_source(DataSettings(data="auto", embedded=TINY), lines.append)
+    assert source.tokenizer is None and "tokenizer byte pairs" in lines[0]
+    assert "GPT-2's tokenizer is there and not used" in lines[0]
+
+
+def test_the_reader_of_the_hub_s_files_is_a_requirement():
+    named = (Path(__file__).parents[2] / "requirements.txt").read_text().splitlines()
+    assert any(re.fullmatch(r"pyarrow==[\d.]+", line) for line in named)
+
+
+def test_an_empty_wikitext_is_refused(tmp_path):
+    write_wikitext(tmp_path / "wikitext-103-raw")
+    path = tmp_path / "wikitext-103-raw" / "wiki.train.raw"
+    path.write_text(" \n\n")
+    with pytest.raises(DataError, match=r"wiki\.train\.raw: expected WikiText's articles, found no text; get it again"):
+        open_source(DataSettings(data_dir=str(tmp_path), embedded=TINY))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_mark_of_the_byte_order_in_babi_is_none_of_its_text(tmp_path, encoding):
+    write_babi(tmp_path / "en")
+    plain = read_babi_files(find_babi(tmp_path))["train"][1]
+    for path in (tmp_path / "en").iterdir():
+        path.write_text(path.read_text(), encoding=encoding)
+    assert read_babi_files(find_babi(tmp_path))["train"][1] == plain
+    path = tmp_path / "en" / "qa1_some-name_train.txt"
+    path.write_bytes(path.read_bytes() * 2)  # of two files put together, each has its mark
+    assert len(read_babi_text(path, 1)) == 2 * 12 * 3
+
+
+# ------------------------------------------------------------------------------------------------------------- own text
+
+
+def test_own_text_is_all_that_is_learned_from_and_is_shared_out(tmp_path):
+    path = tmp_path / "novel.txt"
+    lines = [f"Line {number} of the novel, with words in it.\n" for number in range(400)]
+    path.write_text("\ufeff" + "".join(lines), encoding="utf-8")
+    said = []
+    source = open_source(DataSettings(text_file=str(path), tokenizer_size=300, embedded=TINY), said.append)
+    parts = {split: list(source.documents(split)) for split in SPLITS}
+    assert "".join(part[0] for part in parts.values()) == "".join(lines)
+    assert [len(part) for part in parts.values()] == [1, 1, 1]
+    assert [part[0].count("\n") for part in parts.values()] == pytest.approx([360, 20, 20], abs=2)
+    assert source.questions("test") == {} and source.sums("test") == []
+    assert said == [
+        f"data: text own ({path}, {len(''.join(lines)):,} characters); tokenizer byte pairs, 300 tokens, trained on "
+        "the training text"
+    ]
+    again = open_source(settings_from_description(json.loads(json.dumps(source.describe()))), said.append)
+    assert again.digest == source.digest
+    path.write_text("".join(lines[1:]))
+    assert open_source(source.settings, said.append).digest != source.digest
+
+
+def test_own_text_with_ends_of_text_is_many_documents(tmp_path):
+    path = tmp_path / "many.txt"
+    path.write_text("<|endoftext|>".join(f"Document {number:03}.\n" for number in range(100)))
+    parts = own_parts(path)
+    assert [len(parts[split]) for split in SPLITS] == [90, 5, 5]
+    assert parts["test"][-1] == "Document 099.\n"
+
+
+@pytest.mark.parametrize("text", ["word " * 60, "x" * 300, "a\n" * 3 + "long " * 100])
+def test_every_part_of_own_text_has_something_in_it(tmp_path, text):
+    path = tmp_path / "text.txt"
+    path.write_text(text)
+    assert all(part and part[0].strip() for part in own_parts(path).values())
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "said"),
+    [
+        (None, {}, "cannot be read"),
+        (b"\xff\xff" * 500, {}, "expected UTF-8, found other bytes at 0"),
+        (b"short", {}, "expected at least 200 characters, found 5"),
+        (b"long " * 100, {"data": "embedded"}, "text_file and data: embedded exclude each other"),
+    ],
+)
+def test_own_text_that_cannot_be_used(tmp_path, content, changes, said):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        open_source(DataSettings(text_file=str(path), **changes))
 
 
 # --------------------------------------------------------------------------------------------------------------- corpus

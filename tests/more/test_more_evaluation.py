@@ -23,6 +23,7 @@ from more.checkpoints import FINAL_NAME, build_model, load_model
 from more.compare import CompareSettings, Run, compare, format_table, read_result
 from more.config import MODEL_TYPES, ModelConfig
 from more.corpus import Corpus
+from more.data import DataSettings, open_source
 from more.evaluation import (
     Answer,
     ask,
@@ -33,9 +34,12 @@ from more.evaluation import (
     summarise_answers,
 )
 from more.generation import sequence_log_likelihood
+from more.heuristics import guess
 from more.options import EvaluationSettings, parse_numbers
+from more.outlook import describe_start
 from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_routes, write_table
 from more.report import evaluate_checkpoint, format_report, reopen_source
+from more.step_answers import answer_by_steps
 from more.tokens import train_tokenizer
 from pipeline.command.interruption import Terminated
 from pipeline.command.workers import Link, Stopped
@@ -235,7 +239,7 @@ def test_an_evaluation_twice_is_identical_and_json(trained, capsys):
     assert first["expert_operations"]["4"] > first["expert_operations"]["1"]
     text = format_report(first)
     assert "bAbI 3 (three facts)" in text
-    assert text.count("[") == 2 * 4 * 3  # an interval beside every accuracy
+    assert text.count("[") == 2 * 4 * 3 + 2 * 3 * 3  # beside every accuracy, of all questions and beyond the rule
     assert capsys.readouterr().out == ""
 
 
@@ -467,3 +471,81 @@ def test_outputs_of_a_comparison_that_cannot_be_written(tmp_path, capsys):
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
+
+
+# ----------------------------------------------------------------------------------------------------------- heuristics
+
+
+def test_the_rules_by_hand():
+    closed = {"garden", "kitchen", "office"}
+    context = "Mary went to the kitchen.\nMary got the milk.\nMary went to the garden.\nJohn went to the office."
+    assert guess(Question(1, context, "Where is Mary?", "garden"), closed) == "office"
+    assert guess(Question(2, context, "Where is the milk?", "garden"), closed) == "office"
+    assert guess(Question(3, context, "Where was the milk before the garden?", "kitchen"), closed) == "kitchen"
+    assert guess(Question(3, context, "Where was the milk before the kitchen?", "garden"), closed) is None
+    assert guess(Question(1, "Mary slept.", "Where is Mary?", "garden"), closed) is None
+    assert guess(Question(0, "", "1+2=", "3"), {"3"}) is None
+
+
+def test_the_rules_are_right_in_most_of_the_embedded_questions():
+    """The figures that a model is to be compared with; chance is a sixth."""
+    questions = open_source(DataSettings(data="embedded"), lambda _: None).questions("test")
+    right = {}
+    for task, asked in questions.items():
+        closed = {question.answer for question in asked}
+        right[task] = sum(guess(question, closed) == question.answer for question in asked) / len(asked)
+    assert right == pytest.approx({1: 0.583, 2: 0.65, 3: 0.65}, abs=5e-4)
+
+
+def test_accuracy_is_also_that_where_the_rule_is_wrong():
+    rules = [("a", "a"), ("b", "a"), ("b", "b"), (None, "b")]  # rule, truth: wrong in the second and the last
+    answers = [
+        dataclasses.replace(answer_of(truth, truth, said), heuristic=rule)
+        for (rule, truth), said in zip(rules, ("a", "a", "a", "a"), strict=True)
+    ]
+    found = summarise_answers(answers)
+    assert found["heuristic"] == 0.5
+    assert (found["beyond"]["n"], found["beyond"]["exact"], found["beyond"]["likelihood"]) == (2, 1.0, 0.5)
+    assert (found["beyond"]["likelihood_low"], found["beyond"]["likelihood_high"]) == wilson_interval(1, 2)
+    assert "heuristic" not in summarise_answers([answer_of("a", "a", "a")])
+
+
+def test_the_report_prints_the_rules_and_where_they_fail(trained):
+    settings = EvaluationSettings(num_questions=30, max_documents=2, cache_dir=CACHE)
+    result = evaluate_checkpoint(load_model(trained), settings, name="m", quiet=True)
+    told = format_report(result)
+    assert "majority  heuristic\n" in told
+    assert "where the heuristic is wrong (bAbI 1: the place mentioned last; bAbI 2: the place mentioned last; " in told
+    for name in ("babi_1", "babi_2", "babi_3"):
+        found = result["questions"][name]["2"]
+        assert found["beyond"]["n"] == round(found["n"] * (1 - found["heuristic"]))
+
+
+def test_windows_too_short_for_questions_are_told_of_and_the_rest_is_measured(tmp_path):
+    """A model that --seq_length 8 had trained was refused whole."""
+    trainer = small_trainer(tmp_path, seq_length=8)
+    assert any(
+        "babi_1: evaluation will leave these questions out, for a question" in line for line in describe_start(trainer)
+    )
+    trainer.save(tmp_path / "short.pth", resumable=False)
+    settings = EvaluationSettings(max_documents=2, num_questions=2, cache_dir=CACHE)
+    result = evaluate_checkpoint(load_model(tmp_path / "short.pth"), settings, name="m", quiet=True)
+    assert result["perplexity"]["1"]["tokens"] > 10
+    assert {"babi_1", "babi_2", "babi_3"} <= result["not_asked"].keys()
+    assert "bAbI 1 (one fact): not asked, for a question and its answer take up to" in format_report(result)
+
+
+def test_an_answer_over_the_steps_ends_with_the_answer(trained):
+    loaded = load_model(trained)
+    questions = reopen_source(loaded, None, quiet=True).questions("test")[1]
+    closed = [question.answer for question in questions]
+    (answer,) = ask(loaded.model, loaded.tokenizer, questions[:1], candidates=closed, num_recurrences=3)
+    rows = answer_by_steps(loaded, answer, closed, 3)
+    assert [row.steps for row in rows] == [1, 2, 3]
+    last = rows[-1]
+    assert (last.generated, last.likeliest, last.moved) == (answer.generated, answer.likeliest, 0.0)
+    assert last.log_likelihood == pytest.approx(answer.log_likelihood, abs=1e-5)
+    assert rows[0].log_likelihood != last.log_likelihood
+    assert all(0 <= row.moved <= 1 for row in rows)
+    text = loaded.tokenizer.decode(answer.written)
+    assert text.split("\n")[0].strip() == answer.generated and "\n" not in text[:-1]

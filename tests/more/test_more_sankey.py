@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from more.sankey import TokenRoutes, count_flows, count_loads, draw_aggregate, draw_tokens, render_page
+from more.sankey import MOST_SLICES, TokenRoutes, count_flows, count_loads, draw_aggregate, draw_tokens, render_page
+from more.step_answers import StepAnswer, render_steps
 
 CHOICES = np.array([[0, 1, 1], [0, 1, 0], [2, 1, 1], [0, 2, 1]])
 
@@ -112,3 +113,29 @@ def test_the_page_stands_alone(layers):
 def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"expected choices and probs of shape \(3, layers\)"):
         routes(["a", "b", "c"])
+
+
+def test_the_answer_s_tokens_and_the_steps_are_marked():
+    taken = TokenRoutes(["a", "b", "c"], np.zeros((3, 2), dtype=int), np.ones((3, 2)), answer_from=2)
+    drawn = draw_tokens(taken, 2, steps=4)
+    assert [re.search(f'class="([^"]*)" data-token="{n}"', drawn).group(1) for n in range(3)] == [
+        *("token", "token"),
+        "token written",
+    ]
+    assert drawn.count('class="border"') == 1 and ">answer<" in drawn
+    assert drawn.count(">4 steps<") == 2  # of each layer
+    assert drawn.count('class="slice"') == 2 * 3  # between four slices of the one expert in use, in two layers
+    assert "3 of 3 tokens (100.0%), 4 recurrent steps each" in drawn
+    plain = draw_tokens(TokenRoutes(taken.pieces, taken.choices, taken.probs), 2)
+    assert not any(mark in plain for mark in ("slice", "border", "steps", "written"))
+    assert 'class="slice"' not in draw_tokens(taken, 2, steps=MOST_SLICES + 1)
+
+
+def test_the_steps_are_told_beside_the_diagram():
+    rows = [StepAnswer(1, "", "garden", -2.0, 0.25), StepAnswer(2, "<b>", "hall", -0.5, 0.0)]
+    table = render_steps(rows)
+    assert "<tr><td>1</td><td>(nothing)</td><td>garden</td><td>-2.00</td><td>25%</td></tr>" in table
+    assert "<td>&lt;b&gt;</td>" in table
+    assert render_steps([]) == ""
+    one = TokenRoutes(["a"], np.zeros((1, 1), dtype=int), np.ones((1, 1)))
+    assert table in render_page("t", "s", "c", one, one.choices, 1, 2, table)

@@ -53,7 +53,7 @@ def test_flag_over_preset_over_default():
     documented = TrainingConfig(model_type="more_a", num_recurrences=4).resolve()
     assert (documented.epochs, documented.batch_size, documented.lr, documented.seed) == (1.0, 4, 1e-4, 42)
     assert (documented.seq_length, documented.log_interval, documented.run_name()) == (256, 50, "more_a_rec4")
-    assert documented.model_config(50257) == ModelConfig(model_type="more_a", num_recurrences=4)
+    assert documented.model_config(50257) == ModelConfig(model_type="more_a", num_recurrences=4, match="active")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ COMMANDS = [
     *("train_mop.py", "train.py", "eval_mop.py", "batch_eval.py", "plotting_utils.py"),
     *("-m film", "-m film.contact_sheet", "-m plotting.command"),
     *("-m more.train", "-m more.evaluate", "-m more.evaluate_for_llm", "-m more.compare", "more/train.py"),
+    *("-m more.generate", "more/generate.py"),
     "-m maxent.charts",
     *(f"-m rlmop {word}" for word in WORDS),
     "-m rlmop evaluate --checkpoint PATH",
