@@ -12,12 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from more.untraced import not_traced
+
 ROTARY_BASE = 10000.0
 
 
-@functools.lru_cache(maxsize=16)
+@not_traced  # it is looked up
 def build_rotary_table(length: int, head_dim: int, device: torch.device) -> Tensor:
     """Return the turns of positions 0 to length - 1, (length, head_dim / 2), complex64 whatever the model's type is."""
+    return _build_rotary_table(length, head_dim, device)
+
+
+@functools.lru_cache(maxsize=16)
+def _build_rotary_table(length: int, head_dim: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a table first made under inference mode could not be trained with
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device="cpu") / head_dim
         angles = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), ROTARY_BASE**-exponents)

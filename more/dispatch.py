@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from more.untraced import not_traced
+
 Product = Callable[[Tensor], Tensor]
 
 
@@ -98,7 +100,7 @@ def group_rows(indices: Tensor, num_experts: int, valid: Tensor | None = None, h
     return Groups(order, order // top_k, expert, offsets, indices.numel(), how)
 
 
-@torch.compiler.disable  # what torch traces grouped_mm by refuses float32, which the kernel itself takes
+@not_traced  # what torch traces grouped_mm by refuses float32, which the kernel itself takes
 def _multiply_grouped(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     product = F.grouped_mm(rows, weight, offs=offsets)
     if product.requires_grad:  # its backward refuses an expanded gradient, as sum() makes
@@ -106,7 +108,7 @@ def _multiply_grouped(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     return product
 
 
-@torch.compiler.disable  # it is tried, not traced
+@not_traced  # it is tried
 def grouped_mm_runs(device: str, dtype: torch.dtype) -> bool:
     """Return whether `grouped_mm` runs forwards and backwards, by trying it. torch 2.13 refuses float64."""
     return _try_grouped_mm(device, dtype)

@@ -7,7 +7,6 @@ pace = Pace(); ...; pace.add(); pace.seconds_left(updates)
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,6 +83,10 @@ def _left_to_group() -> int | None:
 
 
 def _left_to_process() -> int | None:
+    try:
+        import resource  # not on every system
+    except ImportError:
+        return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     used = _read_kilobytes(Path("/proc/self/status"), "VmSize:")
     return None if limit == resource.RLIM_INFINITY or used is None else limit - used

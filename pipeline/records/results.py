@@ -86,7 +86,8 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
     path = Path(os.path.realpath(path))  # one file, one lock, by whatever name it is reached
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS):
+        lock = hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS)
+        with lock, pd.option_context("mode.string_storage", "python"):  # as _TEXT, where pyarrow is installed
             texts = read_texts(path).reset_index(drop=True)
             columns = [*COLUMNS, *(name for name in texts if name not in COLUMNS)]
             texts = texts.reindex(columns=columns, fill_value="")

@@ -187,6 +187,7 @@ def test_times_for_people():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("model_type", ["base", "more_a", "more_b"])
 def test_a_model_can_be_traced_and_is_the_same(model_type):
     """`grouped_mm` was probed inside the trace, whose stand-in for it refuses float32."""
@@ -200,6 +201,12 @@ def test_a_model_can_be_traced_and_is_the_same(model_type):
     assert torch.allclose(compiled(tokens).logits, model(tokens).logits, atol=1e-5)
     compiled(tokens).logits.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_model_is_read_without_loading_the_compiler():
+    """It takes 0.9 s."""
+    script = "import sys, more.model; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 
 def test_compile_without_a_compiler_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
