@@ -41,7 +41,7 @@ from pipeline.config import ConfigError
 from pipeline.tracking import METRICS_FILE
 
 TASK_UPDATES, TASK_QUESTIONS, TEST_RECURRENCES = 1_500, 1_000, "1,2,3,4,6,8,12,16"
-"""With which 185 runs on a generated task take about 40 minutes on two cores."""
+"""With which 185 runs on a generated task take about 115 CPU minutes: 37 rows of 20 ms an update on the average."""
 
 
 class Run(NamedTuple):
