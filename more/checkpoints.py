@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from more.config import ModelConfig
+from more.config import ModelConfig, migrate_settings
 from more.model import MoreModel
+from more.task_data import Vocabulary, open_tokenizer
 from more.tokens import Tokenizer
 from pipeline.checkpoint_files import CheckpointError, Layout, check_content, open_file, write_file
 from pipeline.command.devices import drawn_from
@@ -95,7 +96,7 @@ class LoadedModel:
     """
 
     model: MoreModel
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | Vocabulary
     training_config: dict[str, Any]
     data: dict[str, Any]
     update: int
@@ -110,12 +111,12 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     """
     content = _open(path, device, mapped=True)
     try:
-        model = build_model(ModelConfig(**content["model_config"]), seed=0)
+        model = build_model(ModelConfig(**migrate_settings(content["model_config"])), seed=0)
         model.load_state_dict(content["model_state_dict"])
         loaded = LoadedModel(
             model=model.to(device).eval(),
-            tokenizer=Tokenizer.from_json(content["tokenizer"]),
-            training_config=dict(content["training_config"]),
+            tokenizer=open_tokenizer(content["tokenizer"]),
+            training_config=migrate_settings(content["training_config"]),
             data=dict(content["data"]),
             update=int(content["update"]),
             tokens=int(content["tokens"]),
@@ -139,7 +140,7 @@ def read_model_config(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If the file is no checkpoint of a language model.
     """
-    return dict(_open(path, "cpu", mapped=True)["model_config"])
+    return migrate_settings(_open(path, "cpu", mapped=True)["model_config"])
 
 
 def build_model(config: ModelConfig, seed: int) -> MoreModel:

@@ -1,17 +1,19 @@
-"""Compare the variants: train all combinations on the embedded data, evaluate them, and tabulate over seeds.
+"""Compare the variants: train all combinations, evaluate them, and tabulate over seeds.
 
     python -m more.compare --variants all --seeds 0-2 --recurrences 1,2,4 --match active --output more_comparison.json
+    python -m more.compare --preset chains --jobs 2 --output more_chains.json
 
-Every combination is one run under <folder>/<variant>_rec<r>/seed_<s>/; what is done is skipped, so that the command
-can be stopped and started again. `base` has no recurrence and runs once per seed. The tables (JSON and Markdown) are
-written anew after every run; seeds are the unit of replication, the intervals Student's t.
+The first trains on the embedded text. The second, on a generated task that needs as many steps as its answers are deep
+(`more/tasks.py`), crosses variants with r and with the number of experts, beside the controls of `more/task_plan.py`,
+and evaluates every model at many r. Every combination is one run under <folder>/<its name>/seed_<s>/; what is done is
+skipped, so that the command can be stopped and started again. The tables (JSON and Markdown) are written anew after
+every run; seeds are the unit of replication, the intervals Student's t.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -22,9 +24,12 @@ from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from more.config import MODEL_TYPES, Match
+from more.config import MODEL_TYPES, VARIANTS, Match, migrate_settings
+from more.intervals import estimate, format_estimate
 from more.options import EvaluationSettings, parse_numbers
 from more.settings import TrainingConfig
+from more.task_plan import TASK_VARIANTS, describe_model, plan_rows, read_rates
+from more.tasks import TASK_NAMES, TaskName
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.errors import UserError
 from pipeline.command.files import write_json, write_text
@@ -35,31 +40,57 @@ from pipeline.command.workers import Event, Link, Stopped, WorkItem, do_items
 from pipeline.config import ConfigError
 from pipeline.tracking import METRICS_FILE
 
+TASK_UPDATES, TASK_QUESTIONS, TEST_RECURRENCES = 1_500, 1_000, "1,2,3,4,6,8,12,16"
+"""With which 185 runs on a generated task take about 115 CPU minutes: 37 rows of 20 ms an update on the average."""
+
 
 class Run(NamedTuple):
-    """One combination that is trained and evaluated."""
+    """One combination that is trained and evaluated.
+
+    Attributes:
+        variant: Of text a model type, of a task one of `TASK_VARIANTS`.
+        recurrences: r in training.
+        seed: Of the run.
+        experts: Of each layer; None for the preset's.
+        lr: Learning rate; None for the preset's.
+    """
 
     variant: str
     recurrences: int
     seed: int
+    experts: int | None = None
+    lr: float | None = None
+
+    def row(self) -> str:
+        """Return the name of what its seeds have in common."""
+        experts = "" if self.experts is None else f"_experts{self.experts}"
+        return f"{self.variant}_rec{self.recurrences}{experts}" + ("" if self.lr is None else f"_lr{self.lr:g}")
 
     def name(self) -> str:
         """Return what messages call it."""
-        return f"{self.variant}_rec{self.recurrences} seed {self.seed}"
+        return f"{self.row()} seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """Settings of a comparison.
+    """Settings of a comparison. Fields that are null take the preset's value.
 
     Attributes:
-        variants: all, or some of base,more_a,more_b,more_c,more_d.
-        seeds: E.g. 0-2 or 0,1,2.
+        variants: all, or some of base,more_a,more_b,more_c,more_d,looped; with the preset chains also of
+            base_deep,more_a_all.
+        seeds: E.g. 0-2 or 0,1,2; null takes 0-2, with the preset chains 0-4.
         recurrences: Numbers of recurrences in training, e.g. 1,2,4.
-        match: Sizes the variants like base: none, total or active.
-        preset: standard or debug.
-        updates: Weight updates of every run; null takes the preset's epochs.
-        num_questions: Test questions of each task at most; null takes all.
+        match: Sizes the variants like base: none, total, active or operations.
+        preset: standard or debug, which train on text, or chains, which trains on a generated task.
+        data: Task of the preset chains: chains, hops or modular; null takes chains.
+        experts: Numbers of experts, preset chains only; null takes 1,4.
+        test_recurrences: Numbers of recurrences at test, preset chains only; null takes some from 1 to 16.
+        lr: Learning rates, preset chains only, e.g. 0.003,0.001: of several, the best on the validation split is taken
+            for each row of the table; null takes one that suits the row.
+        sample_recurrences: Draw r anew for each update, as in training.
+        updates: Weight updates of every run; null takes the preset's epochs, with the preset chains 1,500.
+        num_questions: Test questions of each task, test sequences of a generated one, at most; null takes all, of a
+            generated task 1,000.
         max_documents: Documents of the perplexity at most; null takes all.
         folder: Where the runs go.
         cache_dir: Folder of tokenised data.
@@ -69,10 +100,15 @@ class CompareSettings:
     """
 
     variants: str = "all"
-    seeds: str = "0-2"
+    seeds: str | None = None
     recurrences: str = "1,2,4"
     match: Match = "active"
-    preset: Literal["standard", "debug"] = "debug"
+    preset: Literal["standard", "debug", "chains"] = "debug"
+    data: TaskName | None = None
+    experts: str | None = None
+    test_recurrences: str | None = None
+    lr: str | None = None
+    sample_recurrences: bool = False
     updates: int | None = None
     num_questions: int | None = None
     max_documents: int | None = None
@@ -88,24 +124,50 @@ class CompareSettings:
         Raises:
             ConfigError: If one cannot be used.
         """
-        unknown = [name for name in self.variant_names() if name not in MODEL_TYPES]
+        known = TASK_VARIANTS if self.on_task else MODEL_TYPES
+        unknown = [name for name in self.variant_names() if name not in known]
         if unknown:
-            raise ConfigError(f"variants: expected all or some of {', '.join(MODEL_TYPES)}, found {unknown[0]!r}")
-        for name in ("seeds", "recurrences"):
-            if not parse_numbers(name, getattr(self, name)):
-                raise ConfigError(f"{name}: expected at least one number, found none")
+            raise ConfigError(f"variants: expected all or some of {', '.join(known)}, found {unknown[0]!r}")
+        for name in ("data", "experts", "test_recurrences", "lr"):
+            if getattr(self, name) is not None and not self.on_task:
+                raise ConfigError(f"{name}: expected --preset chains beside it, found {self.preset}")
+        for name in ("seeds", "recurrences", "experts"):
+            text = getattr(self, name)
+            numbers = parse_numbers(name, text)
+            if text is not None and (not numbers or (name == "experts" and min(numbers) < 1)):
+                raise ConfigError(f"{name}: expected at least one number, found {text!r}")
+        parse_numbers("recurrences", self.test_recurrences)
+        read_rates(self.lr)
         check_numbers(self, 1, "jobs", "torch_threads", "updates", "num_questions", "max_documents")
+
+    @property
+    def on_task(self) -> bool:
+        """Whether the runs learn a generated task."""
+        return self.preset == "chains"
 
     def variant_names(self) -> list[str]:
         """Return the variants asked for."""
-        return list(MODEL_TYPES) if self.variants == "all" else [name.strip() for name in self.variants.split(",")]
+        if self.variants == "all":
+            return list(TASK_VARIANTS if self.on_task else VARIANTS)
+        return [name.strip() for name in self.variants.split(",")]
+
+    def seed_numbers(self) -> list[int]:
+        """Return the seeds of every row."""
+        return parse_numbers("seeds", self.seeds or ("0-4" if self.on_task else "0-2"))
 
     def runs(self) -> list[Run]:
         """Return all runs, seed by seed, so that an unfinished comparison is balanced."""
         steps = parse_numbers("recurrences", self.recurrences)
+        if self.on_task:
+            rows = plan_rows(self.variant_names(), steps, parse_numbers("experts", self.experts or "1,4"), self.lr)
+            return [
+                Run(row.variant, row.recurrences, seed, row.experts, row.lr)
+                for seed in self.seed_numbers()
+                for row in rows
+            ]
         return [
             Run(variant, count, seed)
-            for seed in parse_numbers("seeds", self.seeds)
+            for seed in self.seed_numbers()
             for variant in self.variant_names()
             for count in (steps if variant != "base" else steps[:1])
         ]
@@ -154,6 +216,11 @@ def compare(settings: CompareSettings, output: Path) -> int:
 
         do_items(items, jobs=settings.jobs, report=note, stopping=interruption.stopping)
     write_tables(settings, output)
+    if settings.on_task and any(read_result(settings, run) is not None for run in runs):
+        from more.task_charts import draw_charts
+
+        for path in draw_charts(output):
+            print(f"chart       {path}")
     if ended < len(items):
         if interruption.reader_gone:
             raise BrokenPipeError
@@ -169,18 +236,22 @@ def compare(settings: CompareSettings, output: Path) -> int:
 
 def run_folder(settings: CompareSettings, run: Run) -> Path:
     """Return the folder of one run."""
-    return Path(settings.folder) / f"{run.variant}_rec{run.recurrences}" / f"seed_{run.seed}"
+    return Path(settings.folder) / run.row() / f"seed_{run.seed}"
 
 
 def run_config(settings: CompareSettings, run: Run) -> TrainingConfig:
     """Return the settings with which one run is trained."""
     folder = run_folder(settings, run)
-    shared = ("preset", "match", "updates", "cache_dir", "device", "torch_threads")
+    shared = ("preset", "match", "sample_recurrences", "cache_dir", "device", "torch_threads")
+    if settings.on_task:
+        special = {**describe_model(run.variant, run.recurrences), "num_experts": run.experts, "lr": run.lr}
+        special |= {"data": settings.data or TASK_NAMES[0], "updates": settings.updates or TASK_UPDATES}
+    else:
+        special = {"model_type": run.variant, "num_recurrences": run.recurrences, "data": "embedded"}
+        special["updates"] = settings.updates
     return TrainingConfig(
-        model_type=run.variant,
-        num_recurrences=run.recurrences,
+        **special,
         seed=run.seed,
-        data="embedded",
         checkpoint_dir=str(folder / "checkpoints"),
         log_dir=str(folder / "runs"),
         tensorboard=False,
@@ -223,7 +294,12 @@ def run_item(link: Link, settings: CompareSettings, run: Run) -> None:
     write_json(folder / "result.json", result, indent=1)
 
 
-def _evaluated(settings: CompareSettings) -> dict[str, int | None]:
+def _evaluated(settings: CompareSettings) -> dict[str, Any]:
+    if settings.on_task:
+        return {
+            "num_questions": settings.num_questions or TASK_QUESTIONS,
+            "recurrences": settings.test_recurrences or TEST_RECURRENCES,
+        }
     return {"num_questions": settings.num_questions, "max_documents": settings.max_documents}
 
 
@@ -244,6 +320,8 @@ def read_result(settings: CompareSettings, run: Run) -> dict[str, Any] | None:
             f"{path}: expected the result of a run ({error}); delete it, and the run is evaluated anew"
         ) from None
     wanted = run_config(settings, run).resolve().identity(), _evaluated(settings)
+    # What older results lack was not there to be chosen: null, or as `migrate_settings` says.
+    stored = {**dict.fromkeys(wanted[0]), **migrate_settings(stored[0])}, stored[1]
     if stored != wanted:
         pairs = [(dict(a), dict(b)) for a, b in zip(stored, wanted, strict=True)]
         names = sorted({name for a, b in pairs for name in {*a, *b} if a.get(name) != b.get(name)})
@@ -279,23 +357,25 @@ def collect_figures(results: Sequence[dict[str, Any]]) -> dict[str, list[float]]
 
 
 def write_tables(settings: CompareSettings, output: Path) -> None:
-    """Write all figures as JSON and the table as Markdown, of what is done so far."""
-    from pipeline.records.intervals import mean_interval
-
+    """Write all figures as JSON and the table as Markdown, of what is done so far; of a task the charts too."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    found: list[dict[str, Any]] = []
     for run in settings.runs():
         if (result := read_result(settings, run)) is not None:
+            found.append(result)
             groups.setdefault((run.variant, run.recurrences), []).append(result)
+    if settings.on_task:
+        from more.task_tables import format_task_tables, tabulate
+
+        content = {"settings": dataclasses.asdict(settings), **tabulate(found)}
+        write_json(output, content, indent=1)
+        write_text(output.with_suffix(".md"), format_task_tables(content))
+        return
     rows = []
     for (variant, steps), results in sorted(groups.items()):
         row: dict[str, Any] = {"variant": variant, "recurrences": steps, "seeds": [r["seed"] for r in results]}
         row["parameters"] = results[0]["evaluation"]["parameters"]
-        for name, values in collect_figures(results).items():
-            found = mean_interval(values)
-            # Below three seeds there is no interval, and none of width 0 where all seeds agree exactly.
-            known = not math.isnan(found.low) and found.low < found.high
-            low, high = (float(found.low), float(found.high)) if known else (None, None)
-            row[name] = {"values": values, "mean": float(found.mean), "low": low, "high": high}
+        row |= {name: estimate(values) for name, values in collect_figures(results).items()}
         rows.append(row)
     asked = next(iter(groups.values()))[0]["evaluation"]["questions"] if groups else {}
     guesses = {name: {k: next(iter(by.values()))[k] for k in ("n", "chance", "majority")} for name, by in asked.items()}
@@ -308,8 +388,8 @@ def format_table(content: dict[str, Any]) -> str:
     """Return the Markdown table of a comparison's JSON."""
     settings = content["settings"]
     lines = [
-        f"Preset {settings['preset']}, match {settings['match']}, seeds {settings['seeds']}. Mean over seeds, in "
-        "brackets the 95 % interval (Student's t; none below three seeds). Accuracy: share of test questions whose "
+        f"Preset {settings['preset']}, match {settings['match']}, seeds {settings['seeds'] or '0-2'}. Mean over seeds, "
+        "in brackets the 95 % interval (Student's t; none below three seeds). Accuracy: share of test questions whose "
         "true answer is the likeliest of all answers.",
         "",
         "| variant | r | seeds | active parameters | " + " | ".join(FIGURES.values()) + " |",
@@ -319,20 +399,13 @@ def format_table(content: dict[str, Any]) -> str:
         steps = "-" if row["variant"] == "base" else str(row["recurrences"])
         cells = [row["variant"], steps, str(len(row["seeds"])), f"{row['parameters']['active']:,}"]
         for name in FIGURES:
-            cells.append(_format_estimate(row[name], "{:,.0f}" if name == "tokens_per_second" else "{:.3f}"))
+            cells.append(format_estimate(row[name], "{:,.0f}" if name == "tokens_per_second" else "{:.3f}"))
         lines.append("| " + " | ".join(cells) + " |")
     if content["guessing"]:
         for key, label in (("chance", "guessing evenly"), ("majority", "always the most frequent answer")):
             shares = [f"{found[key]:.3f}" for found in content["guessing"].values()]
             lines.append("| " + " | ".join([label, "", "", "", "", *shares, ""]) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _format_estimate(estimate: dict[str, Any], form: str) -> str:
-    mean = form.format(estimate["mean"])
-    if estimate["low"] is None:
-        return mean
-    return f"{mean} [{form.format(estimate['low'])}, {form.format(estimate['high'])}]"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What recurrence costs: multiply-adds of an expert at r steps, and the LPC-like price of a routing."""
+"""What recurrence costs: multiply-adds of an expert and of a model at r steps, and the LPC-like price of a routing."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from more.config import ModelConfig, compute_widths, count_expert_parts
+from more.config import ModelConfig, compute_widths, count_operations
 from more.model import MoreOutput
 
 
@@ -17,11 +17,26 @@ def count_expert_operations(config: ModelConfig, num_recurrences: int | None = N
 
     Args:
         config: Of the model.
-        num_recurrences: r; None is the config's. base has none.
+        num_recurrences: r; None is the config's. base has none; of looped all passes through one layer count.
     """
     r = config.num_recurrences if num_recurrences is None else num_recurrences
-    parts = count_expert_parts(config.model_type, config.d_model, compute_widths(config))
-    return parts.once + r * parts.each_step + (r - 1) * parts.later_steps
+    return count_operations(config.model_type, config.d_model, compute_widths(config), r)
+
+
+def count_token_operations(config: ModelConfig, num_recurrences: int | None = None) -> int:
+    """Return the multiply-adds with weight matrices that a whole model takes for one token, embedding's head included.
+
+    The products of queries with keys, which grow with the text before the token, are left out here too.
+
+    Args:
+        config: Of the model.
+        num_recurrences: r; None is the config's.
+    """
+    r = config.num_recurrences if num_recurrences is None else num_recurrences
+    passes = r if config.model_type == "looped" else 1
+    outside = passes * (4 * config.d_model**2 + config.d_model * config.num_experts)  # attention, router
+    layer = outside + config.top_k * count_expert_operations(config, r)
+    return config.num_layers * layer + config.d_model * config.vocab_size
 
 
 def compute_recurrence_cost(output: MoreOutput, config: ModelConfig, num_recurrences: int | None = None) -> Tensor:
@@ -38,7 +53,7 @@ def compute_recurrence_cost(output: MoreOutput, config: ModelConfig, num_recurre
         config: Of the model.
         num_recurrences: r of that pass; None is the config's.
     """
-    price = count_expert_operations(config, num_recurrences)
+    price = count_expert_operations(config, num_recurrences) / output.passes
     layers = []
     for routed in output.routing:
         taken = routed.weights.sum(dim=-1)  # (batch, time)

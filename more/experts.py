@@ -104,7 +104,7 @@ class GatedUnit(nn.Module):
 
 
 class FeedForwardExperts(nn.Module):
-    """base: no recurrence."""
+    """base and looped: no recurrence within the expert."""
 
     def __init__(self, num_experts: int, d_model: int, widths: ExpertWidths) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class FeedForwardExperts(nn.Module):
 
 
 class RecurrentDepthExperts(nn.Module):
-    """more_a: each expert is a recurrent-depth block; its attention stays within the expert (`more/streams.py`).
+    """more_a: each expert is a recurrent-depth block; what its attention sees, `more/streams.py` says.
 
     The core of Geiping et al., "Scaling up Test-Time Compute with Latent Reasoning", https://arxiv.org/abs/2502.05171,
     section 3.2, one layer deep. Per step, from state s and token x:
@@ -237,5 +237,6 @@ EXPERTS = {
     "more_b": SandwichExperts,
     "more_c": ParallelExperts,
     "more_d": RefinementExperts,
+    "looped": FeedForwardExperts,
 }
 """The experts' class of each model type."""

@@ -24,6 +24,7 @@ class MixtureLayer(nn.Module):
         top_k: Experts that a token goes to.
         widths: Of the parts of an expert.
         dispatch: "auto", "grouped" or "loop".
+        expert_attention: "same" or "all", what attending experts see.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class MixtureLayer(nn.Module):
         top_k: int,
         widths: ExpertWidths,
         dispatch: str = "auto",
+        expert_attention: str = "same",
     ) -> None:
         super().__init__()
         self.num_heads, self.num_experts, self.top_k, self.dispatch = num_heads, num_experts, top_k, dispatch
+        self.expert_attention = expert_attention
         self.router = Router(d_model, 0, num_experts, recurrent=False, top_k=top_k)
         self.experts = EXPERTS[model_type](num_experts, d_model, widths)
         self.attends = isinstance(self.experts, RecurrentDepthExperts)
@@ -60,7 +63,9 @@ class MixtureLayer(nn.Module):
             indices = torch.arange(self.num_experts, device=x.device).expand(batch, time, -1)
         valid = None if place.valid is None else place.valid.flatten()
         groups = group_rows(indices.flatten(0, 1), self.num_experts, valid, self.dispatch)
-        streams = Streams(groups, indices, place, self.num_heads, self.num_experts, cache) if self.attends else None
+        streams = None
+        if self.attends:
+            streams = Streams(groups, indices, place, self.num_heads, self.num_experts, cache, self.expert_attention)
         rows = self.experts(x.flatten(0, 1).index_select(0, groups.token), groups, steps, streams)
         weights = routed.weights.gather(-1, indices).flatten(0, 1)  # (tokens, top_k)
         outputs = groups.scatter(rows).view(batch * time, self.top_k, d_model)

@@ -6,6 +6,10 @@
     terms = routing_losses(output)                                  # terms.balance, terms.z
 
 Each block: x += Attention(RMSNorm(x)); x += Mixture(RMSNorm(x)). The head shares the embedding's weights.
+
+`looped`, the control of recurrence in experts, passes all blocks r times, the embedding added before each pass (Yang et
+al., Looped Transformers are Better at Learning Learning Algorithms, https://arxiv.org/abs/2311.12424); at r = 1 it is
+base.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from torch import Tensor, nn
 
 from mixture_of_experts import RouterOutput, RouterTerms, compute_router_terms
 from more.attention import CausalSelfAttention, KeyValues, Place, build_rotary_table
-from more.config import ModelConfig, compute_widths, count_expert_parameters
+from more.config import ModelConfig, compute_widths, count_expert_parameters, count_used_parameters
 from more.layer import MixtureLayer
 from more.streams import ExpertCache
 
@@ -49,8 +53,9 @@ class Cache:
         like = model.embedding.weight.detach()
         heads, head_dim = config.num_heads, config.d_model // config.num_heads
         self.lengths = torch.zeros(batch, dtype=torch.long, device=like.device)
-        self.attention = [KeyValues(batch, capacity, heads, head_dim, like) for _ in range(config.num_layers)]
-        self.experts: list[ExpertCache | None] = [None] * config.num_layers
+        applied = config.num_layers * count_passes(config, self.num_recurrences)
+        self.attention = [KeyValues(batch, capacity, heads, head_dim, like) for _ in range(applied)]
+        self.experts: list[ExpertCache | None] = [None] * applied
         if config.model_type == "more_a":
             sizes = (batch, capacity, config.top_k, config.num_experts, self.num_recurrences, heads, head_dim)
             self.experts = [ExpertCache(*sizes, like) for _ in range(config.num_layers)]
@@ -68,15 +73,22 @@ class MoreOutput(NamedTuple):
 
     Attributes:
         logits: (batch, time, vocab).
-        routing: What each layer's router decided, with leading shape (batch, time).
+        routing: What each layer's router decided, with leading shape (batch, time); of looped pass by pass.
         cache: The one that was given, now holding these tokens too, or None.
         mask: (batch, time) bool, False for padding; None if `lengths` was not given.
+        passes: Through the blocks: r for looped, else 1.
     """
 
     logits: Tensor
     routing: list[RouterOutput]
     cache: Cache | None
     mask: Tensor | None
+    passes: int = 1
+
+
+def count_passes(config: ModelConfig, num_recurrences: int) -> int:
+    """Return how often the blocks are passed at r = `num_recurrences`."""
+    return num_recurrences if config.model_type == "looped" else 1
 
 
 class Block(nn.Module):
@@ -99,6 +111,7 @@ class Block(nn.Module):
             config.top_k,
             compute_widths(config),
             config.dispatch,
+            config.expert_attention,
         )
         self.dropout = nn.Dropout(config.dropout)  # never on sorted rows: their order depends on later tokens
 
@@ -166,7 +179,8 @@ class MoreModel(nn.Module):
         features, routing, mask = self.compute_features(
             tokens, num_recurrences=num_recurrences, lengths=lengths, cache=cache
         )
-        return MoreOutput(self.compute_logits(features), routing, cache, mask)
+        passes = len(routing) // self.config.num_layers
+        return MoreOutput(self.compute_logits(features), routing, cache, mask, passes)
 
     def compute_features(
         self,
@@ -182,12 +196,15 @@ class MoreModel(nn.Module):
         """
         steps = self._check(tokens, num_recurrences, lengths, cache)
         place = self._locate(tokens, lengths, cache)
-        x = self.dropout(self.embedding(tokens))  # (batch, time, d_model)
+        x = embedded = self.dropout(self.embedding(tokens))  # (batch, time, d_model)
         routing = []
-        for index, block in enumerate(self.blocks):
-            kept = (None, None) if cache is None else (cache.attention[index], cache.experts[index])
-            x, routed = block(x, steps, place, *kept)
-            routing.append(routed)
+        for number in range(count_passes(self.config, steps)):
+            x = x + embedded if number else x
+            for block in self.blocks:
+                index = len(routing)
+                kept = (None, None) if cache is None else (cache.attention[index], cache.experts[index])
+                x, routed = block(x, steps, place, *kept)
+                routing.append(routed)
         if cache is not None:
             cache.lengths = cache.lengths + (tokens.shape[1] if lengths is None else lengths)
             cache.longest = cache.longest + tokens.shape[1] if lengths is None else int(cache.lengths.max())
@@ -253,12 +270,21 @@ class RoutingLosses(NamedTuple):
 
 
 def compute_routing_terms(output: MoreOutput) -> list[RouterTerms]:
-    """Return each layer's router terms over the real tokens (`mixture_of_experts.compute_router_terms`)."""
-    if output.mask is None:
-        return [compute_router_terms(routed) for routed in output.routing]
+    """Return each layer's router terms over the real tokens (`mixture_of_experts.compute_router_terms`).
+
+    Where blocks are passed several times, a layer's terms are the means over its passes.
+    """
+
+    def pick(routed: RouterOutput) -> RouterOutput:
+        return RouterOutput(*(None if part is None else part[output.mask] for part in routed))
+
+    terms = [compute_router_terms(routed if output.mask is None else pick(routed)) for routed in output.routing]
+    if output.passes == 1:
+        return terms
+    layers = len(terms) // output.passes
     return [
-        compute_router_terms(RouterOutput(*(None if part is None else part[output.mask] for part in routed)))
-        for routed in output.routing
+        RouterTerms(*(torch.stack(parts).mean(dim=0) for parts in zip(*terms[layer::layers], strict=True)))
+        for layer in range(layers)
     ]
 
 
@@ -279,18 +305,24 @@ class ParameterCount(NamedTuple):
     """Parameters of a model; the embedding, which is the head too, counts once."""
 
     total: int
-    active: int  # that one token meets: of each layer's experts only top_k
-    expert: int  # of one expert
+    active: int  # that one token uses: of each layer's experts only top_k, and of them what its r steps touch
+    expert: int  # of one expert, as stored
 
 
-def count_parameters(model: MoreModel) -> ParameterCount:
-    """Return how many parameters a model has, and how many a token meets.
+def count_parameters(model: MoreModel, num_recurrences: int | None = None) -> ParameterCount:
+    """Return how many parameters a model has, and how many a token uses.
 
     A recurrent expert's count as often as they are stored, once, and not as often as they are applied; for that see
-    `more.cost`.
+    `more.cost`. At r = 1 those that work on an empty state are not used.
+
+    Args:
+        model: Any variant.
+        num_recurrences: r; None is the config's.
     """
     config = model.config
+    r = config.num_recurrences if num_recurrences is None else num_recurrences
     total = sum(parameter.numel() for parameter in model.parameters())
-    expert = count_expert_parameters(config.model_type, config.d_model, compute_widths(config))
-    idle = config.num_layers * (config.num_experts - config.top_k) * expert
+    sizes = (config.model_type, config.d_model, compute_widths(config))
+    expert, used = count_expert_parameters(*sizes), count_used_parameters(*sizes, r)
+    idle = config.num_layers * (config.num_experts * expert - config.top_k * used)
     return ParameterCount(total, total - idle, expert)

@@ -20,6 +20,8 @@ from more.generation import generate
 from more.heuristics import NAMES
 from more.model import count_parameters
 from more.options import EvaluationSettings, parse_numbers
+from more.task_data import is_task
+from more.task_report import evaluate_task, format_task_report
 from more.tokens import describe_switched_off
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError
@@ -40,8 +42,13 @@ def reopen_source(
     """Return the data that a checkpoint was trained on.
 
     Raises:
-        DataError: If it cannot be had any more, or is not the same.
+        DataError: If it cannot be had any more, or is not the same, or is a generated task, which holds no text.
     """
+    if is_task(loaded.data):
+        raise DataError(
+            f"the checkpoint was trained on {loaded.data['text']}, a generated task without text and questions; "
+            "evaluate.py says what it is worth"
+        )
     stored = settings_from_description(loaded.data)
     if text_file is not None:
         stored = dataclasses.replace(stored, data="auto", data_dir=None, text_file=text_file)
@@ -70,6 +77,8 @@ def evaluate_checkpoint(
     tick: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Return everything that is measured, in plain types; `tick` is called now and then, and may raise."""
+    if is_task(loaded.data):
+        return evaluate_task(loaded, settings, name=name, quiet=quiet, tick=tick)
 
     def advance(amount: int) -> None:
         bar.update(amount)
@@ -160,6 +169,8 @@ SET_NAMES = {
 
 def format_report(result: dict[str, Any]) -> str:
     """Return the figures as tables for a terminal."""
+    if "task" in result:
+        return format_task_report(result)
     parameters = result["parameters"]
     lines = [
         f"{result['model']['model_type']}, trained with {result['model']['num_recurrences']} recurrences, seed "

@@ -12,6 +12,7 @@ import yaml
 from tqdm import tqdm
 
 from more.checkpoints import FINAL_NAME, numbered_path
+from more.config import migrate_settings
 from more.estimate import Pace, memory_shortage_told
 from more.initialisation import adopt
 from more.outlook import describe_pace, describe_start
@@ -130,9 +131,10 @@ def _refuse_conflict(
         folder,
         logs,
         {name: value for name, value in config.identity().items() if name not in length},
-        newest and newest["training_config"],
+        newest and migrate_settings(newest["training_config"]),
         update=newest["update"] if newest else 0,
         go_on=go_on,
+        defaults={"expert_attention": "same"},
         is_elsewhere=is_elsewhere,
     )
     if conflict is None:

@@ -1,8 +1,11 @@
-"""Attention within experts: a row sees the earlier rows of its sequence that went to its expert, and itself.
+"""Attention within experts: a row sees earlier rows of its sequence, those of its own expert or all, and itself.
 
-The rows of one sequence at one expert form a stream. Without a cache the streams are cut out of the sorted rows, padded
-at their end, and causal attention does the rest, so that no row can see another sequence or a later token. With a cache
-the same rule is a mask over what was kept. With top_k = 2 a token stands in two streams, once in each.
+With `all` a row sees the rows of all earlier tokens and of its own token, each with keys and values from the expert
+that the row went to: rows go back to the order of their sequences, and ordinary causal attention does the rest.
+
+With `same` the rows of one sequence at one expert form a stream. Without a cache the streams are cut out of the sorted
+rows, padded at their end, and causal attention does the rest, so that no row can see another sequence or a later token.
+With a cache the same rule is a mask over what was kept. With top_k = 2 a token stands in two streams, once in each.
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ class Streams:
         num_heads: Heads.
         num_experts: Experts.
         cache: Kept keys and values, or None.
+        sees: "same" or "all", see `ModelConfig.expert_attention`.
     """
 
     def __init__(
@@ -74,19 +78,24 @@ class Streams:
         num_heads: int,
         num_experts: int,
         cache: ExpertCache | None = None,
+        sees: str = "same",
     ) -> None:
         self._groups, self._num_heads = groups, num_heads
         self._batch, self._time, self._top_k = indices.shape
         turns = place.turns.expand(self._batch, -1, -1).flatten(0, 1)[groups.token]  # (rows, head_dim / 2)
         self._turns = turns[:, None, None]
-        self._cache = cache
+        self._cache, self._sees_all = cache, sees == "all"
+        self._continues = cache is not None and place.seen > 0  # there are tokens before those of this pass
         self._mask: Tensor | None = None
         if cache is not None:
             slots = torch.arange(self._top_k, device=indices.device)
             self._places = (place.places[:, None] * self._top_k + slots).flatten()  # (batch x time x top_k,)
             self._prepare_cache(indices, place, num_experts)
-        if self._mask is None:
+        if self._mask is None and not self._sees_all:
             self._cut(num_experts)
+        elif self._mask is None and self._top_k > 1:
+            token = torch.arange(self._time * self._top_k, device=indices.device) // self._top_k
+            self._mask = (token <= token[:, None])[None]  # (1, time x top_k, time x top_k)
 
     def attend(self, step: int, query_key_value: Tensor) -> Tensor:
         """Return what the rows see, (rows, d), for query_key_value (rows, 3 x d) at a recurrent step from 0."""
@@ -95,19 +104,17 @@ class Streams:
         turned, values = query_key_value.view(shape).split([2, 1], dim=1)
         queries, keys = rotate(turned, self._turns).unbind(1)  # (rows, heads, head_dim)
         values = values.squeeze(1)
+        if self._cache is not None or self._sees_all:
+            all_queries, all_keys, all_values = self._unsort(torch.stack([queries, keys, values], dim=1)).unbind(2)
         if self._cache is not None:
             kept = self._cache.steps[step]
-            all_queries, all_keys, all_values = self._unsort(torch.stack([queries, keys, values], dim=1)).unbind(2)
             kept.write(all_keys, all_values, self._places)
-        if self._mask is not None:
-            seen = self._mask.shape[-1]
-            mixed = attend(
-                all_queries,
-                kept.keys[:, :seen].to(queries.dtype),
-                kept.values[:, :seen].to(queries.dtype),
-                self._mask,
-            )  # (batch, time x top_k, d)
-            return mixed.flatten(0, 1).index_select(0, self._groups.order)
+            if self._continues:
+                seen = self._mask.shape[-1]
+                all_keys, all_values = (part[:, :seen].to(queries.dtype) for part in (kept.keys, kept.values))
+        if self._continues or self._sees_all:
+            mixed = attend(all_queries, all_keys, all_values, self._mask, causal=self._mask is None)
+            return mixed.flatten(0, 1).index_select(0, self._groups.order)  # of (batch x time x top_k, d)
         found = [queries.new_zeros(0, width // 3)]
         for index, real in self._buckets:
             padded = (t.index_select(0, index.flatten()).unflatten(0, index.shape) for t in (queries, keys, values))
@@ -145,7 +152,8 @@ class Streams:
         if seen:
             key = torch.arange(seen * top_k, device=indices.device) // top_k  # position of each kept place
             earlier = key <= place.positions.repeat_interleave(top_k, dim=1)[..., None]  # (batch, time x top_k, places)
-            self._mask = earlier & (cache.experts[:, None, : seen * top_k] == experts[..., None])
+            same = cache.experts[:, None, : seen * top_k] == experts[..., None]
+            self._mask = earlier if self._sees_all else earlier & same
 
     def _unsort(self, rows: Tensor) -> Tensor:
         """Return (batch, time x top_k, ...) of sorted rows (rows, ...); zeros for padding."""

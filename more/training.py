@@ -33,6 +33,7 @@ from more.initialisation import adopt
 from more.model import MoreModel, compute_routing_terms, count_parameters, routing_losses
 from more.monitoring import RouterFigures, RouterSums
 from more.settings import TrainingConfig
+from more.task_data import TaskPlan, TaskSource, count_asked
 from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.command.errors import UserError
 from pipeline.config import ConfigError
@@ -111,9 +112,20 @@ class Trainer:
         if config.compile:
             check_compiler(self.device)
         start = None if config.init_from is None else load_model(config.init_from)
-        known = start and (start.tokenizer, f"that of {config.init_from}")
-        self.source: Source = open_source(config.data_settings(), announce, tokenizer=known)
-        self.tokenizer = load_tokenizer(self.source, config.cache_dir)
+        self.source: Source | TaskSource
+        if (task := config.task_settings()) is not None:
+            self.source = TaskSource(task, config.data_seed)
+            self.tokenizer = self.source.tokenizer
+            if start is not None and start.tokenizer.json != self.tokenizer.json:
+                raise ConfigError(
+                    f"init_from: expected a model of the words of this {task.name}, found one of other words in "
+                    f"{config.init_from}; give it the task that it was trained on"
+                )
+            announce(self.source.announcement())
+        else:
+            known = start and (start.tokenizer, f"that of {config.init_from}")
+            self.source = open_source(config.data_settings(), announce, tokenizer=known)
+            self.tokenizer = load_tokenizer(self.source, config.cache_dir)
         self.data = self.source.describe()
         self.model_config = config.model_config(self.tokenizer.vocab_size)
         self.least_memory = self._check_memory()
@@ -144,10 +156,12 @@ class Trainer:
         check_memory(needed, measure_free_memory(self.device), what, SMALLER)
         return needed
 
-    def _plan_batches(self, split: str, announce: Callable[[str], object]) -> BatchPlan:
+    def _plan_batches(self, split: str, announce: Callable[[str], object]) -> BatchPlan | TaskPlan:
         config = self.config
-        corpus = load_corpus(self.source, self.tokenizer, split, config.cache_dir, announce)
         seed = derive_seed(config.seed, 1) if split == "train" else 0
+        if isinstance(self.source, TaskSource):
+            return self.source.plan(split, config.batch_size, seed)
+        corpus = load_corpus(self.source, self.tokenizer, split, config.cache_dir, announce)
         return BatchPlan(corpus, config.seq_length, config.batch_size * config.seq_length, seed)
 
     def _build_optimizer(self) -> torch.optim.AdamW:
@@ -183,7 +197,9 @@ class Trainer:
             TrainingError: If the gradient is not finite.
         """
         config = self.config
-        inputs, targets = self._to_device(self.plan.batch(self.update))
+        batch = self.plan.batch(self.update)
+        count = count_asked(batch[1])
+        inputs, targets = self._to_device(batch)
         steps = self.draw_recurrences()
         lr = compute_lr(self.update, self.total, config.lr, config.warmup)
         for group in self.optimizer.param_groups:
@@ -203,7 +219,6 @@ class Trainer:
                 "or use --precision float32"
             )
         self.optimizer.step()
-        count = targets.numel()
         row = torch.stack([loss.detach() * count, loss.new_tensor(count), balance.detach(), z.detach(), norm.detach()])
         self._sums += row.double()
         self._routers.add(terms, weight=count)
@@ -286,11 +301,12 @@ class Trainer:
         self.model.eval()
         total = count = 0
         for number in range(min(self.config.eval_batches, self.valid_plan.batches_per_epoch)):
-            inputs, targets = self._to_device(self.valid_plan.batch(number))
+            batch = self.valid_plan.batch(number)
+            inputs, targets = self._to_device(batch)
             with self._autocast():
                 logits = self.model(inputs).logits
             total += float(F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum"))
-            count += targets.numel()
+            count += count_asked(batch[1])
         self._since += time.perf_counter() - began  # tokens per second are those of training
         return {"Loss/valid": total / count, "Perplexity_valid": math.exp(min(total / count, 50.0))}
 

@@ -150,7 +150,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "more": {
         *("mixture_of_experts", "pipeline/checkpoint_files", "pipeline/command", "pipeline/config", "pipeline/guard"),
-        *("pipeline/records", "pipeline/tracking"),
+        *("pipeline/records", "pipeline/tracking", "plotting"),
     },
     "maxent/registry": set(),
     "maxent/data": {"pipeline/command"},

@@ -346,8 +346,14 @@ def test_the_diagram_shows_the_prompt_that_was_answered(trained):
 def test_all_runs_of_a_comparison():
     runs = CompareSettings(seeds="0-2", recurrences="1,2,4").runs()
     assert len(runs) == 3 * (1 + 4 * 3) == 39
-    assert runs[:3] == [("base", 1, 0), ("more_a", 1, 0), ("more_a", 2, 0)]
-    for changes in ({"variants": "base,more_x"}, {"jobs": 0}, {"seeds": "x"}):
+    assert runs[:3] == [Run("base", 1, 0), Run("more_a", 1, 0), Run("more_a", 2, 0)]
+    for changes in (
+        {"variants": "base,more_x"},
+        {"jobs": 0},
+        {"seeds": "x"},
+        {"experts": "2"},
+        {"variants": "base_deep"},
+    ):
         with pytest.raises(ConfigError):
             CompareSettings(**changes)
 
@@ -385,7 +391,7 @@ def test_a_comparison_is_done_once_and_tabulated(tmp_path, monkeypatch, capsys):
 
 
 def wait_long(link, settings, run):
-    path = Path(settings.folder) / "_".join(map(str, run))
+    path = Path(settings.folder) / "_".join(map(str, run[:3]))
     path.touch()
     while not link.stopping():
         time.sleep(0.05)

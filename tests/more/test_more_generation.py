@@ -7,7 +7,8 @@ from more.config import MODEL_TYPES, ModelConfig
 from more.generation import batch_log_likelihood, choose_tokens, evaluating, generate, sequence_log_likelihood
 from more.model import Cache, MoreModel
 
-every_variant = pytest.mark.parametrize("model_type", MODEL_TYPES)
+every_variant = pytest.mark.parametrize("model_type", [*MODEL_TYPES, "more_a all"])
+"""With `more_a` whose experts attend to all earlier tokens."""
 every_top_k = pytest.mark.parametrize("top_k", [1, 2])
 
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7], [9, 3]]
@@ -15,6 +16,8 @@ PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7], [9, 3]]
 
 def build(model_type: str, top_k: int = 1, **changes) -> MoreModel:
     sizes = {"vocab_size": 30, "d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 4, "max_length": 24}
+    model_type, _, sees = model_type.partition(" ")
+    sizes["expert_attention"] = sees or "same"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = MoreModel(ModelConfig(model_type=model_type, top_k=top_k, num_recurrences=2, **sizes, **changes))

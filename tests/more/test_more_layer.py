@@ -163,13 +163,14 @@ def test_the_router_is_the_projects_own():
 
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize("time", [5, 40])  # 40: streams of several length classes
-def test_expert_attention_sees_earlier_rows_of_the_same_sequence_and_expert_only(top_k, time):
+@pytest.mark.parametrize("sees", ["same", "all"])
+def test_expert_attention_sees_earlier_rows_of_its_sequence_and_of_one_expert_or_all(top_k, time, sees):
     batch, heads, width = 3, 2, 16
     indices = torch.rand(batch, time, 4).add(torch.tensor([1.0, 0.3, 0.0, 0.0])).argsort(-1, descending=True)
     indices = indices[..., :top_k]
     turns = build_rotary_table(80, width // heads, CPU)[:time][None]
     groups = group_rows(indices.flatten(0, 1), 4)
-    streams = Streams(groups, indices, Place(torch.arange(time)[None], turns), heads, num_experts=4)
+    streams = Streams(groups, indices, Place(torch.arange(time)[None], turns), heads, 4, sees=sees)
     rows = torch.randn(len(groups.order), 3 * width, dtype=torch.float64)
     found = streams.attend(0, rows)
     sequence, position = groups.token // time, groups.token % time
@@ -179,7 +180,7 @@ def test_expert_attention_sees_earlier_rows_of_the_same_sequence_and_expert_only
             other
             for other in range(len(rows))
             if sequence[other] == sequence[row]
-            and groups.expert[other] == groups.expert[row]
+            and (sees == "all" or groups.expert[other] == groups.expert[row])
             and position[other] <= position[row]
         ]
         query = rotate(q[[row]], turns[0, position[[row]]][:, None])

@@ -11,21 +11,34 @@ from torch.utils.flop_counter import FlopCounterMode
 from babyai.torch_defaults import own_defaults
 from mixture_of_experts import compute_router_terms
 from more.checkpoints import build_model
-from more.config import MODEL_TYPES, PRESETS, ModelConfig, compute_widths, count_expert_parameters
-from more.cost import compute_recurrence_cost, count_expert_operations
+from more.config import (
+    MODEL_TYPES,
+    PRESETS,
+    ModelConfig,
+    compute_widths,
+    count_expert_parameters,
+    count_used_parameters,
+    migrate_settings,
+)
+from more.cost import compute_recurrence_cost, count_expert_operations, count_token_operations
 from more.model import Cache, MoreModel, compute_routing_terms, count_parameters, routing_losses
 from tests.torch_defaults import every_default
 
 TINY = {"vocab_size": 40, "d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 4, "max_length": 32}
 
 every_variant = pytest.mark.parametrize("model_type", MODEL_TYPES)
+every_kind = pytest.mark.parametrize("model_type", [*MODEL_TYPES, "more_a all"])
+"""Every variant, and `more_a` whose experts attend to all earlier tokens."""
 every_top_k = pytest.mark.parametrize("top_k", [1, 2])
 every_mode = pytest.mark.parametrize("mode", ["train", "eval"])
 
 
 def build(model_type: str, seed: int = 0, **changes) -> MoreModel:
     """Return a tiny model in float64 whose routers have made up their minds, so that experts do differ."""
-    config = ModelConfig(model_type=model_type, **{"num_recurrences": 3, **TINY, **changes})
+    model_type, _, sees = model_type.partition(" ")
+    config = ModelConfig(
+        model_type=model_type, **{"num_recurrences": 3, "expert_attention": sees or "same", **TINY, **changes}
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MoreModel(config).double()
@@ -48,7 +61,7 @@ def logits_of(model: MoreModel, tokens: torch.Tensor, **settings) -> torch.Tenso
 # -------------------------------------------------------------------------------------------- what a token may see
 
 
-@every_variant
+@every_kind
 @every_top_k
 @every_mode
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -64,7 +77,7 @@ def test_changing_a_token_changes_no_logit_before_it(model_type, top_k, mode, dr
         assert (after[:, t] - before[:, t]).abs().amax(-1).min() > 1e-6
 
 
-@every_variant
+@every_kind
 @every_top_k
 @every_mode
 def test_a_sequence_does_not_depend_on_its_batch(model_type, top_k, mode):
@@ -77,7 +90,7 @@ def test_a_sequence_does_not_depend_on_its_batch(model_type, top_k, mode):
     torch.testing.assert_close(shuffled, together, rtol=0, atol=1e-12)
 
 
-@every_variant
+@every_kind
 @every_top_k
 def test_padding_changes_nothing(model_type, top_k):
     model = build(model_type, top_k=top_k).eval()
@@ -93,7 +106,7 @@ def test_padding_changes_nothing(model_type, top_k):
         torch.testing.assert_close(alone, out.logits[row, :length], rtol=0, atol=1e-12)
 
 
-@every_variant
+@every_kind
 @pytest.mark.parametrize("recurrences", [1, 2, 4])
 def test_two_calls_give_one_answer_and_r_can_be_chosen_at_each(model_type, recurrences):
     model = build(model_type).eval()
@@ -106,9 +119,9 @@ def test_two_calls_give_one_answer_and_r_can_be_chosen_at_each(model_type, recur
     assert differs == (recurrences != 3 and model_type != "base")
 
 
-@every_variant
+@every_kind
 def test_expert_attention_alone_carries_information_in_more_a(model_type):
-    """With the blocks' own attention silenced only more_a sees other tokens, and only those of the same expert."""
+    """With the blocks' own attention silenced only more_a sees other tokens: those of the same expert, or all."""
     model = build(model_type, num_layers=1).eval()
     nn.init.zeros_(model.blocks[0].attention.out.weight)
     tokens = draw_tokens(1, 12)
@@ -120,9 +133,12 @@ def test_expert_attention_alone_carries_information_in_more_a(model_type):
     after = model(changed)
     moved = (after.logits - before.logits)[0].abs().amax(-1) > 1e-9
     groups = {int(expert[t]), int(after.routing[0].indices[0, t, 0])}
-    expected = [p == t or (model_type == "more_a" and p > t and int(expert[p]) in groups) for p in range(12)]
+    same = model_type == "more_a"
+    expected = [
+        p == t or (p > t and (model_type == "more_a all" or (same and int(expert[p]) in groups))) for p in range(12)
+    ]
     assert moved.tolist() == expected
-    assert sum(expected) > 1 or model_type != "more_a"
+    assert sum(expected) > 1 or not model_type.startswith("more_a")
 
 
 # ------------------------------------------------------------------------------------------------------ learning
@@ -201,16 +217,41 @@ def test_initial_loss_is_that_of_guessing_and_residual_projections_are_scaled():
 
 @every_variant
 @pytest.mark.parametrize("match", ["total", "active"])
+@pytest.mark.parametrize("recurrences", [1, 4])
 @pytest.mark.parametrize(("preset", "vocab"), [("debug", 1000), ("standard", 50257)])
-def test_matched_models_have_the_parameters_of_base(model_type, match, preset, vocab):
+def test_matched_models_have_the_parameters_of_base(model_type, match, recurrences, preset, vocab):
     def count(kind: str) -> dict[str, int]:
         with torch.device("meta"):
-            config = ModelConfig(model_type=kind, vocab_size=vocab, match=match, **PRESETS[preset])
+            sizes = {"vocab_size": vocab, "match": match, **PRESETS[preset]}
+            config = ModelConfig(model_type=kind, num_recurrences=recurrences, **sizes)
             return count_parameters(MoreModel(config))._asdict()
 
     found, base = count(model_type), count("base")
     assert found[match] == pytest.approx(base[match], rel=0.02)
-    assert found["expert"] == pytest.approx(base["expert"], rel=0.02)
+    if match == "total":
+        assert found["expert"] == pytest.approx(base["expert"], rel=0.02)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES[1:])
+@pytest.mark.parametrize("recurrences", [1, 2, 4])
+@pytest.mark.parametrize("preset", ["debug", "standard"])
+def test_matched_operations_are_those_of_r_layers_of_base(model_type, recurrences, preset):
+    def operations(kind: str, layers: int) -> int:
+        sizes = {**PRESETS[preset], "num_layers": layers, "num_recurrences": recurrences, "match": "operations"}
+        return count_token_operations(ModelConfig(model_type=kind, vocab_size=100, **sizes))
+
+    expected = operations("base", 2 * recurrences)
+    assert operations(model_type, 2) == pytest.approx(expected, rel=0.02)
+    assert operations("looped", 2) == expected
+
+
+def test_token_operations_by_hand():
+    config = ModelConfig(model_type="base", vocab_size=40, d_model=16, num_heads=2, num_layers=2, num_experts=4)
+    layer = 4 * 16 * 16 + 16 * 4 + 2 * 16 * 64
+    assert count_token_operations(config) == 2 * layer + 16 * 40
+    looped = dataclasses.replace(config, model_type="looped")
+    assert count_token_operations(looped, 3) == 6 * layer + 16 * 40
+    assert count_token_operations(dataclasses.replace(config, top_k=2)) == 2 * (layer + 2 * 16 * 64) + 16 * 40
 
 
 @every_variant
@@ -225,8 +266,21 @@ def test_counts_are_those_of_the_modules(model_type, top_k, match):
     assert counts.expert == expert == count_expert_parameters(model_type, 32, compute_widths(config))
     assert counts.total == sum(p.numel() for p in model.parameters())
     outside = counts.total - sum(p.numel() for layer in layers for p in layer.experts.parameters())
-    assert counts.active == outside + 2 * top_k * expert
+    used = count_used_parameters(model_type, 32, compute_widths(config), 1)
+    assert counts.active == outside + 2 * top_k * used
+    assert count_parameters(model, 2).active == outside + 2 * top_k * expert
     assert not [name for name, _ in model.named_parameters() if "head" in name]  # the embedding is the head
+
+
+@every_variant
+@pytest.mark.parametrize("recurrences", [1, 2])
+def test_parameters_that_count_as_used_are_those_that_move_the_output(model_type, recurrences):
+    """At r = 1 what works on the empty state was counted as active: 50 % of an expert of `more_b`."""
+    model = build(model_type, num_layers=1, num_experts=1, num_recurrences=recurrences)
+    model(draw_tokens(4, 16)).logits.square().sum().backward()
+    experts = model.blocks[0].mixture.experts
+    moved = sum(int((p.grad != 0).sum()) for p in experts.parameters() if p.grad is not None)
+    assert moved == count_used_parameters(model_type, 16, compute_widths(model.config), recurrences)
 
 
 @every_variant
@@ -251,12 +305,14 @@ def test_recurrence_cost_by_hand(model_type):
     expected = 0.0
     for routed in out.routing:
         best = routed.probs[out.mask].topk(2, dim=-1).values.sum(-1)
-        expected += best.mean().item() * count_expert_operations(model.config)
+        passes = 3 if model_type == "looped" else 1
+        expected += best.mean().item() * count_expert_operations(model.config) / passes
     cost = compute_recurrence_cost(out, model.config)
     assert cost.item() == pytest.approx(expected)
     assert compute_recurrence_cost(out, model.config, 6).item() / cost.item() == pytest.approx(
         count_expert_operations(model.config, 6) / count_expert_operations(model.config, 3)
     )
+    assert len(out.routing) == 2 * (3 if model_type == "looped" else 1)
     cost.backward()
     assert model.blocks[0].mixture.router.fc.weight.grad.abs().max() > 0
 
@@ -281,8 +337,9 @@ def test_routing_terms_are_the_shared_ones():
     ("changes", "message"),
     [
         ({"model_type": "more_e"}, r"model_type: expected one of base, more_a.*'more_e'"),
-        ({"match": "params"}, r"match: expected one of none, total, active, found 'params'"),
+        ({"match": "params"}, r"match: expected one of none, total, active, operations, found 'params'"),
         ({"dispatch": "fast"}, r"dispatch: expected one of auto, grouped, loop"),
+        ({"expert_attention": "none"}, r"expert_attention: expected one of same, all, found 'none'"),
         ({"num_recurrences": 0}, r"num_recurrences: expected an integer of at least 1, found 0"),
         ({"num_layers": 1.5}, r"num_layers: expected an integer of at least 1, found 1.5"),
         ({"num_experts": True}, r"num_experts: expected an integer"),
@@ -301,6 +358,49 @@ def test_bad_config(changes, message):
 def test_config_is_plain_data():
     config = ModelConfig(model_type="more_c", **PRESETS["debug"])
     assert ModelConfig(**dataclasses.asdict(config)) == config
+
+
+def test_older_settings_mean_what_they_meant():
+    """Before `expert_attention` there was `same` alone, and `active` counted what r = 1 does not use."""
+    older = dataclasses.asdict(ModelConfig(model_type="more_b", match="active", num_recurrences=1, **PRESETS["debug"]))
+    del older["expert_attention"]
+    config = ModelConfig(**migrate_settings(older))
+    assert (config.expert_attention, config.match) == ("same", "total")
+    assert compute_widths(config).state == 64  # as it was
+    more = {**older, "num_recurrences": 4}
+    assert migrate_settings(more)["match"] == "active"
+    assert migrate_settings({**older, "model_type": "base"})["match"] == "active"  # it has the same sizes either way
+    new = dataclasses.asdict(ModelConfig(model_type="more_b", match="active", **PRESETS["debug"]))
+    assert migrate_settings(new) == new
+
+
+# -------------------------------------------------------------------------------------------------------- controls
+
+
+def test_looped_with_one_pass_is_base():
+    tokens = draw_tokens(3, 12)
+    base, looped = build("base"), build("looped")
+    assert torch.equal(logits_of(base, tokens), logits_of(looped, tokens, num_recurrences=1))
+    assert count_parameters(base) == count_parameters(looped)
+
+
+def test_looped_passes_the_blocks_again_with_the_token_added():
+    model = build("looped", num_layers=1).eval()
+    tokens = draw_tokens(2, 8)
+    with torch.no_grad():
+        embedded = model.embedding(tokens)
+        seen: list[torch.Tensor] = []
+        model.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        out = model(tokens)
+        block = model.blocks[0]
+        first = block(embedded, 1, model._locate(tokens, None, None), None, None)[0]
+    assert len(out.routing) == out.passes == 3
+    assert torch.equal(seen[0], embedded)
+    torch.testing.assert_close(seen[1], first + embedded, rtol=0, atol=1e-12)
+    terms = [compute_router_terms(routed) for routed in out.routing]
+    (mean,) = compute_routing_terms(out)
+    assert mean.balance.item() == pytest.approx(sum(term.balance.item() for term in terms) / 3)
+    assert mean.load.tolist() == pytest.approx((sum(term.load for term in terms) / 3).tolist())
 
 
 def test_bad_calls():
