@@ -51,9 +51,7 @@ def open_sums(settings: StudySettings, variant: str, recurrences: int, seed: int
     """
     sums = split_sums(LARGEST, np.random.default_rng([seed, 1]))
     tokenizer = train_tokenizer([write_sum(one) for one in sums["train"]], 257)
-    config = ModelConfig(
-        variant, recurrences, tokenizer.vocab_size, **SIZES, dropout=0.0, max_length=32, match="active"
-    )
+    config = ModelConfig(variant, recurrences, tokenizer.vocab_size, **SIZES, dropout=0.0, max_length=32, match="total")
     model = build_model(config, seed)
     path = Path(settings.output) / "sums" / f"{variant}_rec{recurrences}_{settings.sum_updates}_seed{seed}.pth"
     if path.is_file():
