@@ -26,9 +26,9 @@ from plotting.pairs import FORMS, Pair, compare_groups
 from plotting.scales import Marks, choose_lpc_scale, describe_scale, span_of
 from plotting.sheet import MARGIN, Sheet, fit_maps, full_width, legend_height, lines_height, names_width
 from plotting.source import add_source, maps_table
-from plotting.style import figure_style, layer_title
+from plotting.style import count_of, figure_style, layer_title
 
-_GAP, _TICKS, _TITLE, _NAME = 0.13, 0.24, 0.26, 0.24  # inches: between maps, tick labels, titles, a group's name
+_GAP, _TICKS, _TITLE, _NAME = 0.13, 0.24, 0.34, 0.24  # inches: between maps, tick labels, titles, a group's name
 _NUMBERS, _LINE = 1.5, 0.15  # inches: column of numbers, a line of it
 _BAR, _BAR_GAP, _BAR_ROOM = 0.09, 0.08, 0.62  # inches: breadth of a bar, from the map to it, and with its labels
 _MAP_AREA = 1.9  # square inches
@@ -82,7 +82,7 @@ def plot_what_if(
     scale = choose_lpc_scale(maps, largest_lpc(data.expert_sizes), how)
     lefts = [MARGIN + _NUMBERS + _TICKS + column * (width + _GAP) for column in range(columns)]
     for left, layer in zip(lefts, [*layers, None], strict=True):
-        sheet.text(left, top - _TITLE, layer_title(layer) if layer else "LPC, total", fontsize="large")
+        sheet.text(left, top - 0.22, layer_title(layer) if layer else "LPC, total", fontsize="large")
     for row, pair in enumerate(shown):
         below = top + row * block
         sheet.text(MARGIN, below, pair.label, fontweight="bold")
@@ -114,7 +114,8 @@ def _share_bounds(intact: Played, changed: Played) -> GridInfo:
 
 def _write_numbers(sheet: Sheet, top: float, pair: Pair, side: int) -> None:
     """Write what one side of a pair is called and came to, in the column before the maps."""
-    lines = [] if pair.success is None else [f"success {pair.success[side]:,} of {pair.levels:,}"]
+    count = 0 if pair.sides[side] is None else pair.sides[side].num_episodes
+    lines = [count_of(count, "level") if pair.success is None else f"success {pair.success[side]:,} of {pair.levels:,}"]
     for name, form in FORMS.items():
         value = pair.means[name][side]
         if value == value and (name != "KL" or side):

@@ -50,6 +50,7 @@ def name_folders(folder: Path) -> dict[str, str]:
         "checkpoint_dir": str(folder / "checkpoints"),
         "results_path": str(folder / "evaluation_results.csv"),
         "plots_dir": str(folder / "plots"),
+        "studies_dir": str(folder / "studies"),
     }
 
 

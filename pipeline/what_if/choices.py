@@ -7,7 +7,8 @@ build_knockout("layer 0, expert 2 (size 32)", "mean", sizes)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.interventions.places import Where, choose, refuse
 from pipeline.interventions.spec import Intervention
@@ -30,6 +31,13 @@ def build_dial(strength: float, sizes: Sequence[Sequence[int]], exponent: float 
     largest = max((size for layer in sizes for size in layer), default=0) ** exponent or 1.0
     amount = strength / largest
     return Intervention(what="dial", amount=amount, exponent=exponent, name=f"complexity dial, \u03bb = {amount:.3g}")
+
+
+def read_exponent(header: Mapping[str, Any]) -> float:
+    """Return the exponent of an expert's cost that a cache's header tells, else 2."""
+    config = header.get("config")
+    found = config.get("lpc_exponent") if isinstance(config, Mapping) else None
+    return float(found) if isinstance(found, int | float) else 2.0
 
 
 def list_places(sizes: Sequence[Sequence[int]]) -> dict[str, Where]:

@@ -49,7 +49,7 @@ class NoCheckpointError(UserError):
 
 def try_what_if(
     cache: Cache,
-    intervention: Intervention,
+    intervention: Intervention | None,
     num_levels: int,
     *,
     candidates: Iterable[str | Path] = (),
@@ -59,13 +59,13 @@ def try_what_if(
 
     Args:
         cache: Its header says which checkpoint, its episodes which levels.
-        intervention: The change.
+        intervention: The change; None for a policy that has nothing to be changed.
         num_levels: The first so many of the cache's levels.
         candidates: Where else the checkpoint may lie.
         say: Gets what is being done, in a few words.
     """
     try:
-        if not cache.header.get("expert_hidden_sizes"):
+        if intervention is None:
             raise UserError("This policy has no routers (a baseline): there is nothing to turn or to knock out.")
         stage = _find_stage(cache, num_levels, [Path(path) for path in candidates], say)
         return (stage.play(Intervention(name="intact"), say), stage.play(intervention, say)), ""
@@ -141,8 +141,8 @@ class _Stage:
 
     @cached_property
     def _donors(self) -> Donors:
-        others = [seed for seed in evaluation_seeds(EVALUATION_SEED, 2 * DONOR_LEVELS + 2 * len(self._seeds))]
-        others = [seed for seed in others if seed not in self._seeds][-DONOR_LEVELS:]
+        stream = evaluation_seeds(EVALUATION_SEED, DONOR_LEVELS + len(self._seeds))
+        others = [seed for seed in stream if seed not in self._seeds][:DONOR_LEVELS]
         return find_donors(self._agents, follow_expert(self._task_id, others, max_steps=self._max_steps))
 
     def play(self, item: Intervention, say: Say) -> Played:
