@@ -40,8 +40,8 @@ with app.setup(hide_code=True):
     from plotting.data import as_routing_data
     from plotting.groupings import GROUPINGS
     from plotting.options import SCALES, STATE_WORDS
-    from plotting.page import show_figure, show_note, show_player, show_table, write_page
-    from plotting.pairs import compare_groups, what_if_table
+    from plotting.page import show_caption, show_figure, show_note, show_player, show_table, write_page
+    from plotting.pairs import TABLE_NOTE, compare_groups, what_if_table
     from plotting.style import save_figure
     from plotting.temporal import find_events
     from plotting.views import GROUPED_VIEWS, ViewOptions, describe_lack, draw_view, list_views
@@ -99,6 +99,26 @@ def _(
     _shown = _every if all_views else _controls.get(tabs.value, [analysis_field, part_field])
     mo.vstack([tabs, mo.hstack([*_shown, save_button], justify="start", gap=1.5, align="center", wrap=True)])
     return
+
+
+@app.cell(hide_code=True)
+def _(all_views, cache, change, checkpoint_dir_field, levels_field, place_field, tabs):
+    pair, pair_problem = None, ""
+    if all_views or tabs.value == "What if":
+        try:
+            with mo.status.spinner("Playing", subtitle="loading torch", remove_on_exit=True) as _spinner:
+                from pipeline.what_if.play import try_what_if
+
+                pair, pair_problem = try_what_if(
+                    cache,
+                    change,
+                    levels_field.value,
+                    candidates=list_likely_checkpoints(checkpoint_dir_field.value, place_field.value),
+                    say=lambda words: _spinner.update(subtitle=words),
+                )
+        except ImportError as error:
+            pair_problem = f"Playing needs what is in requirements.txt: {error}"
+    return pair, pair_problem
 
 
 @app.cell(hide_code=True)
@@ -417,26 +437,6 @@ def _(all_views, cache, episode_field, tabs):
 
 
 @app.cell(hide_code=True)
-def _(all_views, cache, change, checkpoint_dir_field, levels_field, place_field, tabs):
-    pair, pair_problem = None, ""
-    if all_views or tabs.value == "What if":
-        try:
-            with mo.status.spinner("Playing", subtitle="loading torch", remove_on_exit=True) as _spinner:
-                from pipeline.what_if.play import try_what_if
-
-                pair, pair_problem = try_what_if(
-                    cache,
-                    change,
-                    levels_field.value,
-                    candidates=list_likely_checkpoints(checkpoint_dir_field.value, place_field.value),
-                    say=lambda words: _spinner.update(subtitle=words),
-                )
-        except ImportError as error:
-            pair_problem = f"Playing needs what is in requirements.txt: {error}"
-    return pair, pair_problem
-
-
-@app.cell(hide_code=True)
 def _(
     all_views,
     analysis_field,
@@ -489,6 +489,7 @@ def _(
         figures |= {_name: _figure} if _figure else {}
         parts += [show_note(_problem)] if _problem else [show_figure(_figure, _name)]
         parts += [] if _problem else [show_table(what_if_table(compare_groups(*pair, analysis_field.value)))]
+        parts += [] if _problem else [show_caption(TABLE_NOTE)]
     parts += [show_note(f"What if: {pair_problem}")] if pair_problem else []
     parts += [show_table(metrics_table(cache.metrics))] if all_views or tabs.value != "What if" else []
     return figures, parts

@@ -148,6 +148,13 @@ def what_if_table(pairs: Sequence[Pair]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+TABLE_NOTE = (
+    "Success and LPC: the policy's own play; the rest: shown the bot's trajectories of the same levels. Means over "
+    "levels; after the semicolon the change with its 95 % interval over levels. Success is told of groups of levels, not of "
+    "groups of steps."
+)
+"""What stands below the table."""
+
 _COLUMNS = {
     "LPC": "LPC, own play",
     "agreement": "agreement with the bot",

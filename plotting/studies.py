@@ -117,7 +117,7 @@ def _show_rows(path: Path) -> str:
 def _read_pictures(report: str) -> tuple[dict[str, str], dict[str, str]]:
     """Return of each picture of a report the title of its section, and its caption, in their order."""
     headings, captions, section = {}, {}, ""
-    for heading, caption, name in re.findall(r"^## (.+)$|!\[(.*?)\]\(figures/([\w.-]+)\)", report, re.MULTILINE):
+    for heading, caption, name in re.findall(r"(?<!#)## (.+)$|!\[(.*?)\]\(figures/([\w.-]+)\)", report, re.MULTILINE):
         if heading:
             section = heading
         else:
