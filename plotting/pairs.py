@@ -150,8 +150,8 @@ def what_if_table(pairs: Sequence[Pair]) -> pd.DataFrame:
 
 TABLE_NOTE = (
     "Success and LPC: the policy's own play; the rest: shown the bot's trajectories of the same levels. Means over "
-    "levels; after the semicolon the change with its 95 % interval over levels. Success is told of groups of levels, not of "
-    "groups of steps."
+    "levels; after the semicolon the change with its 95 % interval over levels. Success is told of groups of levels, "
+    "not of groups of steps."
 )
 """What stands below the table."""
 

@@ -21,7 +21,6 @@ from plotting.page import show_caption, show_folded, show_heading, show_note, sh
 
 _MOST_ROWS = 200
 _PNG_PER_INCH = 300
-_CLAIM = {"number": "", "says": "claim", "claim": "quantity", "direction": "declared", "verdict": "verdict"}
 _PART = {"claim": "quantity", "part": "part", "reference": "reference", "n_runs": "runs", "p": "p"}
 _TABLE = ("quantity", "task", "setting", "layer", "expert", "group", "condition", "value", "low", "high", "null_mean")
 _COUNTS = ("n_runs", "n_dropped", "p", "p_adjusted")
@@ -74,7 +73,7 @@ def _show(folder: Path, report: str, settings: dict[str, Any], claims: pd.DataFr
         table = folder / ("calibration.csv" if name == "calibration" else f"tables/{name}.csv")
         if not mine and not table.is_file():
             continue
-        heading = next((headings[path.name] for path in mine if path.name in headings), name.capitalize())
+        heading = next((headings[path.name] for path in mine if headings.get(path.name)), name.capitalize())
         parts.append(show_heading(heading))
         for path in mine:
             caption = captions.get(path.name, "")
@@ -88,7 +87,8 @@ def _show(folder: Path, report: str, settings: dict[str, Any], claims: pd.DataFr
 def _show_claims(claims: pd.DataFrame) -> list[str]:
     """Return declared claims with verdicts, and behind a click the numbers of their parts."""
     whole, pieces = claims[claims["part"] == "all"], claims[claims["part"] != "all"]
-    table = whole[list(_CLAIM)].rename(columns=_CLAIM)
+    said = [f"{r.says} ({r.claim}: {r.direction})" for r in whole.itertuples()]
+    table = pd.DataFrame({"": whole["number"], "claim": said, "verdict": whole["verdict"]})
     table["p (Holm)"] = [_number(value) for value in whole["p_adjusted"]]
     table["why"] = whole["why"].fillna("")
     parts = [show_heading("Declared claims"), show_table(table)]
@@ -102,15 +102,16 @@ def _show_claims(claims: pd.DataFrame) -> list[str]:
 def _show_rows(path: Path) -> str:
     """Return the rows of a table that are no single run's, behind a click."""
     table = pd.read_csv(path)
-    rows = table[table["unit"] != "run"] if "unit" in table else table
+    tidy = path.parent.name == "tables"
+    rows = table[table["unit"] != "run"] if tidy else table
     kept = rows.head(_MOST_ROWS)
-    if "unit" in table:
+    if tidy:
         kept = kept[[name for name in (*_TABLE, *_COUNTS) if name in kept and kept[name].notna().any()]]
         for name in ("layer", "expert"):  # -1 is none
             if name in kept:
                 kept = kept.assign(**{name: kept[name].where(kept[name] >= 0)})
     left = f", the first {len(kept)}" if len(kept) < len(rows) else ""
-    what = "means over runs" if "unit" in table else "rows"
+    what = "means over runs" if tidy else "rows"
     return show_folded(f"Table: {len(rows):,} {what}{left} (all in {path})", show_table(_texts(kept)))
 
 

@@ -1,8 +1,9 @@
-"""Small caches and results for the tests of notebooks, made without training."""
+"""Small caches, results and a checkpoint for the tests of notebooks, made without training."""
 
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.places import checkpoint_path, find_checkpoints, run_folder
 from pipeline.records.cache import cache_path, write_cache
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import append_result
@@ -40,6 +41,22 @@ def write_example(folder: Path) -> dict[str, str]:
             write_cache(path, header=header, metrics=metrics, episodes=episodes, routing=routing)
             model = {"policy": "moe", "lpc_alpha": ALPHAS[number], "checkpoint_digest": f"{number}{seed}{name}"}
             append_result(flags["results_path"], {**header, **metrics, **model, "num_episodes": len(episodes)})
+    return flags
+
+
+def write_trained(folder: Path, sizes: list[list[int]] = SIZES) -> dict[str, str]:
+    """Write an untrained checkpoint, its cache and its row; return the notebooks' flags that lead there."""
+    from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
+    from pipeline.evaluation.settings import EvaluationSettings
+    from tests.pipeline.training.test_training import debug_config, train
+
+    flags, config = name_folders(folder), debug_config(expert_hidden_sizes=sizes, max_steps=12)
+    path = checkpoint_path(run_folder(flags["checkpoint_dir"], config), None)
+    path.parent.mkdir(parents=True)
+    train(config, 0).save(0, path)
+    (place,) = find_checkpoints(flags["checkpoint_dir"])
+    cache = evaluate_fresh(place, EvaluationSettings(num_episodes=8))
+    keep_fresh(cache, cache_path(flags["cache_dir"], *place.run), flags["results_path"])
     return flags
 
 
