@@ -172,6 +172,7 @@ def _tell(pair: Pair, name: str, form: str) -> str:
     sign = form.replace("{:", "{:+")
     interval = f"{sign} ({sign} to {sign})".format(float(change.mean), *ends) if np.isfinite(ends).all() else ""
     if name == "KL":
+        ends[0] = max(ends[0], 0.0)  # a divergence is not negative
         return f"{form.format(after)}" + (f" ({form} to {form})".format(*ends) if interval else "")
     words = " → ".join(form.format(value) if np.isfinite(value) else _NOTHING for value in (before, after))
     return f"{words}; {interval}" if interval else words

@@ -88,9 +88,9 @@ def _show_claims(claims: pd.DataFrame) -> list[str]:
     """Return declared claims with verdicts, and behind a click the numbers of their parts."""
     whole, pieces = claims[claims["part"] == "all"], claims[claims["part"] != "all"]
     said = [f"{r.says} ({r.claim}: {r.direction})" for r in whole.itertuples()]
-    table = pd.DataFrame({"": whole["number"], "claim": said, "verdict": whole["verdict"]})
+    found = [f"{r.verdict}{f': {r.why}' if isinstance(r.why, str) else ''}" for r in whole.itertuples()]
+    table = pd.DataFrame({"": whole["number"], "claim": said, "verdict": found})
     table["p (Holm)"] = [_number(value) for value in whole["p_adjusted"]]
-    table["why"] = whole["why"].fillna("")
     parts = [show_heading("Declared claims"), show_table(table)]
     if len(pieces):
         shown = pieces[list(_PART)].rename(columns=_PART)
