@@ -102,6 +102,12 @@ def _(
 
 
 @app.cell(hide_code=True)
+def _(parts):
+    mo.vstack([mo.Html(part) for part in parts])
+    return
+
+
+@app.cell(hide_code=True)
 def _(all_views, cache, change, checkpoint_dir_field, levels_field, place_field, tabs):
     pair, pair_problem = None, ""
     if all_views or tabs.value == "What if":
@@ -119,12 +125,6 @@ def _(all_views, cache, change, checkpoint_dir_field, levels_field, place_field,
         except ImportError as error:
             pair_problem = f"Playing needs what is in requirements.txt: {error}"
     return pair, pair_problem
-
-
-@app.cell(hide_code=True)
-def _(parts):
-    mo.vstack([mo.Html(part) for part in parts])
-    return
 
 
 @app.cell(hide_code=True)
