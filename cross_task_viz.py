@@ -4,7 +4,7 @@
     python cross_task_viz.py -- --all_views --page runs.html              # a page to keep; needs no network
     python cross_task_viz.py -- --results_path evaluation_results.csv --cache_dir evaluation_cache --plots_dir plots
 
-All three take the flags of the last, after `--`.
+All three take the flags of the last, after `--`; --studies_dir is where studies are (studies/out).
 
 The cells stand in the order in which they are read: what is shown first, then what it is made from.
 """
@@ -42,6 +42,7 @@ with app.setup(hide_code=True):
     from plotting.options import SCALES
     from plotting.page import show_figure, show_note, show_table, write_page
     from plotting.replicates import find_settings
+    from plotting.studies import HOW, find_studies, show_study
     from plotting.style import save_figure
     from plotting.views import GROUPED_VIEWS, OTHER_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
 
@@ -52,6 +53,7 @@ with app.setup(hide_code=True):
         "Tasks": "tasks",
         "Heatmaps": "across_tasks",
         "Routing over runs": "over_runs",
+        "Study": "study",
     }
 
 
@@ -59,25 +61,33 @@ with app.setup(hide_code=True):
 
 
 @app.cell(hide_code=True)
-def _(all_views, caches_field, group_field, save_button, scale_field, setting_field, tabs, view_field):
+def _(all_views, caches_field, group_field, save_button, scale_field, setting_field, study_field, tabs, view_field):
     _shown = [caches_field] if all_views or tabs.value == "Heatmaps" else []
     if setting_field.options and (all_views or tabs.value == "Routing over runs"):
         _shown += [setting_field, *([view_field] if view_field.options else [])]
         _shown += [group_field] if view_field.value in GROUPED_VIEWS else []
     _shown += [scale_field] if all_views or tabs.value in ("Heatmaps", "Routing over runs") else []
-    mo.vstack([tabs, mo.hstack([*_shown, save_button], justify="start", gap=1.5, align="center", wrap=True)])
+    _shown += [study_field] if study_field.options and (all_views or tabs.value == "Study") else []
+    _shown += [save_button] if all_views or tabs.value != "Study" else []  # its figures are files already
+    mo.vstack([tabs, mo.hstack(_shown, justify="start", gap=1.5, align="center", wrap=True)])
     return
 
 
 @app.cell(hide_code=True)
 def _(parts):
-    mo.vstack([mo.Html(part) for part in parts])
+    mo.vstack([mo.Html(part) for part in parts]) if parts else None
+    return
+
+
+@app.cell(hide_code=True)
+def _(study_parts):
+    mo.vstack([mo.Html(part) for part in study_parts]) if study_parts else None
     return
 
 
 @app.cell(hide_code=True)
 def _(paths, save_button):
-    mo.stop(not save_button.value)
+    mo.stop(not save_button.value or not paths)
     _saved = [save_figure(figure, path)[0] for figure, path in paths]
     mo.status.toast("Saved", "; ".join(map(str, _saved)))
     mo.callout(mo.md("\n\n".join(f"Saved `{path}`" for path in _saved)), kind="success")
@@ -110,7 +120,7 @@ def _(table):
 
 
 @app.cell(hide_code=True)
-def _(folder_field, last_field, reload_button, results_field, tasks_field):
+def _(folder_field, last_field, reload_button, results_field, studies_field, tasks_field):
     _about = mo.md("""
     Every row of the results is a checkpoint, evaluated on a fixed list of levels. A *run* is a task, trial and seed;
     runs that differ in trial or seed only are replicates of one *setting*.
@@ -118,7 +128,7 @@ def _(folder_field, last_field, reload_button, results_field, tasks_field):
     **LPC**, Learned Pathway Complexity, is what routing costs: the router's weight times the expert's size squared,
     summed over experts and layers. Low is cheap.
     """)
-    _folders = mo.vstack([results_field, folder_field, reload_button])
+    _folders = mo.vstack([results_field, folder_field, studies_field, reload_button])
     mo.sidebar(
         [mo.md("# Across tasks"), tasks_field, last_field, _about, mo.accordion({"Files": _folders})], width="330px"
     )
@@ -134,17 +144,19 @@ def _():
     results_path = str(_given.get("results_path") or "evaluation_results.csv")
     cache_dir = str(_given.get("cache_dir") or "evaluation_cache")
     plots_dir = str(_given.get("plots_dir") or "plots")
+    studies_dir = str(_given.get("studies_dir") or "studies/out")
     page = str(_given.get("page") or "")
     all_views = "all_views" in _given
-    return all_views, cache_dir, page, plots_dir, results_path
+    return all_views, cache_dir, page, plots_dir, results_path, studies_dir
 
 
 @app.cell(hide_code=True)
-def _(cache_dir, results_path):
+def _(cache_dir, results_path, studies_dir):
     results_field = mo.ui.text(results_path, label="Results", full_width=True)
     folder_field = mo.ui.text(cache_dir, label="Folder of caches", full_width=True)
+    studies_field = mo.ui.text(studies_dir, label="Folder of studies", full_width=True)
     reload_button = mo.ui.button(label="Read again")
-    return folder_field, reload_button, results_field
+    return folder_field, reload_button, results_field, studies_field
 
 
 @app.cell(hide_code=True)
@@ -153,6 +165,14 @@ def _(folder_field, reload_button, results_field):
     results, results_problem = try_results(results_field.value)
     places = find_caches(folder_field.value)
     return places, results, results_problem
+
+
+@app.cell(hide_code=True)
+def _(reload_button, studies_field):
+    reload_button
+    _studies = find_studies(studies_field.value)
+    study_field = mo.ui.dropdown(_studies, next(iter(_studies), None), label="Study")
+    return (study_field,)
 
 
 @app.cell(hide_code=True)
@@ -252,7 +272,7 @@ def _(
     _chosen = {label_place(place): place.task_id for place in caches_field.value}
     _options = ViewOptions(group_by=group_field.value, scale=scale_field.value)
     paths, parts = [], []
-    for _tab in TABS if all_views else [tabs.value]:
+    for _tab in [tab for tab in (TABS if all_views else [tabs.value]) if tab != "Study"]:
         _problem = ""
         if _tab == "Heatmaps":
             _name = f"routing_heatmap_across_tasks{name_selection(_chosen, _tasks)}"
@@ -277,10 +297,21 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(drawn, page, parts):
+def _(all_views, studies_field, study_field, tabs):
+    study_parts = []
+    if (all_views or tabs.value == "Study") and study_field.value is None:
+        study_parts = [show_note(f"{studies_field.value}: {HOW}")]
+    elif all_views or tabs.value == "Study":
+        study_parts, _problem = attempt(lambda: show_study(study_field.value), [])
+        study_parts += [show_note(_problem)] if _problem else []
+    return (study_parts,)
+
+
+@app.cell(hide_code=True)
+def _(drawn, page, parts, study_parts):
     mo.stop(not page)
     try:
-        write_page(page, "Routing across tasks", [*parts, show_table(results_table(drawn))])
+        write_page(page, "Routing across tasks", [*parts, *study_parts, show_table(results_table(drawn))])
     except OSError as error:
         sys.exit(f"--page {page}: cannot be written ({error.strerror}); expected the path of a file")
     return

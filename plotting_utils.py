@@ -82,4 +82,5 @@ else:  # the command line needs none of it before it has read its flags
     from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
     from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
     from plotting.views import ViewOptions, draw_results_view, draw_view, list_views
+    from plotting.what_if import plot_what_if
     from plotting.without_time import plot_without_time

@@ -24,7 +24,15 @@ with app.setup(hide_code=True):
 
     draw_without_display()  # before matplotlib is imported
     from pipeline.command.names import name_command
-    from pipeline.places import PlaceError, cache_path, find_caches, find_checkpoints, plot_path
+    from pipeline.places import (
+        PlaceError,
+        cache_path,
+        find_caches,
+        find_checkpoints,
+        list_likely_checkpoints,
+        plot_path,
+    )
+    from pipeline.what_if.choices import STRENGTHS, WAYS, build_dial, build_knockout, list_places, read_exponent
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.behaviour import known_facts
     from plotting.browsing import attempt, describe_cache, file_word, find_examples, metrics_table, try_cache
@@ -32,10 +40,12 @@ with app.setup(hide_code=True):
     from plotting.data import as_routing_data
     from plotting.groupings import GROUPINGS
     from plotting.options import SCALES, STATE_WORDS
-    from plotting.page import show_figure, show_note, show_player, show_table, write_page
+    from plotting.page import show_caption, show_figure, show_note, show_player, show_table, write_page
+    from plotting.pairs import TABLE_NOTE, compare_groups, what_if_table
     from plotting.style import save_figure
     from plotting.temporal import find_events
     from plotting.views import GROUPED_VIEWS, ViewOptions, describe_lack, draw_view, list_views
+    from plotting.what_if import plot_what_if
 
     CACHE, FRESH = "use cache", "evaluate afresh"
     TABS = {
@@ -50,7 +60,9 @@ with app.setup(hide_code=True):
         "Actions": ["actions", "actions_by_carrying"],
         "Behaviour": ["behaviour", "cell_actions"],
         "Association": ["association"],
+        "What if": [],  # played, not drawn from the cache
     }
+    DIAL, KNOCKOUT = "complexity dial", "knock-out"
     WHOLE_VIEWS = ("overall", "episode", "elapsed", "without_time", *GROUPED_VIEWS)  # never of one group's steps alone
     remembered = {}  # what was chosen for one checkpoint and is kept for the next, where it can be
 
@@ -70,6 +82,7 @@ def _(
     scale_field,
     state_field,
     tabs,
+    what_if_controls,
     window_field,
 ):
     _controls = {
@@ -80,6 +93,7 @@ def _(
         "Near objects": [analysis_field, part_field, scale_field],
         "Behaviour": [analysis_field, *([state_field] if state_field.options else [])],
         "Association": [analysis_field],
+        "What if": [*what_if_controls, analysis_field, counts_field, scale_field],
     }
     _every = [analysis_field, counts_field, part_field, event_field, window_field, episode_field, scale_field]
     _shown = _every if all_views else _controls.get(tabs.value, [analysis_field, part_field])
@@ -91,6 +105,26 @@ def _(
 def _(parts):
     mo.vstack([mo.Html(part) for part in parts])
     return
+
+
+@app.cell(hide_code=True)
+def _(all_views, cache, change, checkpoint_dir_field, levels_field, place_field, tabs):
+    pair, pair_problem = None, ""
+    if all_views or tabs.value == "What if":
+        try:
+            with mo.status.spinner("Playing", subtitle="loading torch", remove_on_exit=True) as _spinner:
+                from pipeline.what_if.play import try_what_if
+
+                pair, pair_problem = try_what_if(
+                    cache,
+                    change,
+                    levels_field.value,
+                    candidates=list_likely_checkpoints(checkpoint_dir_field.value, place_field.value),
+                    say=lambda words: _spinner.update(subtitle=words),
+                )
+        except ImportError as error:
+            pair_problem = f"Playing needs what is in requirements.txt: {error}"
+    return pair, pair_problem
 
 
 @app.cell(hide_code=True)
@@ -327,6 +361,38 @@ def _(data):
 
 @app.cell(hide_code=True)
 def _(data):
+    _places = list_places(data.expert_sizes)
+    change_field = mo.ui.dropdown([DIAL, KNOCKOUT], DIAL, label="Change")
+    strength_field = mo.ui.slider(
+        steps=[*STRENGTHS], value=1.0, label="\u03bb \u00d7 cost of the largest expert", show_value=True, debounce=True
+    )
+    expert_field = mo.ui.dropdown([*_places], next(iter(_places), None), label="Take out")
+    way_field = mo.ui.dropdown({words: what for what, words in WAYS.items()}, WAYS["zero"], label="Its output becomes")
+    renormalise_field = mo.ui.checkbox(label="the other weights sum to 1 again")
+    levels_field = mo.ui.slider(10, 100, 10, 50, label="Levels", show_value=True)
+    return change_field, expert_field, levels_field, renormalise_field, strength_field, way_field
+
+
+@app.cell(hide_code=True)
+def _(cache, change_field, data, expert_field, levels_field, renormalise_field, strength_field, way_field):
+    _knockout = [expert_field, way_field, *([renormalise_field] if way_field.value == "zero" else [])]
+    what_if_controls, change = [], None
+    if data.has_routing and data.expert_sizes:
+        what_if_controls = [
+            change_field,
+            *([strength_field] if change_field.value == DIAL else _knockout),
+            levels_field,
+        ]
+        _renormalise = {"renormalise": renormalise_field.value}
+        if change_field.value == DIAL:
+            change = build_dial(strength_field.value, data.expert_sizes, read_exponent(cache.header))
+        else:
+            change = build_knockout(expert_field.value, way_field.value, data.expert_sizes, **_renormalise)
+    return change, what_if_controls
+
+
+@app.cell(hide_code=True)
+def _(data):
     _last = len(data.episodes) - 1
     episode_field = mo.ui.number(0, _last, 1, data.typical_episode, label=f"Episode (0 to {_last:,})")
     return (episode_field,)
@@ -381,6 +447,8 @@ def _(
     event_field,
     groups,
     missions,
+    pair,
+    pair_problem,
     part_field,
     picture_note,
     pictures,
@@ -414,7 +482,16 @@ def _(
             parts += [player] if _view == "episode" and player else []
             parts += [show_figure(figure, name) for name, figure in _drawn.items()]
             parts += [show_note(note) for note in (_problem, picture_note if _view == "overall" else "") if note]
-    parts.append(show_table(metrics_table(cache.metrics)))
+    if pair is not None:
+        _marks = {"scale": scale_field.value, "show_counts": counts_field.value, "title": data.title}
+        _figure, _problem = attempt(partial(plot_what_if, *pair, analysis_field.value, **_marks), None)
+        _name = f"routing_what_if_{file_word(pair[1].name)}_by_{analysis_field.value}"
+        figures |= {_name: _figure} if _figure else {}
+        parts += [show_note(_problem)] if _problem else [show_figure(_figure, _name)]
+        parts += [] if _problem else [show_table(what_if_table(compare_groups(*pair, analysis_field.value)))]
+        parts += [] if _problem else [show_caption(TABLE_NOTE)]
+    parts += [show_note(f"What if: {pair_problem}")] if pair_problem else []
+    parts += [show_table(metrics_table(cache.metrics))] if all_views or tabs.value != "What if" else []
     return figures, parts
 
 

@@ -242,6 +242,11 @@ def find_checkpoints(root: str | Path) -> list[Place]:
     return _in_order((place for place in found if place and re.fullmatch(_LEVEL, place.task_id)), final=float("inf"))
 
 
+def list_likely_checkpoints(root: str | Path, place: Place) -> list[Path]:
+    """Return where below a root the checkpoint of a cache would lie, whether there is one or not."""
+    return [] if place.unknown_update else [checkpoint_path(run_folder(root, place), place.update)]
+
+
 def find_strays(root: str | Path) -> list[Path]:
     """Return the files of a folder of checkpoints that are named as one and lie where none is looked for, in order."""
     root = Path(root)

@@ -53,9 +53,20 @@ def show_figure(figure: Figure, name: str) -> str:
     with figure_style():
         quick = {"compress_level": 1}  # nobody keeps it
         figure.savefig(content, format="png", dpi=_PIXELS_PER_INCH, pil_kwargs=quick)
-    source = data_url(content.getvalue(), "image/png")
-    words = html.escape(name.replace("_", " "), quote=True)
-    most = round(figure.get_figwidth() * _SHOWN_PER_INCH)
+    return show_picture(content.getvalue(), name.replace("_", " "), figure.get_figwidth())
+
+
+def show_picture(content: bytes, words: str, inches: float) -> str:
+    """Return a PNG as HTML, as wide as its column; a click zooms in and out.
+
+    Args:
+        content: Of the file.
+        words: Said to those who do not see it.
+        inches: Its width on paper, which bounds that on a screen.
+    """
+    source = data_url(content, "image/png")
+    words = html.escape(words, quote=True)
+    most = round(inches * _SHOWN_PER_INCH)
     return (
         f'<style>{_FIGURE_STYLE}</style><label class="figure"><input type="checkbox" aria-label="zoom: {words}">'
         f'<img src="{source}" alt="{words}" title="click to zoom in and out" style="max-width: {most}px"></label>'
@@ -92,6 +103,23 @@ def show_table(table: pd.DataFrame) -> str:
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div style="overflow-x: auto"><table style="border-collapse: collapse">{body}</table></div>'
+
+
+def show_heading(text: str, below: str = "") -> str:
+    """Return a heading as HTML, and smaller text below it."""
+    small = f'<p style="margin: 0; color: #444; overflow-wrap: anywhere">{html.escape(below)}</p>' if below else ""
+    return f'<h2 style="margin: 24px 0 4px; font-size: 1.25em; font-weight: 600">{html.escape(text)}</h2>{small}'
+
+
+def show_caption(text: str) -> str:
+    """Return what stands below a picture as HTML."""
+    return f'<p style="margin: 4px 0 16px; color: #444; font-size: 0.9em">{html.escape(text)}</p>'
+
+
+def show_folded(title: str, part: str) -> str:
+    """Return HTML that is shown when its title is clicked."""
+    summary = f'<summary style="cursor: pointer">{html.escape(title)}</summary>'
+    return f'<details style="margin: 4px 0">{summary}{part}</details>'
 
 
 def show_note(text: str) -> str:

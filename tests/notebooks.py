@@ -1,8 +1,9 @@
-"""Small caches and results for the tests of notebooks, made without training."""
+"""Small caches, results and a checkpoint for the tests of notebooks, made without training."""
 
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.places import checkpoint_path, find_checkpoints, run_folder
 from pipeline.records.cache import cache_path, write_cache
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import append_result
@@ -43,6 +44,22 @@ def write_example(folder: Path) -> dict[str, str]:
     return flags
 
 
+def write_trained(folder: Path, sizes: list[list[int]] = SIZES) -> dict[str, str]:
+    """Write an untrained checkpoint, its cache and its row; return the notebooks' flags that lead there."""
+    from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
+    from pipeline.evaluation.settings import EvaluationSettings
+    from tests.pipeline.training.test_training import debug_config, train
+
+    flags, config = name_folders(folder), debug_config(expert_hidden_sizes=sizes, max_steps=12)
+    path = checkpoint_path(run_folder(flags["checkpoint_dir"], config), None)
+    path.parent.mkdir(parents=True)
+    train(config, 0).save(0, path)
+    (place,) = find_checkpoints(flags["checkpoint_dir"])
+    cache = evaluate_fresh(place, EvaluationSettings(num_episodes=8))
+    keep_fresh(cache, cache_path(flags["cache_dir"], *place.run), flags["results_path"])
+    return flags
+
+
 def name_folders(folder: Path) -> dict[str, str]:
     """Return the flags of the notebooks for a folder that may be empty."""
     return {
@@ -50,6 +67,7 @@ def name_folders(folder: Path) -> dict[str, str]:
         "checkpoint_dir": str(folder / "checkpoints"),
         "results_path": str(folder / "evaluation_results.csv"),
         "plots_dir": str(folder / "plots"),
+        "studies_dir": str(folder / "studies"),
     }
 
 

@@ -126,6 +126,10 @@ ROOMS: dict[str, set[str]] = {
         *("babyai", "mixture_of_experts", "pipeline/command", "pipeline/engine", "pipeline/interventions"),
         "pipeline/records",
     },
+    "pipeline/what_if": {
+        *("babyai", "pipeline/command", "pipeline/evaluation", "pipeline/interventions", "pipeline/records"),
+        "pipeline/replay",
+    },
     "pipeline/training": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoint_files", "pipeline/checkpoints", "pipeline/command"),
         *("pipeline/config", "pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/places"),
@@ -200,7 +204,7 @@ ROOMS: dict[str, set[str]] = {
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
         *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
-        *("pipeline/records", "pipeline/training", "plotting"),
+        *("pipeline/records", "pipeline/training", "pipeline/what_if", "plotting"),
     },
     "rlmop": {"babyai", "film", "pipeline/command", "pipeline/inspection", "plotting", "science", SCRIPTS_ROOM},
 }
@@ -499,6 +503,7 @@ print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.mo
         (["babyai.vector_env", "film.contact_sheet", "film.command"], {"minigrid"}),
         (["pipeline.interventions.spec", "pipeline.interventions.catalogue", "pipeline.records.effects"], set()),
         (["pipeline.replay.trajectories"], {"minigrid"}),
+        (["pipeline.what_if.choices", "pipeline.records.played", "plotting.what_if", "plotting.studies"], set()),
         (["mixture_of_experts", "stateful_mop", "train"], {"torch"}),
         (["pipeline.training.driver"], {"torch", "minigrid"}),
         (["rlmop.command", "rlmop.start", "rlmop.levels", "train_mop"], set()),

@@ -24,7 +24,7 @@ from PIL import Image
 
 from film.player import build_player
 from plotting.page import show_player, write_page
-from tests.notebooks import TASKS, name_folders, write_example
+from tests.notebooks import TASKS, name_folders, write_example, write_trained
 from tests.short_episodes import write_short_episodes
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -254,6 +254,25 @@ def test_a_grouping_is_picked_and_saved(browser, tmp_path):
         save_and_find(browser, folder / "routing_heatmap_by_starting_room.png")
         click(browser, "[role=tab]", "Paths")
         save_and_find(browser, folder / "routing_paths.png")
+
+
+COUNT_WHAT_IF = ELEMENTS + (
+    "return found.filter(e => e.matches('.figure img') && e.alt.startsWith(`routing what if ${arguments[0]}`)).length;"
+)
+
+
+def test_a_change_is_chosen_played_and_saved(browser, tmp_path):
+    flags = write_trained(tmp_path)
+    with serve("run", "routing_viz", flags, tmp_path) as address:
+        open_page(browser, address)
+        assert browser.execute_script(COUNT_WHAT_IF, "") == 0
+        click(browser, "[role=tab]", "What if")
+        wait_for(lambda: browser.execute_script(COUNT_WHAT_IF, "complexity dial"), "the dial's figure")
+        choose(browser, "knock-out")
+        wait_for(lambda: browser.execute_script(COUNT_WHAT_IF, "all of size 32"), "the knock-out's figure")
+        (folder,) = (path.parent for path in (tmp_path / "checkpoints").rglob("*.pt"))
+        name = "routing_what_if_all_of_size_32_silent_0_by_overall.png"
+        save_and_find(browser, tmp_path / "plots" / folder.relative_to(tmp_path / "checkpoints") / name)
 
 
 def test_tasks_are_compared_and_saved(browser, tmp_path):

@@ -51,8 +51,8 @@ def as_arguments(flags: dict[str, str]) -> list[str]:
 
 def run_app(name: str, flags: dict[str, str], *, all_views: bool = False) -> tuple[str, dict]:
     """Return what the page says and the names it defines; folders are given as definitions, not as arguments."""
-    known = {"checkpoint_dir"} if name == "cross_task_viz" else set()
-    defs = {key: value for key, value in flags.items() if key not in known} | {"all_views": all_views, "page": ""}
+    others = {"routing_viz": {"studies_dir"}, "cross_task_viz": {"checkpoint_dir"}}[name]
+    defs = {key: value for key, value in flags.items() if key not in others} | {"all_views": all_views, "page": ""}
     outputs, found = importlib.import_module(name).app.run(defs=defs)
     return "\n".join(getattr(output, "text", "") for output in outputs if output is not None), dict(found)
 

@@ -169,7 +169,7 @@ for run, words in calls:
 
 OTHER_FLAGS = {
     *("logdir", "dist", "vfs-cache-mode", "rounds"),  # of TensorBoard, pytest, rclone, benchmarks
-    *("all_views", "page"),  # of the notebooks
+    *("all_views", "page", "studies_dir"),  # of the notebooks
 }
 
 
