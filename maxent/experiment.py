@@ -93,6 +93,15 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
         raise ConfigError(f"answer: vote needs labels, which {dataset.name} has none of; use max or sample")
     if len(samples) < settings.num_samples:
         print(f"num_samples: the test split has {len(samples)}, all of which are taken")
+    if (
+        settings.budget_tokens is not None
+        and settings.num_rollouts * (settings.max_tokens - 1) <= settings.budget_tokens
+    ):
+        print(
+            f"budget_tokens: {settings.num_rollouts} rollouts of at most {settings.max_tokens} tokens feed no more "
+            f"than {settings.budget_tokens}, so it ends no search; for a comparison at equal new tokens "
+            "raise --num_rollouts"
+        )
     scorer = build_scorer(settings.reward, dataset, settings.lpc_alpha)
     print(f"reward: {scorer.name}{f', {scorer.note}' if scorer.note else ''}")
     task = Task(settings, dataset, samples, scorer, choose_wandb(settings, print))

@@ -220,7 +220,9 @@ def _load_language_model(
             f"{key}: the weights of {source} do not fit into the memory of {device}; --dtype bfloat16 takes half of "
             "what float32 does, --device cpu the main memory, --stand_in a small model of the same architecture"
         ) from None
-    return Loaded(model, "pretrained", source, model.kv, model.count_tokens, threads=settings.torch_threads)
+    weights = "stand-in" if settings.is_stand_in(key) else "pretrained"
+    threads = settings.torch_threads or (1 if model.num_parameters <= SMALL else None)
+    return Loaded(model, weights, source, model.kv, model.count_tokens, threads=threads)
 
 
 def _find_on_hub(key: str, settings: ExperimentSettings) -> str:

@@ -139,5 +139,5 @@ def name_run(run: Mapping[str, Any], settings: ExperimentSettings, stamp: str) -
     display = run["display_name"]
     name = f"{display}_{stamp}" if settings.experiment_name is None else f"{settings.experiment_name}_{display}"
     tags = ["optimized", "monotonicity", settings.dataset, f"color:{run['color']}", display]
-    tags += ["stand-in"] * settings.takes_stand_in(run["model"]) + settings.tags
+    tags += ["stand-in"] * settings.is_stand_in(run["model"]) + settings.tags
     return {"name": name if len(settings.methods) == 1 else f"{name}_{run['method']}", "tags": tags}

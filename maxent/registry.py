@@ -14,3 +14,6 @@ MODEL_CONFIGS = {
 
 `toy` is built in; `more` and `babyai` are checkpoints named with `--model_path KEY=PATH`.
 """
+
+STAND_IN_INFO = "stand_in.json"
+"""The file in a stand-in's folder by which it is known, whoever names that folder."""

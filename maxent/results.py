@@ -37,17 +37,15 @@ from pipeline.command.files import write_json
 SCHEMA_VERSION = 1
 PREFIX = "wandb_experiments_"
 FREE = (
-    *(
-        "device",
-        "no_charts",
-        "no_trees",
-        "no_wandb",
-        "output_dir",
-        "stand_in_dir",
-        "tags",
-        "torch_threads",
-        "wandb_mode",
-    ),
+    "device",
+    "no_charts",
+    "no_trees",
+    "no_wandb",
+    "output_dir",
+    "stand_in_dir",
+    "tags",
+    "torch_threads",
+    "wandb_mode",
 )
 """Settings that another call may change when it goes on: rollouts do not depend on them."""
 
@@ -109,11 +107,9 @@ class Results:
         differing = ""
         for path in paths:
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = read_content(path)
                 found = _select(content["settings"])
-                if content["schema_version"] != SCHEMA_VERSION:
-                    raise ValueError(f"schema_version {content['schema_version']}")
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (OSError, ValueError):
                 differing = differing or f"; {path.name} cannot be read"
                 continue
             if found == wanted:
@@ -126,8 +122,13 @@ class Results:
         )
 
     def reload(self) -> None:
-        """Read the file again: another process may have been at work on it until just now."""
-        self.content = {**json.loads(self.path.read_text(encoding="utf-8")), "status": "running"}
+        """Read the file again: another process may have been at work on it until just now.
+
+        Raises:
+            OSError: If it cannot be read.
+            ValueError: If it holds something else by now.
+        """
+        self.content = {**read_content(self.path), "status": "running"}
 
     def save(self) -> None:
         """Write the file, whole, with the lists of each run's figures brought up to its samples.
@@ -150,12 +151,48 @@ class Results:
             ResultsError: If they are not.
         """
         for run in self.content["runs"]:
+            changed = ""
             for kept, sample in zip(run["samples"], samples, strict=False):
-                if (kept["id"], kept["label"]) != (sample.id, sample.label):
-                    raise ResultsError(
-                        f"{self.path}: its sample {kept['id']} is now {sample.id}, for the data have changed; "
-                        "name those of before with --data_source and --data_path, or begin anew without --resume"
-                    )
+                if kept["id"] != sample.id:
+                    changed = changed or f"its sample {kept['id']} is now {sample.id}"
+                elif kept["label"] != sample.label:
+                    changed = changed or f"its sample {kept['id']} now has another label"
+            if len(run["samples"]) > len(samples):
+                changed = changed or f"it has {len(run['samples'])} samples, and there are {len(samples)} now"
+            if changed:
+                raise ResultsError(
+                    f"{self.path}: {changed}, for the data have changed; "
+                    "name those of before with --data_source and --data_path, or begin anew without --resume"
+                )
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Return a results file that can be gone on with: all that is read of its runs is there.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is something else, of another version, or was changed by hand so that something is missing.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {content['schema_version']}")
+        settings = content["settings"]
+        wanted = [(model, method) for model in settings["models"] for method in settings["methods"]]
+        if [(run["model"], run["method"]) for run in content["runs"]] != wanted:
+            raise ValueError("runs of other models or methods than its settings have")
+        for run in content["runs"]:
+            run["status"], run["display_name"], run["color"]
+            for sample in run["samples"]:
+                sample["id"], sample["label"], sample["nodes"], sample["cost"]["new"] + 0
+                if not 1 <= sample["answer"]["rollout"] <= len(sample["rollouts"]):
+                    raise ValueError("an answer that is none of the rollouts")
+                for rollout in sample["rollouts"]:
+                    rollout["text"], rollout["parts"].items(), rollout["reward"] + 0.0, rollout["total_new_tokens"] + 0
+            list_figures(run["samples"]), summarise_samples(run["samples"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    return content
 
 
 def build_run(settings: ExperimentSettings, model: str, method: str) -> dict[str, Any]:

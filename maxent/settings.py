@@ -11,11 +11,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from maxent.dts_implementation.models.sequence_model import Prior
 from maxent.dts_implementation.search.result import METHODS, SearchSettings
-from maxent.registry import MODEL_CONFIGS
+from maxent.registry import MODEL_CONFIGS, STAND_IN_INFO
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.errors import ConfigError
 
@@ -168,9 +169,14 @@ class ExperimentSettings:
         """Return whether a small model takes the place of a key's: one of the hub, no weights of which are named."""
         return self.stand_in and MODEL_CONFIGS[key]["name"] is not None and key not in self.find_paths()
 
+    def is_stand_in(self, key: str) -> bool:
+        """Return whether a key's weights are those of a stand-in: made here, or in the folder that is named for it."""
+        path = self.find_paths().get(key)
+        return self.takes_stand_in(key) or (path is not None and Path(path, STAND_IN_INFO).is_file())
+
     def find_display_name(self, key: str) -> str:
         """Return what a key's model is called; a stand-in is marked."""
-        return MODEL_CONFIGS[key]["display_name"] + " (stand-in)" * self.takes_stand_in(key)
+        return MODEL_CONFIGS[key]["display_name"] + " (stand-in)" * self.is_stand_in(key)
 
     def build_search(self, method: str, seed: int) -> SearchSettings:
         """Return the settings of a search.

@@ -336,6 +336,43 @@ def test_results_of_other_settings_or_data_are_not_gone_on_with(tmp_path, capsys
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_results_that_were_changed_by_hand_are_not_gone_on_with(tmp_path, capsys):
+    assert call("--no_wandb", output=tmp_path) == 0
+    (path,) = tmp_path.glob("*.json")
+    whole = path.read_text()
+
+    def change(edit):
+        content = json.loads(whole)
+        edit(content["runs"])
+        path.write_text(json.dumps(content))
+        assert call("--no_wandb", "--resume", output=tmp_path) == 2
+        return capsys.readouterr().err
+
+    for edit in (
+        lambda runs: runs.clear(),
+        lambda runs: runs[0].pop("samples"),
+        lambda runs: runs[0]["samples"].append(5),
+        lambda runs: runs[0]["samples"][0].pop("id"),
+        lambda runs: runs[0]["samples"][0].update(rollouts=None),
+        lambda runs: runs[0]["samples"][0]["rollouts"][0].update(reward=None),
+        lambda runs: runs[0]["samples"][0]["answer"].update(rollout=9),
+    ):
+        assert "cannot be read" in change(edit)
+    assert "its sample M4-test-1 now has another label" in change(lambda runs: runs[0]["samples"][1].update(label="x"))
+    assert "it has 3 samples, and there are 2 now" in change(
+        lambda runs: runs[0]["samples"].append(runs[0]["samples"][0])
+    )
+    path.write_text(whole)
+    assert call("--no_wandb", "--resume", output=tmp_path) == 0
+
+
+def test_a_budget_that_cannot_end_a_search_is_told(tmp_path, capsys):
+    assert call("--no_wandb", "--budget_tokens", "9", output=tmp_path / "never") == 0
+    assert "3 rollouts of at most 4 tokens feed no more than 9, so it ends no search" in capsys.readouterr().out
+    assert call("--no_wandb", "--budget_tokens", "8", output=tmp_path / "perhaps") == 0
+    assert "raise --num_rollouts" not in capsys.readouterr().out
+
+
 def test_a_disk_that_is_full_leaves_the_results_as_they_were(tmp_path, capsys, monkeypatch):
     from maxent import results
 

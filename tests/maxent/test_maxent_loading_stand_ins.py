@@ -118,6 +118,13 @@ def test_a_folder_of_weights_is_used_beside_a_stand_in(kept, tmp_path):
     assert found == [("Phi-2 (stand-in)", "stand-in"), ("Llama-2-7B", "pretrained")]
 
 
+def test_a_stand_in_is_marked_whoever_names_its_folder(kept, tmp_path):
+    flags = ["--models", "llama-7b", "--model_path", f"llama-7b={find_stand_in(kept)}"]
+    assert call(*flags, folder=kept, output=tmp_path) == 0
+    (run,) = read_runs(tmp_path)
+    assert (run["display_name"], run["weights"]) == ("Llama-2-7B (stand-in)", "stand-in")
+
+
 def test_checkpoints_of_ours_are_asked_for_and_not_replaced(tmp_path, capsys):
     assert call("--models", "more", folder=tmp_path, output=tmp_path / "results") == 2
     assert "more: expected a checkpoint, --model_path more=PATH" in capsys.readouterr().err

@@ -129,6 +129,11 @@ class HuggingFaceModel:
         """See `SequenceModel`: what the model's positions leave beside the prompt."""
         return None if self._network.limit is None else self._network.limit - self._length
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were trained."""
+        return sum(parameter.numel() for parameter in self._network.model.parameters())
+
     def count_tokens(self, prompt: str) -> int:
         """Return how many tokens a text is as a prompt, if there is a tokenizer."""
         return len(self._tokenizer(prompt)["input_ids"])

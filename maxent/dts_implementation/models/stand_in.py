@@ -37,9 +37,7 @@ from maxent.dts_implementation.models.stand_in_training import (
     encode_samples,
     train,
 )
-from maxent.registry import MODEL_CONFIGS
-
-_INFO = "stand_in.json"
+from maxent.registry import MODEL_CONFIGS, STAND_IN_INFO
 
 
 @dataclass(frozen=True)
@@ -101,14 +99,14 @@ def build_stand_in(
     display_name = f"{MODEL_CONFIGS[key]['display_name']} (stand-in)"
     digest = _compute_digest(key, samples, settings)
     place = folder / f"{key}-{digest[:16]}"
-    if (place / _INFO).is_file() and (damage := find_damage(place)):
+    if (place / STAND_IN_INFO).is_file() and (damage := find_damage(place)):
         announce(f"{display_name}: {place} is damaged ({damage}); it is trained anew")
         shutil.rmtree(place)
-    if not (place / _INFO).is_file():
+    if not (place / STAND_IN_INFO).is_file():
         announce(f"{display_name}: training on {len(samples)} texts, {settings.steps} steps; kept in {place}")
         with without_bars():
             _make(key, samples, settings, place, on_step)
-    info = json.loads((place / _INFO).read_text(encoding="utf-8"))
+    info = json.loads((place / STAND_IN_INFO).read_text(encoding="utf-8"))
     description = (
         f"weights: stand-in for {MODEL_CONFIGS[key]['name']}: {info['type']}, {info['parameters'] / 1e6:.2f} M "
         f"parameters, trained here on {len(samples)} texts in {info['seconds']:.0f} s, loss {info['losses'][0]:.2f} "
@@ -180,27 +178,27 @@ def _make(
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         info["files"] = {path.name: hash_file(path) for path in sorted(unfinished.iterdir())}
-        (unfinished / _INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
-        if place.exists() and not (place / _INFO).is_file():
+        (unfinished / STAND_IN_INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
+        if place.exists() and not (place / STAND_IN_INFO).is_file():
             shutil.rmtree(place)
         try:
             unfinished.rename(place)
         except OSError:
-            if not (place / _INFO).is_file():  # else another process has made the same one meanwhile
+            if not (place / STAND_IN_INFO).is_file():  # else another process has made the same one meanwhile
                 raise
 
 
 def find_damage(place: Path) -> str:
     """Return what is wrong with the folder of a stand-in: files that are missing or not as written; "" if nothing."""
     try:
-        files = json.loads((place / _INFO).read_text(encoding="utf-8"))["files"]
+        files = json.loads((place / STAND_IN_INFO).read_text(encoding="utf-8"))["files"]
         for name, digest in files.items():
             if not (place / name).is_file():
                 return f"{name} is missing"
             if hash_file(place / name) != digest:
                 return f"{name} is not as it was written"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{_INFO} cannot be read: {type(error).__name__}"
+        return f"{STAND_IN_INFO} cannot be read: {type(error).__name__}"
     return ""
 
 
