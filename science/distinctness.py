@@ -158,7 +158,7 @@ def _dissociate(draft: Draft, cell: Traces, effects: EffectTable, by: str) -> No
     """Add the twin: each run's own map against its own lesions."""
     place = {run: index for index, run in enumerate(effects.runs)}
     conditions = _single_experts(effects)
-    profiles = find_profiles(draft, cell, by)
+    profiles = find_profiles(draft, cell, by, quantity="dissociation")
     names = cell.group(by).names
     groups = [effects.groups.index(name) if name in effects.groups else _short(name, effects.groups) for name in names]
     if not conditions or not len(profiles.runs) or sum(groups[x] >= 0 for x in profiles.groups) < 2:

@@ -94,7 +94,7 @@ class _Cell:
 
     def __init__(self, draft: Draft, cell: Traces, by: str, rng: np.random.Generator) -> None:
         self.draft, self.cell, self.by, self.rng = draft, cell, by, rng
-        self.profiles = find_profiles(draft, cell, by)
+        self.profiles = find_profiles(draft, cell, by, quantity="consistency")  # not of what transplants do
         first = cell.runs[0]
         self.shared: dict[str, Any] = {"task": first.task, "setting": first.setting, "group": by}
         self.shared["n_levels"] = len(cell.levels)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.command.errors import UserError
 from science import inputs
-from science.plan import Design
+from science.plan import Design, path_experts
 from science.store import Item, Store
 
 if TYPE_CHECKING:
@@ -134,14 +134,16 @@ def _of_task(effects: EffectTable | None, task: str) -> EffectTable | None:
 
 
 def list_baselines(given: Given, task: str) -> list[FrontPoint]:
-    """Return success and cost of a task's dense baselines, whose LPC is that of their one GRU, always in use."""
+    """Return success and cost of a task's dense baselines: the LPC of the path each is matched with."""
     from science.fronts import FrontPoint
 
     points = []
     for run in given.design.runs:
         stamp = given.store.read(f"evaluate/{run.name}")
         if run.alpha is None and run.task == task and stamp is not None:
-            cost = float(run.config.hidden_size) ** run.config.lpc_exponent
+            layers = run.config.expert_hidden_sizes
+            chosen = zip(layers, path_experts(layers, run.setting.partition("=")[2]), strict=True)
+            cost = sum(float(sizes[expert]) ** run.config.lpc_exponent for sizes, expert in chosen if sizes[expert])
             points.append(FrontPoint(run.seed, cost, stamp.notes["success"]))
     return points
 
