@@ -186,7 +186,9 @@ def _join_dropped(design: Design, results: Mapping[str, Any]) -> list[str]:
         for entry in result["dropped"]:
             if not entry["quantity"] or entry["reason"] == "collapsed":
                 names = analyses.setdefault((entry["run"], entry["reason"]), [])
-                names += [name for name in [entry["quantity"] or analysis] if name not in names]
+                names += [
+                    name for name in [analysis + f".{entry['quantity']}" * bool(entry["quantity"])] if name not in names
+                ]
     alike: dict[tuple[str, str, str], list[str]] = {}
     for (run, reason), names in analyses.items():
         cell, _, seed = run.rpartition(", seed ")

@@ -44,8 +44,13 @@ def render(report: Report) -> tuple[str, str]:
         environment.filters["inline"] = mark_code
         environment.filters["capitalise"] = lambda text: str(text)[:1].upper() + str(text)[1:]
         pages.append(environment.get_template(name).render(r=report, methods=methods))
-    spaced = re.sub(r"(?m)(?<=[^\n])\n(?=!\[|#)", "\n\n", pages[1])  # figures and headings stand by themselves
+    # Figures and headings stand by themselves, and no table goes on from a paragraph.
+    spaced = re.sub(r"(?<=[^\n])\n(?=!\[|#)|(?<=[^\n|])\n(?=\|)|(?m:^#+ .*$)\n(?=[^\n])", _space, pages[1])
     return pages[0], re.sub(r"\n{3,}", "\n\n", spaced).strip() + "\n"
+
+
+def _space(found: re.Match[str]) -> str:
+    return found.group() + "\n"
 
 
 def mark_code(text: str) -> Any:
