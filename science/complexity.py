@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from science.effects import EffectTable
+from science.effects import Effects
 from science.exchange import draw_swaps
 from science.profiles import find_unusable
 from science.result import NAN, Draft, Result
@@ -73,7 +73,7 @@ SMOOTHED = "lpc_entropy_smoothed"
 def compute(
     traces: Traces,
     *,
-    effects: EffectTable | None = None,
+    effects: Effects | None = None,
     cells: str = "cell",
     min_steps: int = MIN_STEPS,
     draws: int = 199,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.records.intervals import wilson_interval
-from science.effects import EffectTable
+from science.effects import Effects
 from science.profiles import find_unusable, list_experts
 from science.result import NAN, Draft
 from science.traces import Run, Traces, group_means, sum_over
@@ -125,7 +125,7 @@ def find_hypervolume(lpc: np.ndarray, success: np.ndarray, worst: float) -> floa
     return float(widths @ best / worst)
 
 
-def add_fronts(draft: Draft, grid: Grid, baselines: list[FrontPoint], effects: EffectTable | None) -> None:
+def add_fronts(draft: Draft, grid: Grid, baselines: list[FrontPoint], effects: Effects | None) -> None:
     """Add front_lpc, front_success, hypervolume and what it is compared with."""
     worst = BEYOND * float(np.nanmax([*grid.lpc.ravel(), *(point.lpc for point in baselines)], initial=0.0))
     if not np.isfinite(grid.success).any():
@@ -155,7 +155,7 @@ def _wilson(share: float, episodes: int) -> tuple[float, float]:
     return wilson_interval(round(share * episodes), episodes) if np.isfinite(share) else (NAN, NAN)
 
 
-def _dial(draft: Draft, grid: Grid, runs: list[Run], own: np.ndarray, worst: float, effects: EffectTable) -> None:
+def _dial(draft: Draft, grid: Grid, runs: list[Run], own: np.ndarray, worst: float, effects: Effects) -> None:
     """Add dial_gap, of the seeds whose policy of the lowest price was played with the dial."""
     free = [i for i, run in enumerate(effects.runs) if run.task == grid.task and run.lpc_alpha == grid.alphas[0]]
     dials = effects.of_kind("dial")

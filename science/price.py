@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from science.effects import EffectTable
+from science.effects import Effects
 from science.fronts import FrontPoint, Grid, add_fronts, build_grid, without_price
 from science.knockouts import MARGIN, find_knockouts
 from science.profiles import find_unusable
@@ -67,7 +67,7 @@ def compute(
     traces: Traces,
     *,
     by: str = "level_subgoal",
-    effects: EffectTable | None = None,
+    effects: Effects | None = None,
     baselines: Iterable[FrontPoint] = (),
     margin: float = MARGIN,
     draws: int = 999,
@@ -252,7 +252,7 @@ def _trend(
 # --------------------------------------------------------------------------------------------------- dead, collapsed
 
 
-def _dead(draft: Draft, cell: EffectTable, margin: float) -> None:
+def _dead(draft: Draft, cell: Effects, margin: float) -> None:
     found = []
     for (layer, expert), condition in sorted(find_knockouts(cell).items()):
         test = compare_with_margin(cell.per_run("ce", condition), margin)

@@ -12,7 +12,7 @@ from science.plan import Design, path_experts
 from science.store import Item, Store
 
 if TYPE_CHECKING:
-    from science.effects import EffectTable
+    from science.effects import Effects
     from science.fronts import FrontPoint
     from science.result import Result, Row
     from science.traces import Run as TracedRun
@@ -49,13 +49,13 @@ class Given:
         """Return traces of policies before training."""
         return inputs.read_all(self.store, [n for n in self.item.needs if n.endswith(f"/{inputs.UNTRAINED}")])
 
-    def effects(self, family: str, source: str) -> EffectTable | None:
+    def effects(self, family: str, source: str) -> Effects | None:
         """Return the effects of a family of interventions, None if none was made."""
-        from science.effects import EffectTable, read_effects
+        from science.effects import Effects, read_effects
 
         names = [name for name in self.item.needs if name.startswith(f"intervene/{family}/{source}/")]
         tables = [read_effects(path) for name in names for path in self.store.files(name)]
-        return EffectTable.concatenate(tables) if tables else None
+        return Effects.concatenate(tables) if tables else None
 
     @property
     def drawn(self) -> dict[str, int]:
@@ -126,7 +126,7 @@ def _price(given: Given) -> Result:
     return add_rows(join(parts), list_usage("price", played))
 
 
-def _of_task(effects: EffectTable | None, task: str) -> EffectTable | None:
+def _of_task(effects: Effects | None, task: str) -> Effects | None:
     if effects is None:
         return None
     runs = [index for index, run in enumerate(effects.runs) if run.task == task]
@@ -170,7 +170,7 @@ def list_usage(analysis: str, traces: Traces) -> list[Row]:
     return rows
 
 
-def list_turned(effects: EffectTable) -> list[Row]:
+def list_turned(effects: Effects) -> list[Row]:
     """Return success and LPC of each run at each strength of the dial."""
     import numpy as np
 
