@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from science.effects import EffectTable
+from science.effects import Effects
 from science.exchange import draw_swaps
 from science.profiles import find_unusable
 from science.result import NAN, Draft, Result
@@ -73,7 +73,7 @@ SMOOTHED = "lpc_entropy_smoothed"
 def compute(
     traces: Traces,
     *,
-    effects: EffectTable | None = None,
+    effects: Effects | None = None,
     cells: str = "cell",
     min_steps: int = MIN_STEPS,
     draws: int = 199,
@@ -138,8 +138,10 @@ def _information(draft: Draft, cell: Traces, reasons: dict[int, str], min_steps:
             else:
                 known &= actions >= 0
                 found = information_of_counts(actions[known], codes[known], int(actions.max(initial=0)) + 1)
-            low = max(0.0, found.low)  # as information cannot be less; NaN stays
-            brackets[name][run] = replace(found, low=low if np.isfinite(found.low) else NAN, high=max(low, found.high))
+            if np.isfinite(found.low):  # without a state of enough steps neither end is known
+                low = max(0.0, found.low)  # as information cannot be less
+                found = replace(found, low=low, high=max(low, found.high))
+            brackets[name][run] = found
         if "observation" in names and policies is not None:
             codes = cell.groups["observation"].codes[steps]
             covered = policies[(codes >= 0) & (np.bincount(codes[codes >= 0], minlength=1)[codes] >= min_steps)]
@@ -152,6 +154,10 @@ def _information(draft: Draft, cell: Traces, reasons: dict[int, str], min_steps:
         draft.note(f"{where}: {counted} runs without logits: Grassberger's estimate, of {MIN_COUNTS} actions or more")
     draft.over_runs("action_information", whole["action"], cell.runs, **shared)
     draft.over_runs("greedy_information", whole["greedy"], cell.runs, **shared)
+    shared["reasons"] = [
+        reasons.get(run, f"no state of {min_steps} steps" if np.isfinite(whole["action"][run]) else "logits not known")
+        for run in range(len(cell.runs))
+    ]
     if "observation" in names:
         draft.over_runs("memory_information", whole["memory"], cell.runs, **shared)
     shared["reasons"] = [reasons.get(run, f"no state of {min_steps} steps") for run in range(len(cell.runs))]

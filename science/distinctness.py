@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from science.effects import EffectTable
+from science.effects import Effects
 from science.exchange import draw_swaps
 from science.profiles import find_profiles, find_unusable
 from science.result import NAN, Draft, Result
@@ -49,7 +49,7 @@ MAX_PATHS = 4096
 
 
 def compute(
-    traces: Traces, *, by: str = "level_subgoal", effects: EffectTable | None = None, draws: int = 199, seed: int = 0
+    traces: Traces, *, by: str = "level_subgoal", effects: Effects | None = None, draws: int = 199, seed: int = 0
 ) -> Result:
     """Return the distinctness of paths in each task and setting; see the module.
 
@@ -154,11 +154,11 @@ def _compute_cell(draft: Draft, cell: Traces, by: str, draws: int, rng: np.rando
     draft.over_runs("effective_paths", found["effective"], cell.runs, tested=False, condition=f"of {number}", **shared)
 
 
-def _dissociate(draft: Draft, cell: Traces, effects: EffectTable, by: str) -> None:
+def _dissociate(draft: Draft, cell: Traces, effects: Effects, by: str) -> None:
     """Add the twin: each run's own map against its own lesions."""
     place = {run: index for index, run in enumerate(effects.runs)}
     conditions = _single_experts(effects)
-    profiles = find_profiles(draft, cell, by)
+    profiles = find_profiles(draft, cell, by, quantity="dissociation")
     names = cell.group(by).names
     groups = [effects.groups.index(name) if name in effects.groups else _short(name, effects.groups) for name in names]
     if not conditions or not len(profiles.runs) or sum(groups[x] >= 0 for x in profiles.groups) < 2:
@@ -199,7 +199,7 @@ def dissociation(usage: np.ndarray, harm: np.ndarray) -> float:
     return float((own - others).mean())
 
 
-def _single_experts(effects: EffectTable) -> dict[tuple[int, int], int]:
+def _single_experts(effects: Effects) -> dict[tuple[int, int], int]:
     """Return the condition that takes out each single expert, the first where there are several."""
     found: dict[tuple[int, int], int] = {}
     for index in effects.of_kind("knockout"):

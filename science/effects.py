@@ -55,7 +55,7 @@ class Condition:
 
 
 @dataclass(frozen=True, eq=False)
-class EffectTable:
+class Effects:
     """K rows.
 
     Attributes:
@@ -185,7 +185,7 @@ class EffectTable:
         found = np.where(count > 0, total / np.maximum(count, 1), np.nan).reshape(shape)
         return found if by_group else found[:, :, 0]
 
-    def select(self, runs: Sequence[int]) -> EffectTable:
+    def select(self, runs: Sequence[int]) -> Effects:
         """Return the rows of some runs, by index, in that order."""
         back = np.full(len(self.runs), -1, np.int32)
         back[list(runs)] = np.arange(len(runs))
@@ -194,13 +194,13 @@ class EffectTable:
         columns["run"] = back[columns["run"]]
         return replace(self, runs=tuple(self.runs[run] for run in runs), **columns)
 
-    def cells(self) -> list[EffectTable]:
+    def cells(self) -> list[Effects]:
         """Return the rows of each task and setting, in order of appearance."""
         keys = [(run.task, run.setting) for run in self.runs]
         return [self.select([i for i, k in enumerate(keys) if k == key]) for key in dict.fromkeys(keys)]
 
     @staticmethod
-    def concatenate(parts: Sequence[EffectTable]) -> EffectTable:
+    def concatenate(parts: Sequence[Effects]) -> Effects:
         """Return the rows of several tables of one source; runs, conditions and groups that are equal become one.
 
         Raises:
@@ -225,7 +225,7 @@ class EffectTable:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def write_effects(path: str | Path, effects: EffectTable) -> None:
+def write_effects(path: str | Path, effects: Effects) -> None:
     """Write a table as .npz, without pickles."""
     header = {
         "source": effects.source,
@@ -238,7 +238,7 @@ def write_effects(path: str | Path, effects: EffectTable) -> None:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **columns)
 
 
-def read_effects(path: str | Path) -> EffectTable:
+def read_effects(path: str | Path) -> Effects:
     """Return a table that `write_effects` wrote, or whoever writes the same names.
 
     Raises:
@@ -253,7 +253,7 @@ def read_effects(path: str | Path) -> EffectTable:
                 name: file[name].astype(np.float32) if name != "lpc" or name in file else missing for name in _FLOATS
             }
         shared = {key: header[key] for key in ("task", "setting") if header.get(key)}
-        return EffectTable(
+        return Effects(
             source=header["source"],
             runs=tuple(_build(Run, {"task": "", "setting": "", **shared, **_known(run)}) for run in header["runs"]),
             conditions=tuple(_build(Condition, _known(condition)) for condition in header["conditions"]),

@@ -18,7 +18,7 @@ from science.plan import Design
 from science.store import Item, Store
 
 if TYPE_CHECKING:
-    from science.effects import EffectTable
+    from science.effects import Effects
 
 SOURCES = ("science.films", "film", "pipeline.interventions")
 
@@ -70,7 +70,7 @@ def describe_parting(step: int | None) -> str:
     return ": the actions are the same" if step is None else f": they part at step {step}"
 
 
-def choose(effects: EffectTable, most: int) -> list[tuple[int, int, int]]:
+def choose(effects: Effects, most: int) -> list[tuple[int, int, int]]:
     """Return (condition, run, level seed) of the levels to be filmed, most harmful knock-outs first.
 
     Args:

@@ -1,12 +1,4 @@
-"""Seeds by prices, and the fronts of success against LPC that they span.
-
-- front_lpc, front_success: of each price; a single run's success has Wilson's interval over its episodes.
-- hypervolume: of the front of a seed over all its prices: the area of success and cheapness that some price dominates,
-  from success 0 and the greatest LPC of all, as a share of the whole (Zitzler and Thiele 1998, PPSN V).
-- hypervolume_above_baseline: minus that of the baselines of the same seed, matched on active parameters.
-- dial_gap: minus that of the dial, which turns the weights of the policy trained at price 0, w' ~ w exp(-lambda cost),
-  and retrains nothing: what training under prices bought beyond what gating alone gives.
-"""
+"""Seeds by prices, and the fronts of success against LPC that they span; `science.price` defines the quantities."""
 
 from __future__ import annotations
 
@@ -15,10 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.records.intervals import wilson_interval
-from science.effects import EffectTable
+from science.effects import Effects
 from science.profiles import find_unusable, list_experts
 from science.result import NAN, Draft
 from science.traces import Run, Traces, group_means, sum_over
+
+BEYOND = 1.1
+"""The reference point of hypervolumes, in the greatest LPC of all policies compared."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class FrontPoint:
 
     Attributes:
         seed: Of its run.
-        lpc: What it costs: active parameters in the unit of LPC.
+        lpc: That of the path with which it is matched on active parameters.
         success: 0 to 1.
     """
 
@@ -130,9 +125,9 @@ def find_hypervolume(lpc: np.ndarray, success: np.ndarray, worst: float) -> floa
     return float(widths @ best / worst)
 
 
-def add_fronts(draft: Draft, grid: Grid, baselines: list[FrontPoint], effects: EffectTable | None) -> None:
-    """Add the rows of this module's docstring."""
-    worst = float(np.nanmax([*grid.lpc.ravel(), *(point.lpc for point in baselines)], initial=0.0))
+def add_fronts(draft: Draft, grid: Grid, baselines: list[FrontPoint], effects: Effects | None) -> None:
+    """Add front_lpc, front_success, hypervolume and what it is compared with."""
+    worst = BEYOND * float(np.nanmax([*grid.lpc.ravel(), *(point.lpc for point in baselines)], initial=0.0))
     if not np.isfinite(grid.success).any():
         draft.note(f"{grid.task}: success is not known: no front")
         return
@@ -160,7 +155,7 @@ def _wilson(share: float, episodes: int) -> tuple[float, float]:
     return wilson_interval(round(share * episodes), episodes) if np.isfinite(share) else (NAN, NAN)
 
 
-def _dial(draft: Draft, grid: Grid, runs: list[Run], own: np.ndarray, worst: float, effects: EffectTable) -> None:
+def _dial(draft: Draft, grid: Grid, runs: list[Run], own: np.ndarray, worst: float, effects: Effects) -> None:
     """Add dial_gap, of the seeds whose policy of the lowest price was played with the dial."""
     free = [i for i, run in enumerate(effects.runs) if run.task == grid.task and run.lpc_alpha == grid.alphas[0]]
     dials = effects.of_kind("dial")

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from science.effects import Condition, EffectTable, Measure
+from science.effects import Condition, Effects, Measure
 from science.profiles import find_unusable, list_experts, to_unit
 from science.result import NAN, Draft, Result, larger
 from science.statistics.association import partial_spearman
@@ -62,7 +62,7 @@ MIN_LEVELS = 8
 """Level seeds below which effects on them are not correlated."""
 
 
-def compute(effects: EffectTable, traces: Traces | None = None, *, margin: float = MARGIN) -> Result:
+def compute(effects: Effects, traces: Traces | None = None, *, margin: float = MARGIN) -> Result:
     """Return the effects of each task and setting; see the module.
 
     Args:
@@ -82,7 +82,7 @@ def compute(effects: EffectTable, traces: Traces | None = None, *, margin: float
     return draft.finish()
 
 
-def _check_sham(draft: Draft, cell: EffectTable, where: str) -> None:
+def _check_sham(draft: Draft, cell: Effects, where: str) -> None:
     shams = cell.of_kind("sham")
     if not shams:
         draft.note(f"{where}: no sham: whether the machinery changes anything by itself is not known")
@@ -112,7 +112,7 @@ def _columns(condition: Condition) -> dict[str, Any]:
     return {"layer": condition.layer, "expert": condition.expert, "condition": condition.name}
 
 
-def _effects(draft: Draft, cell: EffectTable, margin: float) -> None:
+def _effects(draft: Draft, cell: Effects, margin: float) -> None:
     families = f"{cell.runs[0].task}, {cell.runs[0].setting}, {cell.source}"
     for index, condition in enumerate(cell.conditions):
         if condition.kind == "sham" or not (rows := cell.condition == index).any():
@@ -139,7 +139,7 @@ def _effects(draft: Draft, cell: EffectTable, margin: float) -> None:
 
 
 def _effect(
-    draft: Draft, cell: EffectTable, measure: Measure, index: int, steps: int, quantity: str, **columns: Any
+    draft: Draft, cell: Effects, measure: Measure, index: int, steps: int, quantity: str, **columns: Any
 ) -> None:
     """Add a condition's effect on whole episodes (-1) or on a group's steps, if there is any row of it."""
     table = cell.by_level(measure, index, steps)
@@ -147,7 +147,7 @@ def _effect(
         draft.over_both(quantity, table, cell.runs, **columns)
 
 
-def _equivalence(draft: Draft, cell: EffectTable, index: int, margin: float, families: str) -> None:
+def _equivalence(draft: Draft, cell: Effects, index: int, margin: float, families: str) -> None:
     values, both = cell.per_run("ce", index), compare_over_both(cell.by_level("ce", index))
     found = compare_with_margin(values, margin)
     draft.add(
@@ -180,7 +180,7 @@ def _usage(draft: Draft, traces: Traces) -> dict[Any, np.ndarray]:
     return {run: means[i, 0][traces.experts] for i, run in enumerate(traces.runs) if i not in reasons}
 
 
-def find_knockouts(cell: EffectTable) -> dict[tuple[int, int], int]:
+def find_knockouts(cell: Effects) -> dict[tuple[int, int], int]:
     """Return the condition that takes out each single expert, renormalised ones first."""
     found: dict[tuple[int, int], int] = {}
     for index in [*cell.of_kind("knockout", renormalise=True), *cell.of_kind("knockout", renormalise=False)]:
@@ -190,7 +190,7 @@ def find_knockouts(cell: EffectTable) -> dict[tuple[int, int], int]:
     return found
 
 
-def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where: str, traces: Traces | None) -> None:
+def _audit(draft: Draft, cell: Effects, usage: dict[Any, np.ndarray], where: str, traces: Traces | None) -> None:
     from scipy.stats import spearmanr  # takes 0.4 s
 
     knockouts = find_knockouts(cell)
@@ -234,7 +234,7 @@ def _audit(draft: Draft, cell: EffectTable, usage: dict[Any, np.ndarray], where:
         draft.over_runs("audit_beyond_norm", found["beyond"], cell.runs, **shared)
 
 
-def _find_controlled(cell: EffectTable, places: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]] | None:
+def _find_controlled(cell: Effects, places: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]] | None:
     """Return the knock-outs at places (layer, expert) that have a control, and their controls; None if one has none."""
     controls = {c.control_of: index for index, c in enumerate(cell.conditions) if c.kind == "random_direction"}
     lesions = []
@@ -246,7 +246,7 @@ def _find_controlled(cell: EffectTable, places: Sequence[tuple[int, int]]) -> tu
     return lesions, [controls[cell.conditions[index].name] for index in lesions]
 
 
-def _dose(draft: Draft, cell: EffectTable, traces: Traces) -> None:
+def _dose(draft: Draft, cell: Effects, traces: Traces) -> None:
     """Add, per run, how usage at a level seed goes with the effect there, where traces have the same level seeds."""
     from scipy.stats import rankdata  # takes 0.4 s
 

@@ -43,7 +43,7 @@ import numpy as np
 
 from pipeline.records.intervals import mean_interval
 from science.agreement import MAX_EXCHANGES, disattenuate, exchange_levels, find_null
-from science.effects import EffectTable
+from science.effects import Effects
 from science.profiles import correlate, find_profiles, mean_over_pairs
 from science.result import NAN, Draft, Result, larger
 from science.statistics.nulls import p_value
@@ -66,7 +66,7 @@ def compute(
     traces: Traces,
     *,
     by: str = "level_subgoal",
-    effects: EffectTable | None = None,
+    effects: Effects | None = None,
     untrained: Traces | None = None,
     draws: int = 999,
     seed: int = 0,
@@ -94,7 +94,7 @@ class _Cell:
 
     def __init__(self, draft: Draft, cell: Traces, by: str, rng: np.random.Generator) -> None:
         self.draft, self.cell, self.by, self.rng = draft, cell, by, rng
-        self.profiles = find_profiles(draft, cell, by)
+        self.profiles = find_profiles(draft, cell, by, quantity="consistency")  # not of what transplants do
         first = cell.runs[0]
         self.shared: dict[str, Any] = {"task": first.task, "setting": first.setting, "group": by}
         self.shared["n_levels"] = len(cell.levels)
@@ -186,7 +186,7 @@ class _Cell:
         )
 
 
-def _compare_transplants(draft: Draft, effects: EffectTable) -> None:
+def _compare_transplants(draft: Draft, effects: Effects) -> None:
     kinds = {name: effects.of_kind(f"transplant_{name}") for name in ("own", "other", "shuffled")}
     tables = {name: effects.mean_by_level("ce", found) for name, found in kinds.items() if found}
     for quantity, first, second in (("transplant_gain", "shuffled", "other"), ("transplant_loss", "other", "own")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ class Design:
     def settings(self) -> list[str]:
         """Names of the settings in order, baselines last."""
         return list(dict.fromkeys(run.setting for run in self.runs))
+
+
+def path_experts(layers: Sequence[Sequence[int]], path: str) -> list[int]:
+    """Return which expert of each layer the path with which a baseline is matched takes.
+
+    Args:
+        layers: Hidden sizes of each layer's experts; 0 is a skip.
+        path: largest; or smallest, of those that are no skip.
+    """
+    if path == "largest":
+        return [max(range(len(sizes)), key=lambda expert, sizes=sizes: sizes[expert]) for sizes in layers]
+    return [
+        min(range(len(sizes)), key=lambda expert, sizes=sizes: (sizes[expert] == 0, sizes[expert])) for sizes in layers
+    ]
 
 
 def study_folder(config: StudyConfig) -> Path:

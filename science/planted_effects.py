@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from science.effects import Condition, EffectTable
+from science.effects import Condition, Effects
 from science.profiles import list_experts
 from science.synthetic import SUBGOALS
 from science.traces import Run, Traces
@@ -29,7 +29,7 @@ def build_effects(
     success_intact: np.ndarray | None = None,
     groups: Sequence[str] = (),
     by_group: np.ndarray | None = None,
-) -> EffectTable:
+) -> Effects:
     """Return a table of effects.
 
     Args:
@@ -68,7 +68,7 @@ def build_effects(
         "lpc": np.full(len(change), np.nan),
     }
     counts = {"run": run, "condition": condition, "group": group, "steps": np.full(len(change), 20)}
-    return EffectTable(
+    return Effects(
         source="R" if success is None else "P",
         runs=tuple(runs),
         conditions=tuple(conditions),
@@ -89,7 +89,7 @@ def plant_knockouts(
     noise: float = 0.0,
     control: np.ndarray | None = None,
     by_group: np.ndarray | None = None,
-) -> EffectTable:
+) -> Effects:
     """Return a sham and a knock-out of each expert, on the template's runs and level seeds.
 
     Args:
@@ -127,7 +127,7 @@ def plant_knockouts(
 
 def plant_thresholds(
     template: Traces, rng: np.random.Generator, own: Sequence[float], control: Sequence[float], taus: Sequence[float]
-) -> EffectTable:
+) -> Effects:
     """Return closed loops whose intact policy solves everything, and under thresholds as often as given.
 
     Args:

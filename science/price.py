@@ -15,7 +15,15 @@ Prices are compared within a seed, never pooled: across them success and LPC bot
   does not make an expert dead: a weight of 0.01 on a large output counts.
 - collapsed: share of seeds in which a layer's routers do not tell groups apart (no weight in any group is 0.02 from its
   mean), of each layer and price.
-- front_lpc, front_success, hypervolume and what is compared with them: see `science.fronts`.
+- front_lpc, front_success: of each price; a single run's success has Wilson's interval over its episodes.
+- hypervolume: of the front of a seed over all its prices: the area of success and cheapness that some price dominates,
+  from success 0 and 1.1 times the greatest LPC of all, as a share of the whole (Zitzler and Thiele 1998, PPSN V). At
+  the greatest itself the dearest policy would span nothing however well it does.
+- hypervolume_above_baseline: minus that of the baselines of the same seed. A baseline is matched with a path of the
+  policy on active parameters, routers' included, and stands at the LPC of that path. The square of its own hidden size
+  is no cost in the same unit, for LPC leaves out what routers cost.
+- dial_gap: minus that of the dial, which turns the weights of the policy trained at price 0, w' ~ w exp(-lambda cost),
+  and retrains nothing: what training under prices bought beyond what gating alone gives.
 
 Known answer: planted sigmoids, whose half price is found.
 """
@@ -27,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from science.effects import EffectTable
+from science.effects import Effects
 from science.fronts import FrontPoint, Grid, add_fronts, build_grid, without_price
 from science.knockouts import MARGIN, find_knockouts
 from science.profiles import find_unusable
@@ -59,7 +67,7 @@ def compute(
     traces: Traces,
     *,
     by: str = "level_subgoal",
-    effects: EffectTable | None = None,
+    effects: Effects | None = None,
     baselines: Iterable[FrontPoint] = (),
     margin: float = MARGIN,
     draws: int = 999,
@@ -244,7 +252,7 @@ def _trend(
 # --------------------------------------------------------------------------------------------------- dead, collapsed
 
 
-def _dead(draft: Draft, cell: EffectTable, margin: float) -> None:
+def _dead(draft: Draft, cell: Effects, margin: float) -> None:
     found = []
     for (layer, expert), condition in sorted(find_knockouts(cell).items()):
         test = compare_with_margin(cell.per_run("ce", condition), margin)

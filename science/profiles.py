@@ -59,7 +59,7 @@ def list_experts(cell: Traces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return layers, experts, sizes
 
 
-def find_profiles(draft: Draft, cell: Traces, by: str, *, keep_collapsed: bool = False) -> Profiles:
+def find_profiles(draft: Draft, cell: Traces, by: str, *, keep_collapsed: bool = False, quantity: str = "") -> Profiles:
     """Return the profiles of a cell; without any, and with a note, where there are not two groups or no run is left.
 
     Args:
@@ -67,6 +67,7 @@ def find_profiles(draft: Draft, cell: Traces, by: str, *, keep_collapsed: bool =
         cell: Runs of one task and setting.
         by: Group of steps.
         keep_collapsed: Collapsed runs are not left out.
+        quantity: What runs are left out of; empty: everything.
     """
     group = cell.group(by)
     means, episodes = group_means(cell, group.codes, len(group.names))
@@ -83,7 +84,7 @@ def find_profiles(draft: Draft, cell: Traces, by: str, *, keep_collapsed: bool =
         collapsed = collapsed_layers(means[np.ix_(here, np.flatnonzero(used))]).all(axis=1)
         reasons |= {} if keep_collapsed else {here[i]: "collapsed" for i in np.flatnonzero(collapsed)}
     for index, reason in reasons.items():
-        draft.drop(cell.runs[index], reason)
+        draft.drop(cell.runs[index], reason, quantity)
     kept = np.array([i for i in here if i not in reasons], np.intp)
     if used.sum() < 2 or not len(kept):
         draft.note(f"{where}: needs two groups and a run with pathways, found {used.sum()} and {len(kept)}: no value")

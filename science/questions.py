@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.command.errors import UserError
 from science import inputs
-from science.plan import Design
+from science.plan import Design, path_experts
 from science.store import Item, Store
 
 if TYPE_CHECKING:
-    from science.effects import EffectTable
+    from science.effects import Effects
     from science.fronts import FrontPoint
     from science.result import Result, Row
     from science.traces import Run as TracedRun
@@ -49,13 +49,13 @@ class Given:
         """Return traces of policies before training."""
         return inputs.read_all(self.store, [n for n in self.item.needs if n.endswith(f"/{inputs.UNTRAINED}")])
 
-    def effects(self, family: str, source: str) -> EffectTable | None:
+    def effects(self, family: str, source: str) -> Effects | None:
         """Return the effects of a family of interventions, None if none was made."""
-        from science.effects import EffectTable, read_effects
+        from science.effects import Effects, read_effects
 
         names = [name for name in self.item.needs if name.startswith(f"intervene/{family}/{source}/")]
         tables = [read_effects(path) for name in names for path in self.store.files(name)]
-        return EffectTable.concatenate(tables) if tables else None
+        return Effects.concatenate(tables) if tables else None
 
     @property
     def drawn(self) -> dict[str, int]:
@@ -126,7 +126,7 @@ def _price(given: Given) -> Result:
     return add_rows(join(parts), list_usage("price", played))
 
 
-def _of_task(effects: EffectTable | None, task: str) -> EffectTable | None:
+def _of_task(effects: Effects | None, task: str) -> Effects | None:
     if effects is None:
         return None
     runs = [index for index, run in enumerate(effects.runs) if run.task == task]
@@ -134,14 +134,16 @@ def _of_task(effects: EffectTable | None, task: str) -> EffectTable | None:
 
 
 def list_baselines(given: Given, task: str) -> list[FrontPoint]:
-    """Return success and cost of a task's dense baselines, whose LPC is that of their one GRU, always in use."""
+    """Return success and cost of a task's dense baselines: the LPC of the path each is matched with."""
     from science.fronts import FrontPoint
 
     points = []
     for run in given.design.runs:
         stamp = given.store.read(f"evaluate/{run.name}")
         if run.alpha is None and run.task == task and stamp is not None:
-            cost = float(run.config.hidden_size) ** run.config.lpc_exponent
+            layers = run.config.expert_hidden_sizes
+            chosen = zip(layers, path_experts(layers, run.setting.partition("=")[2]), strict=True)
+            cost = sum(float(sizes[expert]) ** run.config.lpc_exponent for sizes, expert in chosen if sizes[expert])
             points.append(FrontPoint(run.seed, cost, stamp.notes["success"]))
     return points
 
@@ -168,7 +170,7 @@ def list_usage(analysis: str, traces: Traces) -> list[Row]:
     return rows
 
 
-def list_turned(effects: EffectTable) -> list[Row]:
+def list_turned(effects: Effects) -> list[Row]:
     """Return success and LPC of each run at each strength of the dial."""
     import numpy as np
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command.errors import MISTAKES, explain
-from science.plan import BASELINE, Design, Run
+from science.plan import BASELINE, Design, Run, path_experts
 from science.store import Item, Store
 
 STEPS_OF_A_PROCESS = 500_000
@@ -66,11 +66,8 @@ def match_baselines(config: Any) -> dict[str, int]:
     found = {}
     for path in config.baselines:
         active = counts[None]
-        for layer, sizes in enumerate(settings.expert_hidden_sizes):
-            order = sorted(range(len(sizes)), key=lambda expert, sizes=sizes: (sizes[expert] == 0, sizes[expert]))
-            smallest = order[0]
-            largest = max(range(len(sizes)), key=lambda expert, sizes=sizes: sizes[expert])
-            active += counts.get((layer, largest if path == "largest" else smallest), 0)
+        for place in enumerate(path_experts(settings.expert_hidden_sizes, path)):
+            active += counts.get(place, 0)
         found[path] = min(range(1, 2048), key=lambda width: abs(count_gru(width, inputs, actions) - active))
     return found
 

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from science.effects import EffectTable
+from science.effects import Effects
 from science.result import NAN, Draft, Result
 
 QUANTITIES = {
@@ -37,7 +37,7 @@ MIN_SUCCESS = 0.5
 """Share of the levels, or of the steps, that the intact policy must get right."""
 
 
-def compute(effects: EffectTable) -> Result:
+def compute(effects: Effects) -> Result:
     """Return the self-sufficiency of each task and setting; see the module.
 
     Args:
@@ -88,7 +88,7 @@ def compute(effects: EffectTable) -> Result:
 
 
 def _ratios(
-    cell: EffectTable, kind: str, measure: Literal["success", "agreement"]
+    cell: Effects, kind: str, measure: Literal["success", "agreement"]
 ) -> tuple[np.ndarray, list[float], list[str]]:
     """Return changed over intact (R, T), the thresholds above 0, ascending, and why a run has none."""
     found = sorted((cell.conditions[i].tau, i) for i in cell.of_kind(kind) if cell.conditions[i].tau > 0)
@@ -107,7 +107,7 @@ def _ratios(
 
 
 def _above_random(
-    cell: EffectTable, measure: Literal["success", "agreement"], taus: list[float], reasons: list[str]
+    cell: Effects, measure: Literal["success", "agreement"], taus: list[float], reasons: list[str]
 ) -> np.ndarray:
     """Return by run and level seed (R, G) what A owes to each, less that of the control; of usable runs."""
     changed = getattr(cell, measure).astype(np.float64)

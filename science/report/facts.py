@@ -180,12 +180,15 @@ def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str,
 
 
 def _join_dropped(design: Design, results: Mapping[str, Any]) -> list[str]:
-    """Return which runs were left out of whole analyses, those of one task and setting for one reason together."""
+    """Return which runs were left out of whole analyses, or have collapsed, in words, alike ones together."""
     analyses: dict[tuple[str, str], list[str]] = {}
     for analysis, result in results.items():
         for entry in result["dropped"]:
-            if not entry["quantity"]:
-                analyses.setdefault((entry["run"], entry["reason"]), []).append(analysis)
+            if not entry["quantity"] or entry["reason"] == "collapsed":
+                names = analyses.setdefault((entry["run"], entry["reason"]), [])
+                names += [
+                    name for name in [analysis + f".{entry['quantity']}" * bool(entry["quantity"])] if name not in names
+                ]
     alike: dict[tuple[str, str, str], list[str]] = {}
     for (run, reason), names in analyses.items():
         cell, _, seed = run.rpartition(", seed ")

@@ -14,12 +14,15 @@ The unit of replication is what a claim generalises over, and every number names
 steps, levels, episodes (of one run alone). A claim over two of them takes the larger p.
 
 - Intervals are at 95 %: Student's t over the runs' own values; of pairs of runs, which share runs, a jackknife over
-  runs. None below three runs. Every run is drawn.
-- Tests over runs: from eight runs on the exact sign-flip test, whose smallest p is 2 / 2^n; below, Student's t.
+  runs; of effects of interventions, with runs and level seeds as random factors. None below three runs. Every run is
+  drawn.
+- Tests over runs: from eight runs on the exact sign-flip test, whose smallest p is 2 / 2^n; below, Student's t. Effects
+  of interventions: over runs and level seeds at once.
 - Where routes are set against a variable of the episode, whole episodes are exchanged within run, level and similar
   length: neither steps nor times are shuffled, for these are not exchangeable.
 - Adjusted p: over declared claims Holm (1979), over a map Benjamini and Hochberg (1995). A large p is no evidence for
-  nothing; "no effect" is told by two one-sided tests (Schuirmann 1987) against a declared margin.
+  nothing; "no effect" is told by two one-sided tests (Schuirmann 1987) against a declared margin, with the
+  standard error of the interval that is shown.
 - Prices are never pooled: they are compared within a seed. Runs that collapsed, diverged or lack something are counted
   on the figure, and where that has a meaning a row "worst" has them at their worst value.
 - Replay (R): every policy is fed the same trajectories of the bot, so that differences in routing are none of
@@ -41,7 +44,13 @@ def render(report: Report) -> tuple[str, str]:
         environment.filters["inline"] = mark_code
         environment.filters["capitalise"] = lambda text: str(text)[:1].upper() + str(text)[1:]
         pages.append(environment.get_template(name).render(r=report, methods=methods))
-    return pages[0], re.sub(r"\n{3,}", "\n\n", pages[1]).strip() + "\n"
+    # Figures and headings stand by themselves, and no table goes on from a paragraph.
+    spaced = re.sub(r"(?<=[^\n])\n(?=!\[|#)|(?<=[^\n|])\n(?=\|)|(?m:^#+ .*$)\n(?=[^\n])", _space, pages[1])
+    return pages[0], re.sub(r"\n{3,}", "\n\n", spaced).strip() + "\n"
+
+
+def _space(found: re.Match[str]) -> str:
+    return found.group() + "\n"
 
 
 def mark_code(text: str) -> Any:

@@ -336,6 +336,16 @@ def test_fronts_are_above_baselines_that_cost_more(priced):
     assert any("success is not known" in note for note in replayed.notes)
 
 
+def test_the_dearest_baseline_spans_something(priced):
+    """From its own LPC as the reference point it would span nothing, however well it does."""
+    failing, solving = (
+        price.compute(priced, baselines=[FrontPoint(seed, 9e3, success) for seed in range(8)], draws=9)
+        for success in (0.0, 1.0)
+    )
+    rows = [found.row("hypervolume_above_baseline") for found in (failing, solving)]
+    assert rows[0].value - rows[1].value == pytest.approx(0.1 / 1.1)
+
+
 def test_an_expert_is_dead_when_its_loss_is_equivalent_to_nothing(template):
     harm = np.tile([0.0, 0.0, 0.3], (8, 3))
     effects = plant_knockouts(template, rng(), harm, noise=0.05)
@@ -408,6 +418,13 @@ def test_without_logits_actions_are_counted(template):
     assert found.row("state_information", group="cell", estimator="Grassberger").value > 1.8
     assert found.row("action_information").drop_reason == "logits not known"
     assert any("Grassberger" in note for note in found.notes)
+
+
+def test_without_a_state_of_enough_steps_nothing_is_known_of_states(template):
+    found = complexity.compute(plant_policy(template, None), draws=0, min_steps=10**6)
+    ends = [found.row("state_information", group="cell", estimator=name) for name in ("plug-in", "held-out")]
+    assert all(np.isnan(row.value) and row.n_runs == 0 for row in ends)
+    assert {row.drop_reason for row in ends} == {"no state of 1000000 steps"}
 
 
 def test_forgetting_costs_where_memory_is_used(template):

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from science.claims import COLUMNS, judge
+from science.claims import COLUMNS, compute_equivalence, judge
 from science.config import Claim
 from science.result import Draft
+from science.statistics.inference import compare_over_both, compare_with_margin
 from science.traces import Run
 
 RNG = np.random.default_rng(0)
@@ -104,3 +105,20 @@ def test_single_runs_and_the_worst_case_decide_nothing():
     found = judge([claim()], {"knockouts": draft.finish().to_frame()}, 0.05)
     assert found["verdict"].iloc[0] == "supported" and found["n_dropped"].iloc[0] == 1
     assert len(found) == 2
+
+
+def test_equivalence_over_runs_is_the_usual_pair_of_one_sided_tests():
+    row = table(A=0.1 + NOISE).query("unit == 'runs'").iloc[0]
+    expected = compare_with_margin(0.1 + NOISE, 0.12).p
+    assert compute_equivalence(row, 0.12, 0.0) == pytest.approx(expected, rel=1e-9) and 0.01 < expected < 0.2
+
+
+def test_equivalence_of_runs_that_share_their_levels_counts_the_levels():
+    """Runs that agree on each level look exact over runs; over levels they are not."""
+    harm = np.random.default_rng(3).normal(0, 0.2, 20)[None] + np.random.default_rng(4).normal(0, 1e-3, (10, 20))
+    harm -= harm.mean()
+    draft = Draft("knockouts", "")
+    draft.over_both("audit", harm, [Run("A", "alpha=0", 1, seed) for seed in range(10)])
+    assert compare_with_margin(harm.mean(axis=1), 0.05).p < 1e-9 < 0.05 < compare_over_both(harm).within(0.05)
+    row = draft.finish().to_frame().query("unit == 'runs+levels'").iloc[0]
+    assert compute_equivalence(row, 0.05, 0.0) >= compare_over_both(harm).within(0.05)

@@ -9,7 +9,7 @@ import pytest
 from pipeline.records.cache import write_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from science import complexity, distinctness, knockouts, pathways, price, sufficiency
-from science.effects import Condition, EffectTable, read_effects, write_effects
+from science.effects import Condition, Effects, read_effects, write_effects
 from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
 from science.reading import Played, build_traces, read_caches, read_traces, write_traces
 from science.result import COLUMNS, Draft
@@ -220,12 +220,12 @@ def test_runs_of_other_experts_are_not_mixed(template):
 
 def test_effects_of_several_tables_become_one(template):
     effects = plant_knockouts(template, rng(), rng().random((4, 9)))
-    joined = EffectTable.concatenate([effects.select([0, 1]), effects.select([2, 3])])
+    joined = Effects.concatenate([effects.select([0, 1]), effects.select([2, 3])])
     assert repr(joined.conditions) == repr(effects.conditions) and joined.runs == effects.runs
     np.testing.assert_allclose(joined.matrix("ce", range(10)), effects.matrix("ce", range(10)))
     np.testing.assert_allclose(joined.matrix("ce", [3])[:, 0], joined.per_run("ce", 3))
     with pytest.raises(TraceError, match="tables of one source"):
-        EffectTable.concatenate([effects, replace(effects, source="P")])
+        Effects.concatenate([effects, replace(effects, source="P")])
     with pytest.raises(TraceError, match="condition: expected 0 to 9"):
         replace(effects, condition=effects.condition + 1)
 
@@ -254,7 +254,7 @@ def test_p_values_are_adjusted_within_their_families_only():
 # --------------------------------------------------------------------------------------------------------- bad input
 
 
-def analyse(traces: Traces, effects: EffectTable):
+def analyse(traces: Traces, effects: Effects):
     yield pathways.compute(traces, draws=9, effects=effects)
     yield distinctness.compute(traces, draws=9, effects=effects)
     yield knockouts.compute(effects, traces)
@@ -263,7 +263,7 @@ def analyse(traces: Traces, effects: EffectTable):
     yield complexity.compute(traces, draws=9, effects=effects, min_steps=5)
 
 
-def knock(traces: Traces) -> EffectTable:
+def knock(traces: Traces) -> Effects:
     return plant_knockouts(traces, rng(), 0.1 * rng().random((len(traces.runs), 9)), noise=0.1)
 
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.command.errors import ConfigError
 from science import forecast, run, stages
 from science.config import read_study
-from science.plan import build_design
+from science.plan import build_design, path_experts
 from science.runs import count_gru, match_baselines
 from science.stages import Stage
 from science.statistics.inference import detectable_effect
@@ -67,6 +67,7 @@ def test_a_baseline_has_as_many_parameters_as_are_active(config):
         near = [abs(count_gru(width, 184, 7) - wanted) for width in (found[path] - 1, found[path], found[path] + 1)]
         assert near[1] == min(near)
     assert found["smallest"] < found["largest"]
+    assert [path_experts([[0, 4, 8], [8, 2, 0]], path) for path in ("largest", "smallest")] == [[2, 0], [1, 1]]
     assert count_gru(5, 184, 7) == sum(
         p.numel() for p in build_policy(TrainConfig(policy="gru", hidden_size=5, lang_dim=32)).parameters()
     )

@@ -128,6 +128,17 @@ def test_what_failed_marks_it_incomplete_and_is_joined(html, markdown, made):
     assert "the run diverged" in html and "the run diverged" in markdown
 
 
+def test_markdown_tables_and_figures_are_blocks_of_their_own(markdown):
+    lines = markdown.splitlines()
+    for above, line, below in zip(lines, lines[1:], lines[2:], strict=False):
+        if re.match(r"\|( -+:? \|| -+:? \|)+", line.replace("---:", "---")):
+            assert not line.replace("---:", "---").replace("| ---", "").strip("| "), line
+            assert above.count("|") == line.count("|") == below.count("|")
+        if line.startswith(("![", "#")):
+            assert above == "", (above, line)
+    assert not [line for line in lines if re.search(r".(Dropped|Notes|Films):$|.!\[", line)]
+
+
 def test_markdown_shows_the_figures_that_are_there(markdown, made):
     figures = re.findall(r"!\[.*?\]\((.*?)\)", markdown)
     assert len(figures) >= 5 and all((made[0].folder / path).exists() for path in figures)
