@@ -18,12 +18,13 @@
 #SBATCH --open-mode=append
 #SBATCH --output=logs/%x_%A_%a.log
 
+# SIGTERM is what training takes for a wish to save and stop; Slurm's signals come to this shell, perhaps at once.
+training= stop=
+trap 'stop=1; [ -z "$training" ] || kill -TERM "$training" 2>/dev/null' USR1 TERM
 rlmop train --config config.yaml --trial 1 --seeds "$SLURM_ARRAY_TASK_ID" --lpc_alphas 0,1e-6,1e-5,1e-4,1e-3 \
     --jobs "$SLURM_CPUS_PER_TASK" --max_replicas 1 --resume "$@" &
 training=$!
-
-# SIGTERM is what training takes for a wish to save and stop; Slurm's signals come to this shell.
-trap 'kill -TERM "$training" 2>/dev/null' USR1 TERM
+[ -z "$stop" ] || kill -TERM "$training"
 while kill -0 "$training" 2>/dev/null; do
     wait "$training" # ends early at a signal
 done
