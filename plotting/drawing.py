@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -124,16 +125,24 @@ def _find_caches(folder: str) -> list[Place]:
     return places
 
 
-def draw_settings(task: Task) -> int:
-    """Draw the runs of each setting together, into a folder named by their trials and seeds."""
-    settings = task.settings
-    found, notes = find_settings(_find_caches(settings.all_caches))
+def _take(folder: str, find: Callable[[list[Place]], tuple[list[Any], list[str]]], what: str, remedy: str) -> list[Any]:
+    """Return what is found among the caches of a folder, and tell what was passed over.
+
+    Raises:
+        ConfigError: If nothing is.
+    """
+    found, notes = find(_find_caches(folder))
     for note in notes:
         print(f"skipped: {note}", file=sys.stderr)
     if not found:
-        raise ConfigError(
-            f"{settings.all_caches}: expected runs that differ in trial or seed only, found none; train more seeds"
-        )
+        raise ConfigError(f"{folder}: expected {what}, found none; {remedy}")
+    return found
+
+
+def draw_settings(task: Task) -> int:
+    """Draw the runs of each setting together, into a folder named by their trials and seeds."""
+    settings = task.settings
+    found = _take(settings.all_caches, find_settings, "runs that differ in trial or seed only", "train more seeds")
     output = Path(settings.output_dir)
     jobs = [
         _Job(
@@ -150,14 +159,8 @@ def draw_settings(task: Task) -> int:
 def draw_prices(task: Task) -> int:
     """Draw the settings that differ in the price only together, into a folder named by their trials."""
     settings = task.settings
-    found, notes = find_price_series(_find_caches(settings.all_caches))
-    for note in notes:
-        print(f"skipped: {note}", file=sys.stderr)
-    if not found:
-        raise ConfigError(
-            f"{settings.all_caches}: expected settings that differ in the price of complexity only, found none; "
-            "train with --lpc_alphas 0,1e-5,1e-4"
-        )
+    what, remedy = "settings that differ in the price of complexity only", "train with --lpc_alphas 0,1e-5,1e-4"
+    found = _take(settings.all_caches, find_price_series, what, remedy)
     views = PRICE_VIEWS if "all" in settings.views or not settings.view else settings.views
     failed = 0
     for series in found:
