@@ -55,10 +55,10 @@ def _space(found: re.Match[str]) -> str:
 
 
 def break_names(text: str) -> Any:
-    """Return a text as HTML, escaped, whose names may break after a dot or underscore, as narrow columns need."""
+    """Return a text as HTML, escaped: names may break after a dot or underscore, as narrow columns need, "x = 1" not."""
     from markupsafe import Markup, escape  # comes with jinja2
 
-    return Markup(re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", str(escape(text))))
+    return Markup(re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", str(escape(text)).replace(" = ", "&nbsp;=&nbsp;")))
 
 
 def mark_code(text: str) -> Any:
