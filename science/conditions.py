@@ -49,7 +49,9 @@ def settings_of(design: Design, family: str) -> list[tuple[str, str]]:
     return [cell for cell in cells if cell[1] in free]
 
 
-def build_conditions(family: str, source: str, sizes: Sequence[Sequence[int]], seed: int) -> list[Intervention]:
+def build_conditions(
+    family: str, source: str, sizes: Sequence[Sequence[int]], seed: int, exponent: float = 2.0
+) -> list[Intervention]:
     """Return the conditions of a family that all policies share; none of the transplants, which differ.
 
     Args:
@@ -57,8 +59,12 @@ def build_conditions(family: str, source: str, sizes: Sequence[Sequence[int]], s
         source: R or P; on own play, which costs more, stand-ins of the same policy are left out.
         sizes: Hidden sizes of the experts, per layer.
         seed: Of what is drawn.
+        exponent: An expert costs size^exponent; of the dial.
+
+    Raises:
+        ValueError: If there is no such family.
     """
-    from pipeline.interventions.catalogue import list_knockouts
+    from pipeline.interventions.catalogue import build_dial, list_knockouts
     from pipeline.interventions.spec import Intervention
 
     if family == "knockouts":
@@ -75,8 +81,7 @@ def build_conditions(family: str, source: str, sizes: Sequence[Sequence[int]], s
             for tau in TAUS
         ]
     if family == "dial":
-        largest = max(size for layer in sizes for size in layer) ** 2
-        return [Intervention(what="dial", amount=turn / largest, name=f"lambda {turn / largest:.3g}") for turn in TURNS]
+        return [build_dial(turn, sizes, exponent) for turn in TURNS]
     if family == "inputs":
         return [
             Intervention(),

@@ -3,27 +3,27 @@
     effects = read_effects("knockouts.npz")
     effects.per_run("ce", condition=3)          # mean difference of each run, float64 (R,)
 
-All differences are changed minus intact, paired by run and level seed.
+All differences are changed minus intact, paired by run and level seed. Rows are those of `pipeline.records.effects`,
+with runs and conditions as analyses name them.
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.records import effects as records
 from science.traces import Run, TraceError, sum_over
 
 Measure = Literal["success", "agreement", "ce", "kl"]
 
 _FLOATS = ("success", "success_intact", "agreement", "agreement_intact", "ce", "ce_intact", "kl", "lpc")
-_INTS = {"run": np.int32, "level_seed": np.int64, "condition": np.int32, "group": np.int32, "steps": np.int32}
+_INTS = ("run", "level_seed", "condition", "group", "steps")
 
 
 @dataclass(frozen=True)
@@ -222,54 +222,34 @@ class Effects:
         return replace(parts[0], **joined)
 
 
-# ------------------------------------------------------------------------------------------------------------ files
-
-
-def write_effects(path: str | Path, effects: Effects) -> None:
-    """Write a table as .npz, without pickles."""
-    header = {
-        "source": effects.source,
-        "runs": [asdict(run) for run in effects.runs],
-        "conditions": [asdict(condition) for condition in effects.conditions],
-        "groups": list(effects.groups),
-    }
-    columns = {name: getattr(effects, name) for name in (*_INTS, *_FLOATS)}
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **columns)
+# ------------------------------------------------------------------------------------------------------------- files
 
 
 def read_effects(path: str | Path) -> Effects:
-    """Return a table that `write_effects` wrote, or whoever writes the same names.
+    """Return the table of a file that `pipeline.records.effects.write_effects` wrote.
 
     Raises:
         TraceError: If the file cannot be read or is not what it should be.
     """
     try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            columns = {name: file[name].astype(dtype) for name, dtype in _INTS.items()}
-            missing = np.full(len(columns["run"]), np.nan, np.float32)
-            columns |= {
-                name: file[name].astype(np.float32) if name != "lpc" or name in file else missing for name in _FLOATS
-            }
+        table = records.read_effects(path)
+        header = table.header
         shared = {key: header[key] for key in ("task", "setting") if header.get(key)}
         return Effects(
             source=header["source"],
-            runs=tuple(_build(Run, {"task": "", "setting": "", **shared, **_known(run)}) for run in header["runs"]),
-            conditions=tuple(_build(Condition, _known(condition)) for condition in header["conditions"]),
+            runs=tuple(_build(Run, {"task": "", "setting": "", **shared, **run}) for run in header["runs"]),
+            conditions=tuple(_build(Condition, condition) for condition in header["conditions"]),
             groups=tuple(header["groups"]),
-            **columns,
+            **{name: getattr(table, name) for name in (*_INTS, *_FLOATS)},
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise TraceError(f"{path}: expected effects of interventions, .npz, found: {error}; intervene again") from None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise TraceError(f"{path}: expected effects of interventions, found: {reason}; intervene again") from None
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what is not null; the strength of a dial, called lambda in the file, as tau."""
+def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+    """Return a run or condition; null is not known, and the strength of a dial, called lambda in the file, its tau."""
     known = {key: value for key, value in values.items() if value is not None}
-    return {"tau": known["lambda"], **known} if "lambda" in known else known
-
-
-def _build(kind: Any, values: dict[str, Any]) -> Any:
+    known |= {"tau": known["lambda"]} if "lambda" in known else {}
     names = {field.name for field in fields(kind)}
-    return kind(**{key: value for key, value in values.items() if key in names})
+    return kind(**{key: value for key, value in known.items() if key in names})

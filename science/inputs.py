@@ -30,8 +30,11 @@ SLOTS = 256
 """Environments of each policy side by side."""
 
 TRACE_SOURCES = ("science.traces", "science.reading")
-REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.replay")
-EFFECT_SOURCES = ("science.conditions", "science.effects", "pipeline.interventions", "pipeline.replay")
+REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.interventions", "pipeline.replay")
+EFFECT_SOURCES = (
+    *("science.conditions", "pipeline.interventions", "pipeline.replay", "pipeline.records.effects"),
+    *("pipeline.evaluation.grid", "pipeline.evaluation.effects"),
+)
 
 
 class InputError(UserError):
@@ -211,12 +214,9 @@ def _intervene(design: Design, store: Store, item: Item, link: Link) -> tuple[li
     if family == "transplants":
         table = _transplant(design, agents, runs, task, way, link)
     else:
-        sizes = design.routed[0].config.expert_hidden_sizes
-        conditions = build_conditions(family, source, sizes, design.config.statistics.seed)
+        first, seed = design.routed[0].config, design.config.statistics.seed
+        conditions = build_conditions(family, source, first.expert_hidden_sizes, seed, first.lpc_exponent)
         table = _change(design, agents, runs, way, conditions, source, link)
-    for condition in table.header["conditions"]:
-        if "lambda" in condition:
-            condition["tau"] = condition["lambda"]  # analyses know one number of a condition
     path = item_path(design, item)
     write_effects(path, table)
     return [path], {"missing": missing, "levels_replaced": len(way.unsolvable)}

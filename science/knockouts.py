@@ -95,6 +95,7 @@ def _check_sham(draft: Draft, cell: Effects, where: str) -> None:
             "sham_changed",
             float(changed.mean()) if len(changed) else NAN,
             unit="episodes",
+            estimator=cell.source,
             task=cell.runs[0].task,
             setting=cell.runs[0].setting,
             condition=cell.conditions[condition].name,
@@ -135,7 +136,8 @@ def _effects(draft: Draft, cell: Effects, margin: float) -> None:
         twin = cell.of_kind("knockout", renormalise=False, layer=one.layer, expert=one.expert, what=one.what)
         if twin and one.layer >= 0:
             table = cell.by_level("ce", index) - cell.by_level("ce", twin[0])
-            draft.over_both("renormalised", table, cell.runs, family=f"renormalised, {families}", **_columns(one))
+            about = {**_columns(one), "estimator": cell.source, "family": f"renormalised, {families}"}
+            draft.over_both("renormalised", table, cell.runs, **about)
 
 
 def _effect(

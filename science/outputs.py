@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,10 @@ def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[
 
     name = item.name.partition("/")[2]
     made: list[Path] = []
+    notes: list[str] = []
     if name == "calibration":
         files = [path for need in item.needs for path in store.files(need)]
-        table, _ = read_card(files)
+        table, notes = read_card(files)
         made.append(card_path(design))
         write_card(made[0], table)
         drawn = [draw_calibration(widen(table), design.config.statistics.level)] if len(table) else []
@@ -112,7 +113,7 @@ def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[
         paths = save_figure(figure.figure, design.folder / "figures" / f"{figure.name}.png", ("png", "pdf"))
         made += paths
         captions[figure.name] = figure.caption
-    return made, {"captions": captions}
+    return made, {"captions": captions, "notes": notes}
 
 
 def expert_sizes(design: Design) -> list[list[int]]:
@@ -123,11 +124,21 @@ def expert_sizes(design: Design) -> list[list[int]]:
 # -------------------------------------------------------------------------------------------------------------- report
 
 
-def write_report(design: Design, store: Store, failed: Mapping[str, str], only: Sequence[str]) -> list[str]:
-    """Write claims.csv, report.html, report.md and study.json; return what failed or could not be used, in words."""
+def write_report(
+    design: Design, store: Store, failed: Mapping[str, str], only: Sequence[str], old: Collection[str] = ()
+) -> list[str]:
+    """Write claims.csv, report.html, report.md and study.json; return what failed or could not be used, in words.
+
+    Args:
+        design: Of the study.
+        store: Of it.
+        failed: Name of an item -> why it could not be made.
+        only: Analyses asked for in this call.
+        old: Others, whose inputs have changed since they were made.
+    """
     from science.report.pages import render
 
-    report, claims = build_report(design, store, failed, only)
+    report, claims = build_report(design, store, failed, only, old)
     write_text(design.folder / "claims.csv", claims.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     html, markdown = render(report)
     write_text(design.folder / "report.html", html)
@@ -136,8 +147,10 @@ def write_report(design: Design, store: Store, failed: Mapping[str, str], only: 
     return list(report.problems)
 
 
-def build_report(design: Design, store: Store, failed: Mapping[str, str], only: Sequence[str]) -> Any:
-    """Return the report and the verdicts."""
+def build_report(
+    design: Design, store: Store, failed: Mapping[str, str], only: Sequence[str], old: Collection[str]
+) -> Any:
+    """Return the report and the verdicts; see `write_report`."""
     import dataclasses
 
     from science.claims import judge
@@ -181,12 +194,10 @@ def build_report(design: Design, store: Store, failed: Mapping[str, str], only: 
         shown = [
             pictures.take(design.folder / "figures" / f"{figure}.png", caption) for figure, caption in captions.items()
         ]
-        result = {**results[name], "dropped": _group_dropped(results[name]["dropped"])}
+        result = {**results[name], "dropped": group_dropped(results[name]["dropped"])}
         films = list_films(store, design) if name == "knockouts" else []
-        old = name not in only and not store.tokens([f"analyse/{name}"])
-        sections.append(
-            build_section(name, entry.title, result, tables[name], entry.quantities, shown, films=films, old=old)
-        )
+        about = {"films": films, "old": name in old}
+        sections.append(build_section(name, entry.title, result, tables[name], entry.quantities, shown, **about))
     problems = problems_of(design, failed, results)
     report = Report(
         title=f"Routing study: {design.config.name}",
@@ -211,15 +222,24 @@ def list_films(store: Store, design: Design) -> list[tuple[str, str]]:
     return [(path, text) for stamp in stamps if stamp is not None for path, text in stamp.notes["films"]]
 
 
-def _group_dropped(dropped: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return runs left out, joined by reason and quantity."""
-    found: dict[tuple[str, str], list[str]] = {}
+def group_dropped(dropped: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return runs left out, by reason: those of which the same quantities are missing together."""
+    missing: dict[tuple[str, str], list[str]] = {}
     for entry in dropped:
-        found.setdefault((entry["quantity"], entry["reason"]), []).append(entry["run"])
+        missing.setdefault((entry["reason"] or "no value", entry["run"]), []).append(entry["quantity"])
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (reason, run), quantities in missing.items():
+        alike.setdefault((reason, tuple(dict.fromkeys(quantities))), []).append(run)
     lines = []
-    for (quantity, reason), runs in found.items():
-        names = "; ".join(runs[:6]) + (f"; and {len(runs) - 6} more" if len(runs) > 6 else "")
-        lines.append(f"{quantity.replace('_', ' ') or 'all quantities'}: {reason or 'no value'} ({len(runs)}): {names}")
+    for (reason, quantities), runs in alike.items():
+        cells: dict[str, list[str]] = {}
+        for run in runs:
+            cell, _, seed = run.rpartition(", seed ")
+            cells.setdefault(cell, []).append(seed)
+        named = [f"{cell}, seed {', '.join(seeds)}" for cell, seeds in cells.items()]
+        names = "; ".join(named[:6]) + (f"; and {len(named) - 6} more settings" if len(named) > 6 else "")
+        words = ", ".join(quantity.replace("_", " ") or "all quantities" for quantity in quantities)
+        lines.append(f"{reason} ({len(runs)}): {names}. Left out of {words}")
     return lines
 
 

@@ -12,17 +12,17 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from babyai.facts import SUCCESS
 from pipeline.records.cache import read_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from science.traces import Group, Run, TraceError, Traces
 
-_SUCCESS = 1  # an outcome's code, as `EpisodeTable` stores it
 _PHASES = ("t_pick", "t_unlocked", "t_drop")
 _PHASE_WORDS = ("picked", "unlocked", "dropped")
 _ARRAYS = (
@@ -99,8 +99,6 @@ def _one_run(parts: list[Traces]) -> Traces:
     """Return the traces of one run's levels as those of one run."""
     if len(parts) == 1:
         return parts[0]
-    from dataclasses import replace
-
     joined = Traces.concatenate(parts)
     return replace(
         joined,
@@ -118,7 +116,7 @@ def _build(entry: Played, source: Literal["R", "P"]) -> Traces:
     weights = np.zeros((steps, len(routing.weights), width), np.float32)
     for layer, values in enumerate(routing.weights):
         weights[:, layer, : values.shape[1]] = values
-    success = np.where(episodes.outcome == _SUCCESS, 1.0, np.where(episodes.outcome < 0, np.nan, 0.0))
+    success = np.where(episodes.outcome == SUCCESS, 1.0, np.where(episodes.outcome < 0, np.nan, 0.0))
     return Traces(
         source=source,
         runs=(entry.run,),

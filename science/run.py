@@ -127,7 +127,10 @@ def make(link: Link, stage: str, design: Design, item: Item) -> tuple[list[str],
 
 def conclude(design: Design, store: Store, progress: Progress, only: Sequence[str]) -> int:
     """Write the report, and say what has become of the study; return the exit code."""
-    problems = write_report(design, store, progress.failed, only)
+    others = [name for name in design.config.analyses if name not in only]
+    items = stages.find_stage("analyse").items(design, others)
+    old = {item.name.partition("/")[2] for item in items if not store.is_fresh(item)}
+    problems = write_report(design, store, progress.failed, only, old)
     print(f"made {len(progress.made)}, kept {progress.kept}")
     for problem in problems:
         print(f"incomplete: {problem}", file=sys.stderr)

@@ -121,6 +121,9 @@ def test_other_weights_and_a_baseline_are_told_of(cache, tmp_path):
     damaged = replace(cache, header=cache.header | {"checkpoint_path": str(tmp_path / "damaged.pt")})
     pair, problem = play.try_what_if(damaged, build_dial(3.0, SIZES), LEVELS)
     assert pair is None and "damaged.pt" in problem
+    behind = [tmp_path / "damaged.pt", cache.header["checkpoint_path"]]
+    pair, problem = play.try_what_if(damaged, build_dial(3.0, SIZES), LEVELS, candidates=behind)
+    assert problem == "" and pair is not None
     assert "no routers" in play.try_what_if(cache, None, LEVELS)[1]
 
 

@@ -82,8 +82,8 @@ def fields_of(settings_class: type) -> list[Flag]:
 
 
 def in_yaml(value: Any) -> str:
-    """Return a value as one would write it in a YAML file."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """Return a value as one would write it in a YAML file; a dataclass is a mapping of its fields."""
+    return value if isinstance(value, str) else json.dumps(value, default=dataclasses.asdict)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

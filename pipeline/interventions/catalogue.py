@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 from pipeline.interventions.places import Where
@@ -27,22 +26,20 @@ def list_knockouts(
     ]
 
 
-def list_paths(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
-    """Return an intervention for each path through the layers, all weight on one expert of each.
+def build_dial(
+    strength: float, sizes: Sequence[Sequence[int]], exponent: float = 2.0, *, name: str = "lambda {:.3g}"
+) -> Intervention:
+    """Return weights turned by exp(-lambda cost), lambda the strength divided by the cost of the largest expert.
 
-    The cheapest path that still takes the bot's action is the complexity that a step needs.
+    Args:
+        strength: At least 0, which changes nothing; 1 divides the largest expert's weight against the skip's by e.
+        sizes: Hidden sizes of the experts, per layer.
+        exponent: An expert costs size^exponent.
+        name: Of it, with a place for lambda.
     """
-    paths = product(*(range(len(row)) for row in sizes))
-    places = [Where(experts=tuple(enumerate(path))) for path in paths]
-    return [Intervention(what="clamp", to="one_hot", where=where) for where in places]
-
-
-def list_transplants(seed: int = 0) -> list[Intervention]:
-    """Return weights clamped to the policy's own v[x], to that of another one, and to its own with x exchanged."""
-    return [Intervention(what="clamp", to=to, seed=seed if to == "shuffled" else 0) for to in _TRANSPLANTS]
-
-
-_TRANSPLANTS = ("subgoal", "other", "shuffled")
+    largest = max((size for layer in sizes for size in layer), default=0)
+    amount = strength / (float(largest) ** exponent if largest else 1.0)
+    return Intervention(what="dial", amount=amount, exponent=exponent, name=name.format(amount))
 
 
 def describe_conditions(interventions: Sequence[Intervention], sizes: Sequence[Sequence[int]]) -> list[dict[str, Any]]:

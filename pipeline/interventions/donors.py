@@ -1,4 +1,4 @@
-"""Steps of other levels from which means, stand-ins and missions are taken (`pipeline.replay.donating` makes them)."""
+"""Steps of other levels from which means, stand-ins and missions are taken (`pipeline.replay.run` finds them)."""
 
 from __future__ import annotations
 

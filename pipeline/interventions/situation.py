@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,10 +40,6 @@ class Situation:
     door_unlocked: np.ndarray
     since: np.ndarray
     mission: np.ndarray
-
-    def select(self, rows: Sequence[int] | slice) -> Situation:
-        """Return that of some policies."""
-        return Situation(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Gates:

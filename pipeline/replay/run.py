@@ -116,12 +116,7 @@ def replay(
     Raises:
         ValueError: If architectures differ.
     """
-    policies = [copy.deepcopy(policy).double().eval() for policy, _, _ in agents]
-    tables = [MissionVectors(encoder, copy.deepcopy(projection).double()) for _, encoder, projection in agents]
-    for table in tables:
-        table.add(way.missions)
-    numbers = torch.arange(len(way.missions), device=next(policies[0].parameters()).device)
-    missions = torch.stack([table(numbers) for table in tables])
+    policies, missions = _copy_agents(agents, way)
     batch = IntervenedBatch(policies, [Intervention()])
     shape = len(policies), len(way)
     logits = torch.zeros(*shape, policies[0].head.out_features)
@@ -144,6 +139,16 @@ def replay(
         if chosen:
             lpc[:, step] = compute_lpc(chosen, batch.sizes, lpc_exponent)[:, where]
     return Intact(way, policies, missions, rows, lpc_exponent, logits, weights, lpc, kept)
+
+
+def _copy_agents(agents: Sequence[Agent], way: Trajectories) -> tuple[list[nn.Module], Tensor]:
+    """Return the policies in float64, and the vectors of the sentences of trajectories, (P, K, lang_dim)."""
+    policies = [copy.deepcopy(policy).double().eval() for policy, _, _ in agents]
+    tables = [MissionVectors(encoder, copy.deepcopy(projection).double()) for _, encoder, projection in agents]
+    for table in tables:
+        table.add(way.missions)
+    numbers = torch.arange(len(way.missions), device=next(policies[0].parameters()).device)
+    return policies, torch.stack([table(numbers) for table in tables])
 
 
 def intervene(
@@ -221,10 +226,10 @@ def find_donors(agents: Sequence[Agent], way: Trajectories, *, rows: int = ROWS)
         way: Of levels that are not scored.
         rows: Of each pass.
     """
-    intact = replay(agents, way, rows=rows)
-    batch = IntervenedBatch(intact.policies, [Intervention()])
-    player = Player(batch, way, intact.mission_vectors)
-    width = intact.policies[0].head.in_features
+    policies, missions = _copy_agents(agents, way)
+    batch = IntervenedBatch(policies, [Intervention()])
+    player = Player(batch, way, missions)
+    width = policies[0].head.in_features
     shape = len(agents), len(way)
     outputs = [torch.zeros(*shape, len(layer), width, dtype=torch.float64) for layer in batch.sizes]
     weights = [torch.zeros(*shape, len(layer), dtype=torch.float64) for layer in batch.sizes]
@@ -242,7 +247,7 @@ def find_donors(agents: Sequence[Agent], way: Trajectories, *, rows: int = ROWS)
         tuple(part.to(batch.device) for part in outputs),
         tuple(part.to(batch.device) for part in weights),
         way.missions,
-        intact.mission_vectors,
+        missions,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.interventions import catalogue
 from pipeline.interventions.places import Where, choose, refuse
 from pipeline.interventions.spec import Intervention
 
@@ -21,16 +22,8 @@ WAYS = {"zero": "silent (0)", "mean": "its mean over other levels", "skip": "its
 
 
 def build_dial(strength: float, sizes: Sequence[Sequence[int]], exponent: float = 2.0) -> Intervention:
-    """Return weights turned by exp(-lambda cost), lambda the strength divided by the cost of the largest expert.
-
-    Args:
-        strength: At least 0, which changes nothing.
-        sizes: Hidden sizes of the experts, per layer.
-        exponent: An expert costs size^exponent.
-    """
-    largest = max((size for layer in sizes for size in layer), default=0) ** exponent or 1.0
-    amount = strength / largest
-    return Intervention(what="dial", amount=amount, exponent=exponent, name=f"complexity dial, \u03bb = {amount:.3g}")
+    """Return `pipeline.interventions.catalogue.build_dial` under the name that figures give it."""
+    return catalogue.build_dial(strength, sizes, exponent, name="complexity dial, \u03bb = {:.3g}")
 
 
 def read_exponent(header: Mapping[str, Any]) -> float:

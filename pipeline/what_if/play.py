@@ -85,18 +85,27 @@ def _find_stage(cache: Cache, num_levels: int, candidates: list[Path], say: Say)
             f"side, or {again}"
         )
     say("loading the checkpoint")
-    digest = head.get("checkpoint_digest")
-    found = [_load(path, path.stat().st_mtime_ns) for path in paths]
-    same = [one for one in found if digest in (None, one.digest)]
-    if not same:
-        raise NoCheckpointError(
-            f"{paths[0]}: holds other weights ({found[0].digest[:8]}) than those the cache was made from "
-            f"({digest[:8]}); {again}"
+    digest, troubles = head.get("checkpoint_digest"), []
+    for path in paths:  # one that is damaged, or of other weights, does not hide the right one behind it
+        try:
+            checkpoint = _load(path, path.stat().st_mtime_ns)
+        except MISTAKES as error:
+            troubles.append(error)
+            continue
+        if digest in (None, checkpoint.digest):
+            break
+        troubles.append(
+            NoCheckpointError(
+                f"{path}: holds other weights ({checkpoint.digest[:8]}) than those the cache was made from "
+                f"({digest[:8]}); {again}"
+            )
         )
+    else:
+        raise troubles[0]
     level_seeds = [int(seed) for seed in cache.episodes.level_seed if seed >= 0]
     seeds = tuple(dict.fromkeys(level_seeds or evaluation_seeds(EVALUATION_SEED, num_levels)))[:num_levels]
-    task_id, limit = resolve_task_id(head.get("task_id", same[0].config.task_id)), head.get("max_steps")
-    return _keep_stage(same[0].path, same[0].digest, task_id, seeds, limit, _Box(same[0]))
+    task_id, limit = resolve_task_id(head.get("task_id", checkpoint.config.task_id)), head.get("max_steps")
+    return _keep_stage(checkpoint.path, checkpoint.digest, task_id, seeds, limit, _Box(checkpoint))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ NAIVE = ("lpc_entropy_naive", "lpc_entropy_smoothed", "lpc_entropy")
 
 HIDDEN = frozenset(
     {
-        *("consistency_over_runs", "sham_changed", "usage", "collapsed"),
+        *("sham_changed", "usage", "collapsed"),
         *(f"{kind}_{name}" for kind in ("front", "dial", "baseline") for name in ("lpc", "success")),
     }
 )

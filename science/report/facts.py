@@ -148,6 +148,8 @@ def calibration_of(
         said.append(f"No test is wrong more often than {level:g}, to within what {sets} data sets can tell.")
     if not tried.all():
         said.append(f"So few runs give no p at all: {', '.join(table['quantity'][~tried])}.")
+    notes = drawn.notes.get("notes", [])
+    said += [f"{note}." for note in notes if note.partition(":")[0] not in set(table["quantity"])]
     head = ("test", "planted", "false positives [95 % interval]", "found where planted", "detectable effect")
     rows = tuple(
         (

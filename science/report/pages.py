@@ -42,6 +42,7 @@ def render(report: Report) -> tuple[str, str]:
         environment = Environment(autoescape=escape, **shared)
         environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
         environment.filters["inline"] = mark_code
+        environment.filters["breakable"] = break_names
         environment.filters["capitalise"] = lambda text: str(text)[:1].upper() + str(text)[1:]
         pages.append(environment.get_template(name).render(r=report, methods=methods))
     # Figures and headings stand by themselves, and no table goes on from a paragraph.
@@ -51,6 +52,13 @@ def render(report: Report) -> tuple[str, str]:
 
 def _space(found: re.Match[str]) -> str:
     return found.group() + "\n"
+
+
+def break_names(text: str) -> Any:
+    """Return a text as HTML, escaped: names may break after a dot or underscore, as narrow columns need, "x = 1" not."""
+    from markupsafe import Markup, escape  # comes with jinja2
+
+    return Markup(re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", str(escape(text)).replace(" = ", "&nbsp;=&nbsp;")))
 
 
 def mark_code(text: str) -> Any:

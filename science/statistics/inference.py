@@ -231,15 +231,6 @@ def detectable_effect(n: int, *, alpha: float = 0.05, power: float = 0.8) -> flo
     return float(np.squeeze(TTestPower().solve_power(nobs=n, alpha=alpha, power=power)))
 
 
-def power_of(effect: float, n: int, *, alpha: float = 0.05) -> float:
-    """Return how often a two-sided t test finds a mean over n runs of so many standard deviations."""
-    if n < MIN_FOR_INTERVAL:
-        return float("nan")
-    from statsmodels.stats.power import TTestPower
-
-    return float(TTestPower().power(effect, n, alpha))
-
-
 def smallest_p(n: int) -> float:
     """Return the smallest p that `compare_with_zero` can give with n runs; NaN below three, 0 of the t test."""
     if n < MIN_FOR_INTERVAL:

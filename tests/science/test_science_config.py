@@ -117,3 +117,12 @@ def test_settings_are_named_without_loss():
 def test_a_study_file_says_all_that_it_resolves_to():
     config = StudyConfig(tasks=["GoToObj"])
     assert {field.name for field in dataclasses.fields(StudyConfig)} == set(config.to_dict())
+
+
+def test_the_help_has_the_values_of_a_study_file(tmp_path, capsys):
+    path = write(tmp_path, statistics={"draws": 7}, claims=[{**CLAIM, "margin": 0.25}])
+    with pytest.raises(SystemExit) as ended:
+        read_study("test", ["--config", path, "--help"])
+    text = "".join(capsys.readouterr().out.split())
+    assert ended.value.code in (0, None)
+    assert 'study.yaml:{"draws":7,"calibration":200' in text and '"margin":0.25' in text

@@ -1,15 +1,17 @@
 """What goes in and what is refused: traces from tables and files, effects, results; bad input is named."""
 
-import json
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
 
 from pipeline.records.cache import write_cache
+from pipeline.records.effects import COLUMNS as EFFECT_COLUMNS
+from pipeline.records.effects import EffectTable, write_effects
+from pipeline.records.effects import build_effects as build_effect_table
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from science import complexity, distinctness, knockouts, pathways, price, sufficiency
-from science.effects import Condition, Effects, read_effects, write_effects
+from science.effects import Condition, Effects, read_effects
 from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
 from science.reading import Played, build_traces, read_caches, read_traces, write_traces
 from science.result import COLUMNS, Draft
@@ -125,26 +127,37 @@ def test_files_of_traces_and_effects_come_back_as_they_were(tmp_path, template):
     write_traces(tmp_path / "t.npz", planted)
     assert_same_traces(read_traces(tmp_path / "t.npz"), planted)
     effects = plant_knockouts(template, rng(), rng().random((4, 9)), by_group=np.zeros((4, 9, 4)))
-    write_effects(tmp_path / "e.npz", effects)
+    write_effects(tmp_path / "e.npz", as_record(effects))
     found = read_effects(tmp_path / "e.npz")
     assert repr(found.conditions) == repr(effects.conditions) and found.runs == effects.runs
     for name in ("run", "level_seed", "condition", "group", "ce", "success", "lpc"):
         np.testing.assert_array_equal(getattr(found, name), getattr(effects, name).astype(getattr(found, name).dtype))
 
 
-def test_effects_of_others_are_read(tmp_path):
+def as_record(effects: Effects) -> EffectTable:
+    """Return effects as interventions write them; what is not known is null."""
+    names = set(EFFECT_COLUMNS) & {field.name for field in fields(Effects)}
+    conditions = [{k: None if v != v else v for k, v in asdict(entry).items()} for entry in effects.conditions]
+    header = {"source": effects.source, "conditions": conditions, "groups": list(effects.groups)}
+    header["runs"] = [asdict(run) for run in effects.runs]
+    return build_effect_table({name: getattr(effects, name) for name in names}, header)
+
+
+def test_what_interventions_tell_is_read_and_what_they_do_not_is_unknown(tmp_path):
     """Null for what does not apply, keys that are not known, no LPC, runs without setting."""
     header = {
         "source": "P", "mode": "closed_loop", "task": "T", "setting": None, "groups": [],
         "conditions": [{"name": "d", "kind": "dial", "lambda": 0.5, "layer": None, "control_of": None, "where": {}}],
         "runs": [{"trial": 1, "seed": 3, "lpc_alpha": 0.1}],
     }  # fmt: skip
-    columns = {name: np.zeros(2) for name in ("run", "condition", "steps", "success", "success_intact", "agreement")}
-    columns |= {name: np.zeros(2) for name in ("agreement_intact", "ce", "ce_intact", "kl")}
-    np.savez(tmp_path / "e.npz", header=json.dumps(header), level_seed=[4, 5], group=[-1, -1], length=[1, 2], **columns)
+    table = build_effect_table({"run": [0, 0], "condition": [0, 0], "group": [-1, -1], "level_seed": [4, 5]}, header)
+    write_effects(tmp_path / "e.npz", table)
     found = read_effects(tmp_path / "e.npz")
     assert found.conditions[0].tau == 0.5 and found.conditions[0].layer == -1 and np.isnan(found.lpc).all()
     assert found.runs == (Run("T", "", 1, 3, lpc_alpha=0.1),)
+    write_effects(tmp_path / "e.npz", replace(table, header={**header, "source": None, "conditions": [{"kind": "d"}]}))
+    with pytest.raises(TraceError, match=r"e\.npz: expected effects .*'name'; intervene again"):
+        read_effects(tmp_path / "e.npz")
 
 
 @pytest.mark.parametrize("read", [read_traces, read_effects])

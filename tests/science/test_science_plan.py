@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.command.errors import ConfigError
 from science import forecast, run, stages
+from science.conditions import TURNS, build_conditions
 from science.config import read_study
 from science.plan import build_design, path_experts
 from science.runs import count_gru, match_baselines
@@ -209,6 +210,16 @@ def test_what_fails_is_named_and_the_rest_is_made_and_the_next_call_retries(grap
     assert progress.failed == {"one/b": "expected a wheel, found none"}
     assert progress.made == ["one/a", "two/x", "two/y", "three/r"]
     assert graph().made == ["one/b", "two/y"]
+
+
+def test_the_dial_is_as_strong_whatever_experts_cost():
+    for exponent in (1.0, 2.0):
+        dials = build_conditions("dial", "P", [[0, 4, 8], [16]], 0, exponent)
+        assert [dial.amount * 16**exponent for dial in dials] == pytest.approx(TURNS)
+        assert {dial.exponent for dial in dials} == {exponent}
+    assert build_conditions("dial", "P", [[0]], 0)[0].amount == TURNS[0]  # skips cost nothing
+    with pytest.raises(ValueError, match="family: expected knockouts"):
+        build_conditions("dials", "P", [[0]], 0)
 
 
 # --------------------------------------------------------------------------------------------------------------- plan

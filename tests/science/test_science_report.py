@@ -12,7 +12,7 @@ from science import knockouts, pathways, questions, run, stages, sufficiency
 from science.config import Claim, read_study
 from science.figures.draw import draw_analysis
 from science.figures.strips import Panel, draw_strips
-from science.outputs import read_table, table_path, write_report
+from science.outputs import group_dropped, read_table, table_path, write_report
 from science.plan import build_design
 from science.planted_effects import plant_knockouts, plant_thresholds
 from science.questions import add_rows, list_usage
@@ -148,7 +148,8 @@ def test_markdown_shows_the_figures_that_are_there(markdown, made):
 
 def test_the_calibration_card_tells_false_positives_and_recovery(html, made):
     card = html.partition('<h2 id="calibration"')[2].partition("<h2")[0]
-    assert "sufficiency.sufficiency_above_random" in card and "2 data sets" in card
+    assert "<td>sufficiency.<wbr>sufficiency_<wbr>above_<wbr>random</td>" in card  # may break in a narrow column
+    assert "2 data sets" in card
     assert (made[0].folder / "calibration.csv").exists()
 
 
@@ -158,6 +159,24 @@ def test_the_same_study_gives_the_same_report(made, html):
         failed = {f"train/{TASK}/alpha=0/seed={seed}": "the run diverged" for seed in (2, 3)}
         write_report(made[0], Store(made[0].folder), failed, made[0].config.analyses)
     assert (made[0].folder / "report.html").read_text(encoding="utf-8") == html
+
+
+def test_runs_that_were_dropped_are_told_by_reason():
+    quantities = ("lpc_entropy", "lpc_divergence")
+    few = [
+        {"run": f"T, alpha=0, trial 1, seed {seed}", "reason": "2 cells", "quantity": quantity}
+        for quantity in quantities
+        for seed in (0, 1)
+    ]
+    other = [{"run": "T, alpha=1, trial 2, seed 0", "reason": "2 cells", "quantity": q} for q in quantities]
+    whole = [{"run": "T, alpha=1, trial 2, seed 3", "reason": "", "quantity": ""}]
+    assert group_dropped([*few, *other, *whole]) == [
+        "2 cells (3): T, alpha=0, trial 1, seed 0, 1; T, alpha=1, trial 2, seed 0. "
+        "Left out of lpc entropy, lpc divergence",
+        "no value (1): T, alpha=1, trial 2, seed 3. Left out of all quantities",
+    ]
+    many = [{"run": f"T, {n}, seed 0", "reason": "x", "quantity": "q"} for n in range(8)]
+    assert group_dropped(many)[0].endswith("T, 5, seed 0; and 2 more settings. Left out of q")
 
 
 # ----------------------------------------------------------------------------------------------------------- the tables

@@ -150,7 +150,12 @@ def test_only_some_analyses_are_made_and_the_others_stay(study):
     _, did, _ = study("--only", "sufficiency", statistics={**STUDY["statistics"], "seed": 1})
     assert {name.partition("/")[0] for name in did} == {"intervene", "calibrate", "analyse", "draw"}
     assert {name for name in did if name.startswith("analyse")} == {"analyse/sufficiency"}
-    assert "Consistency of pathways" in (OUT / "report.html").read_text()
+    sections = re.split(r'<h2 id="(\w+)"', (OUT / "report.html").read_text())
+    text = dict(zip(sections[1::2], sections[2::2], strict=True))
+    old = {name for name, section in text.items() if "of earlier inputs, settings or code" in section}
+    assert old == {"pathways", "price"} and "Consistency of pathways" in text["pathways"]
+    study()
+    assert "of earlier inputs" not in (OUT / "report.html").read_text()
 
 
 def test_another_price_is_trained_and_the_others_are_not(study):

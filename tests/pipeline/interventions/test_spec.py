@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from babyai.facts import EVENT_NAMES, SUBGOAL_NAMES
 from pipeline.command.errors import ConfigError
-from pipeline.interventions.catalogue import describe_conditions, list_knockouts, list_paths, list_transplants
+from pipeline.interventions.catalogue import describe_conditions, list_knockouts
 from pipeline.interventions.places import When, Where
 from pipeline.interventions.spec import ON_EXPERTS, STATES, WHATS, Intervention, parse_interventions
 from pipeline.interventions.targets import TARGETS
@@ -194,12 +194,10 @@ def test_times_and_places_read_themselves():
         assert When.parse(value).to_plain() == value
 
 
-def test_paths_and_transplants():
-    paths = parse_interventions(list_paths(SIZES))
-    assert len(paths) == 3 * 2 * 1
-    assert paths[4].where.to_plain() == {"experts": [[0, 2], [1, 0], [2, 0]]}
-    kinds = ["transplant_own", "transplant_other", "transplant_shuffled"]
-    assert [item.kind for item in parse_interventions(list_transplants(seed=2))] == kinds
+def test_transplants_have_kinds_of_their_own():
+    kinds = {"subgoal": "transplant_own", "other": "transplant_other", "shuffled": "transplant_shuffled"}
+    assert {to: Intervention(what="clamp", to=to).kind for to in kinds} == kinds
+    assert Intervention(what="clamp", to="uniform").kind == "clamp"
 
 
 def test_controls_name_what_they_control():
