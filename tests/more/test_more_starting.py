@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,23 @@ def test_the_trial_learns_nothing_and_changes_nothing(tmp_path):
         assert torch.equal(weight, tried.model.state_dict()[name]), name
     first, second = (trainer.take_metrics()[0] for trainer in (plain, tried))
     assert {**first, "Tokens_per_Second": 0} == {**second, "Tokens_per_Second": 0}
+
+
+def test_the_trial_leaves_out_what_compiling_takes(tmp_path, monkeypatch):
+    """A first pass that compiles takes minutes, and the time of the run was foretold by it."""
+    trainer = small_trainer(tmp_path)
+    trainer.config = dataclasses.replace(trainer.config, compile=True)
+    forward, times = trainer._forward, [100.0, 3.0]
+    now = [0.0]
+
+    def compiling(*inputs, **others):
+        now[0] += times.pop(0)
+        return forward(*inputs, **others)
+
+    trainer._forward = compiling
+    monkeypatch.setattr("more.training.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    largest = max(trainer.plan.batch(number)[1].size for number in range(4))
+    assert trainer.time_trial() == pytest.approx(3.0 / largest)
 
 
 def test_the_time_that_is_left_is_that_of_the_updates_measured(tmp_path):

@@ -19,6 +19,7 @@ from more.task_report import evaluate_task, find_hits, knocked_out, measure_rout
 from more.task_tables import summarise_depths
 from more.tasks import NOT_ASKED, TASK_NAMES, TaskSettings, draw_runs, generate_task, split_of
 from more.tokens import END_OF_TEXT
+from more.training import Trainer
 from pipeline.config import ConfigError
 
 every_task = pytest.mark.parametrize("name", TASK_NAMES)
@@ -170,6 +171,13 @@ def test_settings_that_no_sequence_can_have(name, changes, said):
         TaskSettings.of(name, **changes)
 
 
+def test_a_task_without_a_sequence_for_a_split_is_refused():
+    """It was searched for without end: of the four sequences of this task none is of validation."""
+    settings = TaskSettings.of("modular", length=2, symbols=2, train_depth=1, test_depth=1)
+    with pytest.raises(ConfigError, match="none of them for valid; take a longer --task_length"):
+        generate_task(settings, "valid", 0)
+
+
 # ----------------------------------------------------------------------------------------------------- words, batches
 
 
@@ -289,6 +297,15 @@ def test_an_older_run_goes_on_as_one_whose_experts_see_their_own(tmp_path):
     save_checkpoint(path, kept)
     assert load_model(path).model.config.expert_attention == "same"
     assert run_training(config, resume=True, quiet=True) == 0
+
+
+def test_a_model_of_a_task_is_no_start_for_text(trained, tmp_path):
+    """Its vocabulary was taken for a tokenizer, which ended in a traceback."""
+    start = {"init_from": str(trained), "preset": "debug", "num_sequences": None, "match": None}
+    with pytest.raises(
+        ConfigError, match=r"init_from: .* knows the words of chains \(seed 0\) alone; expected a model"
+    ):
+        Trainer(config_in(tmp_path, **start, expert_attention="all"), announce=lambda _: None)
 
 
 def test_evaluation_says_accuracy_by_depth_and_by_r(trained, capsys):
