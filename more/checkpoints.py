@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from more.config import ModelConfig, migrate_settings
-from more.model import MoreModel
+from more.model import MoreModel, count_parameters
 from more.task_data import Vocabulary, open_tokenizer
 from more.tokens import Tokenizer
 from pipeline.checkpoint_files import CheckpointError, Layout, check_content, open_file, write_file
@@ -101,6 +101,18 @@ class LoadedModel:
     data: dict[str, Any]
     update: int
     tokens: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return which model it is, in plain types, as evaluations keep it: sizes, training and data."""
+        count = count_parameters(self.model)
+        return {
+            "model": dataclasses.asdict(self.model.config),
+            "parameters": {"total": count.total, "active": count.active},
+            "update": self.update,
+            "tokens": self.tokens,
+            "seed": self.training_config["seed"],
+            "data": {key: self.data[key] for key in ("text", "questions", "tokenizer")},
+        }
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedModel:

@@ -131,12 +131,8 @@ class CompareSettings:
         for name in ("data", "experts", "test_recurrences", "lr"):
             if getattr(self, name) is not None and not self.on_task:
                 raise ConfigError(f"{name}: expected --preset chains beside it, found {self.preset}")
-        for name in ("seeds", "recurrences", "experts"):
-            text = getattr(self, name)
-            numbers = parse_numbers(name, text)
-            if text is not None and (not numbers or (name == "experts" and min(numbers) < 1)):
-                raise ConfigError(f"{name}: expected at least one number, found {text!r}")
-        parse_numbers("recurrences", self.test_recurrences)
+        for name in ("seeds", "recurrences", "experts", "test_recurrences"):
+            parse_numbers(name, getattr(self, name), least=int(name != "seeds"))
         read_rates(self.lr)
         check_numbers(self, 1, "jobs", "torch_threads", "updates", "num_questions", "max_documents")
 

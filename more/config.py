@@ -165,7 +165,8 @@ def compute_widths(config: ModelConfig) -> ExpertWidths:
         return naive
     target = count_expert_parameters("base", d, ExpertWidths(4 * d, 0))
     if config.match == "operations":
-        target = r * target + (r - 1) * 4 * d * d  # the attention of the blocks that are not there
+        # and the attention of the blocks that are not there, which a token's top_k experts share
+        target = r * target + (r - 1) * 4 * d * d // config.top_k
 
     def count(hidden: float, state: float) -> float:
         widths = ExpertWidths(hidden, state)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from more.config import ModelConfig, compute_widths, count_operations
-from more.model import MoreOutput
+from more.model import MoreOutput, count_passes
 
 
 def count_expert_operations(config: ModelConfig, num_recurrences: int | None = None) -> int:
@@ -33,8 +33,9 @@ def count_token_operations(config: ModelConfig, num_recurrences: int | None = No
         num_recurrences: r; None is the config's.
     """
     r = config.num_recurrences if num_recurrences is None else num_recurrences
-    passes = r if config.model_type == "looped" else 1
-    outside = passes * (4 * config.d_model**2 + config.d_model * config.num_experts)  # attention, router
+    outside = count_passes(config, r) * (
+        4 * config.d_model**2 + config.d_model * config.num_experts
+    )  # attention, router
     layer = outside + config.top_k * count_expert_operations(config, r)
     return config.num_layers * layer + config.d_model * config.vocab_size
 

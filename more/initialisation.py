@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from more.checkpoints import read_model_config
+from more.config import ModelConfig, compute_widths
 from more.settings import TrainingConfig
 from pipeline.config import ConfigError
 
@@ -21,7 +22,7 @@ def adopt(config: TrainingConfig) -> TrainingConfig:
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
-        ConfigError: If a size is given and is another.
+        ConfigError: If a size is given and is another, or the experts' widths would be others at the r that is given.
     """
     if config.init_from is None:
         return config
@@ -38,4 +39,17 @@ def adopt(config: TrainingConfig) -> TrainingConfig:
                 f"{name}: {given!r} was given, and {config.init_from}, from which the run is to start, has {value!r}; "
                 f"pass --{name} {value} or leave one of the two flags out"
             )
-    return dataclasses.replace(config, **changes)
+    config = dataclasses.replace(config, **changes)
+    sizes = ModelConfig(**stored)
+    try:
+        widths = compute_widths(dataclasses.replace(sizes, num_recurrences=config.num_recurrences))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if widths != compute_widths(sizes):
+        raise ConfigError(
+            f"num_recurrences: with match {sizes.match} the experts of {sizes.num_recurrences} and of "
+            f"{config.num_recurrences} steps differ in width, and {config.init_from} was trained with "
+            f"{sizes.num_recurrences}; pass --num_recurrences {sizes.num_recurrences}, or start from a run of match "
+            "total or none"
+        )
+    return config

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from more.babi import TASKS
-from more.config import ModelType
+from more.config import ModelConfig, ModelType
 from pipeline.command.cli import check_numbers
 from pipeline.config import ConfigError
 
@@ -59,14 +59,20 @@ class EvaluationSettings:
         check_numbers(self, 1, "num_questions", "max_documents", "stride", "sample_tokens")
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature: expected a number of at least 0, found {self.temperature}")
-        parse_numbers("recurrences", self.recurrences)
+        parse_numbers("recurrences", self.recurrences, least=1)
+
+    def steps_for(self, config: ModelConfig) -> list[int]:
+        """Return the numbers of recurrences at which a model is evaluated; of base, where nothing recurs, one."""
+        asked = parse_numbers("recurrences", self.recurrences, least=1)
+        return asked if asked and config.model_type != "base" else [config.num_recurrences]
 
 
-def parse_numbers(name: str, text: str | None) -> list[int]:
+def parse_numbers(name: str, text: str | None, least: int = 0) -> list[int]:
     """Return the numbers of a list such as `1,2,4` or `0-2`; [] for None.
 
     Raises:
-        ConfigError: If it is no such list, a range does not go from low to high, or there are more than `MOST_NUMBERS`.
+        ConfigError: If it is no such list, a range does not go from low to high, a number is below the least, or there
+            are more than `MOST_NUMBERS`.
     """
     numbers: list[int] = []
     for part in (text or "").split(",") if text is not None else []:
@@ -81,8 +87,8 @@ def parse_numbers(name: str, text: str | None) -> list[int]:
         if len(numbers) + high - low >= MOST_NUMBERS:
             raise ConfigError(f"{name}: expected at most {MOST_NUMBERS:,} numbers, found more in {text[:40]!r}")
         numbers += range(low, high + 1)
-    if name == "recurrences" and any(number < 1 for number in numbers):
-        raise ConfigError(f"{name}: expected numbers of at least 1, found {text!r}")
+    if any(number < least for number in numbers):
+        raise ConfigError(f"{name}: expected numbers of at least {least}, found {text!r}")
     return list(dict.fromkeys(numbers))
 
 
@@ -185,4 +191,4 @@ def parse_list(name: str, text: str | None) -> list[int]:
     Raises:
         ConfigError: If one is no number of at least 1.
     """
-    return [number for part in (text.split(",") if text is not None else []) for number in parse_numbers(name, part)]
+    return [number for part in (text.split(",") if text is not None else []) for number in parse_numbers(name, part, 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from more.data import Source
 from more.estimate import (
     Pace,
     compute_share_of_validation,
@@ -34,10 +35,11 @@ def describe_start(trainer: Trainer) -> list[str]:
         + (f" of {format_bytes(free)} that are free" if free is not None else "")
         + f"; a checkpoint to resume from takes {format_bytes(12 * count.total)}",
     ]
-    source = trainer.source
-    for name, questions in build_question_sets(source.questions("valid"), source.sums("valid")).items():
-        if why := find_misfit(questions, trainer.tokenizer, config.seq_length):
-            lines.append(f"{name}: evaluation will leave these questions out, for {why} (--seq_length)")
+    if isinstance(trainer.source, Source):  # a generated task is asked in training's sequences
+        sets = build_question_sets(trainer.source.questions("valid"), trainer.source.sums("valid"))
+        for name, questions in sets.items():
+            if why := find_misfit(questions, trainer.tokenizer, config.seq_length):
+                lines.append(f"{name}: evaluation will leave these questions out, for {why} (--seq_length)")
     tokens = left * trainer.plan.tokens_per_epoch / trainer.plan.batches_per_epoch
     seconds = trainer.time_trial() * tokens * _with_validation(trainer)
     lines.append(f"time: about {format_duration(seconds)} by a first trial{_propose(trainer, seconds)}")
@@ -60,6 +62,6 @@ def _with_validation(trainer: Trainer) -> float:
 
 
 def _propose(trainer: Trainer, seconds: float) -> str:
-    if trainer.device.type != "cpu" or trainer.config.preset == "debug" or seconds < LONG:
+    if trainer.device.type != "cpu" or trainer.config.preset != "standard" or seconds < LONG:
         return ""
     return "; --preset debug trains a small model on this CPU in minutes"

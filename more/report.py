@@ -18,10 +18,9 @@ from more.data import Source, open_source, settings_from_description
 from more.evaluation import build_question_sets, find_misfit, measure_perplexity, measure_questions
 from more.generation import generate
 from more.heuristics import NAMES
-from more.model import count_parameters
-from more.options import EvaluationSettings, parse_numbers
+from more.options import EvaluationSettings
 from more.task_data import is_task
-from more.task_report import evaluate_task, format_task_report
+from more.task_report import evaluate_task, format_model, format_task_report
 from more.tokens import describe_switched_off
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError
@@ -86,9 +85,7 @@ def evaluate_checkpoint(
 
     model, tokenizer = loaded.model, loaded.tokenizer
     source = reopen_source(loaded, settings.data_dir, quiet, settings.text_file)
-    steps = parse_numbers("recurrences", settings.recurrences) or [model.config.num_recurrences]
-    if model.config.model_type == "base":
-        steps = [model.config.num_recurrences]  # nothing recurs: all would be equal
+    steps = settings.steps_for(model.config)
     corpus = load_corpus(source, tokenizer, "test", settings.cache_dir, (lambda _: None) if quiet else print)
     texts: dict[str, Any] = {}
     documents = len(corpus.starts) - 1
@@ -106,7 +103,8 @@ def evaluate_checkpoint(
             )
             texts[str(count)] = dataclasses.asdict(found)
     sets = build_question_sets(source.questions("test"), source.sums("test"))
-    asked = sum(len(questions[: settings.num_questions]) for questions in sets.values())
+    misfits = {name: find_misfit(found, tokenizer, model.config.max_length) for name, found in sets.items()}
+    asked = sum(len(questions[: settings.num_questions]) for name, questions in sets.items() if not misfits[name])
     with tqdm(total=asked * len(steps), desc="questions", unit="question", disable=quiet, dynamic_ncols=True) as bar:
         answered = measure_questions(
             model,
@@ -116,17 +114,10 @@ def evaluate_checkpoint(
             recurrences=steps,
             progress=advance,
         )
-    misfits = {name: find_misfit(found, tokenizer, model.config.max_length) for name, found in sets.items()}
-    count = count_parameters(model)
     return {
         "checkpoint": name,
-        "model": dataclasses.asdict(model.config),
-        "parameters": {"total": count.total, "active": count.active},
+        **loaded.describe(),
         "expert_operations": {str(r): count_expert_operations(model.config, r) for r in steps},
-        "update": loaded.update,
-        "tokens": loaded.tokens,
-        "seed": loaded.training_config["seed"],
-        "data": {key: loaded.data[key] for key in ("text", "questions", "tokenizer")},
         "perplexity": texts,
         "questions": answered,
         "not_asked": {name: why for name, why in misfits.items() if why},
@@ -171,11 +162,8 @@ def format_report(result: dict[str, Any]) -> str:
     """Return the figures as tables for a terminal."""
     if "task" in result:
         return format_task_report(result)
-    parameters = result["parameters"]
     lines = [
-        f"{result['model']['model_type']}, trained with {result['model']['num_recurrences']} recurrences, seed "
-        f"{result['seed']}: {parameters['total']:,} parameters, {parameters['active']:,} active; {result['update']} "
-        f"updates, {result['tokens']:,} tokens",
+        format_model(result),
         "",
         f"{'recurrences':>11}  {'perplexity':>10}  {'per word':>10}  {'bits/byte':>9}",
     ]

@@ -140,8 +140,10 @@ def _refuse_conflict(
     if conflict is None:
         return
     if conflict.kind == "other":
+        longer = newest is not None and not lengthened and is_longer(config, newest["training_config"])
         raise RunFolderError(
             f"{conflict.text}. Choose another --checkpoint_dir and --log_dir, or pass --overwrite to delete it"
+            + ("; --resume lengthens it if nothing but its length differs" if longer else "")
         )
     raise RunFolderError(f"{conflict.text}; pass --resume to continue it, or --overwrite to delete it")
 
@@ -158,6 +160,10 @@ def _train_to_the_end(
 ) -> int:
     """Train and save, or what of that is left to do; return the exit code."""
     config = trainer.config
+    if not quiet:  # it takes some batches
+        with memory_shortage_told(SMALLER):
+            for line in describe_start(trainer):
+                say(line)
     tracker = Tracker(
         logs,
         config=dataclasses.asdict(config),
@@ -169,9 +175,6 @@ def _train_to_the_end(
         counter="tokens",
     )
     write_settings(logs, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-    if not quiet:  # it takes some batches
-        for line in describe_start(trainer):
-            say(line)
     with interruption, memory_shortage_told(SMALLER):
         with tracker:
             _train(trainer, tracker, checkpoints, interruption, say, quiet)

@@ -90,6 +90,7 @@ class TaskPlan:
     def __init__(self, found: TaskSet, batch_size: int, seed: int) -> None:
         self.found, self.batch_size, self.seed = found, batch_size, seed
         self.batches_per_epoch = -(-len(found) // batch_size)
+        self.tokens_per_epoch = found.targets.size
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def batch(self, number: int) -> tuple[np.ndarray, np.ndarray]:

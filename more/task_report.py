@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from more.checkpoints import LoadedModel
 from more.cost import count_token_operations
-from more.model import MoreModel, count_parameters
-from more.options import EvaluationSettings, parse_numbers
+from more.model import MoreModel
+from more.options import EvaluationSettings
 from more.task_data import reopen_task
+from more.task_tables import summarise_depths
 from more.tasks import TaskSet, TaskSettings, generate_task
 
 BATCH = 500  # sequences read together; it changes speed, not results beyond rounding
@@ -57,16 +58,6 @@ def find_hits(
 def mean_by_depth(values: np.ndarray, depths: np.ndarray) -> dict[str, float]:
     """Return the mean of values at each depth that occurs, by the depth."""
     return {str(depth): float(values[depths == depth].mean()) for depth in range(int(depths.max()) + 1)}
-
-
-def summarise_depths(by_depth: dict[str, float], settings: TaskSettings) -> dict[str, float | None]:
-    """Return the means over the depths that were trained, from 2 on, and over longer ones; None for no depth."""
-    spans = {"trained": range(2, settings.train_depth + 1), "longer": range(settings.train_depth + 1, 10**6)}
-    found: dict[str, float | None] = {}
-    for name, span in spans.items():
-        values = [value for depth, value in by_depth.items() if int(depth) in span]
-        found[name] = sum(values) / len(values) if values else None
-    return found
 
 
 def measure_guessing(found: TaskSet, settings: TaskSettings) -> dict[str, Any]:
@@ -145,9 +136,7 @@ def evaluate_task(
     """
     model, source = loaded.model, reopen_task(loaded.data)
     task, config = source.settings, model.config
-    steps = parse_numbers("recurrences", settings.recurrences) or [config.num_recurrences]
-    if config.model_type == "base":
-        steps = [config.num_recurrences]  # nothing recurs: all would be equal
+    steps = settings.steps_for(config)
     test = generate_task(task, "test", source.seed, settings.num_questions)
     valid = generate_task(task, "valid", source.seed, settings.num_questions)
     accuracy, summary = {}, {}
@@ -156,24 +145,19 @@ def evaluate_task(
         found = find_hits(model, test, task.symbols, count)
         trained = found if count == config.num_recurrences else trained
         accuracy[str(count)] = mean_by_depth(found[0], test.depths)
-        summary[str(count)] = summarise_depths(accuracy[str(count)], task)
+        summary[str(count)] = summarise_depths(accuracy[str(count)], task.train_depth)
         tick()
     held_out, _ = find_hits(model, valid, task.symbols)
     result = {
         "checkpoint": name,
-        "model": dataclasses.asdict(config),
-        "parameters": {"total": count_parameters(model).total, "active": count_parameters(model).active},
+        **loaded.describe(),
         "token_operations": {str(r): count_token_operations(config, r) for r in steps},
-        "update": loaded.update,
-        "tokens": loaded.tokens,
-        "seed": loaded.training_config["seed"],
-        "data": {key: loaded.data[key] for key in ("text", "questions", "tokenizer")},
         "task": dataclasses.asdict(task),
         "sequences": len(test),
         "guessing": measure_guessing(test, task),
         "accuracy": accuracy,
         "summary": summary,
-        "valid": summarise_depths(mean_by_depth(held_out, valid.depths), task)["trained"],
+        "valid": summarise_depths(mean_by_depth(held_out, valid.depths), task.train_depth)["trained"],
     }
     if config.num_experts > 1:
         hits, experts = trained or find_hits(model, test, task.symbols)
@@ -182,9 +166,19 @@ def evaluate_task(
     return result
 
 
+def format_model(result: dict[str, Any]) -> str:
+    """Return the line that says which model was evaluated."""
+    model, parameters = result["model"], result["parameters"]
+    return (
+        f"{model['model_type']}, trained with {model['num_recurrences']} recurrences, seed {result['seed']}: "
+        f"{parameters['total']:,} parameters, {parameters['active']:,} active; {result['update']} updates, "
+        f"{result['tokens']:,} tokens"
+    )
+
+
 def format_task_report(result: dict[str, Any]) -> str:
     """Return the figures as a table for a terminal, a column for each depth."""
-    model, task, guessing = result["model"], result["task"], result["guessing"]
+    task, guessing = result["task"], result["guessing"]
     depths = list(guessing["n"])
     width = max(len(name) for name in (*guessing["heuristics"], "most frequent value"))
 
@@ -192,9 +186,7 @@ def format_task_report(result: dict[str, Any]) -> str:
         return f"{label:<{width}}  " + "  ".join(f"{value:>5.3f}" for value in values)
 
     lines = [
-        f"{model['model_type']}, trained with {model['num_recurrences']} recurrences, seed {result['seed']}: "
-        f"{result['parameters']['total']:,} parameters, {result['parameters']['active']:,} active; "
-        f"{result['update']} updates",
+        format_model(result),
         f"{task['name']}: accuracy by depth on {result['sequences']:,} test sequences; depths above "
         f"{task['train_depth']} are deeper than any in training",
         "",

@@ -41,6 +41,13 @@ def tabulate(results: Sequence[Result]) -> dict[str, Any]:
     return {"task": evaluation["task"], "guessing": evaluation["guessing"], "rows": rows}
 
 
+def summarise_depths(by_depth: Mapping[str, float], train_depth: int) -> dict[str, float | None]:
+    """Return the means over the depths that were trained, from 2 on, and over longer ones; None for no depth."""
+    trained = [share for depth, share in by_depth.items() if 2 <= int(depth) <= train_depth]
+    longer = [share for depth, share in by_depth.items() if int(depth) > train_depth]
+    return {name: sum(part) / len(part) if part else None for name, part in (("trained", trained), ("longer", longer))}
+
+
 def _summarise(results: Sequence[Result]) -> dict[str, Any]:
     evaluations = [result["evaluation"] for result in results]
     first = evaluations[0]
@@ -93,12 +100,9 @@ def format_task_tables(content: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     rules = {"chance": guessing["chance"], "most frequent value": guessing["majority"], **guessing["heuristics"]}
     for name, by_depth in rules.items():
-        means = [
-            [share for depth, share in by_depth.items() if 2 <= int(depth) <= task["train_depth"]],
-            [share for depth, share in by_depth.items() if int(depth) > task["train_depth"]],
-        ]
+        means = summarise_depths(by_depth, task["train_depth"])
         cells = [f"{share:.2f}" for share in by_depth.values()]
-        cells += [f"{sum(part) / len(part):.2f}" if part else "" for part in means]
+        cells += ["" if means[span] is None else f"{means[span]:.2f}" for span in spans]
         lines.append("| " + " | ".join([name, *[""] * 6, *cells]) + " |")
     recurrent = [row for row in content["rows"] if len(row["accuracy"]) > 1]
     if recurrent:

@@ -170,6 +170,9 @@ def generate_task(settings: TaskSettings, split: str, seed: int, limit: int | No
         split: train, valid or test.
         seed: Of the data.
         limit: The first so many sequences only.
+
+    Raises:
+        ConfigError: If the task has so few sequences that none is of this split.
     """
     wanted = settings.num_sequences if split == "train" else HELD_OUT[split]
     wanted = wanted if limit is None else min(limit, wanted)
@@ -183,6 +186,11 @@ def generate_task(settings: TaskSettings, split: str, seed: int, limit: int | No
         part = _take(drawn, np.flatnonzero(split_of(drawn.inputs) == split))
         parts.append(part)
         found, chunk = found + len(part), chunk + 1
+        if found == 0:  # of 4,096 about 512 are expected: there are a handful, and drawing on would find no others
+            raise ConfigError(
+                f"task_length: the {settings.name} that are asked for have too few sequences, none of them for "
+                f"{split}; take a longer --task_length or more --task_symbols"
+            )
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("inputs", "targets", "depths")}
     rules = {name: np.concatenate([part.heuristics[name] for part in parts]) for name in parts[0].heuristics}
     return _take(TaskSet(**joined, heuristics=rules), np.arange(wanted))

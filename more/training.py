@@ -33,7 +33,7 @@ from more.initialisation import adopt
 from more.model import MoreModel, compute_routing_terms, count_parameters, routing_losses
 from more.monitoring import RouterFigures, RouterSums
 from more.settings import TrainingConfig
-from more.task_data import TaskPlan, TaskSource, count_asked
+from more.task_data import TaskPlan, TaskSource, count_asked, is_task
 from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.command.errors import UserError
 from pipeline.config import ConfigError
@@ -123,6 +123,11 @@ class Trainer:
                 )
             announce(self.source.announcement())
         else:
+            if start is not None and is_task(start.data):
+                raise ConfigError(
+                    f"init_from: {config.init_from} knows the words of {start.data['text']} alone; expected a model of "
+                    "text, or --preset chains and the task that it was trained on"
+                )
             known = start and (start.tokenizer, f"that of {config.init_from}")
             self.source = open_source(config.data_settings(), announce, tokenizer=known)
             self.tokenizer = load_tokenizer(self.source, config.cache_dir)
@@ -231,9 +236,10 @@ class Trainer:
         """Return the seconds that forward and backward take for one token; nothing is learned and nothing changes."""
         batches = [self.plan.batch(self.update + number) for number in range(4)]
         inputs, targets = self._to_device(max(batches, key=lambda batch: batch[1].size))
-        found = []
+        found: list[float] = []
+        least = 2 if self.config.compile else 1  # the first also prepares; where it compiles it says nothing
         self.model.train()
-        while not found or (len(found) < 3 and sum(found) < 2.0):  # the first also prepares
+        while len(found) < least or (len(found) < 3 and sum(found) < 2.0):
             began = time.perf_counter()
             with self._seeded_dropout(), self._autocast():
                 logits = self._forward(inputs, num_recurrences=self.config.num_recurrences).logits

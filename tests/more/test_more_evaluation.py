@@ -261,7 +261,7 @@ def test_lists_of_numbers():
         with pytest.raises(ConfigError, match="expected numbers as in 1,2,4"):
             parse_numbers("recurrences", text)
     with pytest.raises(ConfigError, match="at least 1"):
-        parse_numbers("recurrences", "0")
+        parse_numbers("recurrences", "0", least=1)
     assert parse_numbers("x", "3-3") == [3]
     for text in ("8-1", "1,8-1"):  # was an empty list, which means the trained number
         with pytest.raises(ConfigError, match="expected a range from low to high as in 0-2, found '8-1'"):

@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,18 @@ def test_memory_that_runs_out_later_is_told_in_one_line():
     check_memory(5, None, "it", "")  # nothing says what is free
 
 
+def test_memory_that_runs_out_in_the_trial_is_told_in_one_line(tmp_path, monkeypatch):
+    """The first forward and backward pass of a run is that of the trial, before training proper."""
+
+    def run_out(trainer):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("more.training.Trainer.time_trial", run_out)
+    with pytest.raises(MemoryShortError, match=r"used up \(CUDA out of memory\); --preset debug"):
+        run_training(small_config(tmp_path))
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
 # ----------------------------------------------------------------------------------------------------------------- time
 
 
@@ -145,6 +158,23 @@ def test_the_trial_learns_nothing_and_changes_nothing(tmp_path):
         assert torch.equal(weight, tried.model.state_dict()[name]), name
     first, second = (trainer.take_metrics()[0] for trainer in (plain, tried))
     assert {**first, "Tokens_per_Second": 0} == {**second, "Tokens_per_Second": 0}
+
+
+def test_the_trial_leaves_out_what_compiling_takes(tmp_path, monkeypatch):
+    """A first pass that compiles takes minutes, and the time of the run was foretold by it."""
+    trainer = small_trainer(tmp_path)
+    trainer.config = dataclasses.replace(trainer.config, compile=True)
+    forward, times = trainer._forward, [100.0, 3.0]
+    now = [0.0]
+
+    def compiling(*inputs, **others):
+        now[0] += times.pop(0)
+        return forward(*inputs, **others)
+
+    trainer._forward = compiling
+    monkeypatch.setattr("more.training.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    largest = max(trainer.plan.batch(number)[1].size for number in range(4))
+    assert trainer.time_trial() == pytest.approx(3.0 / largest)
 
 
 def test_the_time_that_is_left_is_that_of_the_updates_measured(tmp_path):
@@ -269,6 +299,18 @@ def test_sizes_that_contradict_the_start_are_refused(tmp_path, parent):
         adopt(open_sizes(tmp_path, init_from="nothing.pth"))
 
 
+def test_another_r_that_would_need_other_widths_is_refused(tmp_path, monkeypatch):
+    """Weights of r = 1 that `match: active` had sized for it ended in a traceback at r = 4."""
+    kept = ModelConfig("more_a", 1, match="active", d_model=64)
+    monkeypatch.setattr("more.initialisation.read_model_config", lambda path: dataclasses.asdict(kept))
+    config = TrainingConfig(init_from="one.pth")
+    assert adopt(config).num_recurrences == 1
+    with pytest.raises(ConfigError, match=r"of 1 and of 4 steps differ .*; pass --num_recurrences 1, or"):
+        adopt(dataclasses.replace(config, num_recurrences=4))
+    kept = dataclasses.replace(kept, match="total")
+    assert adopt(dataclasses.replace(config, num_recurrences=4)).num_recurrences == 4
+
+
 def test_the_run_that_is_started_from_is_not_overwritten(tmp_path, parent):
     folder = parent.parents[1]
     config = open_sizes(tmp_path, init_from=str(parent), checkpoint_dir=str(folder))
@@ -302,7 +344,7 @@ def test_a_complete_run_is_lengthened(tmp_path, kept, capsys):
     assert run_training(config, quiet=True) == 0
     folder = tmp_path / "checkpoint_dir" / RUN
     longer = dataclasses.replace(config, updates=9)
-    with pytest.raises(RunFolderError, match="updates is 6 there, 9 here"):
+    with pytest.raises(RunFolderError, match=r"updates is 6 there, 9 here.*; --resume lengthens it if nothing"):
         run_training(longer)
     assert run_training(longer, resume=True) == 0
     out = capsys.readouterr().out

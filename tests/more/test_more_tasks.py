@@ -15,9 +15,11 @@ from more.config import ModelConfig
 from more.runs import run_training
 from more.settings import TrainingConfig
 from more.task_data import TaskPlan, TaskSource, Vocabulary, open_tokenizer, reopen_task
-from more.task_report import evaluate_task, find_hits, knocked_out, measure_routing, summarise_depths
+from more.task_report import evaluate_task, find_hits, knocked_out, measure_routing
+from more.task_tables import summarise_depths
 from more.tasks import NOT_ASKED, TASK_NAMES, TaskSettings, draw_runs, generate_task, split_of
 from more.tokens import END_OF_TEXT
+from more.training import Trainer
 from pipeline.config import ConfigError
 
 every_task = pytest.mark.parametrize("name", TASK_NAMES)
@@ -169,6 +171,13 @@ def test_settings_that_no_sequence_can_have(name, changes, said):
         TaskSettings.of(name, **changes)
 
 
+def test_a_task_without_a_sequence_for_a_split_is_refused():
+    """It was searched for without end: of the four sequences of this task none is of validation."""
+    settings = TaskSettings.of("modular", length=2, symbols=2, train_depth=1, test_depth=1)
+    with pytest.raises(ConfigError, match="none of them for valid; take a longer --task_length"):
+        generate_task(settings, "valid", 0)
+
+
 # ----------------------------------------------------------------------------------------------------- words, batches
 
 
@@ -251,6 +260,16 @@ def test_a_preset_and_its_task_come_to_these_settings():
             TrainingConfig(**changes).resolve()
 
 
+def test_a_run_on_a_task_says_what_it_takes(tmp_path, monkeypatch, capsys):
+    """Runs of tests were quiet, and what a run says at its start asked a task for questions that it has not."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--preset", "chains", "--model_type", "more_a", "--num_recurrences", "2", "--updates", "2"]
+    assert commands.train([*flags, "--data", "hops", "--num_sequences", "64", "--tensorboard", "false"]) == 0
+    out = capsys.readouterr().out
+    assert "data: hops (seed 0), 64 sequences of 22 tokens" in out
+    assert re.search(r"^memory: at least .*\ntime: about \d+ s by a first trial$", out, re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", ["chains", "hops"])
 def test_a_run_on_a_task_stops_and_goes_on_bit_for_bit(name, tmp_path):
     whole, parts = (config_in(tmp_path / kind, data=name) for kind in ("whole", "parts"))
@@ -278,6 +297,15 @@ def test_an_older_run_goes_on_as_one_whose_experts_see_their_own(tmp_path):
     save_checkpoint(path, kept)
     assert load_model(path).model.config.expert_attention == "same"
     assert run_training(config, resume=True, quiet=True) == 0
+
+
+def test_a_model_of_a_task_is_no_start_for_text(trained, tmp_path):
+    """Its vocabulary was taken for a tokenizer, which ended in a traceback."""
+    start = {"init_from": str(trained), "preset": "debug", "num_sequences": None, "match": None}
+    with pytest.raises(
+        ConfigError, match=r"init_from: .* knows the words of chains \(seed 0\) alone; expected a model"
+    ):
+        Trainer(config_in(tmp_path, **start, expert_attention="all"), announce=lambda _: None)
 
 
 def test_evaluation_says_accuracy_by_depth_and_by_r(trained, capsys):
@@ -311,8 +339,7 @@ def test_evaluation_says_accuracy_by_depth_and_by_r(trained, capsys):
 
 def test_summaries_leave_out_what_a_lookup_answers_and_say_none_where_nothing_is():
     by_depth = {"0": 1.0, "1": 1.0, "2": 0.5, "3": 0.7}
-    settings = settings_of("chains", train_depth=3)
-    assert summarise_depths(by_depth, settings) == {"trained": pytest.approx(0.6), "longer": None}
+    assert summarise_depths(by_depth, 3) == {"trained": pytest.approx(0.6), "longer": None}
 
 
 @pytest.mark.parametrize("model_type", ["more_a", "looped"])
