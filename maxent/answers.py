@@ -62,7 +62,7 @@ def describe_progress(method: str, index: int, num_samples: int, result: SearchR
     return (
         f"  {method}, sample {index + 1}/{num_samples}: best reward {result.rewards.max():.4f}, monotonicity {steps}, "
         f"{count} rollout{'s' * (count != 1)}, {len(result.tree) - 1} nodes, {cost.seconds:.2f} s, "
-        f"{cost.new} new tokens ({rate:.0f}/s, {reuse:.0%} reused)"
+        f"{cost.new} new token{'s' * (cost.new != 1)} ({rate:.0f}/s, {reuse:.0%} reused)"
     )
 
 

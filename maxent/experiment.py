@@ -21,7 +21,7 @@ from maxent.data.sample import Dataset, Sample
 from maxent.dts_implementation.search.maxent_ts import search
 from maxent.dts_implementation.search.result import Rollout, SearchResult
 from maxent.loading import Loaded, load
-from maxent.metrics import RunLog
+from maxent.metrics import RunLog, choose_wandb
 from maxent.pictures import try_drawing, try_keeping_tree
 from maxent.questions import load_questions
 from maxent.results import Results, describe_search, summarise_samples, to_plain
@@ -33,9 +33,7 @@ from pipeline.command.errors import MISTAKES, ConfigError, FolderError, explain
 from pipeline.command.folders import HeldError, check_folder, hold_lock
 from pipeline.command.interruption import Interruption
 from pipeline.command.shell import as_command
-from pipeline.tracking import TrackingError, check_wandb, import_wandb
 
-PROJECT = "maxent-ts-optimized"
 LOADED = ("weights", "source", "kv", "simulator", "num_recurrences")
 """What a run's part of the results says of the model."""
 LONG = 600.0
@@ -156,30 +154,6 @@ def finish(results: Results, interruption: Interruption, tracked_all: bool, *, c
     if len(failed) == len(runs) and all(run["error"]["refused"] and not run["samples"] for run in runs):
         return 2
     return int(bool(failed) or not tracked_all or not drawn)
-
-
-def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]) -> dict[str, Any] | None:
-    """Return what all runs tell `wandb.init`; None without Weights & Biases.
-
-    What is missing is announced and done without: a package, or a key, without which its files stay here.
-    """
-    if settings.no_wandb or settings.wandb_mode == "disabled":
-        return None
-    try:
-        import_wandb()
-    except TrackingError:
-        announce(
-            "Weights & Biases is not installed (pip install wandb): metrics are beside the results, in metrics.jsonl"
-        )
-        return None
-    mode = settings.wandb_mode
-    if mode == "online":
-        try:
-            check_wandb()
-        except TrackingError as error:
-            announce(f"{error}; its files stay here, for `wandb sync`")
-            mode = "offline"
-    return {"project": PROJECT, "mode": mode}
 
 
 # ------------------------------------------------------------------------------------------------------------ one model

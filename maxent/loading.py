@@ -173,6 +173,8 @@ def _load_policy(
     threads = settings.torch_threads or 1  # the policies of this project are small
     with use_threads(threads):
         model = load_babyai_policy(path, dataset.name, device=device)
+        model.start(int(dataset.splits["test"][0].prompt))  # what is compiled at first use is no time of a search
+        model.step([0], [0])
     announce(
         "simulator: true. The search tries actions in the level itself before it answers: this is planning, and not "
         "to be compared with the evaluation of a policy, which acts once"

@@ -10,7 +10,10 @@ from maxent.dts_implementation.search.estimates import RunningEstimates
 from maxent.dts_implementation.search.result import Rollout
 from maxent.results import PREFIX
 from maxent.settings import ExperimentSettings, describe
-from pipeline.tracking import Tracker, TrackingError
+from pipeline.tracking import Tracker, TrackingError, check_wandb, import_wandb
+
+PROJECT = "maxent-ts-optimized"
+"""Of Weights & Biases."""
 
 METRICS: dict[str, str] = {
     "new_tokens": "new tokens fed since the run began, all samples together",
@@ -132,6 +135,30 @@ class RunLog:
 
 SHOWN = ("model", "display_name", "color", "method", "weights", "source", "kv", "simulator", "num_recurrences")
 """Of a run's part of the results, what Weights & Biases is told as well."""
+
+
+def choose_wandb(settings: ExperimentSettings, announce: Callable[[str], object]) -> dict[str, Any] | None:
+    """Return what all runs tell `wandb.init`; None without Weights & Biases.
+
+    What is missing is announced and done without: a package, or a key, without which its files stay here.
+    """
+    if settings.no_wandb or settings.wandb_mode == "disabled":
+        return None
+    try:
+        import_wandb()
+    except TrackingError:
+        announce(
+            "Weights & Biases is not installed (pip install wandb): metrics are beside the results, in metrics.jsonl"
+        )
+        return None
+    mode = settings.wandb_mode
+    if mode == "online":
+        try:
+            check_wandb()
+        except TrackingError as error:
+            announce(f"{error}; its files stay here, for `wandb sync`")
+            mode = "offline"
+    return {"project": PROJECT, "mode": mode}
 
 
 def name_run(run: Mapping[str, Any], settings: ExperimentSettings, stamp: str) -> dict[str, Any]:

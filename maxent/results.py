@@ -13,12 +13,10 @@ from __future__ import annotations
 import json
 import math
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +31,12 @@ from maxent.registry import MODEL_CONFIGS
 from maxent.settings import ExperimentSettings, describe
 from pipeline.command.errors import UserError
 from pipeline.command.files import write_json
+from pipeline.command.provenance import find_commit, find_versions
 
 SCHEMA_VERSION = 1
 PREFIX = "wandb_experiments_"
+PACKAGES = ("rl-mop", "numpy", "torch", "transformers", "wandb")
+"""Whose versions a results file keeps."""
 FREE = (
     "device",
     "no_charts",
@@ -85,7 +86,7 @@ class Results:
             "status": "running",
             "seed": settings.seed,
             "command": list(sys.argv),
-            "versions": find_versions(),
+            "versions": {"python": platform.python_version(), **find_versions(PACKAGES)},
             "git": find_commit(),
             "settings": describe(settings),
             **header,
@@ -268,30 +269,6 @@ def summarise_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "samples_completed": len(samples),
         }
     )
-
-
-def find_versions() -> dict[str, str | None]:
-    """Return name -> version of what computes; None where it is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("rl-mop", "numpy", "torch", "transformers", "wandb"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def find_commit() -> str | None:
-    """Return the commit of the project, ending in `-dirty` if files differ from it; None outside a clone."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():  # installed, perhaps below somebody else's repository
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
 
 
 def to_plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ A colour means one thing in every figure, film and diagram:
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -321,10 +322,10 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
 
 def wrap_text(text: str, width: float, size: float) -> list[str]:
-    """Return a text in lines that fit into a figure of a width in inches; [] for no text."""
+    """Return a text in lines that fit into a figure of a width in inches; [] for no text. U+00A0 does not break."""
     room, gap = 0.97 * width - 0.12, text_width("n n", size) - text_width("nn", size)
     lines, end = [], 0.0
-    for word in text.split():
+    for word in re.findall(r"[^ \n]+", text):
         wide = text_width(word, size)
         if lines and end + gap + wide <= room:
             lines[-1] += f" {word}"

@@ -161,7 +161,7 @@ ROOMS: dict[str, set[str]] = {
     "maxent/rewards": {"maxent/data"},
     "maxent/dts_implementation/models": {
         *("babyai", "maxent/data", "maxent/registry", "maxent/rewards", "mixture_of_experts", "more"),
-        *("pipeline/engine", "pipeline/evaluation"),
+        *("pipeline/command", "pipeline/engine", "pipeline/evaluation"),
     },
     "maxent/dts_implementation/search": {"maxent/dts_implementation/models", "maxent/rewards"},
     "maxent/evaluation": {"maxent/data", "maxent/dts_implementation/search"},
@@ -199,7 +199,7 @@ ROOMS: dict[str, set[str]] = {
     "maxent/experiment": {
         *("maxent/answers", "maxent/comparison", "maxent/data", "maxent/dts_implementation/search"),
         *("maxent/loading", "maxent/metrics", "maxent/pictures", "maxent/questions", "maxent/results"),
-        *("maxent/rewards", "maxent/settings", "maxent/threads", "pipeline/command", "pipeline/tracking"),
+        *("maxent/rewards", "maxent/settings", "maxent/threads", "pipeline/command"),
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
@@ -306,7 +306,7 @@ def test_nobody_imports_the_science_but_its_statistics():
 
 def test_one_adapter_alone_knows_the_world_and_its_policies():
     models = {name for name in NAMES if room_of(name) == "maxent/dts_implementation/models"}
-    world = ("babyai.", "pipeline.", "mixture_of_experts")
+    world = ("babyai.", "pipeline.engine.", "pipeline.evaluation.", "mixture_of_experts")
     knowing = {name for name in models if any(other.startswith(world) for other in GRAPH[name])}
     assert knowing == {"maxent.dts_implementation.models.babyai_policy"}
 

@@ -11,22 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.maxent_study.reading import collect, over_seeds, pair
-from benchmarks.maxent_study.settings import SINGLE, Case, StudySettings
+from benchmarks.maxent_study.settings import Case, StudySettings
 from benchmarks.maxent_study.tables import YARDSTICK, of_method
+from maxent.charts.styles import METHOD_COLORS
+from maxent.comparison import SINGLE
 from pipeline.command.files import replace_atomically
 
 STYLES = {
-    "greedy": ("#777777", ":", ""),
-    "sample": ("#BBBBBB", ":", ""),
-    "best_of_n": ("#000000", "-", "o"),
-    "beam": ("#999933", "--", "s"),
-    "mcts": ("#117733", "--", "^"),
-    "mh": ("#AA4499", "--", "v"),
-    "dts": ("#332288", "-", "D"),
-    "dts_star": ("#CC6677", "-", "P"),
-    "dts_paper": ("#88CCEE", "-", "X"),
+    "greedy": (":", ""),
+    "sample": (":", ""),
+    "best_of_n": ("-", "o"),
+    "beam": ("--", "s"),
+    "mcts": ("--", "^"),
+    "mh": ("--", "v"),
+    "dts": ("-", "D"),
+    "dts_star": ("-", "P"),
+    "dts_paper": ("-", "X"),
 }
-"""Colour (Paul Tol's muted scheme), line and mark of each method, the same in every figure."""
+"""Line and mark of each method, the same in every figure."""
 
 PIXELS = 1300
 """Width of a figure's file: small enough for a page of documentation."""
@@ -96,14 +98,14 @@ def plot_curves(
     shown = [method for method in methods if method not in left_out]
     plain = {budget: collect(of_method(records, YARDSTICK), value, budget) for budget in budgets}
     if paired:
-        ax.axhline(0.0, color=STYLES[YARDSTICK][0], linewidth=0.8)
+        ax.axhline(0.0, color=METHOD_COLORS[YARDSTICK], linewidth=0.8)
     for place, method in enumerate(shown):
         estimates = []
         for budget in budgets:
             values = collect(of_method(records, method), value, budget)
             estimates.append(over_seeds(pair(values, plain[budget]) if paired else values))
         mean, low, high = (np.array([float(getattr(one, end)) for one in estimates]) for end in ("mean", "low", "high"))
-        color, line, mark = STYLES[method]
+        color, (line, mark) = METHOD_COLORS[method], STYLES[method]
         x = np.array(budgets, float) * 1.045 ** (place - (len(shown) - 1) / 2)  # beside one another, not one on another
         ax.plot(x, mean, color=color, linestyle=line, marker=mark, markersize=3.5, linewidth=1.2, label=method)
         if method not in SINGLE:

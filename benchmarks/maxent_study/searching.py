@@ -11,8 +11,9 @@ import torch
 
 from benchmarks.maxent_study.asked import Asked, Question
 from benchmarks.maxent_study.reading import find_records, read_at
-from benchmarks.maxent_study.settings import CASES, SINGLE, StudySettings
+from benchmarks.maxent_study.settings import CASES, StudySettings
 from benchmarks.maxent_study.units import Group, Unit, list_units, read_record, write_record
+from maxent.comparison import SINGLE
 from maxent.dts_implementation.models.sequence_model import SequenceModel
 from maxent.dts_implementation.search.maxent_ts import search
 from pipeline.command.workers import Link

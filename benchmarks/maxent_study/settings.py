@@ -21,9 +21,6 @@ VERSION = 1
 FULL = Prior(temperature=1.0, top_k=None, top_p=1.0)
 """The model's own distribution, with nothing cut away."""
 
-SINGLE = ("greedy", "sample")
-"""Methods that draw one answer."""
-
 
 @dataclass(frozen=True)
 class Case:

@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.common import format_table
 from benchmarks.maxent_study.reading import collect, format_estimate, over_seeds, pair
-from benchmarks.maxent_study.settings import SINGLE, Case, StudySettings
+from benchmarks.maxent_study.settings import Case, StudySettings
+from maxent.comparison import SINGLE
 
 YARDSTICK = "best_of_n"
 Records = Sequence[Mapping[str, Any]]

@@ -229,7 +229,7 @@ def describe_experiment(experiment: Experiment) -> list[str]:
     runs = experiment.drawn
     lines = [
         f"{_describe_counts(runs)}; {experiment.data}, {experiment.kind} data; reward: {experiment.reward}; "
-        f"\u03bb = {experiment.lam:g}; seed {experiment.seed}; weights: {_describe_weights(runs)}"
+        f"\u03bb\u00a0=\u00a0{experiment.lam:g}; seed\u00a0{experiment.seed}; weights: {_describe_weights(runs)}"
     ]
     if any(run.simulator for run in runs):
         lines.append("planned with the environment as simulator: no evaluation of the policy")

@@ -1,13 +1,14 @@
 """How runs look in all charts: colour by model, line and marker by what else tells them apart.
 
 Colours are those of the results file, exactly; some are pale, and some close to each other, hence a dark edge around
-lines and markers, a second channel, and names at the ends of lines.
+lines and markers, a second channel, and names at the ends of lines. Curves of one model by several methods would all
+have its colour: they have those of the methods instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,19 @@ _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3
 _MARKERS = ("o", "s", "D", "^", "P", "v", "X", "*", "h")
 _METHODS = ("dts", "best_of_n", "mh", "dts_star", "mcts", "beam", "dts_paper", "greedy", "sample")
 _MODELS = ("llama-7b", "llama-13b", "mistral-7b", "phi-2", "gemma-7b", "toy", "more", "babyai")
+METHOD_COLORS = {
+    "greedy": "#777777",
+    "sample": "#BBBBBB",
+    "best_of_n": "#000000",
+    "beam": "#999933",
+    "mcts": "#117733",
+    "mh": "#AA4499",
+    "dts": "#332288",
+    "dts_star": "#CC6677",
+    "dts_paper": "#88CCEE",
+}
+"""Of methods where one model has several: Paul Tol's muted scheme, which colour-blind readers can tell apart."""
+
 _TEXT_CONTRAST = 4.5
 _MOST_MARKERS = 15
 _LINE = 0.15  # inches from one name to the next
@@ -48,10 +62,15 @@ class Panel:
 
 
 def split_panels(runs: Sequence[RunRecord]) -> list[Panel]:
-    """Return a panel for each model, or one for all models if they have one method."""
+    """Return a panel for each model, or one for all models if they have one method.
+
+    Runs have the colour of their model, but those of one model alone, by several methods, the colours of the methods.
+    """
     if find_channel(runs) == "model":
         return [Panel(f"method: {runs[0].method}", tuple(runs), "model")]
     models = dict.fromkeys(run.model for run in runs)
+    if len(models) == 1 < len(runs):
+        runs = [replace(run, color=METHOD_COLORS.get(run.method, run.color)) for run in runs]
     members = [tuple(run for run in runs if run.model == model) for model in models]
     return [Panel(found[0].name, found, "method") for found in members]
 
@@ -116,7 +135,8 @@ def draw_curve(
     """
     dashes, marker = channel(run, by)
     scale, edge = current_size().scale, edge_color(run)
-    (line,) = ax.plot(x, y, color=run.color, lw=width * scale, ls=dashes, zorder=3, gid=gid, **style)
+    above = 3.0 if dashes != "-" else 2.5  # of curves that coincide, both are seen
+    (line,) = ax.plot(x, y, color=run.color, lw=width * scale, ls=dashes, zorder=above, gid=gid, **style)
     line.set_path_effects([Stroke(linewidth=(width + 1) * scale, foreground=edge), Normal()])
     if marked and len(x) <= _MOST_MARKERS:
         ax.plot(x, y, ls="none", marker=marker, ms=4.2 * scale, mfc=run.color, mec=edge, mew=0.7 * scale, zorder=4)

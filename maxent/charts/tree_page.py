@@ -115,12 +115,14 @@ def describe_sample(sample: Mapping[str, Any], tree: Mapping[str, Any] | None, m
         most: Nodes of it that are shown.
     """
     prompt, label = str(sample.get("prompt", "")), sample.get("label")
+    if sample.get("mission"):  # of a level, whose prompt is its seed
+        prompt = f"{sample['mission']} (level {prompt})"
     if len(prompt) > _MOST_PROMPT:
         prompt = f"{prompt[:_MOST_PROMPT]} ... ({len(prompt):,} characters)"
     return {
         "id": sample["id"],
         "prompt": prompt,
-        "label": None if label is None else str(label),
+        "label": None if label in (None, "") else str(label),
         "answer": sample["answer"],
         "best": sample["best_reward"],
         "tokens": sample["rollouts"][-1]["total_new_tokens"],

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.command.provenance import find_commit, find_versions
 from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from plotting.origin import project_version
 from science.card import widen
@@ -234,31 +233,10 @@ def origin_facts(design: Design) -> Facts:
 
 def versions_of() -> dict[str, Any]:
     """Return the versions of the project, its commit, of Python and of libraries."""
-    libraries = {}
-    for name in _LIBRARIES:
-        try:
-            libraries[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    libraries = {name: found for name, found in find_versions(_LIBRARIES).items() if found is not None}
     return {
         "project": project_version(),
-        "commit": find_commit(),
+        "commit": find_commit(12) or "unknown",
         "python": ".".join(map(str, sys.version_info[:3])),
         "libraries": libraries,
     }
-
-
-def find_commit() -> str:
-    """Return the commit of this code, with a plus if it has been changed since; "unknown" outside a checkout."""
-    root = Path(__file__).parents[2]
-
-    def ask(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=True)
-        return done.stdout.strip()
-
-    try:
-        if Path(ask("rev-parse", "--show-toplevel")).resolve() != root.resolve():
-            return "unknown"
-        return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

@@ -19,7 +19,8 @@ from maxent.charts.drawing import CHARTS
 from maxent.charts.maps import plot_heatmaps
 from maxent.charts.records import describe_experiment, find_warning, read_experiment
 from maxent.charts.scores import plot_monotonicity, plot_time
-from maxent.charts.styles import channel, darken, split_panels, spread
+from maxent.charts.styles import METHOD_COLORS, channel, darken, split_panels, spread
+from maxent.dts_implementation.search.result import METHODS
 from maxent.evaluation.metrics.intervals import bootstrap_mean
 from plotting import style
 from plotting.style import figure_size
@@ -185,6 +186,17 @@ def test_colours_are_the_models_and_methods_have_a_channel_of_their_own(tmp_path
     assert [(panel.title, panel.by) for panel in split_panels(alone[:1])] == [("Llama-2-7B", "method")]
 
 
+def test_curves_of_one_model_have_the_colours_of_their_methods(tmp_path):
+    """They all had the model's, and nine methods of the toy could not be told apart."""
+    experiment = read(tmp_path, build_results(("toy",), tuple(METHODS)))
+    assert set(METHOD_COLORS) == set(METHODS) and len(set(METHOD_COLORS.values())) == len(METHODS)
+    for figure, name in ((plot_rewards(experiment), "best_so_far"), (plot_tokens(experiment), "tokens")):
+        for run in experiment.runs:
+            assert find(figure, f"{name}/toy/{run.method}").get_color() == METHOD_COLORS[run.method]
+    (alone,) = split_panels(experiment.runs[:1])
+    assert alone.runs[0].color == experiment.runs[0].color == COLORS["toy"]
+
+
 def test_the_small_print_says_what_it_is_of(tmp_path):
     content = build_results(("toy", "phi-2"), ("dts", "mh"), samples=3)
     content["runs"][3].update(status="failed", error={"message": "boom", "refused": False}, samples=[], weights=None)
@@ -192,7 +204,7 @@ def test_the_small_print_says_what_it_is_of(tmp_path):
     content["runs"][2]["status"] = "running"
     found = read(tmp_path, content)
     assert describe_experiment(found) == [
-        "n = 2 to 3 samples; M4, synthetic data; reward: claims; \u03bb = 0.25; seed 3; "
+        "n = 2 to 3 samples; M4, synthetic data; reward: claims; \u03bb\u00a0=\u00a00.25; seed\u00a03; "
         "weights: toy (Toy), stand-in (Phi-2)",
         "failed: Phi-2, mh (after 0 samples)",
         "not finished: Phi-2, dts (2 samples)",

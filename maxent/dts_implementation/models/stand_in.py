@@ -38,6 +38,7 @@ from maxent.dts_implementation.models.stand_in_training import (
     train,
 )
 from maxent.registry import MODEL_CONFIGS, STAND_IN_INFO
+from pipeline.command.devices import drawn_from, one_thread
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class StandIn:
         model: Behind the protocol, packed if the test at loading passes.
         display_name: Of the model it stands for, with the mark.
         description: One line: what it is and what it was trained on.
-        weights: `stand-in`, for the records.
         losses: Mean loss, nats a token of answers, of each twentieth of the training.
         folder: Where it is kept.
+        weights: `stand-in`, for the records.
     """
 
     model: HuggingFaceModel
@@ -152,16 +153,11 @@ def _make(
     """Train a stand-in and write its folder, whole or not at all."""
     began = time.perf_counter()
     tokenizer = build_tokenizer(samples, settings.vocab_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((settings.seed << 32) + zlib.crc32(key.encode()))
+    with drawn_from((settings.seed << 32) + zlib.crc32(key.encode())):
         model = build_network(key, len(tokenizer), tokenizer.eos_token_id, settings.width)
     texts = encode_samples(samples, tokenizer, SIZES["max_position_embeddings"])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same bits whatever the cores; and two that others use too are far slower than one
-    try:
+    with one_thread():
         losses = train(model, texts, settings, on_step)
-    finally:
-        torch.set_num_threads(threads)
     info = {
         "weights": "stand-in",
         "key": key,
