@@ -3,9 +3,10 @@
 With `all` a row sees the rows of all earlier tokens and of its own token, each with keys and values from the expert
 that the row went to: rows go back to the order of their sequences, and ordinary causal attention does the rest.
 
-With `same` the rows of one sequence at one expert form a stream. Without a cache the streams are cut out of the sorted
-rows, padded at their end, and causal attention does the rest, so that no row can see another sequence or a later token.
-With a cache the same rule is a mask over what was kept. With top_k = 2 a token stands in two streams, once in each.
+With `same` the rows of one sequence at one expert form a stream. On a CPU, without a cache, the streams are cut out of
+the sorted rows, padded at their end, and causal attention does the rest, so that no row can see another sequence or a
+later token. With a cache, and on a GPU, which finds many small attentions slower than one, the same rule is a mask.
+With top_k = 2 a token stands in two streams, once in each.
 """
 
 from __future__ import annotations
@@ -91,11 +92,20 @@ class Streams:
             slots = torch.arange(self._top_k, device=indices.device)
             self._places = (place.places[:, None] * self._top_k + slots).flatten()  # (batch x time x top_k,)
             self._prepare_cache(indices, place, num_experts)
-        if self._mask is None and not self._sees_all:
+        self._in_order = self._sees_all or self._continues or self._masks_streams(indices.device)
+        if not self._in_order:
             self._cut(num_experts)
-        elif self._mask is None and self._top_k > 1:
+        elif self._mask is None and (self._top_k > 1 or not self._sees_all):
             token = torch.arange(self._time * self._top_k, device=indices.device) // self._top_k
             self._mask = (token <= token[:, None])[None]  # (1, time x top_k, time x top_k)
+            if not self._sees_all:
+                experts = _mark_padding(indices, place, num_experts)
+                self._mask = self._mask & (experts[:, None] == experts[..., None])
+
+    @staticmethod
+    def _masks_streams(device: torch.device) -> bool:
+        """Return whether streams are told apart by a mask instead of being cut out."""
+        return device.type == "cuda"
 
     def attend(self, step: int, query_key_value: Tensor) -> Tensor:
         """Return what the rows see, (rows, d), for query_key_value (rows, 3 x d) at a recurrent step from 0."""
@@ -104,7 +114,7 @@ class Streams:
         turned, values = query_key_value.view(shape).split([2, 1], dim=1)
         queries, keys = rotate(turned, self._turns).unbind(1)  # (rows, heads, head_dim)
         values = values.squeeze(1)
-        if self._cache is not None or self._sees_all:
+        if self._cache is not None or self._in_order:
             all_queries, all_keys, all_values = self._unsort(torch.stack([queries, keys, values], dim=1)).unbind(2)
         if self._cache is not None:
             kept = self._cache.steps[step]
@@ -112,7 +122,7 @@ class Streams:
             if self._continues:
                 seen = self._mask.shape[-1]
                 all_keys, all_values = (part[:, :seen].to(queries.dtype) for part in (kept.keys, kept.values))
-        if self._continues or self._sees_all:
+        if self._in_order:
             mixed = attend(all_queries, all_keys, all_values, self._mask, causal=self._mask is None)
             return mixed.flatten(0, 1).index_select(0, self._groups.order)  # of (batch x time x top_k, d)
         found = [queries.new_zeros(0, width // 3)]
@@ -146,8 +156,7 @@ class Streams:
 
     def _prepare_cache(self, indices: Tensor, place: Place, num_experts: int) -> None:
         cache, top_k, seen = self._cache, self._top_k, place.seen
-        experts = indices if place.valid is None else indices.masked_fill(~place.valid[..., None], num_experts)
-        experts = experts.flatten(1)  # (batch, time x top_k)
+        experts = _mark_padding(indices, place, num_experts)
         cache.experts.flatten().index_copy_(0, self._places, experts.flatten())
         if seen:
             key = torch.arange(seen * top_k, device=indices.device) // top_k  # position of each kept place
@@ -158,3 +167,9 @@ class Streams:
     def _unsort(self, rows: Tensor) -> Tensor:
         """Return (batch, time x top_k, ...) of sorted rows (rows, ...); zeros for padding."""
         return self._groups.scatter(rows).view(self._batch, self._time * self._top_k, *rows.shape[1:])
+
+
+def _mark_padding(indices: Tensor, place: Place, num_experts: int) -> Tensor:
+    """Return the experts in the order of places, (batch, time x top_k); `num_experts` for padding."""
+    experts = indices if place.valid is None else indices.masked_fill(~place.valid[..., None], num_experts)
+    return experts.flatten(1)

@@ -154,6 +154,15 @@ def test_padding_reaches_no_expert_and_gets_zeros(model_type):
     assert torch.isfinite(layer(x, 2, place(3, 6, torch.zeros(3, 6, dtype=torch.bool)))[0]).all()
 
 
+def test_padding_counts_for_nothing_where_streams_are_masked(monkeypatch):
+    layer, x = build_layer("more_a", top_k=2).double(), torch.randn(3, 6, 16).double()
+    valid = torch.arange(6) < torch.tensor([6, 2, 4])[:, None]
+    cut, _ = layer(x, 2, place(3, 6, valid))
+    monkeypatch.setattr(Streams, "_masks_streams", staticmethod(lambda device: True))
+    masked, _ = layer(x, 2, place(3, 6, valid))
+    torch.testing.assert_close(masked, cut)
+
+
 def test_the_router_is_the_projects_own():
     assert type(build_layer("base").router) is Router
 
@@ -163,8 +172,11 @@ def test_the_router_is_the_projects_own():
 
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize("time", [5, 40])  # 40: streams of several length classes
-@pytest.mark.parametrize("sees", ["same", "all"])
-def test_expert_attention_sees_earlier_rows_of_its_sequence_and_of_one_expert_or_all(top_k, time, sees):
+@pytest.mark.parametrize("sees", ["same", "same on a GPU", "all"])
+def test_expert_attention_sees_earlier_rows_of_its_sequence_and_of_one_expert_or_all(top_k, time, sees, monkeypatch):
+    if sees.endswith("GPU"):
+        monkeypatch.setattr(Streams, "_masks_streams", staticmethod(lambda device: True))
+        sees = "same"
     batch, heads, width = 3, 2, 16
     indices = torch.rand(batch, time, 4).add(torch.tensor([1.0, 0.3, 0.0, 0.0])).argsort(-1, descending=True)
     indices = indices[..., :top_k]
