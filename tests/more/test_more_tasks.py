@@ -12,6 +12,7 @@ from more import commands
 from more.babi import DataError
 from more.checkpoints import build_model, load_model, read_checkpoint
 from more.config import ModelConfig
+from more.initialisation import embed_by_parts
 from more.runs import run_training
 from more.settings import TrainingConfig
 from more.task_data import TaskPlan, TaskSource, Vocabulary, open_tokenizer, reopen_task
@@ -82,9 +83,7 @@ def test_values_and_depths_are_those_that_the_words_say(name, shape, split):
         values = [words[target] if target != NOT_ASKED else None for target in found.targets[row]]
         assert values == [None if now is None else str(now[0]) for now in expected]
         assert found.depths[row].tolist() == [-1 if now is None else now[1] for now in expected]
-    reached = found.depths.max(axis=1)
-    assert set(reached.tolist()) == set(range(1, deepest + 1))
-    assert np.bincount(reached)[1:].min() > 0.4 * 200 / deepest  # drawn evenly
+    assert (found.depths.max(axis=1) == deepest).all()
 
 
 @every_task
@@ -179,6 +178,26 @@ def test_a_task_without_a_sequence_for_a_split_is_refused():
 
 
 # ----------------------------------------------------------------------------------------------------- words, batches
+
+
+@every_task
+def test_a_token_of_two_parts_begins_as_their_sum(name):
+    """A word each for `x7=x3`, unlike all others, took three times the updates to learn from."""
+    vocabulary = TaskSource(settings_of(name), 0).tokenizer
+    parts = vocabulary.parts()
+    assert ["".join(names) for names in parts] == vocabulary.words
+    assert {len(names) for names in parts} == {1, 2}
+    model = build_model(ModelConfig(d_model=64, num_layers=1, num_experts=1, vocab_size=vocabulary.vocab_size), 0)
+    spread = model.embedding.weight.std().item()
+    embed_by_parts(model, parts)
+    rows = {names: row for names, row in zip(parts, model.embedding.weight, strict=True)}
+    both = [names for names in parts if len(names) == 2]
+    one, other = both[0], next(names for names in both if names[0] != both[0][0] and names[1] != both[0][1])
+    crossed = rows[(one[0], other[1])] + rows[(other[0], one[1])]
+    torch.testing.assert_close(rows[one] + rows[other], crossed)
+    if (one[1],) in rows:  # a value named in a token is the value that is asked for
+        torch.testing.assert_close((rows[one] - rows[(one[0], other[1])]) * 2**0.5, rows[(one[1],)] - rows[(other[1],)])
+    assert model.embedding.weight.std().item() == pytest.approx(spread, rel=0.15)
 
 
 def test_a_vocabulary_takes_the_place_of_a_tokenizer():
