@@ -120,7 +120,7 @@ class TaskSettings:
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "chains": {"length": 14, "streams": 2, "symbols": 4, "train_depth": 4, "test_depth": 6},
+    "chains": {"length": 12, "streams": 2, "symbols": 4, "train_depth": 4, "test_depth": 5},
     "hops": {"length": 14, "streams": 2, "symbols": 8, "train_depth": 4, "test_depth": 6},
     "modular": {"length": 16, "streams": 1, "symbols": 5, "train_depth": 6, "test_depth": 12},
 }
