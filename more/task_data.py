@@ -20,7 +20,6 @@ from more.babi import DataError
 from more.tasks import NOT_ASKED, TASK_NAMES, TaskSet, TaskSettings, generate_task
 from more.tokens import END_OF_TEXT, Tokenizer
 
-
 _TWO_PARTS = re.compile(r"(\w*[=@>+])(\w+)")
 
 

@@ -8,7 +8,7 @@ Prices are compared within a seed, never pooled: across them success and LPC bot
   does at the smallest price, the seed is censored: as soon as one is, there is no mean but "between a and b" in
   `condition`, and `value` is the median seed's if that is known.
 - price_trend: Spearman correlation of price and usage within a seed, of each expert; of LPC (price_trend_of_lpc) and
-  success (price_trend_of_success). p is the larger of that over seeds and of that of prices permuted within seeds,
+  success (price_trend_of_success); 0 of a seed in which it is the same at every price. p is the larger of that over seeds and of that of prices permuted within seeds,
   adjusted by Benjamini and Hochberg over experts.
 - dead: of each expert and price whether its knock-out is equivalent to nothing: two one-sided tests of its effect on
   cross-entropy within a margin, over seeds and over seeds and levels at once, Holm over all of the setting. Low usage
@@ -221,11 +221,10 @@ def _trend(
         return
     whole = np.isfinite(values).all(axis=1)
     varied = whole & (np.ptp(np.where(whole[:, None], values, 0.0), axis=1) > 0)
-    each, null = np.full(len(values), NAN), np.zeros(0)
-    reasons = [
-        "" if v else "the same at every price" if w else "not at every price"
-        for w, v in zip(whole, varied, strict=True)
-    ]
+    each, null = (
+        np.where(whole, 0.0, NAN),
+        np.zeros(draws if whole.any() else 0),
+    )  # where nothing varies, there is no trend: 0
     if varied.any():
         ranks = rankdata(values[varied], axis=1)
         ranks -= ranks.mean(axis=1, keepdims=True)
@@ -233,13 +232,13 @@ def _trend(
         scale = np.sqrt(np.square(ranks).sum(axis=1) * np.square(price).sum())
         each[varied] = ranks @ price / scale
         order = rng.permuted(np.tile(price, (draws, len(ranks), 1)), axis=2)
-        null = (np.einsum("dnp,np->dn", order, ranks) / scale).mean(axis=1)
-    p = p_value(float(np.nanmean(each)) if varied.any() else NAN, null)
+        null = (np.einsum("dnp,np->dn", order, ranks) / scale).sum(axis=1) / whole.sum()
+    p = p_value(float(np.nanmean(each)) if whole.any() else NAN, null)
     draft.over_runs(
         quantity,
         each,
         [without_price(run) for run in grid.runs],
-        reasons=reasons,
+        reasons=["" if w else "not at every price" for w in whole],
         p_null=p,
         p_null_floor=1 / (1 + draws),
         null_unit="prices",

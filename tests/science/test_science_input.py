@@ -360,11 +360,23 @@ def test_effects_without_knockouts_or_with_holes_are_named(template):
     assert any("there is no success" in note for note in sufficiency.compute(replayed).notes)
 
 
+def test_a_seed_that_no_price_changes_has_no_trend_and_counts():
+    """It was left out, so that the seeds that do lose success stood for all."""
+    priced = draw_template(Design(runs=4, episodes=6), rng(), alphas=(0.0, 0.1, 1.0))
+    success = np.ones_like(priced.success)
+    found = price.compute(replace(priced, source="P", success=success), draws=99).row("price_trend_of_success")
+    assert (found.value, found.n_runs, found.n_dropped, found.p) == (0.0, 4, 0, 1.0)
+    loses = [i for i, run in enumerate(priced.runs) if run.seed == 0 and run.lpc_alpha == 1.0]
+    success[np.isin(priced.episode_run, loses)] = 0.5
+    found = price.compute(replace(priced, source="P", success=success), draws=99).row("price_trend_of_success")
+    assert found.value == pytest.approx(-(0.75**0.5) / 4) and found.n_runs == 4  # ranks 1.5 1.5 0 against prices
+
+
 def test_prices_that_are_missing_or_double_are_named():
     priced = draw_template(Design(runs=3, episodes=6), rng(), alphas=(0.0, 0.1, 1.0))
     found = price.compute(priced.select([0, 1, 2, 3, 4, 6, 7, 8]), draws=9)
     assert any("no run of seed 2 at 0.1" in note for note in found.notes)
-    assert found.row("price_trend_of_lpc").drop_reason == "not at every price; the same at every price"
+    assert found.row("price_trend_of_lpc").drop_reason == "not at every price"
     double = Traces.concatenate([priced, priced.select([0])])
     assert any("has the price and seed of" in note for note in price.compute(double, draws=9).notes)
     paid = price.compute(priced.select(range(3, 9)), draws=9)
