@@ -152,6 +152,9 @@ def export(argv: Sequence[str] | None = None) -> None:
     check_target(folder, overwrite=overwrite)
     if tasks is not None:
         check_tasks(tasks, overwrite=overwrite)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of writing the weights
     loaded = load_model(path)
     sets = open_questions(loaded, settings.data_dir) if tasks is not None else {}
     about = export_model(loaded, folder, overwrite=overwrite)

@@ -26,7 +26,7 @@ _TEXT = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
 prompts = tokenizer(["Mary went to", "12+30="], return_tensors="pt", padding=True)
 written = model.generate(**prompts, max_new_tokens=20{steps})
 print(tokenizer.batch_decode(written, skip_special_tokens=True))
@@ -36,7 +36,7 @@ _TASK = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
 tokens = tokenizer("{example}", return_tensors="pt")
 values = model(**tokens{steps}).logits.argmax(-1)[0]
 print(tokenizer.convert_ids_to_tokens(values))

@@ -66,7 +66,7 @@ def export_model(loaded: LoadedModel, folder: Path, *, overwrite: bool = False) 
         ConfigError: As `check_target`, or if a file of somebody's has a name that the export needs.
         OSError: If it cannot be written; nothing has changed then.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     check_target(folder, overwrite=overwrite)
     with _replace_folder(folder) as (temporary, bring_others):
         write_model(loaded, temporary, folder.name)
@@ -141,16 +141,15 @@ def _replace_folder(folder: Path) -> Iterator[tuple[Path, Callable[[list[str]], 
         for path in temporary.iterdir():
             if path.is_file():
                 reach_disk(path)
-        if folder.exists():
-            folder.rename(old)
-            try:
-                temporary.rename(folder)
-            except OSError:
-                old.rename(folder)
-                raise
-            shutil.rmtree(old)
-        else:
+        try:
+            if folder.exists():
+                folder.rename(old)
             temporary.rename(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError) and str(error.filename or "").startswith(str(temporary)):

@@ -38,7 +38,7 @@ def name_file(module: str) -> str:
 
 def list_own_imports(text: str) -> list[str]:
     """Return the modules of the project that a source imports, wherever the import stands."""
-    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level == 0]
     return [node.module for node in nodes if node.module.split(".")[0] in ("more", "mixture_of_experts")]
 
 

@@ -39,7 +39,7 @@ class MoreConfig(PreTrainedConfig):
     """
 
     model_type = "more"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class MoreForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = MoreConfig
     base_model_prefix = "model"
     _tied_weights_keys = {"lm_head.weight": "model.embedding.weight"}  # noqa: RUF012
-    _no_split_modules = ("MoreModel",)
+    _no_split_modules = ["MoreModel"]  # noqa: RUF012
     _supports_sdpa = True
 
     def __init__(self, config: MoreConfig) -> None:
@@ -162,8 +162,8 @@ class MoreForCausalLM(PreTrainedModel, GenerationMixin):
             features = features.gather(1, back.expand(-1, -1, features.shape[-1]))
         if cache is not None:
             cache.columns += time
-        kept = slice(-logits_to_keep if logits_to_keep else 0, None)
-        logits = self.lm_head(features[:, logits_to_keep if isinstance(logits_to_keep, Tensor) else kept])
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep  # -0: all
+        logits = self.lm_head(features[:, kept])
 
         loss = aux_loss = router_logits = None
         if labels is not None or kwargs.get("shift_labels") is not None:
