@@ -1,9 +1,11 @@
-"""The README.md of an exported model: what it is, what it learned from, how it is opened, and what it cannot do."""
+"""What is told of an exported model: its README.md, how it is opened, what it cannot do, what it learned from."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from more.checkpoints import LoadedModel
@@ -43,6 +45,21 @@ print(tokenizer.convert_ids_to_tokens(values))
 """
 
 
+_PLACE = re.compile(r"\((/.*?)(, [\d,]+ characters)?\)$")
+"""The folder or file at the end of a name of data."""
+
+
+def describe_model(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what `LoadedModel.describe` returns, with names of folders and files in place of their paths."""
+    about = loaded.describe()
+    return {**about, "data": {part: hide_path(name) for part, name in about["data"].items()}}
+
+
+def hide_path(name: str) -> str:
+    """Return a name of data, as `more.data.Source.describe` has it, without the folders above what it names."""
+    return _PLACE.sub(lambda match: f"({Path(match[1]).name}{match[2] or ''})", name)
+
+
 def render_card(loaded: LoadedModel, name: str) -> str:
     """Return the card of a model, Markdown with the front matter that the hub reads.
 
@@ -71,17 +88,17 @@ def render_card(loaded: LoadedModel, name: str) -> str:
 
 
 def _render_table(loaded: LoadedModel) -> str:
-    config, about = loaded.model.config, loaded.describe()
-    parameters = about["parameters"]
+    config, about = loaded.model.config, describe_model(loaded)
+    parameters, data = about["parameters"], about["data"]
     rows = {
         "parameters": f"{parameters['total']:,}, of which a token uses {parameters['active']:,}",
         "recurrences r": "none" if config.model_type == "base" else f"{config.num_recurrences} in training",
         "layers, width, heads": f"{config.num_layers}, {config.d_model}, {config.num_heads}",
         "experts": f"{config.num_experts} a layer, {config.top_k} for each token",
         "longest sequence": f"{config.max_length} tokens",
-        "trained on": _name_data(loaded.data, "text", "stories in the manner of bAbI 1 to 3, sums and plain sentences"),
-        "questions in it": _name_data(loaded.data, "questions", "places of persons and things in the stories"),
-        "tokenizer": loaded.data["tokenizer"],
+        "trained on": _name_data(data, "text", "stories in the manner of bAbI 1 to 3, sums and plain sentences"),
+        "questions in it": _name_data(data, "questions", "places of persons and things in the stories"),
+        "tokenizer": data["tokenizer"],
         "training": f"{about['update']:,} updates, {about['tokens']:,} targets, seed {about['seed']}",
     }
     if config.model_type == "more_a":

@@ -6,27 +6,31 @@ export_model(load_model(path), folder, overwrite=False)
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from more.checkpoints import LoadedModel
-from more.export_card import render_card
+from more.export_card import describe_model, render_card
 from more.export_sources import collect_sources, describe_version
 from more.export_tokenizer import convert_tokenizer
 from pipeline.command.files import reach_disk
-from pipeline.command.folders import check_folder
+from pipeline.command.folders import HeldError, check_folder, hold_lock
+from pipeline.command.provenance import find_commit
 from pipeline.config import ConfigError
 
 MANIFEST = "more_export.json"
 """Says which model this is and which files are the command's own; all others in the folder are somebody's."""
 
 SCHEMA_VERSION = 1
+_LEFTOVER = re.compile(r"\.[0-9a-f]{12}\.(tmp|old)$")
 AUTO_MAP = {"AutoConfig": "configuration_more.MoreConfig", "AutoModelForCausalLM": "modeling_more.MoreForCausalLM"}
 
 
@@ -67,6 +71,16 @@ def export_model(loaded: LoadedModel, folder: Path, *, overwrite: bool = False) 
         OSError: If it cannot be written; nothing has changed then.
     """
     folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with hold_lock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            _clear_leftovers(folder)
+            return _export(loaded, folder, overwrite=overwrite)
+    except HeldError as error:
+        raise ConfigError(f"output_dir: another process is writing {folder}; wait for it {error}".rstrip()) from None
+
+
+def _export(loaded: LoadedModel, folder: Path, *, overwrite: bool) -> dict[str, Any]:
     check_target(folder, overwrite=overwrite)
     with _replace_folder(folder) as (temporary, bring_others):
         write_model(loaded, temporary, folder.name)
@@ -74,7 +88,8 @@ def export_model(loaded: LoadedModel, folder: Path, *, overwrite: bool = False) 
         about = {
             "schema_version": SCHEMA_VERSION,
             "written_by": describe_version(),
-            **loaded.describe(),
+            "commit": find_commit(12),
+            **describe_model(loaded),
             "files": files,
         }
         (temporary / MANIFEST).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -106,9 +121,9 @@ def write_model(loaded: LoadedModel, folder: Path, name: str) -> None:
     model.lm_head.weight = loaded.model.embedding.weight
     model.generation_config = GenerationConfig(**special)
     model.save_pretrained(folder)
-    weights_file = folder / "model.safetensors"
-    if weights_file.is_file():  # written for its owner's eyes alone
-        weights_file.chmod((folder / "config.json").stat().st_mode)
+    for weights_file in folder.glob("*.safetensors"):  # written for its owner's eyes alone
+        with suppress(OSError):  # a file system without modes
+            weights_file.chmod((folder / "config.json").stat().st_mode)
     convert_tokenizer(loaded.tokenizer, sizes.max_length).save_pretrained(folder)
     for file, text in collect_sources().items():
         (folder / file).write_text(text, encoding="utf-8")
@@ -118,7 +133,6 @@ def write_model(loaded: LoadedModel, folder: Path, name: str) -> None:
 @contextmanager
 def _replace_folder(folder: Path) -> Iterator[tuple[Path, Callable[[list[str]], None]]]:
     """Yield a folder beside `folder`, which takes its place when the block ends well, and what brings others' files."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.{end}") for end in ("tmp", "old"))
     temporary.mkdir()
 
@@ -155,6 +169,17 @@ def _replace_folder(folder: Path) -> Iterator[tuple[Path, Callable[[list[str]], 
         if isinstance(error, OSError) and str(error.filename or "").startswith(str(temporary)):
             error.filename, error.filename2 = str(folder), None
         raise
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Put back an export whose place a killed process had not taken yet, and remove what such a one has left."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        if _LEFTOVER.search(path.name) is None or not path.is_dir():
+            continue
+        if path.suffix == ".old" and not folder.exists():
+            path.rename(folder)
+        else:
+            shutil.rmtree(path)
 
 
 def _read_own(folder: Path) -> list[str]:

@@ -159,7 +159,8 @@ from maxent import experiment, reward_checks
 from benchmarks.maxent_study import command as study
 from more import commands, compare
 calls = [(main, [name]) for name in COMMANDS] + [(main, ["evaluate", "--checkpoint=x"])]
-calls += [(run, []) for run in (commands.train, commands.evaluate, commands.evaluate_for_llm, commands.export, compare.main)]
+calls += [(run, []) for run in (commands.train, commands.evaluate, commands.evaluate_for_llm, commands.export)]
+calls += [(compare.main, [])]
 calls += [(run, []) for run in (experiment.main, reward_checks.main, study.main)]
 for run, words in calls:
     sys.argv = ["rlmop", *words, "--help"]

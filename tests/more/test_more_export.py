@@ -27,6 +27,8 @@ from more.model import routing_losses
 from more.task_data import TaskSource, Vocabulary
 from more.tasks import TaskSettings
 from more.tokens import train_tokenizer
+from pipeline.command.folders import hold_lock
+from pipeline.config import ConfigError
 from tests.more_settings import small_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +154,7 @@ def exported(tokenizer, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_opens_where_the_project_is_not_with_equal_logits_and_text(exported, tmp_path):
     """Every model type, without a warning of transformers or anything else; r changed at load and by call; saved."""
     ours = sorted({path.parent.name for path in ROOT.glob("*/__init__.py")} | {path.stem for path in ROOT.glob("*.py")})
@@ -458,6 +461,30 @@ def test_an_older_export_is_back_where_the_new_one_cannot_take_its_place(tokeniz
     assert told.value.filename == str(folder)
     assert (folder / "model.safetensors").read_bytes() == before
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_a_killed_process_has_left_goes_and_what_it_took_away_comes_back(tokenizer, tmp_path):
+    folder, digits = tmp_path / "model", "0123456789ab"
+    export_model(build_loaded(tokenizer), folder)
+    (tmp_path / f".model.{digits}.tmp").mkdir()
+    folder.rename(tmp_path / f".model.{digits}.old")
+    (tmp_path / ".model.others").mkdir()
+    with pytest.raises(ConfigError, match="holds an exported model"):
+        export_model(build_loaded(tokenizer), folder)
+    assert sorted(os.listdir(tmp_path)) == [".model.others", "model"]
+    with hold_lock(tmp_path / ".model.lock", timeout=0), pytest.raises(ConfigError, match="another process is writing"):
+        export_model(build_loaded(tokenizer), folder, overwrite=True)
+
+
+def test_no_path_of_this_machine_is_told(tokenizer, tmp_path):
+    loaded = build_loaded(tokenizer)
+    names = {"text": "own (/home/me/my texts/a novel.txt, 1,000 characters)", "questions": "bAbI (/data/more)"}
+    names["tokenizer"] = "GPT-2's (openai-community/gpt2)"
+    export_model(dataclasses.replace(loaded, data={**loaded.data, **names}), tmp_path / "model")
+    told = [(tmp_path / "model" / name).read_text() for name in ("README.md", MANIFEST)]
+    for text in told:
+        assert "own (a novel.txt, 1,000 characters)" in text and "bAbI (more)" in text
+        assert "GPT-2's (openai-community/gpt2)" in text and "/home" not in text and "/data" not in text
 
 
 def test_mistakes_are_told_in_one_line_before_anything_is_written(checkpoint, tmp_path, capsys):
