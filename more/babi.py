@@ -16,13 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.command.errors import UserError
+from pipeline.command.errors import DataError
 
 TASKS = (1, 2, 3)
-
-
-class DataError(UserError, ValueError):
-    """Data that cannot be had or read; the message names the file, what was expected and what to do."""
 
 
 def name_some(names: Sequence[str], most: int = 6) -> str:

@@ -1,4 +1,4 @@
-"""The command lines of train.py, evaluate.py, evaluate_for_llm.py and generate.py.
+"""The command lines of train.py, evaluate.py, evaluate_for_llm.py, generate.py and export.py.
 
 Each imports what it needs torch for only when it has read its flags: `--help` and mistakes are told at once.
 """
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from more.options import EvaluationSettings, GenerationSettings, TableSettings, parse_list
+from more.options import EvaluationSettings, ExportSettings, GenerationSettings, TableSettings, parse_list
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
 from pipeline.command.files import write_json
@@ -123,6 +123,45 @@ def generate(argv: Sequence[str] | None = None) -> None:
         for piece in pieces:
             print(piece, end="", flush=True)
         print("\n", flush=True)
+
+
+@as_command()
+def export(argv: Sequence[str] | None = None) -> None:
+    """Run the command line of more/export.py; return the exit code."""
+    options = {
+        "checkpoint_path": "The .pth file.",
+        "output_dir": "Folder that transformers is to open; a new or an empty one.",
+        "lm_eval_task": "Folder for the test questions as a task of lm-evaluation-harness; none by default.",
+    }
+    settings, values = parse_command(
+        "Write a language model as a folder that Hugging Face's transformers opens, without this project.",
+        ExportSettings,
+        argv,
+        options=options,
+        required=["checkpoint_path", "output_dir"],
+        switches={"overwrite": "Replace an older export; files that are not the command's stay."},
+    )
+    path, folder, overwrite = Path(values["checkpoint_path"]), Path(values["output_dir"]), values["overwrite"]
+    tasks = Path(values["lm_eval_task"]) if values["lm_eval_task"] else None
+    if tasks is None and settings != ExportSettings():
+        raise ConfigError("num_questions, data_dir: they are of the questions; pass --lm_eval_task FOLDER too")
+    from more.checkpoints import load_model
+    from more.export_folder import check_target, export_model
+    from more.export_tasks import TAG, check_tasks, open_questions, write_tasks
+
+    check_target(folder, overwrite=overwrite)
+    if tasks is not None:
+        check_tasks(tasks, overwrite=overwrite)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of writing the weights
+    loaded = load_model(path)
+    sets = open_questions(loaded, settings.data_dir) if tasks is not None else {}
+    about = export_model(loaded, folder, overwrite=overwrite)
+    print(f"model       {folder}, {about['parameters']['total']:,} parameters, {len(about['files'])} files")
+    if tasks is not None:
+        written = write_tasks(tasks, loaded, sets, settings.num_questions)
+        print(f"questions   {tasks}, tag {TAG}: {', '.join(f'{name} {count:,}' for name, count in written.items())}")
 
 
 def _read_prompts() -> Iterator[str]:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from more.babi import DataError
 from more.data import Source
 from more.tokens import Tokenizer, train_tokenizer
+from pipeline.command.errors import DataError
 from pipeline.command.files import replace_atomically, write_json, write_text
 
 FORMAT = 1

@@ -19,11 +19,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from more.babi import TASKS, DataError, Question, name_some, read_babi_jsonl, read_babi_text, render_story
+from more.babi import TASKS, Question, name_some, read_babi_jsonl, read_babi_text, render_story
 from more.own_text import own_parts, read_own_text
 from more.stories import SPLITS, VERSION, EmbeddedData, EmbeddedSettings, generate
 from more.tokens import HUB_NAME, Tokenizer, describe_switched_off, read_tokenizer
 from more.wikitext import HUB_FILES, REPOSITORY, check_parquet, find_wikitext, name_wikitext, read_articles
+from pipeline.command.errors import DataError
 from pipeline.command.hub import HubError, UnavailableError, fetch
 
 BABI_REPOSITORY = "Muennighoff/babi"

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from more.babi import DataError, Question
+from more.babi import Question
 from more.corpus import Corpus
 from more.generation import batch_log_likelihood, generate, group_by_length
 from more.heuristics import guess
 from more.model import MoreModel
 from more.tokens import Tokenizer
+from pipeline.command.errors import DataError
 from pipeline.records.intervals import wilson_interval
 
 

@@ -192,3 +192,24 @@ def parse_list(name: str, text: str | None) -> list[int]:
         ConfigError: If one is no number of at least 1.
     """
     return [number for part in (text.split(",") if text is not None else []) for number in parse_numbers(name, part, 1)]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Settings of an export; all are of the questions that lm_eval_task writes.
+
+    Attributes:
+        num_questions: Questions of each task at most; null takes all.
+        data_dir: Folder with the data, where it is not where it was in training; null takes that of the checkpoint.
+    """
+
+    num_questions: int | None = None
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: If a value cannot be used.
+        """
+        check_numbers(self, 1, "num_questions")

@@ -9,8 +9,9 @@ from bisect import bisect
 from itertools import accumulate
 from pathlib import Path
 
-from more.babi import DataError, decode_text
+from more.babi import decode_text
 from more.tokens import END_OF_TEXT
+from pipeline.command.errors import DataError
 
 LEAST = 200
 """Characters at least: less leaves no validation to speak of."""

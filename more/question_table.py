@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from more.babi import DataError
 from more.checkpoints import LoadedModel
 from more.evaluation import Answer, ask, summarise_answers
 from more.generation import group_by_length, pad
@@ -24,6 +23,7 @@ from more.report import open_checkpoint, reopen_source
 from more.sankey import TokenRoutes, render_page
 from more.step_answers import answer_by_steps, render_steps
 from pipeline.command.displays import open_page
+from pipeline.command.errors import DataError
 from pipeline.command.files import write_text
 from pipeline.command.folders import check_file
 from pipeline.config import ConfigError

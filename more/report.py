@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from more.babi import DataError
 from more.checkpoints import LoadedModel, check_flags, load_model
 from more.corpus import load_corpus
 from more.cost import count_expert_operations
@@ -23,6 +22,7 @@ from more.task_data import is_task
 from more.task_report import evaluate_task, format_model, format_task_report
 from more.tokens import describe_switched_off
 from pipeline.command.devices import resolve_device
+from pipeline.command.errors import DataError
 from pipeline.config import ConfigError
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from more.babi import DataError
 from more.tasks import NOT_ASKED, TASK_NAMES, TaskSet, TaskSettings, generate_task
 from more.tokens import END_OF_TEXT, Tokenizer
+from pipeline.command.errors import DataError
 
 _TWO_PARTS = re.compile(r"(\w*[=@>+])(\w+)")
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from more.babi import DataError, name_some
+from more.babi import name_some
+from pipeline.command.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
 HUB_NAME = "openai-community/gpt2"

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from more.babi import DataError, name_some
+from more.babi import name_some
+from pipeline.command.errors import DataError
 
 REPOSITORY = "Salesforce/wikitext"
 HUB_FILES = {

@@ -8,8 +8,8 @@ Prices are compared within a seed, never pooled: across them success and LPC bot
   does at the smallest price, the seed is censored: as soon as one is, there is no mean but "between a and b" in
   `condition`, and `value` is the median seed's if that is known.
 - price_trend: Spearman correlation of price and usage within a seed, of each expert; of LPC (price_trend_of_lpc) and
-  success (price_trend_of_success); 0 of a seed in which it is the same at every price. p is the larger of that over seeds and of that of prices permuted within seeds,
-  adjusted by Benjamini and Hochberg over experts.
+  success (price_trend_of_success); 0 of a seed in which it is the same at every price. p is the larger of that over
+  seeds and of that of prices permuted within seeds, adjusted by Benjamini and Hochberg over experts.
 - dead: of each expert and price whether its knock-out is equivalent to nothing: two one-sided tests of its effect on
   cross-entropy within a margin, over seeds and over seeds and levels at once, Holm over all of the setting. Low usage
   does not make an expert dead: a weight of 0.01 on a large output counts.

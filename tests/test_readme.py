@@ -24,7 +24,7 @@ from pipeline.training.options import OPTIONS, parse_sweep
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SEARCH_PAGES = [ROOT / "maxent" / "RUN_EXPERIMENTS_GUIDE.md", *sorted((ROOT / "maxent" / "docs").glob("*.md"))]
-MORE_SCRIPTS = ["more/train.py", "more/evaluate.py", "more/evaluate_for_llm.py", "more/generate.py"]
+MORE_SCRIPTS = ["more/train.py", "more/evaluate.py", "more/evaluate_for_llm.py", "more/generate.py", "more/export.py"]
 SCRIPTS = ["train.py", "train_mop.py", "eval_mop.py", "batch_eval.py", *MORE_SCRIPTS]
 
 
@@ -80,7 +80,7 @@ def test_training_commands_parse(command, monkeypatch):
     parse_sweep(config, **{name: beside[name] for name in OPTIONS})  # raises where a value cannot be used
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if re.search("eval|generate", c.split()[1])])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if re.search("eval|generate|export", c.split()[1])])
 def test_evaluation_commands_know_their_flags(command):
     _, script, *arguments = shlex.split(command)
     shown = subprocess.run(
@@ -159,7 +159,8 @@ from maxent import experiment, reward_checks
 from benchmarks.maxent_study import command as study
 from more import commands, compare
 calls = [(main, [name]) for name in COMMANDS] + [(main, ["evaluate", "--checkpoint=x"])]
-calls += [(run, []) for run in (commands.train, commands.evaluate, commands.evaluate_for_llm, compare.main)]
+calls += [(run, []) for run in (commands.train, commands.evaluate, commands.evaluate_for_llm, commands.export)]
+calls += [(compare.main, [])]
 calls += [(run, []) for run in (experiment.main, reward_checks.main, study.main)]
 for run, words in calls:
     sys.argv = ["rlmop", *words, "--help"]
@@ -170,6 +171,7 @@ for run, words in calls:
 OTHER_FLAGS = {
     *("logdir", "dist", "vfs-cache-mode", "rounds"),  # of TensorBoard, pytest, rclone, benchmarks
     *("all_views", "page", "studies_dir"),  # of the notebooks
+    *("model", "model_args", "include_path", "tasks"),  # of lm-evaluation-harness
 }
 
 

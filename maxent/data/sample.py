@@ -11,13 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.command.errors import UserError
+from pipeline.command.errors import DataError as DataError  # rewards, which know data alone, raise it
 
 SPLITS = ("train", "valid", "test")
-
-
-class DataError(UserError, ValueError):
-    """Data that cannot be had or read; the message names the file, what was expected and what to do."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ class ConfigError(UserError, ValueError):
     """A configuration that cannot be used; the message names key, expectation and what was found."""
 
 
+class DataError(UserError, ValueError):
+    """Data that cannot be had or read; the message names the file, what was expected and what to do."""
+
+
 class FolderError(ConfigError):
     """A folder that cannot be written to, or that another process is writing to."""
 

@@ -38,7 +38,7 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less what the umask takes
         yield temporary
-        _reach_disk(temporary)
+        reach_disk(temporary)
         _rename(temporary, path)
     except BaseException as error:
         with suppress(OSError):
@@ -61,7 +61,8 @@ def remove_leftovers(folder: Path, name: str) -> list[Path]:
     return found
 
 
-def _reach_disk(path: Path) -> None:
+def reach_disk(path: Path) -> None:
+    """Let what is written to a file reach the disk, where the file system has a way to say so (fsync)."""
     with path.open("rb") as written:
         try:
             os.fsync(written.fileno())

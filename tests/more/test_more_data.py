@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from more.babi import DataError, Question, read_babi_jsonl, read_babi_text, render_story
+from more.babi import Question, read_babi_jsonl, read_babi_text, render_story
 from more.corpus import BatchPlan, Corpus, load_corpus, load_tokenizer
 from more.data import DataSettings, find_babi, open_source, read_babi_files, settings_from_description
 from more.own_text import own_parts
 from more.stories import FACTS, SPLITS, VERSION, EmbeddedSettings, generate
 from more.tokens import END_OF_TEXT, Tokenizer, read_tokenizer, train_tokenizer
 from more.wikitext import find_wikitext, read_articles
+from pipeline.command.errors import DataError
 from pipeline.command.hub import HubError, UnavailableError
 
 TINY = EmbeddedSettings(num_stories=30, num_sheets=10, num_paragraphs=10, largest_summand=9)

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import more.compare
-from more.babi import DataError, Question
+from more.babi import Question
 from more.checkpoints import FINAL_NAME, build_model, load_model
 from more.compare import CompareSettings, Run, compare, format_table, read_result
 from more.config import MODEL_TYPES, ModelConfig
@@ -41,6 +41,7 @@ from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_rou
 from more.report import evaluate_checkpoint, format_report, reopen_source
 from more.step_answers import answer_by_steps
 from more.tokens import train_tokenizer
+from pipeline.command.errors import DataError
 from pipeline.command.interruption import Terminated
 from pipeline.command.workers import Link, Stopped
 from pipeline.config import ConfigError

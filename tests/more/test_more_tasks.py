@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from more import commands
-from more.babi import DataError
 from more.checkpoints import build_model, load_model, read_checkpoint
 from more.config import ModelConfig
 from more.initialisation import embed_by_parts
@@ -21,6 +20,7 @@ from more.task_tables import summarise_depths
 from more.tasks import NOT_ASKED, TASK_NAMES, TaskSettings, draw_runs, generate_task, split_of
 from more.tokens import END_OF_TEXT
 from more.training import Trainer
+from pipeline.command.errors import DataError
 from pipeline.config import ConfigError
 
 every_task = pytest.mark.parametrize("name", TASK_NAMES)

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maxent.data.sample import DataError
 from maxent.dts_implementation.models.network import memory_errors
 from maxent.dts_implementation.models.sequence_model import Cost
-from more.babi import DataError, Question
+from more.babi import Question
 from more.checkpoints import load_model
 from more.generation import pad
 from more.model import Cache, MoreModel
