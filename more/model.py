@@ -14,7 +14,7 @@ base.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -269,16 +269,27 @@ class RoutingLosses(NamedTuple):
     z: Tensor  # ()
 
 
-def compute_routing_terms(output: MoreOutput) -> list[RouterTerms]:
+def compute_routing_terms(output: MoreOutput, merge: Callable[[Tensor], Tensor] | None = None) -> list[RouterTerms]:
     """Return each layer's router terms over the real tokens (`mixture_of_experts.compute_router_terms`).
 
     Where blocks are passed several times, a layer's terms are the means over its passes.
+
+    Args:
+        output: Of a forward pass.
+        merge: Of a batch that several processes read: makes the load of all of it (routings, experts) of the load of
+            this part, on which the balance loss is then taken.
     """
 
     def pick(routed: RouterOutput) -> RouterOutput:
         return RouterOutput(*(None if part is None else part[output.mask] for part in routed))
 
     terms = [compute_router_terms(routed if output.mask is None else pick(routed)) for routed in output.routing]
+    if merge is not None:
+        loads = merge(torch.stack([term.load for term in terms]))
+        terms = [
+            term._replace(load=load, balance=len(load) * (load * term.importance).sum())
+            for term, load in zip(terms, loads, strict=True)
+        ]
     if output.passes == 1:
         return terms
     layers = len(terms) // output.passes

@@ -26,10 +26,12 @@ def describe_start(trainer: Trainer) -> list[str]:
     """
     config, count = trainer.config, count_parameters(trainer.model)
     free = measure_free_memory(trainer.device)
-    left = trainer.total - trainer.update
+    left, processes = trainer.total - trainer.update, trainer.group.size
+    how = f" in {processes} processes" if processes > 1 else ""
+    how += f", each read in {config.accumulate} parts" if config.accumulate > 1 else ""
     lines = [
         f"{config.run_name()}: {count.total:,} parameters, {count.active:,} active, seed {config.seed}, "
-        f"{trainer.total} updates of at most {config.batch_size * config.seq_length} tokens on {trainer.device}"
+        f"{trainer.total} updates of at most {config.batch_size * config.seq_length} tokens on {trainer.device.type if processes > 1 else trainer.device}{how}"
         + (f"; resumed at update {trainer.update}" if trainer.update else ""),
         f"memory: at least {format_bytes(trainer.least_memory)}"
         + (f" of {format_bytes(free)} that are free" if free is not None else "")
@@ -41,7 +43,7 @@ def describe_start(trainer: Trainer) -> list[str]:
             if why := find_misfit(questions, trainer.tokenizer, config.seq_length):
                 lines.append(f"{name}: evaluation will leave these questions out, for {why} (--seq_length)")
     tokens = left * trainer.plan.tokens_per_epoch / trainer.plan.batches_per_epoch
-    seconds = trainer.time_trial() * tokens * _with_validation(trainer)
+    seconds = trainer.time_trial() * tokens / processes * _with_validation(trainer)
     lines.append(f"time: about {format_duration(seconds)} by a first trial{_propose(trainer, seconds)}")
     return lines
 
