@@ -27,11 +27,11 @@ def describe_start(trainer: Trainer) -> list[str]:
     config, count = trainer.config, count_parameters(trainer.model)
     free = measure_free_memory(trainer.device)
     left, processes = trainer.total - trainer.update, trainer.group.size
-    how = f" in {processes} processes" if processes > 1 else ""
+    how = f"{trainer.device.type} in {processes} processes" if processes > 1 else str(trainer.device)
     how += f", each read in {config.accumulate} parts" if config.accumulate > 1 else ""
     lines = [
         f"{config.run_name()}: {count.total:,} parameters, {count.active:,} active, seed {config.seed}, "
-        f"{trainer.total} updates of at most {config.batch_size * config.seq_length} tokens on {trainer.device.type if processes > 1 else trainer.device}{how}"
+        f"{trainer.total} updates of at most {config.batch_size * config.seq_length} tokens on {how}"
         + (f"; resumed at update {trainer.update}" if trainer.update else ""),
         f"memory: at least {format_bytes(trainer.least_memory)}"
         + (f" of {format_bytes(free)} that are free" if free is not None else "")
