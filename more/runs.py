@@ -231,7 +231,7 @@ def _train(
                 return stopped
             trainer.run_update()
             bar.update()
-            if pace.add(trainer.tokens) and not quiet:
+            if pace.add(trainer.tokens, trainer.work) and not quiet:
                 tqdm.write(describe_pace(trainer, pace), file=sys.stdout)
             last = trainer.update == trainer.total
             validate = last or (config.eval_interval > 0 and trainer.update % config.eval_interval == 0)

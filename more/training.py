@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from more.checkpoints import build_model, load_model, save_checkpoint
 from more.corpus import BatchPlan, load_corpus, load_tokenizer
+from more.cost import count_token_operations
 from more.data import Source, open_source
 from more.estimate import (
     check_compiler,
@@ -95,9 +96,12 @@ class Trainer:
     Attributes:
         config: Settings as resolved.
         group: Likewise.
+        mean_tokens: Targets of an update, mean over an epoch.
+        mean_work: Work of an update, likewise, in multiply-adds of reading it once.
         total: Updates in all.
         update: Updates done.
         tokens: Targets learned from.
+        work: Work done since this trainer was made, as `mean_work` counts it.
     """
 
     def __init__(
@@ -150,7 +154,9 @@ class Trainer:
             self.plan, self.valid_plan = (self._plan_batches(split, announce) for split in ("train", "valid"))
         self.total = config.updates or max(1, round(config.epochs * self.plan.batches_per_epoch))
         self.optimizer = self._build_optimizer()
-        self.update = self.tokens = 0
+        self.mean_tokens = self.plan.tokens_per_epoch / self.plan.batches_per_epoch
+        self.mean_work = self.mean_tokens * count_token_operations(self.model_config)  # as r is drawn, it is so too
+        self.update = self.tokens = self.work = 0
         self._routers = RouterSums()
         self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
         self._updates = self._recurrences = 0
@@ -239,6 +245,7 @@ class Trainer:
         self._updates += 1
         self.update += 1
         self.tokens += count
+        self.work += batch[1].size * count_token_operations(self.model_config, steps)
 
     def _read_part(self, batch: tuple[np.ndarray, np.ndarray], rows: slice, number: int, steps: int) -> Tensor:
         """Add this process's share of a part of a batch to the gradients, and return the figures of the share.

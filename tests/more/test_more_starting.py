@@ -184,7 +184,7 @@ def test_the_time_that_is_left_is_that_of_the_updates_measured(tmp_path):
     pace = Pace(lambda: next(times))
     told = []
     for trainer.update in range(1, 11):
-        told.append(pace.add(50 * trainer.update))
+        told.append(pace.add(50 * trainer.update, trainer.mean_work * trainer.update))
     assert told == [False] * 9 + [True]
     assert pace.tokens_per_second == pytest.approx(25)
     trainer._sums[:2] = torch.tensor([30.0, 10.0])
@@ -194,7 +194,7 @@ def test_the_time_that_is_left_is_that_of_the_updates_measured(tmp_path):
 def test_slow_updates_are_told_of_earlier_and_once():
     times = iter(range(0, 10**9, int(TRIAL_SECONDS)))
     pace = Pace(lambda: next(times))
-    assert [pace.add(n) for n in range(1, 15)] == [False, False, True, *[False] * 11]
+    assert [pace.add(n, n) for n in range(1, 15)] == [False, False, True, *[False] * 11]
 
 
 def test_a_long_run_on_a_cpu_is_told_of_the_small_preset(tmp_path, monkeypatch):
