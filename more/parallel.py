@@ -131,7 +131,8 @@ def cut(rows: int, parts: int) -> list[slice]:
 
 def is_one_of_several() -> bool:
     """Return whether the environment says, as torchrun's does, that this is one of several processes."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    return told and int(os.environ["WORLD_SIZE"]) > 1
 
 
 @contextmanager

@@ -19,9 +19,10 @@ from more.initialisation import adopt
 from more.monitoring import RouterFigures
 from more.outlook import describe_pace, describe_start
 from more.parallel import ALONE, Group
+from more.progress import METRICS
 from more.saving import RunCheckpoints, clear_leftovers, list_checkpoints, read_newest, read_to_lengthen
 from more.settings import TrainingConfig
-from more.training import METRICS, SMALLER, Trainer
+from more.training import SMALLER, Trainer
 from pipeline.command.bars import Bar
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption

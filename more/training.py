@@ -32,32 +32,14 @@ from more.estimate import (
 )
 from more.initialisation import adopt
 from more.model import MoreModel, compute_routing_terms, count_parameters, count_passes, routing_losses
-from more.monitoring import RouterFigures, RouterSums, tabulate_terms
+from more.monitoring import RouterFigures
 from more.parallel import ALONE, Group, cut
+from more.progress import UpdateSums, build_figures, collect_figures
 from more.settings import TrainingConfig
 from more.task_data import TaskPlan, TaskSource, count_asked, is_task
 from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.command.errors import UserError
 from pipeline.config import ConfigError
-
-METRICS: dict[str, str] = {
-    "tokens": "targets learned from so far",
-    "Loss/train": "cross-entropy per token since the last line, nats; no auxiliary loss in it",
-    "Loss/balance": "balance loss, mean over layers; 1 when the load is even",
-    "Loss/z": "z-loss of the routers, mean over layers",
-    "Loss/valid": "cross-entropy per token on the validation split, nats",
-    "Perplexity": "exp(Loss/train)",
-    "Perplexity_valid": "exp(Loss/valid)",
-    "Learning_Rate": "of the last update",
-    "Grad_Norm": "Euclidean norm of the gradient before clipping, mean since the last line",
-    "Recurrences": "steps of the recurrent experts, mean since the last line",
-    "Tokens_per_Second": "targets learned per second since the last line",
-    "Layer_{i}/Expert_Load_Distribution": "share of the tokens that went to each expert; bins are experts",
-    "Layer_{i}/Router_Entropy": "mean entropy of a routing decision, nats",
-    "Layer_{i}/Load_Balance_CV": "standard deviation of the load over its mean; 0 when even",
-    "Layer_{i}/Dead_Experts": "experts with less than a tenth of an even load",
-}
-"""Every metric that may be logged, and what it means; `{i}` stands for a layer's index, counted from 0."""
 
 LEAST_LR = 0.1
 """Learning rate at the end over that after warm-up."""
@@ -157,10 +139,7 @@ class Trainer:
         self.mean_tokens = self.plan.tokens_per_epoch / self.plan.batches_per_epoch
         self.mean_work = self.mean_tokens * count_token_operations(self.model_config)  # as r is drawn, it is so too
         self.update = self.tokens = self.work = 0
-        self._routers = RouterSums()
-        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
-        self._updates = self._recurrences = 0
-        self._since = time.perf_counter()
+        self._sums = UpdateSums(self.device)
         if resume is not None:
             self._restore(resume)
         group.copy_from_leader(self.model.state_dict().values())
@@ -238,11 +217,7 @@ class Trainer:
                 "--grad_clip, or use --precision float32"
             )
         self.optimizer.step()
-        row, table = figures[:4], figures[4:].view(config.num_layers, -1)
-        self._sums += torch.cat([row, norm.detach().double()[None]])
-        self._routers.add_table(table, weight=count)
-        self._recurrences += steps
-        self._updates += 1
+        self._sums.add(figures, norm.detach(), steps, count, config.num_layers)
         self.update += 1
         self.tokens += count
         self.work += batch[1].size * count_token_operations(self.model_config, steps)
@@ -262,8 +237,7 @@ class Trainer:
             steps: r.
 
         Returns:
-            float64: cross-entropy x targets, targets, balance and z-loss, and the table of router terms, layer by
-            layer, whose sums over parts and processes are those of the batch.
+            As `more.progress.collect_figures` does; sums over parts and processes are the figures of the batch.
         """
         config, model = self.config, self.model_config
         own = self.group.share(rows.stop - rows.start)
@@ -272,8 +246,7 @@ class Trainer:
             if self.group.size > 1 and rows.stop > rows.start:  # the others ask for the load
                 applied = config.num_layers * count_passes(model, steps)
                 self.group.add_up(torch.zeros(applied, config.num_experts, device=self.device))
-            length = 4 + config.num_layers * (2 * config.num_experts + 3)
-            return torch.zeros(length, dtype=torch.float64, device=self.device)
+            return build_figures(config.num_layers, config.num_experts, self.device)
         asked, share = count_asked(targets), targets.size / batch[1].size
         within = targets.size / batch[1][rows].size  # share of the part's tokens
         inputs, targets = self._to_device((inputs, targets))
@@ -285,8 +258,7 @@ class Trainer:
         balance, z = (share * value for value in routing_losses(output, terms))
         of_targets = asked / count_asked(batch[1])
         (of_targets * loss + config.balance_weight * balance + config.z_weight * z).backward()
-        row = torch.stack([loss.detach() * asked, loss.new_tensor(asked), balance.detach(), z.detach()]).double()
-        return torch.cat([row, (tabulate_terms(terms) * share).flatten()])
+        return collect_figures(loss, asked, balance, z, terms, share)
 
     def time_trial(self) -> float:
         """Return the seconds that forward and backward take for one token; nothing is learned and nothing changes."""
@@ -306,14 +278,13 @@ class Trainer:
             loss.item()  # waits for a GPU
             found.append(time.perf_counter() - began)
         self.optimizer.zero_grad(set_to_none=True)
-        self._since = time.perf_counter()
+        self._sums.leave_out(None)
         return min(found) / targets.numel()
 
     @property
     def loss(self) -> float:
         """Cross-entropy per token since the last line of metrics."""
-        total, tokens, *_ = self._sums.tolist()
-        return total / max(1.0, tokens)
+        return self._sums.loss
 
     def _to_device(self, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
         inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)) for part in batch)
@@ -338,29 +309,8 @@ class Trainer:
 
     def take_metrics(self) -> tuple[dict[str, float], list[RouterFigures]]:
         """Return the metrics and each layer's router figures since the last call."""
-        total, tokens, balance, z, norm = self._sums.tolist()
-        now, updates = time.perf_counter(), self._updates
-        loss = total / tokens
-        metrics = {
-            "tokens": self.tokens,
-            "Loss/train": loss,
-            "Perplexity": math.exp(min(loss, 50.0)),
-            "Learning_Rate": self.optimizer.param_groups[0]["lr"],
-            "Loss/balance": balance / updates,
-            "Loss/z": z / updates,
-            "Grad_Norm": norm / updates,
-            "Recurrences": self._recurrences / updates,
-            "Tokens_per_Second": tokens / (now - self._since),
-        }
-        figures = self._routers.take()
-        for index, layer in enumerate(figures):
-            metrics[f"Layer_{index}/Router_Entropy"] = layer.entropy
-            metrics[f"Layer_{index}/Load_Balance_CV"] = layer.load_cv
-            metrics[f"Layer_{index}/Dead_Experts"] = layer.dead_experts
-        self._sums.zero_()
-        self._updates = self._recurrences = 0
-        self._since = now
-        return metrics, figures
+        taken, figures = self._sums.take()
+        return {"tokens": self.tokens, "Learning_Rate": self.optimizer.param_groups[0]["lr"], **taken}, figures
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -377,7 +327,7 @@ class Trainer:
             total += float(F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum"))
             count += count_asked(batch[1])
         total, count = self.group.add_up(torch.tensor([total, count], dtype=torch.float64, device=self.device)).tolist()
-        self._since += time.perf_counter() - began  # tokens per second are those of training
+        self._sums.leave_out(time.perf_counter() - began)  # tokens per second are those of training
         return {"Loss/valid": total / count, "Perplexity_valid": math.exp(min(total / count, 50.0))}
 
     def save(self, path: Path, *, resumable: bool, timed: bool = False) -> None:

@@ -237,7 +237,8 @@ def test_gradients_are_sent_in_pieces():
 def test_a_certain_gpu_for_several_processes_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+    told = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in told.items():
         monkeypatch.setenv(name, value)
     for device, said in (("cuda:0", "each with its GPU, found cuda:0"), ("auto", "each of 2 processes .*, found 1")):
         with pytest.raises(ConfigError, match=said), join(device):

@@ -187,7 +187,7 @@ def test_the_time_that_is_left_is_that_of_the_updates_measured(tmp_path):
         told.append(pace.add(50 * trainer.update, trainer.mean_work * trainer.update))
     assert told == [False] * 9 + [True]
     assert pace.tokens_per_second == pytest.approx(25)
-    trainer._sums[:2] = torch.tensor([30.0, 10.0])
+    trainer._sums._sums[:2] = torch.tensor([30.0, 10.0])
     assert describe_pace(trainer, pace) == "update 10: loss 3.000, 25 tokens/s, 33 min to go"  # 990 x 2 s x 1.01
 
 
