@@ -40,8 +40,8 @@ from pipeline.command.workers import Event, Link, Stopped, WorkItem, do_items
 from pipeline.config import ConfigError
 from pipeline.tracking import METRICS_FILE
 
-TASK_UPDATES, TASK_QUESTIONS, TEST_RECURRENCES = 1_500, 1_000, "1,2,3,4,6,8,12,16"
-"""With which 185 runs on a generated task take about 115 CPU minutes: 37 rows of 20 ms an update on the average."""
+TASK_UPDATES, TASK_QUESTIONS, TEST_RECURRENCES = 2_000, 1_000, "1,2,3,4,6,8,12,16"
+"""With which 175 runs on a generated task take about 90 CPU minutes: 35 rows of 14 ms an update on the average."""
 
 
 class Run(NamedTuple):
@@ -88,7 +88,7 @@ class CompareSettings:
         lr: Learning rates, preset chains only, e.g. 0.003,0.001: of several, the best on the validation split is taken
             for each row of the table; null takes one that suits the row.
         sample_recurrences: Draw r anew for each update, as in training.
-        updates: Weight updates of every run; null takes the preset's epochs, with the preset chains 1,500.
+        updates: Weight updates of every run; null takes the preset's epochs, with the preset chains 2,000.
         num_questions: Test questions of each task, test sequences of a generated one, at most; null takes all, of a
             generated task 1,000.
         max_documents: Documents of the perplexity at most; null takes all.

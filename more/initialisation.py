@@ -1,15 +1,20 @@
-"""Starting from another run's checkpoint: its sizes for whatever is left open, its tokenizer, its weights.
+"""How a run begins: from another run's checkpoint, or, with words that have parts, from the sums of their parts.
 
 config = adopt(config)                          # sizes of --init_from in place of null
 loaded = load_model(config.init_from)
+embed_by_parts(model, vocabulary.parts())       # `x7=x3` begins near `x7=x1` and near `x2=x3`
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+
+import torch
 
 from more.checkpoints import read_model_config
 from more.config import ModelConfig, compute_widths
+from more.model import MoreModel
 from more.settings import TrainingConfig
 from pipeline.config import ConfigError
 
@@ -53,3 +58,23 @@ def adopt(config: TrainingConfig) -> TrainingConfig:
             "total or none"
         )
     return config
+
+
+@torch.no_grad()
+def embed_by_parts(model: MoreModel, parts: Sequence[tuple[str, ...]]) -> None:
+    """Let the embedding of each token be the sum of vectors of its parts, as large as what was drawn.
+
+    So `x7=x3` is not one of hundreds of unrelated words; from there on every token's embedding is trained by itself.
+
+    Args:
+        model: As drawn; the rows of its embedding become the vectors of the parts.
+        parts: Of each token, one or more names.
+    """
+    numbers: dict[str, int] = {}
+    for names in parts:
+        for name in names:
+            numbers.setdefault(name, len(numbers))
+    weight = model.embedding.weight
+    drawn = weight.clone()
+    for row, names in enumerate(parts):
+        weight[row] = drawn[[numbers[name] for name in names]].sum(dim=0) / len(names) ** 0.5

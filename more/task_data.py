@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ import numpy as np
 from more.babi import DataError
 from more.tasks import NOT_ASKED, TASK_NAMES, TaskSet, TaskSettings, generate_task
 from more.tokens import END_OF_TEXT, Tokenizer
+
+_TWO_PARTS = re.compile(r"(\w*[=@>+])(\w+)")
 
 
 class Vocabulary:
@@ -43,6 +46,10 @@ class Vocabulary:
         self.end_token = self.vocab_size - 1
         self.switched_off = ""
         self.name = f"own vocabulary, {self.vocab_size:,} tokens"
+
+    def parts(self) -> list[tuple[str, ...]]:
+        """Return for each token what it is made of: `x7=x3` of `x7=` and `x3`; most are of one part."""
+        return [match.groups() if (match := _TWO_PARTS.fullmatch(word)) else (word,) for word in self.words]
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of words that white space parts.

@@ -8,7 +8,8 @@
 | `more_a` to `more_d` | recurrent experts |
 | `more_a_all` | more_a whose experts attend to all earlier tokens; with one expert it is more_a |
 
-`base_deep` and `looped` are base where r is 1, and are left out there.
+`base_deep` and `looped` are base where r is 1, and are left out there; so is `base_deep` of several experts, which has
+experts and layers enough to say nothing of either.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def plan_rows(variants: Sequence[str], recurrences: Sequence[int], experts: Sequ
         for variant in variants
         for count in experts
         if not (variant == "more_a_all" and count == 1 and "more_a" in variants)
+        if not (variant == "base_deep" and count > 1 and 1 in experts)
         for steps in (recurrences if variant != "base" else (1,))
         if not (variant in ("base_deep", "looped") and steps == 1)
         for rate in (rates or [DEEP_LR if variant == "base_deep" and steps > 2 else DEFAULT_LR])

@@ -12,8 +12,8 @@ token of the run asks for one step more: *depth* counts the steps. At every such
 | `hops` | after a list `2>7 ...` of a cycle over all symbols: `a@2` puts pointer a, `a>` moves it | where it stands |
 | `modular` | `=3` sets a sum, `+4` adds to it | the sum, modulo the number of symbols |
 
-The deepest token of a sequence has a depth drawn evenly from 1 to `train_depth` for training and validation, and to
-`test_depth` for the test, which so holds longer runs than were trained, in sequences of one and the same length. No two
+Every run goes as deep as it may, so that deep answers are many: to `train_depth` in training and validation, to
+`test_depth` in the test, which so holds longer runs than were trained, in sequences of one and the same length. No two
 splits share a sequence: a hash of the sequence says which split it is of.
 """
 
@@ -32,7 +32,7 @@ from pipeline.config import ConfigError
 
 TaskName = Literal["chains", "hops", "modular"]
 TASK_NAMES: tuple[str, ...] = get_args(TaskName)
-VERSION = 1
+VERSION = 2
 """Of the generators: another number means other sequences from the same seed."""
 
 NOT_ASKED = -100
@@ -120,7 +120,7 @@ class TaskSettings:
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "chains": {"length": 14, "streams": 2, "symbols": 4, "train_depth": 4, "test_depth": 6},
+    "chains": {"length": 12, "streams": 2, "symbols": 4, "train_depth": 4, "test_depth": 5},
     "hops": {"length": 14, "streams": 2, "symbols": 8, "train_depth": 4, "test_depth": 6},
     "modular": {"length": 16, "streams": 1, "symbols": 5, "train_depth": 6, "test_depth": 12},
 }
@@ -208,18 +208,17 @@ def split_of(inputs: np.ndarray) -> np.ndarray:
 def draw_runs(settings: TaskSettings, deepest: int, count: int, rng: np.random.Generator) -> Runs:
     """Return how runs are interleaved in `count` sequences.
 
-    In each a depth is drawn evenly from 1 to `deepest`, which is reached and not exceeded. Several streams get equally
-    many tokens in random order, all begin at the front, and begin anew where they would go deeper. Otherwise something
-    less than following the steps would do: which stream began first, or which one everything links to. A lone stream
-    holds one run of that depth at a random place, and else begins anew at one token in eight.
+    The depth `deepest` is reached and not exceeded. Several streams get equally many tokens in random order, all begin
+    at the front, and begin anew where they would go deeper. Otherwise something less than following the steps would do:
+    which stream began first, or which one everything links to. A lone stream holds one run of that depth at a random
+    place, and else begins anew at one token in eight.
     """
     length, streams = settings.length, settings.streams
-    depth = rng.integers(1, deepest + 1, size=count)
     anew = np.zeros((count, length), bool)
     held = np.zeros((count, length), bool)  # tokens after the first of the run that is to reach the depth
     if streams == 1:
-        place = np.arange(length) - rng.integers(0, length - depth)[:, None]
-        held = (place >= 1) & (place <= depth[:, None])
+        place = np.arange(length) - rng.integers(0, length - deepest, size=count)[:, None]
+        held = (place >= 1) & (place <= deepest)
         anew = (rng.random((count, length)) < 1 / 8) | (place == 0)
         stream = np.zeros((count, length), np.int64)
     else:
@@ -233,7 +232,7 @@ def draw_runs(settings: TaskSettings, deepest: int, count: int, rng: np.random.G
     for place in range(length):
         own = stream[:, place]
         now = reached[rows, own]
-        begins = ~held[:, place] & ((now < 0) | (now >= depth) | anew[:, place])
+        begins = ~held[:, place] & ((now < 0) | (now >= deepest) | anew[:, place])
         depths[:, place] = np.where(begins, 0, now + 1)
         before[:, place] = last[rows, own]
         reached[rows, own], last[rows, own] = depths[:, place], place

@@ -30,13 +30,13 @@ from more.estimate import (
     measure_free_memory,
     memory_shortage_told,
 )
-from more.initialisation import adopt
+from more.initialisation import adopt, embed_by_parts
 from more.model import MoreModel, compute_routing_terms, count_parameters, count_passes, routing_losses
 from more.monitoring import RouterFigures
 from more.parallel import ALONE, Group, cut
 from more.progress import UpdateSums, build_figures, collect_figures
 from more.settings import TrainingConfig
-from more.task_data import TaskPlan, TaskSource, count_asked, is_task
+from more.task_data import TaskPlan, TaskSource, Vocabulary, count_asked, is_task
 from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.command.errors import UserError
 from pipeline.config import ConfigError
@@ -127,7 +127,10 @@ class Trainer:
         self.model_config = config.model_config(self.tokenizer.vocab_size)
         self.least_memory = self._check_memory()
         with memory_shortage_told(SMALLER):
-            self.model = build_model(self.model_config, derive_seed(config.seed, 0)).to(self.device)
+            self.model = build_model(self.model_config, derive_seed(config.seed, 0))
+            if isinstance(self.tokenizer, Vocabulary):
+                embed_by_parts(self.model, self.tokenizer.parts())
+            self.model = self.model.to(self.device)
         if start is not None:
             self.model.load_state_dict(start.model.state_dict())
         del start

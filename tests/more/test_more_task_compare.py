@@ -22,7 +22,7 @@ def test_the_plan_has_every_model_once():
     settings = CompareSettings(preset="chains")
     runs = settings.runs()
     rows = plan_rows(TASK_VARIANTS, [1, 2, 4], [1, 4], None)
-    assert len(runs) == 5 * len(rows) == 5 * (2 + 4 + 4 + 6 + 3 + 3 * 6)
+    assert len(runs) == 5 * len(rows) == 5 * (2 + 2 + 4 + 6 + 3 + 3 * 6)
     assert runs[0] == Run("base", 1, 0, 1, DEFAULT_LR)
     assert len({(run.row(), run.seed) for run in runs}) == len(runs)
     assert len({json.dumps(run_config(settings, run).resolve().identity(), sort_keys=True) for run in runs}) == len(
@@ -38,7 +38,7 @@ def test_a_row_is_the_model_it_says():
     settings = CompareSettings(preset="chains", data="hops", match="operations", sample_recurrences=True)
     deep = run_config(settings, Run("base_deep", 4, 0, 1, 1e-3)).resolve()
     assert (deep.model_type, deep.num_layers, deep.num_recurrences, deep.lr, deep.data) == ("base", 4, 1, 1e-3, "hops")
-    assert (deep.updates, run_config(settings, Run("base", 1, 0, 1, 1e-3)).updates) == (1500, 1500)
+    assert (deep.updates, run_config(settings, Run("base", 1, 0, 1, 1e-3)).updates) == (2000, 2000)
     attending = run_config(settings, Run("more_a_all", 2, 1, 4, 3e-3)).resolve()
     assert (attending.model_type, attending.expert_attention, attending.num_experts) == ("more_a", "all", 4)
     assert (attending.match, attending.sample_recurrences, attending.seed) == ("operations", True, 1)

@@ -12,6 +12,7 @@ from more import commands
 from more.babi import DataError
 from more.checkpoints import build_model, load_model, read_checkpoint
 from more.config import ModelConfig
+from more.initialisation import embed_by_parts
 from more.runs import run_training
 from more.settings import TrainingConfig
 from more.task_data import TaskPlan, TaskSource, Vocabulary, open_tokenizer, reopen_task
@@ -82,9 +83,7 @@ def test_values_and_depths_are_those_that_the_words_say(name, shape, split):
         values = [words[target] if target != NOT_ASKED else None for target in found.targets[row]]
         assert values == [None if now is None else str(now[0]) for now in expected]
         assert found.depths[row].tolist() == [-1 if now is None else now[1] for now in expected]
-    reached = found.depths.max(axis=1)
-    assert set(reached.tolist()) == set(range(1, deepest + 1))
-    assert np.bincount(reached)[1:].min() > 0.4 * 200 / deepest  # drawn evenly
+    assert (found.depths.max(axis=1) == deepest).all()
 
 
 @every_task
@@ -101,7 +100,7 @@ def test_splits_share_no_sequence_and_a_seed_fixes_them(name):
         assert np.array_equal(again.targets, found.targets[:50])
     assert not np.array_equal(generate_task(settings, "test", 1, limit=50).inputs, sets["test"].inputs[:50])
     assert settings.digest(0) != settings.digest(1)
-    assert settings.digest(0) != dataclasses.replace(settings, test_depth=5).digest(0)
+    assert settings.digest(0) != dataclasses.replace(settings, num_sequences=2999).digest(0)
 
 
 def test_no_rule_without_steps_answers_what_is_deep():
@@ -181,6 +180,26 @@ def test_a_task_without_a_sequence_for_a_split_is_refused():
 # ----------------------------------------------------------------------------------------------------- words, batches
 
 
+@every_task
+def test_a_token_of_two_parts_begins_as_their_sum(name):
+    """A word each for `x7=x3`, unlike all others, took three times the updates to learn from."""
+    vocabulary = TaskSource(settings_of(name), 0).tokenizer
+    parts = vocabulary.parts()
+    assert ["".join(names) for names in parts] == vocabulary.words
+    assert {len(names) for names in parts} == {1, 2}
+    model = build_model(ModelConfig(d_model=64, num_layers=1, num_experts=1, vocab_size=vocabulary.vocab_size), 0)
+    spread = model.embedding.weight.std().item()
+    embed_by_parts(model, parts)
+    rows = {names: row for names, row in zip(parts, model.embedding.weight, strict=True)}
+    both = [names for names in parts if len(names) == 2]
+    one, other = both[0], next(names for names in both if names[0] != both[0][0] and names[1] != both[0][1])
+    crossed = rows[(one[0], other[1])] + rows[(other[0], one[1])]
+    torch.testing.assert_close(rows[one] + rows[other], crossed)
+    if (one[1],) in rows:  # a value named in a token is the value that is asked for
+        torch.testing.assert_close((rows[one] - rows[(one[0], other[1])]) * 2**0.5, rows[(one[1],)] - rows[(other[1],)])
+    assert model.embedding.weight.std().item() == pytest.approx(spread, rel=0.15)
+
+
 def test_a_vocabulary_takes_the_place_of_a_tokenizer():
     settings = TaskSettings.of("chains")
     vocabulary = Vocabulary(settings.words())
@@ -190,7 +209,7 @@ def test_a_vocabulary_takes_the_place_of_a_tokenizer():
     assert vocabulary.words[vocabulary.end_token] == END_OF_TEXT
     assert open_tokenizer(vocabulary.json).words == vocabulary.words
     assert open_tokenizer(vocabulary.json).digest == vocabulary.digest
-    with pytest.raises(DataError, match=r"'x3=9': expected words of the task's vocabulary, such as x13="):
+    with pytest.raises(DataError, match=r"'x3=9': expected words of the task's vocabulary, such as x11="):
         vocabulary.encode("x3=2 x3=9")
     for text in ("nothing", "{}"):
         with pytest.raises(DataError):
@@ -243,8 +262,8 @@ def trained(tmp_path_factory):
 
 def test_a_preset_and_its_task_come_to_these_settings():
     resolved = TrainingConfig(preset="chains").resolve()
-    assert (resolved.data, resolved.num_layers, resolved.num_experts, resolved.seq_length) == ("chains", 1, 1, 14)
-    assert (resolved.train_depth, resolved.test_depth, resolved.task_streams) == (4, 6, 2)
+    assert (resolved.data, resolved.num_layers, resolved.num_experts, resolved.seq_length) == ("chains", 1, 1, 12)
+    assert (resolved.train_depth, resolved.test_depth, resolved.task_streams) == (4, 5, 2)
     assert resolved.resolve() == resolved
     other = TrainingConfig(preset="chains", data="hops", train_depth=2).resolve()
     assert (other.data, other.seq_length, other.train_depth) == ("hops", 22, 2)
@@ -252,9 +271,9 @@ def test_a_preset_and_its_task_come_to_these_settings():
     assert TrainingConfig(preset="debug").resolve().task_settings() is None
     for changes, said in (
         ({"preset": "debug", "train_depth": 3}, r"train_depth: expected data chains, hops, modular beside it"),
-        ({"preset": "chains", "seq_length": 13}, r"seq_length: expected at least 14"),
+        ({"preset": "chains", "seq_length": 11}, r"seq_length: expected at least 12"),
         ({"preset": "chains", "data": "chains", "data_dir": "x"}, r"data_dir and data: chains exclude each other"),
-        ({"preset": "chains", "train_depth": 12}, r"train_depth: expected at most 6"),
+        ({"preset": "chains", "train_depth": 12}, r"train_depth: expected at most 5"),
     ):
         with pytest.raises(ConfigError, match=said):
             TrainingConfig(**changes).resolve()
@@ -279,7 +298,8 @@ def test_a_run_on_a_task_stops_and_goes_on_bit_for_bit(name, tmp_path):
     assert run_training(parts, resume=True, quiet=True) == 0
     one, other = (read_checkpoint(f"{config.checkpoint_dir}/more_a_rec2/final_model.pth") for config in (whole, parts))
     assert all(torch.equal(t, other["model_state_dict"][key]) for key, t in one["model_state_dict"].items())
-    assert one["tokens"] == 4 * 8 * 14  # of the 22 tokens of hops 14 ask something
+    asked = 14 if name == "hops" else 12
+    assert one["tokens"] == 4 * 8 * asked  # of the 22 tokens of hops 14 ask something
 
 
 def test_an_older_run_goes_on_as_one_whose_experts_see_their_own(tmp_path):
@@ -317,7 +337,7 @@ def test_evaluation_says_accuracy_by_depth_and_by_r(trained, capsys):
     assert len(set(map(len, [line for line in out.splitlines() if re.match(r"r = |chance|most|depth", line)]))) == 1
     result = json.loads(trained.with_name("evaluation.json").read_text())
     assert list(result["accuracy"]) == ["1", "2", "3"]
-    assert list(result["accuracy"]["2"]) == [str(depth) for depth in range(7)]
+    assert list(result["accuracy"]["2"]) == [str(depth) for depth in range(6)]
     loaded = load_model(trained)
     test = generate_task(reopen_task(loaded.data).settings, "test", 0, limit=40)
     with torch.no_grad():
@@ -346,11 +366,11 @@ def test_summaries_leave_out_what_a_lookup_answers_and_say_none_where_nothing_is
 def test_routing_by_depth_and_what_each_expert_is_worth(model_type):
     settings = settings_of("chains")
     found = generate_task(settings, "test", 0, limit=30)
-    sizes = {"d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 3, "max_length": 14, "vocab_size": 257}
+    sizes = {"d_model": 16, "num_heads": 2, "num_layers": 2, "num_experts": 3, "max_length": 12, "vocab_size": 257}
     model = build_model(ModelConfig(model_type=model_type, num_recurrences=2, **sizes), seed=0).eval()
     hits, experts = find_hits(model, found, 4)
     places = 4 if model_type == "looped" else 2
-    assert experts.shape == (30, 14, places)
+    assert experts.shape == (30, 12, places)
     routing = measure_routing(model, found, 4, 2, hits, experts)
     assert len(routing["shares"]) == places
     assert len(routing["without"]) == 2
