@@ -1,6 +1,7 @@
 """A batch that is read in parts (`--accumulate`) gives the update that it gives at once."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -141,3 +142,15 @@ def test_another_number_of_parts_is_another_run_and_older_runs_had_one(tmp_path)
 def test_the_memory_is_that_of_a_part(tmp_path):
     whole, parts = (small_trainer(tmp_path, accumulate=count).least_memory for count in (1, 4))
     assert whole - parts == 2 * 4 * 300 * 48 * 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_model_reads_parts_too(tmp_path, monkeypatch):
+    """Traced, and run without a C++ compiler, which would take minutes."""
+    compiling = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr("more.training.check_compiler", lambda device: None)
+    plain = small_trainer(tmp_path, accumulate=2, num_layers=1)
+    monkeypatch.setattr(torch, "compile", compiling)
+    compiled = small_trainer(tmp_path, accumulate=2, num_layers=1, compile=True)
+    assert_close(gradients_of(compiled), gradients_of(plain), tolerance=1e-5)
