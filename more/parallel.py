@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -158,8 +159,10 @@ def join(device: str) -> Iterator[Group]:
         dist.init_process_group(backend, store=_store(), rank=group.rank, world_size=group.size, timeout=TIMEOUT)
     try:
         yield group
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        _is_first_to_tell()  # now: the others find at once that this one has gone, and might tell of that first
+        raise
+    dist.destroy_process_group()
 
 
 def _own_gpu(device: torch.device) -> torch.device:
@@ -190,6 +193,8 @@ def told_once() -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if not is_one_of_several() or _is_first_to_tell():
             raise
+        if isinstance(error, KeyboardInterrupt):
+            raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
         raise SystemExit(2 if isinstance(error, MISTAKES) else 1) from None
 
 
