@@ -80,7 +80,7 @@ def start_two(arguments: list[str], folder: Path, **options: object) -> list[sub
 
 def end_of(processes: list[subprocess.Popen]) -> tuple[list[int], list[str], list[str]]:
     """Return exit codes, outputs, and errors without the bar."""
-    told = [process.communicate(timeout=120) for process in processes]
+    told = [process.communicate(timeout=300) for process in processes]
     errors = [
         "".join(line for line in err.splitlines(keepends=True) if "update/s" not in line and line.strip())
         for _, err in told
@@ -114,7 +114,7 @@ def both(tmp_path_factory):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr
     for config in configs["one"]:
@@ -171,7 +171,7 @@ def test_a_signal_to_one_stops_both_saves_once_and_an_error_is_told_once(tmp_pat
     command = [str(ROOT / "more" / "train.py"), *CHAINS, "--model_type", "more_a", "--num_experts", "2"]
     processes = start_two([*command, "--updates", "100000"], tmp_path)
     metrics = tmp_path / "runs" / "more_a_rec1" / "metrics.jsonl"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < until:
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
