@@ -5,13 +5,16 @@ Each imports what it needs torch for only when it has read its flags: `--help` a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from more.options import EvaluationSettings, ExportSettings, GenerationSettings, TableSettings, parse_list
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
+from pipeline.command.errors import UserError
 from pipeline.command.files import write_json
 from pipeline.command.folders import check_file
 from pipeline.command.shell import as_command
@@ -25,16 +28,35 @@ def train(argv: Sequence[str] | None = None) -> int:
 
     0: done. 1: the last checkpoint or some metrics could not be written. 2: refused. 128 + signal: interrupted.
     """
-    description = "Train a language model. Flags win over the YAML file, that over the preset."
-    config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
-    from more.runs import run_training
-    from more.training import UnsavedError
-
     try:
-        return run_training(config, **switches)
-    except UnsavedError as error:
+        with _processes():
+            return _train(argv)
+    except UserError as error:
+        from more.training import UnsavedError
+
+        if not isinstance(error, UnsavedError):
+            raise
         print(f"failed: {error}", file=sys.stderr)
         return 1
+
+
+def _processes() -> AbstractContextManager[None]:
+    """Return the block in which one of several processes tells an error, and one alone whatever it has."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return nullcontext()
+    from more.parallel import told_once
+
+    return told_once()
+
+
+def _train(argv: Sequence[str] | None) -> int:
+    description = "Train a language model. Flags win over the YAML file, that over the preset."
+    config, switches = parse_command(description, TrainingConfig, argv, switches=SWITCHES)
+    from more.parallel import join
+    from more.runs import run_training
+
+    with join(config.device) as group:
+        return run_training(config, group=group, **switches)
 
 
 @as_command()

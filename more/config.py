@@ -216,9 +216,12 @@ def migrate_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a model or a run, as they are stored, with what older ones lack.
 
     Before there was `expert_attention`, experts attended to tokens of their own alone, and `match: active` counted
-    stored parameters also where r = 1 leaves some without effect, as `total` does.
+    stored parameters also where r = 1 leaves some without effect, as `total` does. Before there was `accumulate`, the
+    batch of an update was read at once.
     """
     settings = dict(stored)
+    if "batch_size" in settings:  # of a run
+        settings.setdefault("accumulate", 1)
     if "expert_attention" not in settings:
         settings["expert_attention"] = "same"
         sized = settings.get("model_type") in ("more_a", "more_b", "more_c")

@@ -9,7 +9,7 @@ from more.config import ModelConfig, compute_widths, count_operations
 from more.model import MoreOutput, count_passes
 
 
-def count_expert_operations(config: ModelConfig, num_recurrences: int | None = None) -> int:
+def count_expert_operations(config: ModelConfig, num_recurrences: float | None = None) -> float:
     """Return the multiply-adds with weight matrices of one expert for one token.
 
     Parameters that work at every step count r times, those that work once count once, and those from a state that is
@@ -23,14 +23,14 @@ def count_expert_operations(config: ModelConfig, num_recurrences: int | None = N
     return count_operations(config.model_type, config.d_model, compute_widths(config), r)
 
 
-def count_token_operations(config: ModelConfig, num_recurrences: int | None = None) -> int:
+def count_token_operations(config: ModelConfig, num_recurrences: float | None = None) -> float:
     """Return the multiply-adds with weight matrices that a whole model takes for one token, embedding's head included.
 
     The products of queries with keys, which grow with the text before the token, are left out here too.
 
     Args:
         config: Of the model.
-        num_recurrences: r; None is the config's.
+        num_recurrences: r; None is the config's. Of tokens that stop early their mean, in which operations are linear.
     """
     r = config.num_recurrences if num_recurrences is None else num_recurrences
     outside = count_passes(config, r) * (

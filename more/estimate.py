@@ -149,6 +149,9 @@ def format_duration(seconds: float) -> str:
 class Pace:
     """How fast updates go, by the first of them; the very first is left out, as it also prepares.
 
+    Updates differ, by the length of their windows and by a number of recurrences that is drawn: the time that is left
+    is told by the work that is left, of which each update has done its own.
+
     Args:
         clock: Seconds.
     """
@@ -156,16 +159,21 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._began = clock()
-        self._first: tuple[float, int] | None = None  # time and tokens after the first update
-        self._last = (self._began, 0)
+        self._first: tuple[float, int, float] | None = None  # time, tokens and work after the first update
+        self._last = (self._began, 0, 0.0)
         self.updates = 0
         self._told = False
 
-    def add(self, tokens: int) -> bool:
-        """Count an update, after which so many tokens have been learned from; return whether it is time to tell."""
+    def add(self, tokens: int, work: float) -> bool:
+        """Count an update; return whether it is time to tell.
+
+        Args:
+            tokens: That have been learned from until now.
+            work: That has been done until now, in any unit.
+        """
         now = self._clock()
         self.updates += 1
-        self._last = (now, tokens)
+        self._last = (now, tokens, work)
         if self._first is None:
             self._first = self._last
         slow = self.updates >= 3 and now - self._began >= TRIAL_SECONDS
@@ -174,20 +182,21 @@ class Pace:
         self._told = True
         return True
 
-    @property
-    def seconds_per_update(self) -> float:
-        """Mean over the updates after the first."""
-        return (self._last[0] - self._first[0]) / max(1, self.updates - 1)
+    def seconds_for(self, work: float) -> float:
+        """Return how long so much work takes, at the pace of the updates after the first."""
+        return work * (self._last[0] - self._first[0]) / max(1e-9, self._last[2] - self._first[2])
 
     @property
     def tokens_per_second(self) -> float:
-        """The same in tokens."""
+        """The same in tokens learned from."""
         return (self._last[1] - self._first[1]) / max(1e-9, self._last[0] - self._first[0])
 
 
-def compute_share_of_validation(eval_interval: int, eval_batches: int) -> float:
-    """Return the time of validations over that of updates; reading a batch takes a third of learning from it."""
-    return eval_batches / eval_interval / 3 if eval_interval else 0.0
+def count_validations(update: int, total: int, eval_interval: int) -> int:
+    """Return the validations after an update: those on the way, and one at the end."""
+    if update >= total:
+        return 0
+    return (total - 1) // eval_interval - update // eval_interval + 1 if eval_interval else 1
 
 
 def check_compiler(device: torch.device) -> None:

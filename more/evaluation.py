@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from more.babi import Question
 from more.corpus import Corpus
+from more.experts import Stopping
 from more.generation import batch_log_likelihood, generate, group_by_length
 from more.heuristics import guess
 from more.model import MoreModel
@@ -76,6 +77,7 @@ def measure_perplexity(
     *,
     stride: int | None = None,
     num_recurrences: int | None = None,
+    stopping: Stopping | None = None,
     tokens_per_batch: int = 4096,
     max_documents: int | None = None,
     progress: Callable[[int], object] | None = None,
@@ -88,6 +90,7 @@ def measure_perplexity(
         tokenizer: Of corpus and model.
         stride: Step of the window, tokens; None takes half the trained length.
         num_recurrences: r; None is the config's.
+        stopping: Lets tokens stop iterating, and keeps the steps that each has taken; None: all take r.
         tokens_per_batch: Inputs of a batch at most; it changes speed, not results beyond rounding.
         max_documents: The first so many documents only.
         progress: Called with the number of tokens scored since the last call.
@@ -112,7 +115,8 @@ def measure_perplexity(
         for index in range(0, len(groups[size]), rows):
             begins, skipped = np.array(groups[size][index : index + rows]).T
             taken = torch.from_numpy(corpus.tokens[begins[:, None] + np.arange(size + 1)].astype(np.int64)).to(device)
-            logits = model(taken[:, :-1], num_recurrences=num_recurrences).logits.float()
+            output = model(taken[:, :-1], num_recurrences=num_recurrences, stopping=stopping)
+            logits = output.logits.float()
             losses = F.cross_entropy(logits.transpose(1, 2), taken[:, 1:], reduction="none")  # (rows, size)
             counted = torch.from_numpy(np.arange(size) >= skipped[:, None]).to(device)
             total += float(losses[counted].double().sum())

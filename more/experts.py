@@ -28,6 +28,76 @@ def _norm(rows: Tensor) -> Tensor:
     return F.rms_norm(rows, rows.shape[-1:], eps=NORM_EPS)
 
 
+class Stopping:
+    """When rows stop iterating at test time: once a step has changed their state by less than a share of its size.
+
+    From then on a row's state is what it is. All steps are computed none the less, and what they would make of a row
+    that has stopped is thrown away: this counts the steps that need not be taken, and takes as long as without.
+
+    Args:
+        threshold: A row stops where |new - old| < threshold x |new|, Euclidean norms; at 0 none ever does.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self._passes: list[list[Tensor]] = []
+
+    def begin(self) -> None:
+        """Begin the record of a forward pass."""
+        self._passes.append([])
+
+    def watch(self) -> RowsWatched:
+        """Return what holds the rows of one layer that have stopped; of looped the tokens of all passes."""
+        return RowsWatched(self.threshold)
+
+    def note(self, taken: Tensor) -> None:
+        """Keep the steps (batch, time, experts of a token) that the rows of a layer have taken; padding takes none."""
+        self._passes[-1].append(taken)
+
+    def take(self) -> list[Tensor]:
+        """Return the steps of each forward pass since the last call, (batch, time, layers x experts of a token)."""
+        passes, self._passes = self._passes, []
+        return [torch.cat(layers, dim=-1) for layers in passes]
+
+
+class RowsWatched:
+    """The rows that have stopped, and the steps that each has taken.
+
+    Attributes:
+        stopped: (rows, 1) or (batch, time, 1) bool; None before the first step.
+        taken: (rows,) or (batch, time) steps.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.stopped: Tensor | None = None
+        self.taken: Tensor | None = None
+
+    def keep(self, old: Tensor | None, new: Tensor) -> Tensor:
+        """Return `new` (..., width), and `old` in rows that have stopped."""
+        return new if self.stopped is None or old is None else torch.where(self.stopped, old, new)
+
+    def step(self, old: Tensor | None, new: Tensor) -> Tensor:
+        """Return the state after a step, (..., width), and note which rows stop with it.
+
+        Args:
+            old: State before it; None is no state yet, after which none stops.
+            new: What the step makes of it.
+        """
+        if self.stopped is None:
+            self.stopped = torch.zeros(*new.shape[:-1], 1, dtype=torch.bool, device=new.device)
+            self.taken = torch.zeros(new.shape[:-1], device=new.device)
+        self.taken = self.taken + ~self.stopped[..., 0]
+        if old is None:
+            return new
+        new = self.keep(old.to(new.dtype), new)
+        moved = torch.linalg.vector_norm((new - old).float(), dim=-1, keepdim=True)
+        self.stopped = self.stopped | (
+            moved < self.threshold * torch.linalg.vector_norm(new.float(), dim=-1, keepdim=True)
+        )
+        return new
+
+
 class FeedForward(nn.Module):
     """Linear -> GELU -> Linear for each expert.
 
@@ -75,7 +145,14 @@ class GatedUnit(nn.Module):
             nn.init.normal_(weight, std=std)
             nn.init.normal_(weight.data[..., 2 * width :], std=candidate_std)
 
-    def forward(self, rows: Tensor, groups: Groups, steps: int, state: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        rows: Tensor,
+        groups: Groups,
+        steps: int,
+        state: Tensor | None = None,
+        watched: RowsWatched | None = None,
+    ) -> Tensor:
         """Return the state (rows, m) after some steps.
 
         Args:
@@ -83,6 +160,7 @@ class GatedUnit(nn.Module):
             groups: How rows are sorted.
             steps: r.
             state: (rows, m) to start from; None is zeros.
+            watched: Holds rows that stop early; None: none does.
         """
         given = groups.bind(self.input)(rows)
         given = given + groups.pick(self.bias).to(given.dtype)  # (rows, 3 m), the same at every step
@@ -92,14 +170,15 @@ class GatedUnit(nn.Module):
             if state is None:
                 _, update = given_gates.sigmoid().chunk(2, dim=-1)
                 state = (1 - update) * given_candidate.tanh()
+                if watched is not None:
+                    watched.step(None, state)
                 continue
             recalled = product(state)
             recalled_gates, recalled_candidate = recalled.split([given_gates.shape[-1], state.shape[-1]], dim=-1)
             reset, update = (given_gates + recalled_gates).sigmoid().chunk(2, dim=-1)
             candidate = torch.addcmul(given_candidate, reset, recalled_candidate).tanh()
-            state = torch.lerp(
-                candidate, state.to(candidate.dtype), update
-            )  # update x state + (1 - update) x candidate
+            new = torch.lerp(candidate, state.to(candidate.dtype), update)  # update x state + (1 - update) x candidate
+            state = new if watched is None else watched.step(state, new)
         return state
 
 
@@ -114,8 +193,10 @@ class FeedForwardExperts(nn.Module):
         """Draw the weights."""
         self.feed_forward.reset(std, residual_std)
 
-    def forward(self, rows: Tensor, groups: Groups, steps: int, streams: Streams | None) -> Tensor:
-        """Return (rows, d_model); `steps` and `streams` are not used."""
+    def forward(
+        self, rows: Tensor, groups: Groups, steps: int, streams: Streams | None, watched: RowsWatched | None = None
+    ) -> Tensor:
+        """Return (rows, d_model); none of the rest is used, for looped is watched pass by pass."""
         return self.feed_forward(rows, groups)
 
 
@@ -151,19 +232,28 @@ class RecurrentDepthExperts(nn.Module):
         nn.init.ones_(self.attention_gain)
         nn.init.constant_(self.gain, residual_std * self.gain.shape[-1] ** 0.5)
 
-    def forward(self, rows: Tensor, groups: Groups, steps: int, streams: Streams) -> Tensor:
-        """Return (rows, d_model) after r = `steps` steps; attention of step j reads that step's keys and values."""
+    def forward(
+        self, rows: Tensor, groups: Groups, steps: int, streams: Streams, watched: RowsWatched | None = None
+    ) -> Tensor:
+        """Return (rows, d_model) after r = `steps` steps; attention of step j reads that step's keys and values.
+
+        A row that has stopped goes on offering the keys and values of the last step that it took.
+        """
         adapt, project, attend_out = map(groups.bind, (self.adapter_state, self.query_key_value, self.attention_out))
         gate_up, down = groups.bind(self.gate_up), groups.bind(self.down)
         attention_gain = groups.pick(self.attention_gain)
         given = groups.bind(self.adapter_input)(rows)
-        state = None
+        state = projected = None
         for step in range(steps):
             mixed = given if state is None else given + adapt(state)
-            attended = attend_out(streams.attend(step, project(_norm(mixed))))
+            before, projected = projected, project(_norm(mixed))
+            if watched is not None:
+                projected = watched.keep(before, projected)
+            attended = attend_out(streams.attend(step, projected))
             attended = _norm(mixed + attended) * attention_gain
             gate, up = gate_up(_norm(attended)).chunk(2, dim=-1)
-            state = _norm(attended + down(F.silu(gate) * up))
+            new = _norm(attended + down(F.silu(gate) * up))
+            state = new if watched is None else watched.step(state, new)
         return state * groups.pick(self.gain)
 
 
@@ -182,9 +272,11 @@ class SandwichExperts(nn.Module):
         self.unit.reset(std, std)
         nn.init.normal_(self.down, std=residual_std)
 
-    def forward(self, rows: Tensor, groups: Groups, steps: int, streams: Streams | None) -> Tensor:
+    def forward(
+        self, rows: Tensor, groups: Groups, steps: int, streams: Streams | None, watched: RowsWatched | None = None
+    ) -> Tensor:
         """Return (rows, d_model) after r = `steps` steps; `streams` is not used."""
-        return groups.bind(self.down)(self.unit(groups.bind(self.up)(rows), groups, steps))
+        return groups.bind(self.down)(self.unit(groups.bind(self.up)(rows), groups, steps, watched=watched))
 
 
 class ParallelExperts(nn.Module):
@@ -206,9 +298,11 @@ class ParallelExperts(nn.Module):
         nn.init.normal_(self.gate, std=std)
         nn.init.zeros_(self.gate_bias)
 
-    def forward(self, rows: Tensor, groups: Groups, steps: int, streams: Streams | None) -> Tensor:
+    def forward(
+        self, rows: Tensor, groups: Groups, steps: int, streams: Streams | None, watched: RowsWatched | None = None
+    ) -> Tensor:
         """Return (rows, d_model) after r = `steps` steps; `streams` is not used."""
-        recurrent = groups.bind(self.unit_out)(self.unit(rows, groups, steps))
+        recurrent = groups.bind(self.unit_out)(self.unit(rows, groups, steps, watched=watched))
         gate = (rows * groups.pick(self.gate)).sum(dim=-1, keepdim=True) + groups.pick(self.gate_bias)  # (rows, 1)
         return torch.lerp(recurrent, self.feed_forward(rows, groups), gate.sigmoid().to(recurrent.dtype))
 
@@ -226,9 +320,11 @@ class RefinementExperts(nn.Module):
         self.feed_forward.reset(std, residual_std)
         self.unit.reset(std, residual_std)
 
-    def forward(self, rows: Tensor, groups: Groups, steps: int, streams: Streams | None) -> Tensor:
+    def forward(
+        self, rows: Tensor, groups: Groups, steps: int, streams: Streams | None, watched: RowsWatched | None = None
+    ) -> Tensor:
         """Return (rows, d_model) after r = `steps` steps; `streams` is not used."""
-        return self.unit(rows, groups, steps, self.feed_forward(rows, groups))
+        return self.unit(rows, groups, steps, self.feed_forward(rows, groups), watched)
 
 
 EXPERTS = {

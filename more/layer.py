@@ -9,7 +9,7 @@ from mixture_of_experts import Router, RouterOutput
 from more.attention import Place
 from more.config import ExpertWidths
 from more.dispatch import group_rows
-from more.experts import EXPERTS, RecurrentDepthExperts
+from more.experts import EXPERTS, RecurrentDepthExperts, Stopping
 from more.streams import ExpertCache, Streams
 
 
@@ -46,7 +46,12 @@ class MixtureLayer(nn.Module):
         self.attends = isinstance(self.experts, RecurrentDepthExperts)
 
     def forward(
-        self, x: Tensor, steps: int, place: Place, cache: ExpertCache | None = None
+        self,
+        x: Tensor,
+        steps: int,
+        place: Place,
+        cache: ExpertCache | None = None,
+        stopping: Stopping | None = None,
     ) -> tuple[Tensor, RouterOutput]:
         """Return the mixture (batch, time, d_model) and what the router decided, with leading shape (batch, time).
 
@@ -55,6 +60,7 @@ class MixtureLayer(nn.Module):
             steps: r.
             place: Where the tokens stand. Padding goes to no expert and gets zeros.
             cache: Of this layer's expert attention (more_a), or None.
+            stopping: Lets rows of recurrent experts stop early, and notes their steps; None: all take r.
         """
         batch, time, d_model = x.shape
         routed = self.router(x)
@@ -66,7 +72,10 @@ class MixtureLayer(nn.Module):
         streams = None
         if self.attends:
             streams = Streams(groups, indices, place, self.num_heads, self.num_experts, cache, self.expert_attention)
-        rows = self.experts(x.flatten(0, 1).index_select(0, groups.token), groups, steps, streams)
+        watched = None if stopping is None else stopping.watch()
+        rows = self.experts(x.flatten(0, 1).index_select(0, groups.token), groups, steps, streams, watched)
+        if watched is not None and watched.taken is not None:
+            stopping.note(groups.scatter(watched.taken).view(batch, time, self.top_k))
         weights = routed.weights.gather(-1, indices).flatten(0, 1)  # (tokens, top_k)
         outputs = groups.scatter(rows).view(batch * time, self.top_k, d_model)
         mixed = torch.einsum("tk,tkd->td", weights.to(outputs.dtype), outputs)

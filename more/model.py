@@ -14,7 +14,7 @@ base.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mixture_of_experts import RouterOutput, RouterTerms, compute_router_terms
 from more.attention import CausalSelfAttention, KeyValues, Place, build_rotary_table
 from more.config import ModelConfig, compute_widths, count_expert_parameters, count_used_parameters
+from more.experts import Stopping
 from more.layer import MixtureLayer
 from more.streams import ExpertCache
 
@@ -116,11 +117,17 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)  # never on sorted rows: their order depends on later tokens
 
     def forward(
-        self, x: Tensor, steps: int, place: Place, kept: KeyValues | None, expert_cache: ExpertCache | None
+        self,
+        x: Tensor,
+        steps: int,
+        place: Place,
+        kept: KeyValues | None,
+        expert_cache: ExpertCache | None,
+        stopping: Stopping | None = None,
     ) -> tuple[Tensor, RouterOutput]:
         """Return (batch, time, d_model) and what the router decided."""
         x = x + self.dropout(self.attention(self.attention_norm(x), place, kept))
-        mixed, routed = self.mixture(self.mixture_norm(x), steps, place, expert_cache)
+        mixed, routed = self.mixture(self.mixture_norm(x), steps, place, expert_cache, stopping)
         return x + self.dropout(mixed), routed
 
 
@@ -163,6 +170,7 @@ class MoreModel(nn.Module):
         num_recurrences: int | None = None,
         lengths: Tensor | None = None,
         cache: Cache | None = None,
+        stopping: Stopping | None = None,
     ) -> MoreOutput:
         """Return logits and routing.
 
@@ -172,12 +180,13 @@ class MoreModel(nn.Module):
             lengths: (batch,) how many of `tokens` are real, from the left; the rest is padding, which reaches no
                 expert, no statistic of `routing_losses` and no real token. None: all are real.
             cache: Continue sequences after what it holds, and add these tokens to it. Not under gradients.
+            stopping: Lets tokens stop iterating, and notes the steps that each takes; None: all take r.
 
         Raises:
             ValueError: If shapes, r, or the length do not fit model and cache.
         """
         features, routing, mask = self.compute_features(
-            tokens, num_recurrences=num_recurrences, lengths=lengths, cache=cache
+            tokens, num_recurrences=num_recurrences, lengths=lengths, cache=cache, stopping=stopping
         )
         passes = len(routing) // self.config.num_layers
         return MoreOutput(self.compute_logits(features), routing, cache, mask, passes)
@@ -189,6 +198,7 @@ class MoreModel(nn.Module):
         num_recurrences: int | None = None,
         lengths: Tensor | None = None,
         cache: Cache | None = None,
+        stopping: Stopping | None = None,
     ) -> tuple[Tensor, list[RouterOutput], Tensor | None]:
         """Return what `compute_logits` takes (batch, time, d_model), routing per layer, and the mask of real tokens.
 
@@ -197,14 +207,29 @@ class MoreModel(nn.Module):
         steps = self._check(tokens, num_recurrences, lengths, cache)
         place = self._locate(tokens, lengths, cache)
         x = embedded = self.dropout(self.embedding(tokens))  # (batch, time, d_model)
-        routing = []
-        for number in range(count_passes(self.config, steps)):
+        passes, layers = count_passes(self.config, steps), len(self.blocks)
+        if stopping is not None:
+            stopping.begin()
+        watched = stopping.watch() if stopping is not None and self.config.model_type == "looped" else None
+        inner = stopping if watched is None else None
+        routing, seen = [], []  # what went into the blocks of the last pass and came out of the last one
+        for number in range(passes):
+            before, seen = seen, []
             x = x + embedded if number else x
-            for block in self.blocks:
-                index = len(routing)
+            for layer, block in enumerate(self.blocks):
+                if watched is not None:  # a token that has stopped shows every layer what it showed in its last pass
+                    x = watched.keep(before[layer] if before else None, x)
+                    seen.append(x)
+                index = number * layers + layer
                 kept = (None, None) if cache is None else (cache.attention[index], cache.experts[index])
-                x, routed = block(x, steps, place, *kept)
+                x, routed = block(x, steps, place, *kept, inner)
                 routing.append(routed)
+            if watched is not None:
+                x = watched.step(before[-1] if before else None, x)
+                seen.append(x)
+        if watched is not None:
+            taken = watched.taken if place.valid is None else watched.taken * place.valid
+            stopping.note(taken[..., None])
         if cache is not None:
             cache.lengths = cache.lengths + (tokens.shape[1] if lengths is None else lengths)
             cache.longest = cache.longest + tokens.shape[1] if lengths is None else int(cache.lengths.max())
@@ -269,16 +294,27 @@ class RoutingLosses(NamedTuple):
     z: Tensor  # ()
 
 
-def compute_routing_terms(output: MoreOutput) -> list[RouterTerms]:
+def compute_routing_terms(output: MoreOutput, merge: Callable[[Tensor], Tensor] | None = None) -> list[RouterTerms]:
     """Return each layer's router terms over the real tokens (`mixture_of_experts.compute_router_terms`).
 
     Where blocks are passed several times, a layer's terms are the means over its passes.
+
+    Args:
+        output: Of a forward pass.
+        merge: Of a batch that several processes read: makes the load of all of it (routings, experts) of the load of
+            this part, on which the balance loss is then taken.
     """
 
     def pick(routed: RouterOutput) -> RouterOutput:
         return RouterOutput(*(None if part is None else part[output.mask] for part in routed))
 
     terms = [compute_router_terms(routed if output.mask is None else pick(routed)) for routed in output.routing]
+    if merge is not None:
+        loads = merge(torch.stack([term.load for term in terms]))
+        terms = [
+            term._replace(load=load, balance=len(load) * (load * term.importance).sum())
+            for term, load in zip(terms, loads, strict=True)
+        ]
     if output.passes == 1:
         return terms
     layers = len(terms) // output.passes

@@ -52,7 +52,6 @@ class RouterSums:
         self._sums: Tensor | None = None
         self._weight = 0.0
 
-    @torch.no_grad()
     def add(self, layers: Sequence[RouterTerms], weight: float = 1.0) -> None:
         """Count the terms of one update, one entry per layer.
 
@@ -60,9 +59,10 @@ class RouterSums:
             layers: From `compute_router_terms`.
             weight: Decisions behind them, where updates differ in that.
         """
-        table = torch.stack(
-            [torch.cat([t.load, t.importance, torch.stack([t.entropy, t.balance, t.z])]) for t in layers]
-        ).double()  # (layers, 2 x experts + 3)
+        self.add_table(tabulate_terms(layers), weight)
+
+    def add_table(self, table: Tensor, weight: float = 1.0) -> None:
+        """Count the terms of one update as `tabulate_terms` returns them, or a mean of several such tables."""
         self._sums = table * weight if self._sums is None else self._sums + table * weight
         self._weight += weight
 
@@ -73,6 +73,17 @@ class RouterSums:
         table = (self._sums / self._weight).cpu()
         self._sums, self._weight = None, 0.0
         return [_figures_from_row(row) for row in table]
+
+
+@torch.no_grad()
+def tabulate_terms(layers: Sequence[RouterTerms]) -> Tensor:
+    """Return terms, one entry per layer, as a table (layers, 2 x experts + 3) in float64, detached.
+
+    Means over tables, weighted by decisions, are the terms of all their decisions where each balance was taken on the
+    load of all.
+    """
+    rows = [torch.cat([t.load, t.importance, torch.stack([t.entropy, t.balance, t.z])]) for t in layers]
+    return torch.stack(rows).double()
 
 
 def _figures_from_row(row: Tensor) -> RouterFigures:

@@ -24,6 +24,8 @@ class EvaluationSettings:
         data_dir: Folder with the data, where it is not where it was in training; null takes that of the checkpoint.
         text_file: Your own text that it was trained on, likewise.
         recurrences: Numbers of recurrences at test time, e.g. 1,2,4,8; null takes the trained one.
+        stop_below: A token stops iterating once a step has moved its state by less than this share of its size; steps
+            taken and operations saved are reported beside the figures without. 0 lets none stop.
         num_questions: Questions of each task at most; null takes all.
         max_documents: Documents of the perplexity at most; null takes all.
         stride: Step of the sliding window, tokens; null takes half the trained length.
@@ -40,6 +42,7 @@ class EvaluationSettings:
     data_dir: str | None = None
     text_file: str | None = None
     recurrences: str | None = None
+    stop_below: float = 0.0
     num_questions: int | None = None
     max_documents: int | None = None
     stride: int | None = None
@@ -59,6 +62,8 @@ class EvaluationSettings:
         check_numbers(self, 1, "num_questions", "max_documents", "stride", "sample_tokens")
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature: expected a number of at least 0, found {self.temperature}")
+        if not 0 <= self.stop_below < 1:
+            raise ConfigError(f"stop_below: expected a share from 0 to below 1, found {self.stop_below}")
         parse_numbers("recurrences", self.recurrences, least=1)
 
     def steps_for(self, config: ModelConfig) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from more.data import Source
 from more.estimate import (
     Pace,
-    compute_share_of_validation,
+    count_validations,
     format_bytes,
     format_duration,
     measure_free_memory,
@@ -13,6 +13,9 @@ from more.estimate import (
 from more.evaluation import build_question_sets, find_misfit
 from more.model import count_parameters
 from more.training import Trainer
+
+READING = 1 / 3
+"""Time of reading a batch in a validation over that of learning from it: no backward pass."""
 
 LONG = 3600.0
 """Seconds from which on a smaller preset is proposed on a CPU."""
@@ -26,10 +29,12 @@ def describe_start(trainer: Trainer) -> list[str]:
     """
     config, count = trainer.config, count_parameters(trainer.model)
     free = measure_free_memory(trainer.device)
-    left = trainer.total - trainer.update
+    processes = trainer.group.size
+    how = f"{trainer.device.type} in {processes} processes" if processes > 1 else str(trainer.device)
+    how += f", each read in {config.accumulate} parts" if config.accumulate > 1 else ""
     lines = [
         f"{config.run_name()}: {count.total:,} parameters, {count.active:,} active, seed {config.seed}, "
-        f"{trainer.total} updates of at most {config.batch_size * config.seq_length} tokens on {trainer.device}"
+        f"{trainer.total} updates of at most {config.batch_size * config.seq_length} tokens on {how}"
         + (f"; resumed at update {trainer.update}" if trainer.update else ""),
         f"memory: at least {format_bytes(trainer.least_memory)}"
         + (f" of {format_bytes(free)} that are free" if free is not None else "")
@@ -40,25 +45,26 @@ def describe_start(trainer: Trainer) -> list[str]:
         for name, questions in sets.items():
             if why := find_misfit(questions, trainer.tokenizer, config.seq_length):
                 lines.append(f"{name}: evaluation will leave these questions out, for {why} (--seq_length)")
-    tokens = left * trainer.plan.tokens_per_epoch / trainer.plan.batches_per_epoch
-    seconds = trainer.time_trial() * tokens * _with_validation(trainer)
+    seconds = trainer.time_trial() * estimate_updates(trainer) * trainer.mean_tokens / processes
     lines.append(f"time: about {format_duration(seconds)} by a first trial{_propose(trainer, seconds)}")
     return lines
 
 
 def describe_pace(trainer: Trainer, pace: Pace) -> str:
     """Return what is to be said after the first updates: loss, tokens per second, and the time that is left."""
-    seconds = pace.seconds_per_update * (trainer.total - trainer.update) * _with_validation(trainer)
+    seconds = pace.seconds_for(estimate_updates(trainer) * trainer.mean_work)
     return (
         f"update {trainer.update}: loss {trainer.loss:.3f}, {pace.tokens_per_second:,.0f} tokens/s, "
         f"{format_duration(seconds)} to go{_propose(trainer, seconds)}"
     )
 
 
-def _with_validation(trainer: Trainer) -> float:
+def estimate_updates(trainer: Trainer) -> float:
+    """Return the updates that are left, and what validations take in the time of updates."""
     config = trainer.config
     batches = min(config.eval_batches, trainer.valid_plan.batches_per_epoch)
-    return 1 + compute_share_of_validation(config.eval_interval, batches)
+    validations = count_validations(trainer.update, trainer.total, config.eval_interval)
+    return trainer.total - trainer.update + READING * batches * validations
 
 
 def _propose(trainer: Trainer, seconds: float) -> str:

@@ -14,10 +14,12 @@ from more.checkpoints import LoadedModel, check_flags, load_model
 from more.corpus import load_corpus
 from more.cost import count_expert_operations
 from more.data import Source, open_source, settings_from_description
-from more.evaluation import build_question_sets, find_misfit, measure_perplexity, measure_questions
+from more.evaluation import Perplexity, build_question_sets, find_misfit, measure_perplexity, measure_questions
+from more.experts import Stopping
 from more.generation import generate
 from more.heuristics import NAMES
 from more.options import EvaluationSettings
+from more.stopping import check_stopping, format_stopping, summarise_steps
 from more.task_data import is_task
 from more.task_report import evaluate_task, format_model, format_task_report
 from more.tokens import describe_switched_off
@@ -75,7 +77,11 @@ def evaluate_checkpoint(
     quiet: bool = False,
     tick: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Return everything that is measured, in plain types; `tick` is called now and then, and may raise."""
+    """Return everything that is measured, in plain types; `tick` is called now and then, and may raise.
+
+    Questions are asked without stopping early; `stop_below` concerns perplexity and generated tasks.
+    """
+    check_stopping(settings, loaded.model.config)
     if is_task(loaded.data):
         return evaluate_task(loaded, settings, name=name, quiet=quiet, tick=tick)
 
@@ -88,20 +94,30 @@ def evaluate_checkpoint(
     steps = settings.steps_for(model.config)
     corpus = load_corpus(source, tokenizer, "test", settings.cache_dir, (lambda _: None) if quiet else print)
     texts: dict[str, Any] = {}
+    stopped: dict[str, dict[str, Any]] = {"perplexity": {}, "steps": {}}
     documents = len(corpus.starts) - 1
     total = int(corpus.starts[min(settings.max_documents or documents, documents)])
+    total *= 2 if settings.stop_below else 1
+
+    def measure(count: int, stopping: Stopping | None = None) -> Perplexity:
+        return measure_perplexity(
+            model,
+            corpus,
+            tokenizer,
+            stride=settings.stride,
+            num_recurrences=count,
+            stopping=stopping,
+            max_documents=settings.max_documents,
+            progress=advance,
+        )
+
     with tqdm(total=total * len(steps), desc="perplexity", unit="token", disable=quiet, dynamic_ncols=True) as bar:
         for count in steps:
-            found = measure_perplexity(
-                model,
-                corpus,
-                tokenizer,
-                stride=settings.stride,
-                num_recurrences=count,
-                max_documents=settings.max_documents,
-                progress=advance,
-            )
-            texts[str(count)] = dataclasses.asdict(found)
+            texts[str(count)] = dataclasses.asdict(measure(count))
+            if settings.stop_below:
+                stopping = Stopping(settings.stop_below)
+                stopped["perplexity"][str(count)] = dataclasses.asdict(measure(count, stopping))
+                stopped["steps"][str(count)] = summarise_steps(model.config, count, stopping)
     sets = build_question_sets(source.questions("test"), source.sums("test"))
     misfits = {name: find_misfit(found, tokenizer, model.config.max_length) for name, found in sets.items()}
     asked = sum(len(questions[: settings.num_questions]) for name, questions in sets.items() if not misfits[name])
@@ -114,7 +130,7 @@ def evaluate_checkpoint(
             recurrences=steps,
             progress=advance,
         )
-    return {
+    result = {
         "checkpoint": name,
         **loaded.describe(),
         "expert_operations": {str(r): count_expert_operations(model.config, r) for r in steps},
@@ -123,6 +139,9 @@ def evaluate_checkpoint(
         "not_asked": {name: why for name, why in misfits.items() if why},
         "sample": write_sample(loaded, source, settings),
     }
+    if settings.stop_below:
+        result["stopping"] = {"threshold": settings.stop_below, **stopped}
+    return result
 
 
 def write_sample(loaded: LoadedModel, source: Source, settings: EvaluationSettings) -> dict[str, Any]:
@@ -171,6 +190,10 @@ def format_report(result: dict[str, Any]) -> str:
         lines.append(
             f"{steps:>11}  {text['perplexity']:>10.3f}  {text['word_perplexity']:>10.3f}  {text['bits_per_byte']:>9.4f}"
         )
+    if "stopping" in result:
+        lines += format_stopping(result["stopping"])
+        for steps, text in result["stopping"]["perplexity"].items():
+            lines.append(f"perplexity at r = {steps} with it: {text['perplexity']:.3f}")
     lines += format_questions(result)
     sample = result["sample"]
     lines += ["", f"sample (temperature {sample['temperature']}): {sample['prompt']}|{sample['text']}"]

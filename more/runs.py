@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from more.checkpoints import FINAL_NAME, numbered_path
 from more.config import migrate_settings
 from more.estimate import Pace, memory_shortage_told
 from more.initialisation import adopt
+from more.monitoring import RouterFigures
 from more.outlook import describe_pace, describe_start
+from more.parallel import ALONE, Group
+from more.progress import METRICS
 from more.saving import RunCheckpoints, clear_leftovers, list_checkpoints, read_newest, read_to_lengthen
 from more.settings import TrainingConfig
-from more.training import METRICS, SMALLER, Trainer
+from more.training import SMALLER, Trainer
 from pipeline.command.bars import Bar
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
@@ -43,8 +47,11 @@ def run_training(
     overwrite: bool = False,
     quiet: bool = False,
     stopping: Callable[[], bool] | None = None,
+    group: Group = ALONE,
 ) -> int:
     """Train one run to its end, or to an interruption; return the exit code.
+
+    Of several processes the leading one alone holds the folders, writes and prints.
 
     Args:
         config: Settings.
@@ -52,6 +59,7 @@ def run_training(
         overwrite: Delete what an earlier run left.
         quiet: Print nothing and show no bar.
         stopping: Says whether a stop is wished; None: Ctrl-C, SIGTERM and SIGHUP do.
+        group: The processes that train it together, all of which call this.
 
     Raises:
         RunFolderError: If a folder holds another run, or this one and neither switch is given.
@@ -61,12 +69,15 @@ def run_training(
     """
     check_switches(resume=resume, overwrite=overwrite)
     config = adopt(config).resolve()
-    say = (lambda _: None) if quiet else print
+    say = (lambda _: None) if quiet or not group.leads else print
     folder, logs = (Path(root) / config.run_name() for root in (config.checkpoint_dir, config.log_dir))
-    for name, place in (("checkpoint_dir", folder), ("log_dir", logs)):
-        check_folder(name, place)
-    with hold_run(folder, logs):
-        clear_leftovers(folder, say)
+    with ExitStack() as held:
+        if group.leads:
+            for name, place in (("checkpoint_dir", folder), ("log_dir", logs)):
+                check_folder(name, place)
+            held.enter_context(hold_run(folder, logs))
+            clear_leftovers(folder, say)
+        group.wait()  # until the folders are held, and nothing in them moves
         newest = None if overwrite else read_newest(folder)
         complete = newest is not None and "optimizer_state_dict" not in newest
         lengthened = resume and newest is not None and is_longer(config, newest["training_config"])
@@ -80,18 +91,18 @@ def run_training(
             done = f"this run is complete ({newest['update']} updates)"
             say(f"{folder / FINAL_NAME}: {done}; --overwrite starts it afresh")
             return 0
-        if config.wandb_project is not None:
+        if config.wandb_project is not None and group.leads:
             check_wandb()
         if overwrite and config.init_from in {str(path.absolute()) for path in list_checkpoints(folder)}:
             raise ConfigError(
                 f"init_from: {config.init_from} is of the run that --overwrite deletes; choose another --checkpoint_dir"
             )
-        trainer = Trainer(config, announce=say, resume=newest)
+        trainer = Trainer(config, announce=say, resume=newest, group=group)
         if trainer.update >= trainer.total:
             raise ConfigError(
                 f"this run has done {trainer.update} updates, and {trainer.total} are asked for; ask for more of them"
             )
-        if overwrite:  # only now, when the new run is known to be possible
+        if overwrite and group.leads:  # only now, when the new run is known to be possible
             clear_run(list_checkpoints(folder), logs)
         interruption = Interruption(stopping)
         timed = numbered_path(folder, newest["update"]) if newest is not None and newest.get("timed") else None
@@ -134,7 +145,7 @@ def _refuse_conflict(
         newest and migrate_settings(newest["training_config"]),
         update=newest["update"] if newest else 0,
         go_on=go_on,
-        defaults={"expert_attention": "same"},
+        defaults={"expert_attention": "same", "accumulate": 1},
         is_elsewhere=is_elsewhere,
     )
     if conflict is None:
@@ -159,46 +170,53 @@ def _train_to_the_end(
     quiet: bool,
 ) -> int:
     """Train and save, or what of that is left to do; return the exit code."""
-    config = trainer.config
+    config, group = trainer.config, trainer.group
     if not quiet:  # it takes some batches
         with memory_shortage_told(SMALLER):
             for line in describe_start(trainer):
                 say(line)
-    tracker = Tracker(
-        logs,
-        config=dataclasses.asdict(config),
-        tensorboard=config.tensorboard,
-        wandb_project=config.wandb_project,
-        resume_update=trainer.update if resumed else None,
-        announce=say,
-        table=METRICS,
-        counter="tokens",
-    )
-    write_settings(logs, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    tracker = None
+    if group.leads:
+        tracker = Tracker(
+            logs,
+            config=dataclasses.asdict(config),
+            tensorboard=config.tensorboard,
+            wandb_project=config.wandb_project,
+            resume_update=trainer.update if resumed else None,
+            announce=say,
+            table=METRICS,
+            counter="tokens",
+        )
+        write_settings(logs, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
     with interruption, memory_shortage_told(SMALLER):
-        with tracker:
-            _train(trainer, tracker, checkpoints, interruption, say, quiet)
-            saved = checkpoints.save_last() if trainer.update else None
-        if tracker.missing is not None and not quiet:
+        with tracker or nullcontext():
+            stopped = _train(trainer, tracker, checkpoints, interruption, say, quiet=quiet or not group.leads)
+            saved = checkpoints.save_last() if trainer.update and group.leads else None
+        if tracker is not None and tracker.missing is not None and not quiet:
             print(f"incomplete: {tracker.missing}", file=sys.stderr)
-        if trainer.update < trainer.total:
+        if stopped:
             say(describe_stop(trainer.update, saved))
-            return interruption.exit_code
-        say(f"checkpoint  {saved}")
-        say(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
-        say(f"next        python more/evaluate.py --checkpoint_path {saved}")
-    return int(tracker.missing is not None)
+        else:
+            say(f"checkpoint  {saved}")
+            say(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
+            say(f"next        python more/evaluate.py --checkpoint_path {saved}")
+        group.wait()  # torchrun ends the others when one has gone, and the leading one may be saving
+    return stopped or int(tracker is not None and tracker.missing is not None)
 
 
 def _train(
     trainer: Trainer,
-    tracker: Tracker,
+    tracker: Tracker | None,
     checkpoints: RunCheckpoints,
     interruption: Interruption,
     say: Callable[[str], object],
+    *,
     quiet: bool,
-) -> None:
-    """Run updates, logging, validation and checkpoints until the end or an interruption."""
+) -> int:
+    """Run updates, logging, validation and checkpoints; return 0 at the end, or the code of an interruption before it.
+
+    An interruption of one process is one of all, after the same update.
+    """
     config = trainer.config
     unsaved, pace = Stopwatch(config.checkpoint_minutes), Pace()
     with Bar(
@@ -209,10 +227,12 @@ def _train(
         disable=quiet,
         mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines than a terminal
     ) as bar:
-        while trainer.update < trainer.total and not interruption.stopping():
+        while trainer.update < trainer.total:
+            if stopped := trainer.group.largest(interruption.exit_code if interruption.stopping() else 0):
+                return stopped
             trainer.run_update()
             bar.update()
-            if pace.add(trainer.tokens) and not quiet:
+            if pace.add(trainer.tokens, trainer.work) and not quiet:
                 tqdm.write(describe_pace(trainer, pace), file=sys.stdout)
             last = trainer.update == trainer.total
             validate = last or (config.eval_interval > 0 and trainer.update % config.eval_interval == 0)
@@ -220,16 +240,22 @@ def _train(
                 metrics, figures = trainer.take_metrics()
                 if validate:
                     metrics.update(trainer.validate())
-                loads = {f"Layer_{i}/Expert_Load_Distribution": layer.load for i, layer in enumerate(figures)}
-                try:
-                    tracker.log(trainer.update, metrics, loads)
-                except OSError as error:  # a disk that takes no line ends nothing
-                    tracker.note_missing(error)
+                if tracker is not None:
+                    _log(tracker, trainer.update, metrics, figures)
                 bar.set_postfix_str(_progress(metrics), refresh=False)
             asked = config.checkpoint_interval > 0 and trainer.update % config.checkpoint_interval == 0
-            if (asked or unsaved.is_over()) and not last:
+            if (asked or unsaved.is_over()) and not last and trainer.group.leads:
                 checkpoints.save_on_the_way(timed=not asked)
                 unsaved.restart()
+    return 0
+
+
+def _log(tracker: Tracker, update: int, metrics: dict[str, float], figures: list[RouterFigures]) -> None:
+    loads = {f"Layer_{i}/Expert_Load_Distribution": layer.load for i, layer in enumerate(figures)}
+    try:
+        tracker.log(update, metrics, loads)
+    except OSError as error:  # a disk that takes no line ends nothing
+        tracker.note_missing(error)
 
 
 def _progress(metrics: dict[str, float]) -> str:

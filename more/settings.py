@@ -61,6 +61,8 @@ class TrainingConfig:
         epochs: Passes over the training text; parts of one are allowed.
         updates: Weight updates instead of epochs; null = epochs decide. More of them with --resume lengthen a run.
         batch_size: A batch holds at most batch_size x seq_length targets, whatever the lengths of its windows.
+        accumulate: Parts in which the batch of an update is read, one after the other, to save memory. The update is
+            the same but for the balance loss, which is averaged over the parts.
         lr: Largest learning rate of AdamW.
         warmup: Share of the updates in which the rate rises to lr; then it falls by a cosine to a tenth of it.
         weight_decay: Of the matrices; gains and biases have none.
@@ -118,6 +120,7 @@ class TrainingConfig:
     epochs: float | None = None
     updates: int | None = None
     batch_size: int | None = None
+    accumulate: int = 1
     lr: float | None = None
     warmup: float = 0.05
     weight_decay: float = 0.1
@@ -160,13 +163,17 @@ class TrainingConfig:
         Raises:
             ConfigError: If a value cannot be used.
         """
-        check_numbers(self, 1, "num_recurrences")
+        check_numbers(self, 1, "num_recurrences", "accumulate")
         positive = ("updates", "batch_size", "lr", "epochs", "seq_length", "grad_clip", "log_interval", "torch_threads")
         check_numbers(self, 1, *positive, "eval_batches", "num_stories", "largest_summand")
         zero = ("eval_interval", "checkpoint_interval", "weight_decay", "balance_weight", "z_weight", "seed")
         check_numbers(self, 0, *zero, "data_seed", "checkpoint_minutes")
         if not 0 <= self.warmup <= 1:
             raise ConfigError(f"warmup: expected a share from 0 to 1, found {self.warmup!r}")
+        if self.batch_size is not None and self.accumulate > self.batch_size:
+            raise ConfigError(
+                f"accumulate: expected at most batch_size parts, {self.batch_size}, found {self.accumulate}"
+            )
         if self.updates is not None and self.epochs is not None:
             raise ConfigError("updates and epochs exclude each other; give one of them")
         if self.data in TASK_NAMES and self.data_dir is not None:

@@ -22,8 +22,10 @@ from tqdm import tqdm
 
 from more.checkpoints import LoadedModel
 from more.cost import count_token_operations
+from more.experts import Stopping
 from more.model import MoreModel
 from more.options import EvaluationSettings
+from more.stopping import format_stopping, summarise_steps
 from more.task_data import reopen_task
 from more.task_tables import summarise_depths
 from more.tasks import TaskSet, TaskSettings, generate_task
@@ -33,7 +35,11 @@ BATCH = 500  # sequences read together; it changes speed, not results beyond rou
 
 @torch.no_grad()
 def find_hits(
-    model: MoreModel, found: TaskSet, symbols: int, num_recurrences: int | None = None
+    model: MoreModel,
+    found: TaskSet,
+    symbols: int,
+    num_recurrences: int | None = None,
+    stopping: Stopping | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where the likeliest value is the true one (n, time), and where each token went (n, time, layers).
 
@@ -42,12 +48,13 @@ def find_hits(
         found: Sequences.
         symbols: Values of the task, its first tokens.
         num_recurrences: r; None is the config's.
+        stopping: Lets tokens stop iterating, and keeps the steps that each has taken; None: all take r.
     """
     device = model.embedding.weight.device
     hits, experts = [], []
     for first in range(0, len(found), BATCH):
         tokens = torch.from_numpy(found.inputs[first : first + BATCH]).to(device)
-        output = model(tokens, num_recurrences=num_recurrences)
+        output = model(tokens, num_recurrences=num_recurrences, stopping=stopping)
         chosen = output.logits[..., :symbols].argmax(dim=-1).cpu().numpy()
         hits.append(chosen == found.targets[first : first + BATCH])
         best = [routed.probs.argmax(dim=-1) for routed in output.routing]
@@ -140,12 +147,19 @@ def evaluate_task(
     test = generate_task(task, "test", source.seed, settings.num_questions)
     valid = generate_task(task, "valid", source.seed, settings.num_questions)
     accuracy, summary = {}, {}
+    stopped: dict[str, dict[str, Any]] = {"accuracy": {}, "summary": {}, "steps": {}}
     trained: tuple[np.ndarray, np.ndarray] | None = None
     for count in tqdm(steps, desc=task.name, unit="r", disable=quiet):
         found = find_hits(model, test, task.symbols, count)
         trained = found if count == config.num_recurrences else trained
         accuracy[str(count)] = mean_by_depth(found[0], test.depths)
         summary[str(count)] = summarise_depths(accuracy[str(count)], task.train_depth)
+        if settings.stop_below:
+            stopping = Stopping(settings.stop_below)
+            hits, _ = find_hits(model, test, task.symbols, count, stopping)
+            stopped["accuracy"][str(count)] = mean_by_depth(hits, test.depths)
+            stopped["summary"][str(count)] = summarise_depths(stopped["accuracy"][str(count)], task.train_depth)
+            stopped["steps"][str(count)] = summarise_steps(config, count, stopping, test.depths)
         tick()
     held_out, _ = find_hits(model, valid, task.symbols)
     result = {
@@ -159,6 +173,8 @@ def evaluate_task(
         "summary": summary,
         "valid": summarise_depths(mean_by_depth(held_out, valid.depths), task.train_depth)["trained"],
     }
+    if settings.stop_below:
+        result["stopping"] = {"threshold": settings.stop_below, **stopped}
     if config.num_experts > 1:
         hits, experts = trained or find_hits(model, test, task.symbols)
         tick()
@@ -180,10 +196,12 @@ def format_task_report(result: dict[str, Any]) -> str:
     """Return the figures as a table for a terminal, a column for each depth."""
     task, guessing = result["task"], result["guessing"]
     depths = list(guessing["n"])
-    width = max(len(name) for name in (*guessing["heuristics"], "most frequent value"))
+    stopped = result.get("stopping")
+    names = [*guessing["heuristics"], "most frequent value", *(["r = 16, stopping"] if stopped else [])]
+    width = max(map(len, names))
 
-    def row(label: str, values: Sequence[float]) -> str:
-        return f"{label:<{width}}  " + "  ".join(f"{value:>5.3f}" for value in values)
+    def row(label: str, values: Sequence[float], digits: int = 3) -> str:
+        return f"{label:<{width}}  " + "  ".join(f"{value:>5.{digits}f}" for value in values)
 
     lines = [
         format_model(result),
@@ -192,9 +210,15 @@ def format_task_report(result: dict[str, Any]) -> str:
         "",
         f"{'depth':<{width}}  " + "  ".join(f"{depth:>5}" for depth in depths),
     ]
-    lines += [row(f"r = {steps}", list(by.values())) for steps, by in result["accuracy"].items()]
+    for steps, by in result["accuracy"].items():
+        lines.append(row(f"r = {steps}", list(by.values())))
+        if stopped:
+            lines.append(row(f"r = {steps}, stopping", list(stopped["accuracy"][steps].values())))
+            lines.append(row("  steps taken", list(stopped["steps"][steps]["by_depth"].values()), digits=2))
     lines += [row("chance", list(guessing["chance"].values()))]
     lines += [row("most frequent value", list(guessing["majority"].values()))]
     lines += [row(name, list(by.values())) for name, by in guessing["heuristics"].items()]
     lines += [f"{'answers':<{width}}  " + "  ".join(f"{count:>5}" for count in guessing["n"].values())]
+    if stopped:
+        lines += format_stopping(stopped)
     return "\n".join(lines)

@@ -4,6 +4,7 @@
     python more/train.py --model_type more_a --num_recurrences 4 --epochs 1 --batch_size 4 --seq_length 256 --lr 1e-4
     python more/train.py --model_type more_b --num_recurrences 4 --preset debug --resume            # after Ctrl-C
     python more/train.py --preset debug --text_file novel.txt                                      # your own text
+    torchrun --nproc_per_node 2 more/train.py --model_type more_a --num_recurrences 4              # two GPUs
 
 Checkpoints go to checkpoints/<model_type>_rec<r>/, metrics to runs/<model_type>_rec<r>/, both in the current folder.
 Without --model_type it is base. docs/more.md explains variants, data and metrics.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from more.checkpoints import build_model, load_model, save_checkpoint
 from more.corpus import BatchPlan, load_corpus, load_tokenizer
+from more.cost import count_token_operations
 from more.data import Source, open_source
 from more.estimate import (
     check_compiler,
@@ -30,32 +31,15 @@ from more.estimate import (
     memory_shortage_told,
 )
 from more.initialisation import adopt, embed_by_parts
-from more.model import MoreModel, compute_routing_terms, count_parameters, routing_losses
-from more.monitoring import RouterFigures, RouterSums
+from more.model import MoreModel, compute_routing_terms, count_parameters, count_passes, routing_losses
+from more.monitoring import RouterFigures
+from more.parallel import ALONE, Group, cut
+from more.progress import UpdateSums, build_figures, collect_figures
 from more.settings import TrainingConfig
 from more.task_data import TaskPlan, TaskSource, Vocabulary, count_asked, is_task
 from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.command.errors import UserError
 from pipeline.config import ConfigError
-
-METRICS: dict[str, str] = {
-    "tokens": "targets learned from so far",
-    "Loss/train": "cross-entropy per token since the last line, nats; no auxiliary loss in it",
-    "Loss/balance": "balance loss, mean over layers; 1 when the load is even",
-    "Loss/z": "z-loss of the routers, mean over layers",
-    "Loss/valid": "cross-entropy per token on the validation split, nats",
-    "Perplexity": "exp(Loss/train)",
-    "Perplexity_valid": "exp(Loss/valid)",
-    "Learning_Rate": "of the last update",
-    "Grad_Norm": "Euclidean norm of the gradient before clipping, mean since the last line",
-    "Recurrences": "steps of the recurrent experts, mean since the last line",
-    "Tokens_per_Second": "targets learned per second since the last line",
-    "Layer_{i}/Expert_Load_Distribution": "share of the tokens that went to each expert; bins are experts",
-    "Layer_{i}/Router_Entropy": "mean entropy of a routing decision, nats",
-    "Layer_{i}/Load_Balance_CV": "standard deviation of the load over its mean; 0 when even",
-    "Layer_{i}/Dead_Experts": "experts with less than a tenth of an even load",
-}
-"""Every metric that may be logged, and what it means; `{i}` stands for a layer's index, counted from 0."""
 
 LEAST_LR = 0.1
 """Learning rate at the end over that after warm-up."""
@@ -89,12 +73,17 @@ class Trainer:
         config: Settings, resolved or not.
         announce: Called with each line worth telling.
         resume: Content of a checkpoint of this run to go on from, or None.
+        group: The processes that train it together; each has a trainer of the same settings.
 
     Attributes:
         config: Settings as resolved.
+        group: Likewise.
+        mean_tokens: Targets of an update, mean over an epoch.
+        mean_work: Work of an update, likewise, in multiply-adds of reading it once.
         total: Updates in all.
         update: Updates done.
         tokens: Targets learned from.
+        work: Work done since this trainer was made, as `mean_work` counts it.
     """
 
     def __init__(
@@ -103,11 +92,13 @@ class Trainer:
         *,
         announce: Callable[[str], object] = print,
         resume: Mapping[str, Any] | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.config = config = adopt(config).resolve()
+        self.group = group
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
-        self.device = resolve_device(config.device)
+        self.device = group.device or resolve_device(config.device)
         config.model_config(vocab_size=1)  # sizes that do not fit are refused before data is fetched
         if config.compile:
             check_compiler(self.device)
@@ -129,8 +120,9 @@ class Trainer:
                     "text, or --preset chains and the task that it was trained on"
                 )
             known = start and (start.tokenizer, f"that of {config.init_from}")
-            self.source = open_source(config.data_settings(), announce, tokenizer=known)
-            self.tokenizer = load_tokenizer(self.source, config.cache_dir)
+            with group.leader_first():
+                self.source = open_source(config.data_settings(), announce, tokenizer=known)
+                self.tokenizer = load_tokenizer(self.source, config.cache_dir)
         self.data = self.source.describe()
         self.model_config = config.model_config(self.tokenizer.vocab_size)
         self.least_memory = self._check_memory()
@@ -143,23 +135,25 @@ class Trainer:
             self.model.load_state_dict(start.model.state_dict())
         del start
         self._forward = torch.compile(self.model, dynamic=True) if config.compile else self.model
-        self.plan, self.valid_plan = (self._plan_batches(split, announce) for split in ("train", "valid"))
+        with group.leader_first():
+            self.plan, self.valid_plan = (self._plan_batches(split, announce) for split in ("train", "valid"))
         self.total = config.updates or max(1, round(config.epochs * self.plan.batches_per_epoch))
         self.optimizer = self._build_optimizer()
-        self.update = self.tokens = 0
-        self._routers = RouterSums()
-        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
-        self._updates = self._recurrences = 0
-        self._since = time.perf_counter()
+        self.mean_tokens = self.plan.tokens_per_epoch / self.plan.batches_per_epoch
+        self.mean_work = self.mean_tokens * count_token_operations(self.model_config)  # as r is drawn, it is so too
+        self.update = self.tokens = self.work = 0
+        self._sums = UpdateSums(self.device)
         if resume is not None:
             self._restore(resume)
+        group.copy_from_leader(self.model.state_dict().values())
 
     def _check_memory(self) -> int:
         """Return the bytes that training takes at least, having refused what cannot fit before it is built."""
         config = self.config
         with torch.device("meta"):
             count = count_parameters(MoreModel(self.model_config))
-        needed = compute_least_memory(count.total, self.tokenizer.vocab_size, config.batch_size * config.seq_length)
+        rows = -(-config.batch_size // (config.accumulate * self.group.size))  # read at a time
+        needed = compute_least_memory(count.total, self.tokenizer.vocab_size, rows * config.seq_length)
         what = f"{config.run_name()}, of {count.total:,} parameters,"
         check_memory(needed, measure_free_memory(self.device), what, SMALLER)
         return needed
@@ -199,7 +193,7 @@ class Trainer:
         return int(np.random.default_rng([self.config.seed, 2, self.update]).integers(1, 2 * mean))
 
     def run_update(self) -> None:
-        """Take one step of AdamW on one batch.
+        """Take one step of AdamW on one batch, read in parts and by all processes of the group.
 
         Raises:
             TrainingError: If the gradient is not finite.
@@ -207,38 +201,74 @@ class Trainer:
         config = self.config
         batch = self.plan.batch(self.update)
         count = count_asked(batch[1])
-        inputs, targets = self._to_device(batch)
         steps = self.draw_recurrences()
         lr = compute_lr(self.update, self.total, config.lr, config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.model.train()
-        with self._seeded_dropout(), self._autocast():
-            output = self._forward(inputs, num_recurrences=steps)
-            loss = F.cross_entropy(output.logits.float().flatten(0, 1), targets.flatten())
-        terms = compute_routing_terms(output)
-        balance, z = routing_losses(output, terms)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss + config.balance_weight * balance + config.z_weight * z).backward()
+        figures = None
+        for number, rows in enumerate(cut(len(batch[0]), config.accumulate)):
+            found = self._read_part(batch, rows, number, steps)
+            figures = found if figures is None else figures + found
+        figures = self.group.add_up(figures)
+        self.group.add_up_gradients(self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
         if not torch.isfinite(norm):
             raise TrainingError(
-                f"update {self.update}: the gradient is not finite (loss {loss.item():g}); lower --lr or --grad_clip, "
-                "or use --precision float32"
+                f"update {self.update}: the gradient is not finite (loss {figures[0].item() / count:g}); lower --lr or "
+                "--grad_clip, or use --precision float32"
             )
         self.optimizer.step()
-        row = torch.stack([loss.detach() * count, loss.new_tensor(count), balance.detach(), z.detach(), norm.detach()])
-        self._sums += row.double()
-        self._routers.add(terms, weight=count)
-        self._recurrences += steps
-        self._updates += 1
+        self._sums.add(figures, norm.detach(), steps, count, config.num_layers)
         self.update += 1
         self.tokens += count
+        self.work += batch[1].size * count_token_operations(self.model_config, steps)
+
+    def _read_part(self, batch: tuple[np.ndarray, np.ndarray], rows: slice, number: int, steps: int) -> Tensor:
+        """Add this process's share of a part of a batch to the gradients, and return the figures of the share.
+
+        The cross-entropy is weighted by the targets of the share, auxiliary losses by its tokens. The z-loss is a mean
+        over tokens and so that of the whole batch. The balance loss is that of the part, all processes together: its
+        load is theirs. Over the parts of a batch it is averaged, as usual where gradients are accumulated; a load of
+        the whole batch would be known only after all parts have been read.
+
+        Args:
+            batch: Inputs and targets.
+            rows: Of the part.
+            number: Of the part, for dropout.
+            steps: r.
+
+        Returns:
+            As `more.progress.collect_figures` does; sums over parts and processes are the figures of the batch.
+        """
+        config, model = self.config, self.model_config
+        own = self.group.share(rows.stop - rows.start)
+        inputs, targets = (part[rows][own] for part in batch)
+        if not inputs.size:
+            if self.group.size > 1 and rows.stop > rows.start:  # the others ask for the load
+                applied = config.num_layers * count_passes(model, steps)
+                self.group.add_up(torch.zeros(applied, config.num_experts, device=self.device))
+            return build_figures(config.num_layers, config.num_experts, self.device)
+        asked, share = count_asked(targets), targets.size / batch[1].size
+        within = targets.size / batch[1][rows].size  # share of the part's tokens
+        inputs, targets = self._to_device((inputs, targets))
+        with self._seeded_dropout(number), self._autocast():
+            output = self._forward(inputs, num_recurrences=steps)
+            loss = F.cross_entropy(output.logits.float().flatten(0, 1), targets.flatten())
+        merge = (lambda loads: self.group.add_up(loads * within)) if self.group.size > 1 else None
+        terms = compute_routing_terms(output, merge)
+        balance, z = (share * value for value in routing_losses(output, terms))
+        of_targets = asked / count_asked(batch[1])
+        (of_targets * loss + config.balance_weight * balance + config.z_weight * z).backward()
+        return collect_figures(loss, asked, balance, z, terms, share)
 
     def time_trial(self) -> float:
         """Return the seconds that forward and backward take for one token; nothing is learned and nothing changes."""
         batches = [self.plan.batch(self.update + number) for number in range(4)]
-        inputs, targets = self._to_device(max(batches, key=lambda batch: batch[1].size))
+        batch = max(batches, key=lambda batch: batch[1].size)
+        rows = cut(len(batch[0]), self.config.accumulate * self.group.size)[-1]  # the longest: a process's share
+        inputs, targets = self._to_device(tuple(part[rows] for part in batch))
         found: list[float] = []
         least = 2 if self.config.compile else 1  # the first also prepares; where it compiles it says nothing
         self.model.train()
@@ -251,24 +281,27 @@ class Trainer:
             loss.item()  # waits for a GPU
             found.append(time.perf_counter() - began)
         self.optimizer.zero_grad(set_to_none=True)
-        self._since = time.perf_counter()
+        self._sums.leave_out(None)
         return min(found) / targets.numel()
 
     @property
     def loss(self) -> float:
         """Cross-entropy per token since the last line of metrics."""
-        total, tokens, *_ = self._sums.tolist()
-        return total / max(1.0, tokens)
+        return self._sums.loss
 
     def _to_device(self, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
         inputs, targets = (torch.from_numpy(np.ascontiguousarray(part)) for part in batch)
         return inputs.to(self.device), targets.to(self.device)
 
     @contextmanager
-    def _seeded_dropout(self) -> Iterator[None]:
-        """Within the block torch's generators start from (seed, update), so that a resumed run drops the same."""
+    def _seeded_dropout(self, part: int = 0) -> Iterator[None]:
+        """Within the block torch's generators start from (seed, update), so that a resumed run drops the same.
+
+        Each process and each part of a batch drops its own.
+        """
+        number = part * self.group.size + self.group.rank
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(self.config.seed, 3, self.update))
+            torch.manual_seed(derive_seed(self.config.seed, 3, self.update, *([number] if number else [])))
             yield
 
     def _autocast(self) -> torch.autocast:
@@ -279,29 +312,8 @@ class Trainer:
 
     def take_metrics(self) -> tuple[dict[str, float], list[RouterFigures]]:
         """Return the metrics and each layer's router figures since the last call."""
-        total, tokens, balance, z, norm = self._sums.tolist()
-        now, updates = time.perf_counter(), self._updates
-        loss = total / tokens
-        metrics = {
-            "tokens": self.tokens,
-            "Loss/train": loss,
-            "Perplexity": math.exp(min(loss, 50.0)),
-            "Learning_Rate": self.optimizer.param_groups[0]["lr"],
-            "Loss/balance": balance / updates,
-            "Loss/z": z / updates,
-            "Grad_Norm": norm / updates,
-            "Recurrences": self._recurrences / updates,
-            "Tokens_per_Second": tokens / (now - self._since),
-        }
-        figures = self._routers.take()
-        for index, layer in enumerate(figures):
-            metrics[f"Layer_{index}/Router_Entropy"] = layer.entropy
-            metrics[f"Layer_{index}/Load_Balance_CV"] = layer.load_cv
-            metrics[f"Layer_{index}/Dead_Experts"] = layer.dead_experts
-        self._sums.zero_()
-        self._updates = self._recurrences = 0
-        self._since = now
-        return metrics, figures
+        taken, figures = self._sums.take()
+        return {"tokens": self.tokens, "Learning_Rate": self.optimizer.param_groups[0]["lr"], **taken}, figures
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -309,14 +321,16 @@ class Trainer:
         began = time.perf_counter()
         self.model.eval()
         total = count = 0
-        for number in range(min(self.config.eval_batches, self.valid_plan.batches_per_epoch)):
+        batches = min(self.config.eval_batches, self.valid_plan.batches_per_epoch)
+        for number in range(self.group.rank, batches, self.group.size):
             batch = self.valid_plan.batch(number)
             inputs, targets = self._to_device(batch)
             with self._autocast():
                 logits = self.model(inputs).logits
             total += float(F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum"))
             count += count_asked(batch[1])
-        self._since += time.perf_counter() - began  # tokens per second are those of training
+        total, count = self.group.add_up(torch.tensor([total, count], dtype=torch.float64, device=self.device)).tolist()
+        self._sums.leave_out(time.perf_counter() - began)  # tokens per second are those of training
         return {"Loss/valid": total / count, "Perplexity_valid": math.exp(min(total / count, 50.0))}
 
     def save(self, path: Path, *, resumable: bool, timed: bool = False) -> None:

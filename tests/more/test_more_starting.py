@@ -16,19 +16,21 @@ import more.estimate
 from more import commands
 from more.checkpoints import CheckpointError, load_model, read_checkpoint, save_checkpoint
 from more.config import MODEL_TYPES, ModelConfig
+from more.cost import count_token_operations
 from more.estimate import (
     TRIAL_SECONDS,
     MemoryShortError,
     Pace,
     check_memory,
     compute_least_memory,
+    count_validations,
     format_duration,
     measure_free_memory,
     memory_shortage_told,
 )
 from more.initialisation import adopt
 from more.model import MoreModel, count_parameters
-from more.outlook import describe_pace, describe_start
+from more.outlook import describe_pace, describe_start, estimate_updates
 from more.runs import run_training
 from more.settings import TrainingConfig
 from pipeline.command.files import remove_leftovers
@@ -184,17 +186,42 @@ def test_the_time_that_is_left_is_that_of_the_updates_measured(tmp_path):
     pace = Pace(lambda: next(times))
     told = []
     for trainer.update in range(1, 11):
-        told.append(pace.add(50 * trainer.update))
+        told.append(pace.add(50 * trainer.update, trainer.mean_work * trainer.update))
     assert told == [False] * 9 + [True]
     assert pace.tokens_per_second == pytest.approx(25)
-    trainer._sums[:2] = torch.tensor([30.0, 10.0])
+    trainer._sums._sums[:2] = torch.tensor([30.0, 10.0])
     assert describe_pace(trainer, pace) == "update 10: loss 3.000, 25 tokens/s, 33 min to go"  # 990 x 2 s x 1.01
+
+
+def test_the_time_that_is_left_is_told_by_work(tmp_path):
+    """Ten updates may draw few recurrences or short windows: here they take what they work, and so does the rest."""
+    special = {"model_type": "more_a", "num_recurrences": 4, "sample_recurrences": True}
+    trainer = small_trainer(tmp_path, updates=1000, eval_interval=0, eval_batches=3, **special)
+    pace = Pace(lambda: trainer.work)
+    for _ in range(10):
+        trainer.run_update()
+        pace.add(trainer.tokens, trainer.work)
+    drawn = trainer.work / trainer.tokens
+    assert abs(drawn / (trainer.mean_work / trainer.mean_tokens) - 1) > 0.02  # more or less than the mean was drawn
+    left = 990 + 3 / 3  # and the validation at the end
+    assert pace.seconds_for(estimate_updates(trainer) * trainer.mean_work) == pytest.approx(left * trainer.mean_work)
+    sizes = [trainer.plan.batch(number)[1].size for number in range(trainer.plan.batches_per_epoch)]
+    operations = [count_token_operations(trainer.model_config, r) for r in range(1, 8)]  # all that may be drawn
+    assert trainer.mean_work == pytest.approx(sum(sizes) / len(sizes) * sum(operations) / 7)
+
+
+def test_validations_are_counted():
+    cases = {(0, 1000, 100): 10, (0, 1000, 0): 1, (10, 40, 500): 1, (499, 1000, 500): 2, (500, 1000, 500): 1}
+    cases |= {(999, 1000, 300): 1, (900, 1000, 300): 1, (899, 1000, 300): 2, (1000, 1000, 100): 0}
+    for (update, total, interval), expected in cases.items():
+        plainly = sum(k == total or bool(interval and k % interval == 0) for k in range(update + 1, total + 1))
+        assert count_validations(update, total, interval) == expected == plainly
 
 
 def test_slow_updates_are_told_of_earlier_and_once():
     times = iter(range(0, 10**9, int(TRIAL_SECONDS)))
     pace = Pace(lambda: next(times))
-    assert [pace.add(n) for n in range(1, 15)] == [False, False, True, *[False] * 11]
+    assert [pace.add(n, n) for n in range(1, 15)] == [False, False, True, *[False] * 11]
 
 
 def test_a_long_run_on_a_cpu_is_told_of_the_small_preset(tmp_path, monkeypatch):

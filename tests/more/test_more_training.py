@@ -17,9 +17,10 @@ from more.commands import train as main
 from more.config import ModelConfig
 from more.model import routing_losses
 from more.monitoring import RouterFigures, RouterSums
+from more.progress import METRICS
 from more.runs import run_training
 from more.settings import TrainingConfig
-from more.training import METRICS, TrainingError, compute_lr
+from more.training import TrainingError, compute_lr
 from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError
