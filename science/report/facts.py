@@ -139,33 +139,54 @@ def calibration_of(
         f"{_count(len(design.config.seeds), 'run')}, levels, lengths of episodes and groups), {sets} data sets of "
         "each. A sound test is wrong on noise about as often as its level says, or more seldom."
     ]
-    bad = list(table["quantity"][table["low"] > level])
+    bad = [
+        f"{row['quantity']} (without effect it is {format_number(row['without'])} by itself)"
+        for row in table[table["low"] > level].to_dict("records")
+    ]
     tried = table["false_positives"].notna()
     if bad:
-        said.append(f"Wrong more often than {level:g} allows: {', '.join(bad)}. Do not trust a verdict on these.")
+        said.append(
+            f"Wrong more often than {level:g} allows: {', '.join(bad)}. Do not trust a verdict on that side of 0."
+        )
     elif tried.any():
         said.append(f"No test is wrong more often than {level:g}, to within what {sets} data sets can tell.")
     if not tried.all():
         said.append(f"So few runs give no p at all: {', '.join(table['quantity'][~tried])}.")
+    said += list_untried(design, list(table["quantity"]))
     notes = drawn.notes.get("notes", [])
     said += [f"{note}." for note in notes if note.partition(":")[0] not in set(table["quantity"])]
-    head = ("test", "planted", "false positives [95 % interval]", "found where planted", "detectable effect")
+    head = ("test", "without effect", "false positives [95 % interval]", "planted", "found", "detectable effect")
     rows = tuple(
         (
             row["quantity"],
-            row["planted"],
+            row["nothing"],
             format_interval(row["false_positives"], row["low"], row["high"]) if row["data_sets"] else "no p",
+            row["planted"],
             format_number(row["recovered"]),
             format_number(row["detectable"]),
         )
         for row in table.to_dict("records")
     )
-    shown = Table(head, rows, frozenset({2, 3, 4}), path="calibration.csv")
+    shown = Table(head, rows, frozenset({2, 4, 5}), path="calibration.csv", stacked=True)
     taken = [
         pictures.take(design.folder / "figures" / f"{name}.png", caption)
         for name, caption in drawn.notes["captions"].items()
     ]
     return tuple(said), shown, taken[0] if taken else None
+
+
+def list_untried(design: Design, tried: Sequence[str]) -> list[str]:
+    """Return what is said of declared claims whose test was not tried on noise: which, and why."""
+    from science.cases import CASES, UNTRIED
+
+    known, found = {case.name for case in CASES}, []
+    for claim in design.config.claims:
+        name = f"{claim.claim} (no effect)" if claim.direction == "none" else claim.claim
+        if name in tried or name in known:  # of what could not be done on this design the notes say why
+            continue
+        why = UNTRIED.get(claim.claim, "no data without it are simulated")
+        found.append(f"Not tried on noise: {name}, for {why}. A verdict on it rests on its test's assumptions alone.")
+    return list(dict.fromkeys(found))
 
 
 def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str, Any]) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def _space(found: re.Match[str]) -> str:
 
 
 def break_names(text: str) -> Any:
-    """Return a text as HTML, escaped: names may break after a dot or underscore, as narrow columns need, "x = 1" not."""
+    """Return a text as HTML, escaped: names may break after a dot or underscore, for narrow columns, "x = 1" not."""
     from markupsafe import Markup, escape  # comes with jinja2
 
     return Markup(re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", str(escape(text)).replace(" = ", "&nbsp;=&nbsp;")))
