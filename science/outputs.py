@@ -16,7 +16,11 @@ from science.films import list_items
 from science.plan import Design
 from science.store import Item, Store
 
-ANALYSIS_SOURCES = ("science.questions", "science.result", "science.statistics", "science.traces", "science.effects")
+ANALYSIS_SOURCES = (
+    *("science.questions", "science.result", "science.statistics", "science.traces", "science.effects"),
+    *("science.profiles", "science.exchange", "science.agreement", "science.fronts"),
+    *("science.observations", "science.feedforward"),
+)
 FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels")
 
 
