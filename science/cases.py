@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from science import complexity, distinctness, fronts, knockouts, pathways, price, sufficiency
-from science.claims import compute_equivalence
 from science.planted_effects import plant_knockouts, plant_thresholds, plant_transplants
 from science.planted_fronts import plant_front, plant_outcomes
 from science.profiles import correlate, find_profiles, list_experts, mean_over_pairs
 from science.result import NAN, Draft, Result, Row
+from science.statistics.inference import compute_equivalence
 from science.synthetic import keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
 from science.traces import Traces
 

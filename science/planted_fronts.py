@@ -12,16 +12,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from science.conditions import TURNS
 from science.effects import Condition, Effects
 from science.fronts import FrontPoint
-from science.plan import path_experts
 from science.planted_effects import build_effects
 from science.synthetic import keep_first_steps, plant_prices
 from science.traces import Traces
 
 MOST, RISE = 0.9, 4.0
 """Success of whoever pays all, and how steeply it rises: MOST (1 - exp(-RISE cost / greatest cost))."""
+
+TURNS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Strengths of the dial, those of `science.conditions`."""
 
 RUN_SD = 0.03
 """Standard deviation of runs' chances of success."""
@@ -77,8 +78,8 @@ def plant_front(
         if equal:
             dense, dial = cost[own], cost[own[own != place]]
         else:
-            paths = [path_experts(traces.sizes, path) for path in ("largest", "smallest")]
-            dense = np.array([sum(layer[e] for layer, e in zip(squares, path, strict=True)) for path in paths])
+            smallest = sum(layer[layer > 0].min(initial=layer.max()) for layer in squares)
+            dense = np.array([greatest, float(smallest)])
             dial = np.array([turn_cost(weights[place], squares, turn) for turn in TURNS])
         won = rng.binomial(episodes, draw(dense)) / episodes
         points += [FrontPoint(int(seeds[place]), float(c), float(s)) for c, s in zip(dense, won, strict=True)]

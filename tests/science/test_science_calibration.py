@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from science import calibration
+from science import calibration, conditions, planted_fronts
+from science.card import write_card
 from science.cases import CASES, UNTRIED
 from science.catalogue import find_quantity
 from science.config import read_study
-from science.report.facts import list_untried
+from science.report.calibration import doubt_claims, list_untried
+from science.report.content import ClaimEntry
 from science.result import Draft
 from science.synthetic import Design, draw_template, plant_signal
 
@@ -157,3 +159,37 @@ def test_a_declared_claim_without_a_case_is_told_with_the_reason():
     raw, dose = list_untried(Study, ["pathways.consistency"])
     assert raw.startswith("Not tried on noise: pathways.consistency_raw, for routers that all prefer the same")
     assert dose.startswith("Not tried on noise: knockouts.dose, for no data without it are simulated")
+
+
+# ------------------------------------------------------------------------------------------- verdicts that noise gives
+
+
+def entry(verdict: str) -> ClaimEntry:
+    return ClaimEntry(1, "price.dial_gap", "", "", verdict, "", "", "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "without", "doubted"),
+    [("supported", 0.1, True), ("supported", -0.1, False), ("contradicted", -0.1, True), ("undecided", 0.1, False)],
+)
+def test_a_verdict_that_noise_gives_too_is_not_to_be_trusted(tmp_path, verdict, without, doubted):
+    draft = Draft("calibration", "")
+    (case,) = (case for case in CASES if case.name == "price.dial_gap")
+    row = draft.add("dial_gap", without, unit="runs", n_runs=8, p=0.001)
+    card = Draft("calibration", "")
+    calibration.summarise(card, case, [(row, np.zeros(8))] * 20, [(row, np.zeros(8))] * 20)
+    write_card(tmp_path / "calibration.csv", card.finish().to_frame())
+
+    class Study:
+        config, _ = read_study("test", ["--tasks", "GoToObj", "--claims", "[{claim: price.dial_gap}]"])
+
+    (found,) = doubt_claims([entry(verdict)], Study, tmp_path / "calibration.csv")
+    assert ("not to be trusted" in found.why) == doubted
+    assert doubt_claims([entry(verdict)], Study, tmp_path / "none.csv") == (entry(verdict),)
+
+
+def test_planted_dials_are_turned_as_those_of_studies():
+    assert planted_fronts.TURNS == conditions.TURNS
+    weights = np.array([[0.2, 0.3, 0.5]])
+    assert planted_fronts.turn_cost(weights, [np.array([0.0, 256.0, 1024.0])], 0.0) == pytest.approx(588.8)
+    assert planted_fronts.turn_cost(weights, [np.array([0.0, 256.0, 1024.0])], 30.0) < 1
