@@ -56,6 +56,13 @@ with app.setup(hide_code=True):
         "Study": "study",
     }
 
+    def keep_page(path, parts):
+        """Write the page that was asked for, or leave with the reason why not."""
+        try:
+            write_page(path, "Routing across tasks", parts)
+        except OSError as error:
+            sys.exit(f"--page {path}: cannot be written ({error.strerror}); expected the path of a file")
+
 
 # ------------------------------------------------------------------------------------------------------ what is shown
 
@@ -95,7 +102,7 @@ def _(paths, save_button):
 
 
 @app.cell(hide_code=True)
-def _(page, results, results_field, results_problem):
+def _(page, results, results_field, results_problem, study_field):
     _first_steps = mo.md(f"""
     **`{results_field.value}` holds no results yet.** Train, evaluate, then press *Read again*:
 
@@ -106,7 +113,7 @@ def _(page, results, results_field, results_problem):
     ```
     """)
     mo.stop(not results.empty)
-    if page:
+    if page and study_field.value is None:
         _evaluate = name_command("evaluate")
         sys.exit(results_problem or f"{results_field.value}: holds no results; train, then: {_evaluate}")
     mo.callout(results_problem, kind="danger") if results_problem else mo.callout(_first_steps, kind="info")
@@ -297,11 +304,12 @@ def _(
 
 
 @app.cell(hide_code=True)
-def _(all_views, studies_field, study_field, tabs):
+def _(all_views, results, studies_field, study_field, tabs):
     study_parts = []
-    if (all_views or tabs.value == "Study") and study_field.value is None:
+    _wanted = all_views or tabs.value == "Study"
+    if _wanted and study_field.value is None:
         study_parts = [show_note(f"{studies_field.value}: {HOW}")]
-    elif all_views or tabs.value == "Study":
+    elif _wanted or (results.empty and study_field.value is not None):  # without results it is all there is
         study_parts, _problem = attempt(lambda: show_study(study_field.value), [])
         study_parts += [show_note(_problem)] if _problem else []
     return (study_parts,)
@@ -310,10 +318,14 @@ def _(all_views, studies_field, study_field, tabs):
 @app.cell(hide_code=True)
 def _(drawn, page, parts, study_parts):
     mo.stop(not page)
-    try:
-        write_page(page, "Routing across tasks", [*parts, *study_parts, show_table(results_table(drawn))])
-    except OSError as error:
-        sys.exit(f"--page {page}: cannot be written ({error.strerror}); expected the path of a file")
+    keep_page(page, [*parts, *study_parts, show_table(results_table(drawn))])
+    return
+
+
+@app.cell(hide_code=True)
+def _(page, results, study_field, study_parts):
+    mo.stop(not page or not results.empty or study_field.value is None)  # a study alone
+    keep_page(page, study_parts)
     return
 
 

@@ -23,19 +23,26 @@ if TYPE_CHECKING:
     from science.result import Result
 
 SOURCES = (
-    *("science.calibration", "science.synthetic", "science.planted_effects", "science.result", "science.statistics"),
+    *("science.calibration", "science.cases", "science.synthetic", "science.planted_effects", "science.planted_fronts"),
     *("science.pathways", "science.distinctness", "science.knockouts", "science.sufficiency", "science.price"),
-    "science.complexity",
+    *("science.complexity", "science.fronts", "science.result", "science.statistics"),
 )
 DRAWS = 39
 """Of each null in a data set; many data sets make up for few draws."""
 
 
-def list_cases(analyses: Sequence[str]) -> list[str]:
-    """Return the claims, as analysis.quantity, that can be calibrated, of some analyses."""
-    from science.calibration import CASES
+WIDE = (
+    *("quantity", "false_positives", "low", "high", "data_sets", "nothing", "without", "recovered", "planted"),
+    "detectable",
+)
+"""Of the card with a row for each case."""
 
-    return [case.claim for case in CASES if case.claim.partition(".")[0] in analyses]
+
+def list_cases(analyses: Sequence[str]) -> list[str]:
+    """Return the names of the cases (`science.cases`) of some analyses."""
+    from science.cases import CASES
+
+    return [case.name for case in CASES if case.name.partition(".")[0] in analyses]
 
 
 def make_case(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
@@ -47,20 +54,21 @@ def make_case(design: Design, store: Store, item: Item, link: Link) -> tuple[lis
     return [path], {}
 
 
-def calibrate(claim: str, design: Design, traces: Any, link: Link) -> Result:
-    """Return the card's rows of a claim.
+def calibrate(name: str, design: Design, traces: Any, link: Link) -> Result:
+    """Return the card's rows of a case.
 
     Args:
-        claim: analysis.quantity.
+        name: Of the case.
         design: Of the study.
         traces: Whose shape is taken; None: that of the study file, with episodes of usual lengths.
         link: Ends the work if a stop is wished.
     """
-    from science.calibration import CASES, run_dataset, summarise
+    from science.calibration import run_dataset, summarise
+    from science.cases import CASES
     from science.result import Draft
     from science.synthetic import Design as Shape
 
-    case = next(case for case in CASES if case.claim == claim)
+    case = next(case for case in CASES if case.name == name)
     sizes = tuple(tuple(layer) for layer in design.routed[0].config.expert_hidden_sizes)
     shape = Shape(len(design.config.seeds), design.config.episodes, sizes=sizes) if traces is None else traces
     draft, found = Draft("calibration", ""), []
@@ -73,7 +81,7 @@ def calibrate(claim: str, design: Design, traces: Any, link: Link) -> Result:
                 found[-1].append(run_dataset(case, shape, planted, number, DRAWS, statistics.seed))
         summarise(draft, case, *found)
     except LookupError as error:
-        draft.note(f"{claim}: cannot be calibrated on this design: {error}")
+        draft.note(f"{name}: cannot be calibrated on this design: {error}")
     return draft.finish()
 
 
@@ -98,7 +106,7 @@ def write_card(path: Path, table: pd.DataFrame) -> None:
 
 
 def widen(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each claim: quantity, false_positives, low, high, data_sets, recovered, planted, detectable."""
+    """Return a row for each case, with the columns `WIDE`; NaN and "" for what a card does not have."""
     import pandas as pd
 
     found = []
@@ -106,6 +114,7 @@ def widen(table: pd.DataFrame) -> pd.DataFrame:
         one = {name: rows[rows["quantity"] == name].iloc[0] for name in ("false_positive_rate", "recovery")}
         noise, planted = one["false_positive_rate"], one["recovery"]
         sets = int(str(noise["condition"]).rpartition("; ")[2].split()[0])
+        by_itself = rows[rows["quantity"] == "estimate_without"]
         unit = rows[(rows["quantity"] == "detectable") & (rows["estimator"] == "unit of the quantity")]
         found.append(
             {
@@ -115,9 +124,10 @@ def widen(table: pd.DataFrame) -> pd.DataFrame:
                 "high": noise["high"] if sets else float("nan"),
                 "data_sets": sets,
                 "recovered": planted["value"],
+                "nothing": str(noise["condition"]).rpartition("; ")[0],
+                "without": by_itself["value"].iloc[0] if len(by_itself) else float("nan"),
                 "planted": str(planted["condition"]).rpartition("; ")[0],
                 "detectable": unit["value"].iloc[0] if len(unit) else float("nan"),
             }
         )
-    columns = ("quantity", "false_positives", "low", "high", "data_sets", "recovered", "planted", "detectable")
-    return pd.DataFrame(found, columns=list(columns)).astype({"false_positives": float, "recovered": float})
+    return pd.DataFrame(found, columns=list(WIDE)).astype({"false_positives": float, "recovered": float})

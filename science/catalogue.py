@@ -20,6 +20,7 @@ class Analysis:
         conditions: Families of interventions that it reads, each with R or P (`science.conditions`).
         untrained: Whether it compares with policies as they are before training.
         evaluations: Whether it reads each run's evaluation, the baselines' included.
+        observations: Whether it reads what the replayed steps show.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Analysis:
     conditions: tuple[tuple[str, str], ...] = ()
     untrained: bool = False
     evaluations: bool = False
+    observations: bool = False
 
     @property
     def quantities(self) -> Mapping[str, str]:
@@ -49,7 +51,7 @@ ANALYSES: Mapping[str, Analysis] = {
         (("knockouts", "R"), ("dial", "P")),
         evaluations=True,
     ),
-    "complexity": Analysis("Policy complexity", "science.complexity", (("inputs", "R"),)),
+    "complexity": Analysis("Policy complexity", "science.complexity", (("inputs", "R"),), observations=True),
 }
 """In the order of the report."""
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from pipeline.records.intervals import MIN_FOR_INTERVAL
 from science.config import Claim, name_setting
-from science.statistics.inference import adjust
+from science.statistics.inference import adjust, compute_equivalence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,27 +149,6 @@ def _name_part(column: str, value: object) -> str:
     if column in ("layer", "expert"):
         return f"{column} {value}"
     return {"R": "replay", "P": "own play"}.get(str(value), str(value))
-
-
-def compute_equivalence(row: Mapping[str, Any], margin: float, reference: float) -> float:
-    """Return the larger p of two one-sided tests that a row's value lies within reference +- margin.
-
-    The standard error is that of the row's own 95 % interval. One over the runs' values would be too small wherever
-    they are no independent sample: runs share their level seeds, and of pairs of runs each run's mean over its partners
-    varies about half as much as the mean over all pairs says (Hoeffding 1948, Ann. Math. Stat. 19:293). Of intervals
-    over runs and levels, whose degrees of freedom a row does not say, the error is taken as if there were many, and p
-    as if there were no more than runs less one: both cautious. NaN where the row has no interval.
-    """
-    from scipy.special import stdtr, stdtrit  # takes 0.1 s
-
-    df, half = row["n_runs"] - 1, max(row["high"] - row["value"], row["value"] - row["low"])
-    away = abs(row["value"] - reference)
-    if not (math.isfinite(half) and math.isfinite(away)) or df < MIN_FOR_INTERVAL - 1:
-        return math.nan
-    if half <= 0:
-        return 0.0 if away < margin else 1.0
-    error = half / float(stdtrit(math.inf if row["unit"] == "runs+levels" else df, 0.975))
-    return float(stdtr(df, -(margin - away) / error))
 
 
 def _decide(claim: Claim, parts: Sequence[Part], p: float, p_equivalence: float, level: float) -> tuple[Verdict, str]:

@@ -11,6 +11,9 @@ The policy of step t is pi_t = softmax(logits), so that nothing is estimated fro
   (2003, arXiv:physics/0307138) of states with 5 actions or more.
 - memory_information: I(history; A) minus the middle of the bracket for observations, both of the steps in it: what of
   the behaviour the current observation does not say.
+- memory_bound: mean KL(pi_t || q(. | observation, mission)), q a feed-forward probe that was trained on other levels
+  (`science.feedforward`): an upper bound on what the current observation does not say, for what the probe does not
+  learn counts as memory. It takes every step, where memory_information has to leave out observations that are rare.
 - lpc_entropy, lpc_divergence: the question. Spearman correlation over cells of mean LPC with the entropy of the cell's
   mean policy, or with its divergence from the run's mean policy; time since the start and number of visits partialled
   out. Null: LPC of whole episodes exchanged within runs, levels, and bins of 4 lengths; p is the larger of that of the
@@ -22,11 +25,13 @@ The policy of step t is pi_t = softmax(logits), so that nothing is estimated fro
 Twins, from interventions: zero_states (all states set to 0 before every step) and swap_mission: cost_of_zero_states,
 cost_of_swap_mission, the difference in cross-entropy to the bot. Behaviour that depends on memory, or on the mission,
 suffers. Known answers: a uniform policy has 0; one that does 7 actions equally often, each surely, log2 7; where cells
-are deterministic and visited unevenly, entropy does not go with LPC.
+are deterministic and visited unevenly, entropy does not go with LPC; a function of the observation has a memory_bound
+near 0, and one that hangs on a hidden bit at least its share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +39,8 @@ import numpy as np
 
 from science.effects import Effects
 from science.exchange import draw_swaps
+from science.feedforward import add_memory_bound
+from science.observations import Observations
 from science.profiles import find_unusable
 from science.result import NAN, Draft, Result
 from science.statistics.association import MIN_CELLS, partial_spearman_rows
@@ -54,6 +61,7 @@ QUANTITIES = {
     "action_information": "I(history; action) (bits)",
     "greedy_information": "entropy of greedy actions (bits)",
     "memory_information": "I(history; action) beyond the observation (bits)",
+    "memory_bound": "KL from a probe of the observation, at most so much memory (bits)",
     "state_information": "I(state; action) (bits)",
     "lpc_entropy": "partial rank correlation of LPC and action entropy, over cells",
     "lpc_divergence": "partial rank correlation of LPC and divergence of the policy, over cells",
@@ -74,6 +82,7 @@ def compute(
     traces: Traces,
     *,
     effects: Effects | None = None,
+    observed: Mapping[str, Observations] | None = None,
     cells: str = "cell",
     min_steps: int = MIN_STEPS,
     draws: int = 199,
@@ -84,6 +93,7 @@ def compute(
     Args:
         traces: Runs of at least one cell of the study.
         effects: Of zero_states and swap_mission.
+        observed: What each task's replayed steps show.
         cells: Group over which LPC is correlated with behaviour.
         min_steps: Steps that a cell, or a state, must have.
         draws: Of the null.
@@ -95,6 +105,7 @@ def compute(
         for run, reason in reasons.items():
             draft.drop(cell.runs[run], reason)
         _information(draft, cell, reasons, min_steps)
+        add_memory_bound(draft, cell, reasons, observed or {})
         _associate(draft, cell, reasons, cells, min_steps, draws, np.random.default_rng(seed))
     for table in [] if effects is None else effects.cells():
         for kind in ("zero_states", "swap_mission"):

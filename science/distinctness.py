@@ -64,7 +64,7 @@ def compute(
     for cell in traces.cells():
         _compute_cell(draft, cell, by, draws, np.random.default_rng(seed))
         if effects is not None:
-            _dissociate(draft, cell, effects, by)
+            add_dissociation(draft, cell, effects, by)
     return draft.finish()
 
 
@@ -154,7 +154,7 @@ def _compute_cell(draft: Draft, cell: Traces, by: str, draws: int, rng: np.rando
     draft.over_runs("effective_paths", found["effective"], cell.runs, tested=False, condition=f"of {number}", **shared)
 
 
-def _dissociate(draft: Draft, cell: Traces, effects: Effects, by: str) -> None:
+def add_dissociation(draft: Draft, cell: Traces, effects: Effects, by: str) -> None:
     """Add the twin: each run's own map against its own lesions."""
     place = {run: index for index, run in enumerate(effects.runs)}
     conditions = _single_experts(effects)

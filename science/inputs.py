@@ -31,6 +31,7 @@ SLOTS = 256
 
 TRACE_SOURCES = ("science.traces", "science.reading")
 REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.interventions", "pipeline.replay")
+OBSERVATION_SOURCES = ("science.observations", "pipeline.replay.trajectories")
 EFFECT_SOURCES = (
     *("science.conditions", "pipeline.interventions", "pipeline.replay", "pipeline.records.effects"),
     *("pipeline.evaluation.grid", "pipeline.evaluation.effects"),
@@ -119,6 +120,18 @@ def _replay(design: Design, store: Store, item: Item, link: Link) -> tuple[list[
     with replace_atomically(path) as temporary:
         write_traces(temporary, build_traces(played, source="R"))
     return [path], {"missing": missing, "levels_replaced": len(way.unsolvable)}
+
+
+def make_observations(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
+    """Keep what the replayed steps of a task show, which is the same for all of its runs."""
+    from science.observations import observe, write_observations
+
+    link.heed()
+    way = follow_levels(design, item.name.partition("/")[2], design.config.episodes)
+    path = item_path(design, item)
+    with replace_atomically(path) as temporary:
+        write_observations(temporary, observe(way))
+    return [path], {}
 
 
 def follow_levels(design: Design, task: str, count: int) -> Any:

@@ -71,12 +71,12 @@ def compute(effects: Effects, traces: Traces | None = None, *, margin: float = M
         margin: Of equivalence, nats.
     """
     draft = Draft("knockouts", __doc__ or "")
-    usage = {} if traces is None else _usage(draft, traces)
+    usage = {} if traces is None else find_usage(draft, traces)
     for cell in effects.cells():
         where = f"{cell.runs[0].task}, {cell.runs[0].setting}"
         _check_sham(draft, cell, where)
         _effects(draft, cell, margin)
-        _audit(draft, cell, usage, where, traces)
+        add_audit(draft, cell, usage, traces)
         if traces is not None:
             _dose(draft, cell, traces)
     return draft.finish()
@@ -173,7 +173,7 @@ def _equivalence(draft: Draft, cell: Effects, index: int, margin: float, familie
 # ------------------------------------------------------------------------------------------------------------- audit
 
 
-def _usage(draft: Draft, traces: Traces) -> dict[Any, np.ndarray]:
+def find_usage(draft: Draft, traces: Traces) -> dict[Any, np.ndarray]:
     """Return the mean weight of each expert (K,) by run: steps -> episode -> mean."""
     reasons = find_unusable(traces)
     for run, reason in reasons.items():
@@ -192,10 +192,12 @@ def find_knockouts(cell: Effects) -> dict[tuple[int, int], int]:
     return found
 
 
-def _audit(draft: Draft, cell: Effects, usage: dict[Any, np.ndarray], where: str, traces: Traces | None) -> None:
+def add_audit(draft: Draft, cell: Effects, usage: dict[Any, np.ndarray], traces: Traces | None) -> None:
+    """Add the audit of a task and setting, of each run's usage (`find_usage`)."""
     from scipy.stats import spearmanr  # takes 0.4 s
 
     knockouts = find_knockouts(cell)
+    where = f"{cell.runs[0].task}, {cell.runs[0].setting}"
     if traces is None or len(knockouts) < 3:
         draft.note(f"{where}: the audit needs traces and three knock-outs of single experts, found {len(knockouts)}")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from science.films import list_items
 from science.plan import Design
 from science.store import Item, Store
 
-ANALYSIS_SOURCES = ("science.questions", "science.result", "science.statistics", "science.traces", "science.effects")
+ANALYSIS_SOURCES = (
+    *("science.questions", "science.result", "science.statistics", "science.traces", "science.effects"),
+    *("science.profiles", "science.exchange", "science.agreement", "science.fronts"),
+    *("science.observations", "science.feedforward"),
+)
 FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels")
 
 
@@ -154,10 +159,10 @@ def build_report(
     import dataclasses
 
     from science.claims import judge
+    from science.report.calibration import calibration_of, doubt_claims
     from science.report.content import ClaimEntry, Pictures, Report, build_section, read_claims
     from science.report.facts import (
         abstract_of,
-        calibration_of,
         design_facts,
         origin_facts,
         problems_of,
@@ -175,7 +180,7 @@ def build_report(
         for claim in design.config.claims
     ]
     claims = judge(judged, tables, design.config.statistics.level)
-    entries: tuple[ClaimEntry, ...] = read_claims(claims)
+    entries: tuple[ClaimEntry, ...] = doubt_claims(read_claims(claims), design, card_path(design))
     pictures = Pictures(design.folder)
     calibration = calibration_of(design, store, pictures, card_path(design))
     sections = []
@@ -223,24 +228,58 @@ def list_films(store: Store, design: Design) -> list[tuple[str, str]]:
 
 
 def group_dropped(dropped: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return runs left out, by reason: those of which the same quantities are missing together."""
+    """Return runs left out, a line for each reason: those of which the same quantities are missing together.
+
+    Reasons that differ in a number alone are one; seeds in a row are written 0-9.
+    """
     missing: dict[tuple[str, str], list[str]] = {}
     for entry in dropped:
         missing.setdefault((entry["reason"] or "no value", entry["run"]), []).append(entry["quantity"])
-    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    alike: dict[tuple[str, tuple[str, ...]], dict[str, list[str]]] = {}
     for (reason, run), quantities in missing.items():
-        alike.setdefault((reason, tuple(dict.fromkeys(quantities))), []).append(run)
+        kind = (re.sub(r"\d+\.\d+", "#", reason, count=1), tuple(dict.fromkeys(quantities)))
+        alike.setdefault(kind, {})[run] = [*alike.get(kind, {}).get(run, []), reason]
     lines = []
-    for (reason, quantities), runs in alike.items():
-        cells: dict[str, list[str]] = {}
+    for (_, quantities), runs in alike.items():
+        cells: dict[str, list[int]] = {}
         for run in runs:
             cell, _, seed = run.rpartition(", seed ")
-            cells.setdefault(cell, []).append(seed)
-        named = [f"{cell}, seed {', '.join(seeds)}" for cell, seeds in cells.items()]
+            words = re.sub(r", trial \d+$", "", cell.replace(", , trial -1", ", all prices"))
+            cells.setdefault(words, []).append(int(seed))
+        by_seeds: dict[tuple[str, str], list[str]] = {}
+        for cell, seeds in cells.items():
+            task, _, setting = cell.partition(", ")
+            by_seeds.setdefault((task, join_numbers(seeds)), []).append(setting)
+        named = [
+            f"{task}, {', '.join(settings).replace(', alpha=', ', ')}, seed {seeds}"
+            for (task, seeds), settings in by_seeds.items()
+        ]
         names = "; ".join(named[:6]) + (f"; and {len(named) - 6} more settings" if len(named) > 6 else "")
         words = ", ".join(quantity.replace("_", " ") or "all quantities" for quantity in quantities)
-        lines.append(f"{reason} ({len(runs)}): {names}. Left out of {words}")
+        lines.append(f"{join_reasons(list(runs.values()))} ({len(runs)}): {names}. Left out of {words}")
     return lines
+
+
+def join_numbers(numbers: Sequence[int]) -> str:
+    """Return numbers in ascending order, three or more in a row as the first and the last: 0-2, 5."""
+    rows: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if rows and rows[-1][-1] == number - 1:
+            rows[-1].append(number)
+        else:
+            rows.append([number])
+    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
+
+
+def join_reasons(reasons: Sequence[Sequence[str]]) -> str:
+    """Return reasons that differ in their first number alone as one: "success 0.40 to 0.48 below 0.5"."""
+    different = list(dict.fromkeys(text for texts in reasons for text in texts))
+    numbers = sorted(float(re.findall(r"\d+\.\d+", text)[0]) for text in different) if len(different) > 1 else []
+    return (
+        re.sub(r"\d+\.\d+", f"{numbers[0]:.2f} to {numbers[-1]:.2f}", different[0], count=1)
+        if numbers
+        else different[0]
+    )
 
 
 def describe_study(design: Design, store: Store) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def compute(
     for cell in traces.cells():
         _Cell(draft, cell, by, np.random.default_rng(seed)).compute(untrained, draws)
     for table in [] if effects is None else effects.cells():
-        _compare_transplants(draft, table)
+        compare_transplants(draft, table)
     return draft.finish()
 
 
@@ -130,7 +130,7 @@ class _Cell:
             )
         self._add("consistency_disattenuated", exact[np.ix_(reliable, reliable)], runs[reliable])
         if untrained is not None:
-            self._subtract_untrained(untrained, pseudo)
+            subtract_untrained(self.draft, self.cell, self.by, pseudo, untrained, **self.shared)
 
     def _add(
         self,
@@ -165,28 +165,36 @@ class _Cell:
             mean = value * n * (n - 1) / (everyone * (everyone - 1))
             self.draft.add(quantity, mean, unit="runs", **{**self.shared, **included})
 
-    def _subtract_untrained(self, untrained: Traces, pseudo: np.ndarray) -> None:
-        from scipy.stats import ttest_ind  # takes 0.4 s
 
-        before = [cell for cell in untrained.cells() if cell.runs[0].task == self.cell.runs[0].task]
-        profiles = find_profiles(Draft("", ""), before[0], self.by, keep_collapsed=True) if before else self.profiles
-        if not before or len(profiles.runs) < 3 or len(pseudo) < 3:
-            self.draft.note(f"{self.where}: above untrained: needs three runs with pathways of either kind: no value")
-            return
-        value, _, theirs = mean_over_pairs(correlate(profiles.centered, profiles.blocks))
-        test = ttest_ind(pseudo, theirs, equal_var=False)
-        ends = test.confidence_interval()
-        self.draft.add(
-            "consistency_above_untrained",
-            pseudo.mean() - value,
-            **{**self.shared, "unit": "runs", "estimator": "Welch, jackknife", "low": ends.low, "high": ends.high},
-            n_runs=len(pseudo) + len(theirs),
-            p=test.pvalue,
-            p_floor=0.0,
+def subtract_untrained(
+    draft: Draft, cell: Traces, by: str, pseudo: np.ndarray, untrained: Traces, **columns: Any
+) -> None:
+    """Add consistency_above_untrained, of the pseudo-values (R,) of a cell's consistency."""
+    from scipy.stats import ttest_ind  # takes 0.4 s
+
+    first = cell.runs[0]
+    before = [other for other in untrained.cells() if other.runs[0].task == first.task]
+    profiles = find_profiles(Draft("", ""), before[0], by, keep_collapsed=True) if before else None
+    if profiles is None or len(profiles.runs) < 3 or len(pseudo) < 3:
+        draft.note(
+            f"{first.task}, {first.setting}: above untrained: needs three runs with pathways of either kind: no value"
         )
+        return
+    value, _, theirs = mean_over_pairs(correlate(profiles.centered, profiles.blocks))
+    test = ttest_ind(pseudo, theirs, equal_var=False)
+    ends = test.confidence_interval()
+    draft.add(
+        "consistency_above_untrained",
+        pseudo.mean() - value,
+        **{**columns, "unit": "runs", "estimator": "Welch, jackknife", "low": ends.low, "high": ends.high},
+        n_runs=len(pseudo) + len(theirs),
+        p=test.pvalue,
+        p_floor=0.0,
+    )
 
 
-def _compare_transplants(draft: Draft, effects: Effects) -> None:
+def compare_transplants(draft: Draft, effects: Effects) -> None:
+    """Add transplant_gain and transplant_loss of a cell, where there are the transplants that they take."""
     kinds = {name: effects.of_kind(f"transplant_{name}") for name in ("own", "other", "shuffled")}
     tables = {name: effects.mean_by_level("ce", found) for name, found in kinds.items() if found}
     for quantity, first, second in (("transplant_gain", "shuffled", "other"), ("transplant_loss", "other", "own")):

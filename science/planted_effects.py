@@ -6,7 +6,7 @@ effects = plant_knockouts(template, rng, harm)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -89,6 +89,7 @@ def plant_knockouts(
     noise: float = 0.0,
     control: np.ndarray | None = None,
     by_group: np.ndarray | None = None,
+    names: Sequence[str] = SUBGOALS,
 ) -> Effects:
     """Return a sham and a knock-out of each expert, on the template's runs and level seeds.
 
@@ -100,7 +101,8 @@ def plant_knockouts(
         level_sd: Of an effect of each level seed and expert, the same for all runs.
         noise: Of each run, expert and level seed.
         control: (R, K), of the random direction that goes with each knock-out; None: no control.
-        by_group: (R, K, X), differences in each of X subgoals; None: no rows by group.
+        by_group: (R, K, X), differences in each of X groups; None: no rows by group.
+        names: Of the groups.
     """
     layers, experts, sizes = list_experts(template)
     seeds = np.unique(template.level_seed)
@@ -120,9 +122,37 @@ def plant_knockouts(
     if by_group is not None:
         groups = np.full((len(harm), len(conditions), len(seeds), by_group.shape[2]), np.nan)
         groups[:, 1 : 1 + len(each)] = by_group[:, :, None] + noise * rng.normal(size=(*shape, by_group.shape[2]))
-    return build_effects(
-        template.runs, seeds, conditions, np.concatenate(parts, axis=1), groups=SUBGOALS, by_group=groups
-    )
+    return build_effects(template.runs, seeds, conditions, np.concatenate(parts, axis=1), groups=names, by_group=groups)
+
+
+def plant_transplants(
+    template: Traces,
+    rng: np.random.Generator,
+    harm: Mapping[str, float],
+    *,
+    others: int = 3,
+    run_sd: float = 0.05,
+    level_sd: float = 0.1,
+    noise: float = 0.3,
+) -> Effects:
+    """Return transplants of each run's own weights, of other runs' and of shuffled ones.
+
+    Args:
+        template: Gives runs and level seeds.
+        rng: Draws.
+        harm: Mean differences of cross-entropy of own, other and shuffled, nats.
+        others: Of other runs' and of shuffled ones in each run.
+        run_sd: Of an effect of each run and condition.
+        level_sd: Of an effect of each level seed and kind, the same for all runs.
+        noise: Of each run, condition and level seed.
+    """
+    seeds = np.unique(template.level_seed)
+    kinds = ["own", *["other"] * others, *["shuffled"] * others]
+    conditions = [Condition(f"{kind} {number}", f"transplant_{kind}") for number, kind in enumerate(kinds)]
+    shape = (len(template.runs), len(kinds), len(seeds))
+    of_level = {kind: level_sd * rng.normal(size=len(seeds)) for kind in harm}
+    ce = np.array([harm[kind] + of_level[kind] for kind in kinds]) + run_sd * rng.normal(size=(*shape[:2], 1))
+    return build_effects(template.runs, seeds, conditions, ce + noise * rng.normal(size=shape))
 
 
 def plant_thresholds(

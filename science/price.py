@@ -195,7 +195,7 @@ def _half_prices(draft: Draft, grid: Grid) -> None:
 
 def _trends(draft: Draft, grid: Grid, rng: np.random.Generator, draws: int) -> None:
     for k, (layer, expert) in enumerate(zip(grid.layers.tolist(), grid.experts.tolist(), strict=True)):
-        _trend(
+        add_trend(
             draft,
             grid,
             "price_trend",
@@ -206,11 +206,11 @@ def _trends(draft: Draft, grid: Grid, rng: np.random.Generator, draws: int) -> N
             expert=expert,
             family=f"price_trend, {grid.task}",
         )
-    _trend(draft, grid, "price_trend_of_lpc", grid.lpc, rng, draws, twin="dial_gap")
-    _trend(draft, grid, "price_trend_of_success", grid.success, rng, draws)
+    add_trend(draft, grid, "price_trend_of_lpc", grid.lpc, rng, draws, twin="dial_gap")
+    add_trend(draft, grid, "price_trend_of_success", grid.success, rng, draws)
 
 
-def _trend(
+def add_trend(
     draft: Draft, grid: Grid, quantity: str, values: np.ndarray, rng: np.random.Generator, draws: int, **columns: Any
 ) -> None:
     """Add the rank correlation of values (N, P) with price within seeds."""

@@ -14,6 +14,7 @@ from science.store import Item, Store
 if TYPE_CHECKING:
     from science.effects import Effects
     from science.fronts import FrontPoint
+    from science.observations import Observations
     from science.result import Result, Row
     from science.traces import Run as TracedRun
     from science.traces import Traces
@@ -56,6 +57,13 @@ class Given:
         names = [name for name in self.item.needs if name.startswith(f"intervene/{family}/{source}/")]
         tables = [read_effects(path) for name in names for path in self.store.files(name)]
         return Effects.concatenate(tables) if tables else None
+
+    def observed(self) -> dict[str, Observations]:
+        """Return what the replayed steps of each task show."""
+        from science.observations import read_observations
+
+        names = [name for name in self.item.needs if name.startswith("observe/")]
+        return {name.partition("/")[2]: read_observations(path) for name in names for path in self.store.files(name)}
 
     @property
     def drawn(self) -> dict[str, int]:
@@ -151,7 +159,9 @@ def list_baselines(given: Given, task: str) -> list[FrontPoint]:
 def _complexity(given: Given) -> Result:
     from science import complexity
 
-    return complexity.compute(given.traces("replay"), effects=given.effects("inputs", "R"), **given.drawn)
+    return complexity.compute(
+        given.traces("replay"), effects=given.effects("inputs", "R"), observed=given.observed(), **given.drawn
+    )
 
 
 def list_usage(analysis: str, traces: Traces) -> list[Row]:

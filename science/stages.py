@@ -2,6 +2,7 @@
 
 played      P traces: what each run's routers did while it played the fixed levels
 replay      R traces: what they do on the bot's trajectories of the same levels; of untrained policies too
+observe     what the steps of these trajectories show
 intervene   effects of changing the policies, for each analysis that asks for any
 film        twin films of the knock-outs that matter most
 calibrate   the design itself, on noise and on planted effects
@@ -64,6 +65,18 @@ def _replay(design: Design, only: Sequence[str]) -> list[Item]:
     return found
 
 
+def _observe(design: Design, only: Sequence[str]) -> list[Item]:
+    if not any(ANALYSES[name].observations for name in only):
+        return []
+    config = design.config
+    settings = {
+        "episodes": config.episodes,
+        "eval_seed": config.eval_seed,
+        "max_steps": design.runs[0].config.max_steps,
+    }
+    return [Item(f"observe/{task}", settings, (), inputs.OBSERVATION_SOURCES) for task in design.tasks]
+
+
 def _intervene(design: Design, only: Sequence[str]) -> list[Item]:
     config = design.config
     settings = {"episodes": config.changed_episodes, "eval_seed": config.eval_seed, "seed": config.statistics.seed}
@@ -83,6 +96,8 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
         needs = [f"{kind}/{task}/{setting}" for kind in ("replay", "played") for task, setting in cells]
         if entry.untrained:
             needs += [f"replay/{task}/{inputs.UNTRAINED}" for task in design.tasks]
+        if entry.observations:
+            needs += [f"observe/{task}" for task in design.tasks]
         for family, source in entry.conditions:
             needs += [f"intervene/{family}/{source}/{t}/{s}" for t, s in settings_of(design, family)]
         if entry.evaluations:
@@ -110,6 +125,7 @@ def _draw(design: Design, only: Sequence[str]) -> list[Item]:
 STAGES = (
     Stage("played", _played, inputs.make_played),
     Stage("replay", _replay, inputs.make_replay),
+    Stage("observe", _observe, inputs.make_observations),
     Stage("intervene", _intervene, inputs.make_effects),
     Stage("film", films.list_items, films.make_films),
     Stage("calibrate", _calibrate, card.make_case),

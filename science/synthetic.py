@@ -120,6 +120,14 @@ def set_weights(template: Traces, weights: np.ndarray) -> Traces:
     return replace(template, weights=weights, lpc=price_weights(weights, template.sizes))
 
 
+def keep_first_steps(template: Traces) -> Traces:
+    """Return the first step of each episode alone: for what depends on a run's means, and not on steps."""
+    kept = np.unique(template.episode, return_index=True)[1]
+    of_step = ("episode", "time", "weights", "logits", "action", "bot_action", "lpc")
+    groups = {name: Group(group.codes[kept], group.names) for name, group in template.groups.items()}
+    return replace(template, groups=groups, **{name: getattr(template, name)[kept] for name in of_step})
+
+
 # ---------------------------------------------------------------------------------------------------------- routers
 
 

@@ -283,8 +283,9 @@ def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(pac
 
 
 ANALYSES = {
-    *("agreement", "calibration", "complexity", "distinctness", "effects", "exchange", "fronts"),
-    *("knockouts", "pathways", "planted_effects", "price", "profiles", "reading", "result", "sufficiency"),
+    *("agreement", "calibration", "cases", "complexity", "distinctness", "effects", "exchange", "feedforward"),
+    *("fronts", "knockouts", "observations", "pathways", "planted_effects", "planted_fronts", "price", "profiles"),
+    *("reading", "result", "sufficiency"),
     *("synthetic", "traces"),
 }
 """Modules of `science/` that are pure functions of arrays."""
@@ -296,7 +297,16 @@ _BELOW = ("babyai.facts", "pipeline.records.", "science.statistics.")
 def test_analyses_are_functions_of_records(name):
     path = f"science/{name}.py"
     imported = {module for module in imports_of(path) if not module.startswith("babyai.facts")}  # the codes' names
-    assert top(imported) <= {"numpy", "scipy", "statsmodels", "sklearn", "pandas", "pipeline", "science"}
+    assert top(imported) <= {
+        "numpy",
+        "scipy",
+        "statsmodels",
+        "sklearn",
+        "threadpoolctl",
+        "pandas",
+        "pipeline",
+        "science",
+    }
     own = {f"science.{other}" for other in ANALYSES}
     others = {o for o in GRAPH[f"science.{name}"] if not o.startswith(_BELOW)}
     assert others <= own

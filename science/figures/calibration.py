@@ -33,9 +33,9 @@ def draw_calibration(table: pd.DataFrame, level: float) -> Drawn:
     high = table["high"].max()
     left.set_xlim(0, max(0.15, 1.1 * float(high) if np.isfinite(high) else 0.15))
     left.locator_params(axis="x", nbins=5)
-    left.set_xlabel("false positives on noise, 95 % interval")
+    left.set_xlabel("false positives, 95 % interval")
     right.set_xlim(0, 1.04)
-    right.set_xlabel("found where it was planted")
+    right.set_xlabel("found where planted")
     sets = count_of(int(table["data_sets"].max()), "data set")
     finish(
         [left, right],

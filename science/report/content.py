@@ -50,6 +50,7 @@ class Table:
         headings: Row before which a line of its own stands -> that line.
         left_off: Rows that are in the file alone.
         path: Of the file, relative to the study's folder.
+        stacked: Whether its rows stand below each other, cell by cell, on a narrow page.
     """
 
     head: tuple[str, ...]
@@ -58,6 +59,7 @@ class Table:
     headings: Mapping[int, str] = field(default_factory=dict)
     left_off: int = 0
     path: str = ""
+    stacked: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.command.provenance import find_commit, find_versions
 from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from plotting.origin import project_version
-from science.card import widen
 from science.catalogue import ANALYSES
 from science.plan import Design
-from science.report.content import ClaimEntry, Picture, Pictures, Table, short_name
+from science.report.content import ClaimEntry, Table, short_name
 from science.report.text import format_interval, format_number
 from science.statistics.inference import detectable_effect, smallest_p
 from science.store import Store
@@ -28,7 +26,7 @@ def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]
     """Return what was done and found, in two sentences."""
     config = design.config
     prices = ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)
-    seeds = _count(len(config.seeds), "seed")
+    seeds = count_words(len(config.seeds), "seed")
     policies = f"{len(design.routed)} routed policies ({seeds} at each price of complexity, {prices})"
     baselines = len(design.runs) - len(design.routed)
     dense = f" and {baselines} dense baselines" if baselines else ""
@@ -42,10 +40,11 @@ def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]
     words = ("supported", "contradicted", "equivalent", "undecided")
     counts = {word: [str(c.number) for c in claims if c.verdict == word] for word in words}
     found = "; ".join(f"{len(n)} {word} ({', '.join(n)})" for word, n in counts.items() if n)
-    return (done, f"Of {_count(len(claims), 'declared claim')}: {found}.")
+    return (done, f"Of {count_words(len(claims), 'declared claim')}: {found}.")
 
 
-def _count(n: int, word: str) -> str:
+def count_words(n: int, word: str) -> str:
+    """Return a number with a noun, in the plural but for one."""
     return f"{n} {word}{'' if n == 1 else 's'}"
 
 
@@ -61,7 +60,7 @@ def design_facts(design: Design) -> Facts:
         if math.isnan(floor)
         else f"smallest p of an exact test {format_number(floor) if floor else 'without a floor (t test)'}; with "
         f"{config.statistics.power:.0%} power a mean of {format_number(effect)} standard deviations between runs is "
-        f"found at level {level:g} over {_count(tests, 'claim')}"
+        f"found at level {level:g} over {count_words(tests, 'claim')}"
     )
     return (
         ("Tasks", ", ".join(short_name(task) for task in design.tasks)),
@@ -123,58 +122,13 @@ def _mean(values: Sequence[float]) -> str:
     return format_interval(float(found.mean), float(found.low), float(found.high))
 
 
-def calibration_of(
-    design: Design, store: Store, pictures: Pictures, path: Path
-) -> tuple[tuple[str, ...], Table | None, Picture | None]:
-    """Return the calibration card: sentences, numbers, figure."""
-    import pandas as pd
-
-    drawn = store.read("draw/calibration")
-    if drawn is None or not path.exists():
-        return (("It was not made: what follows has not been tested on noise of this shape.",), None, None)
-    table = widen(pd.read_csv(path))
-    level, sets = design.config.statistics.level, design.config.statistics.calibration
-    said = [
-        f"Before anything else this design was run on noise and on planted effects of its own shape (its "
-        f"{_count(len(design.config.seeds), 'run')}, levels, lengths of episodes and groups), {sets} data sets of "
-        "each. A sound test is wrong on noise about as often as its level says, or more seldom."
-    ]
-    bad = list(table["quantity"][table["low"] > level])
-    tried = table["false_positives"].notna()
-    if bad:
-        said.append(f"Wrong more often than {level:g} allows: {', '.join(bad)}. Do not trust a verdict on these.")
-    elif tried.any():
-        said.append(f"No test is wrong more often than {level:g}, to within what {sets} data sets can tell.")
-    if not tried.all():
-        said.append(f"So few runs give no p at all: {', '.join(table['quantity'][~tried])}.")
-    notes = drawn.notes.get("notes", [])
-    said += [f"{note}." for note in notes if note.partition(":")[0] not in set(table["quantity"])]
-    head = ("test", "planted", "false positives [95 % interval]", "found where planted", "detectable effect")
-    rows = tuple(
-        (
-            row["quantity"],
-            row["planted"],
-            format_interval(row["false_positives"], row["low"], row["high"]) if row["data_sets"] else "no p",
-            format_number(row["recovered"]),
-            format_number(row["detectable"]),
-        )
-        for row in table.to_dict("records")
-    )
-    shown = Table(head, rows, frozenset({2, 3, 4}), path="calibration.csv")
-    taken = [
-        pictures.take(design.folder / "figures" / f"{name}.png", caption)
-        for name, caption in drawn.notes["captions"].items()
-    ]
-    return tuple(said), shown, taken[0] if taken else None
-
-
 def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what failed, and which runs could not be used, in words."""
     found = _join_failures(failed)
     found += _join_dropped(design, results)
     if len(design.config.seeds) < MIN_FOR_INTERVAL:
         found.append(
-            f"{_count(len(design.config.seeds), 'seed')} alone: no interval over runs and no test, which take "
+            f"{count_words(len(design.config.seeds), 'seed')} alone: no interval over runs and no test, which take "
             f"{MIN_FOR_INTERVAL} or more"
         )
     return tuple(found)

@@ -6,8 +6,10 @@ adjusted = adjust([test.p for test in tests], "bh")
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -217,6 +219,27 @@ def compare_with_margin(values: np.ndarray, margin: float, center: float = 0.0) 
     described = DescrStatsW(known)
     low, high = described.tconfint_mean(0.10)
     return Equivalence(float(described.ttost_mean(-margin, margin)[0]), float(low) + center, float(high) + center, n)
+
+
+def compute_equivalence(row: Mapping[str, Any], margin: float, reference: float) -> float:
+    """Return the larger p of two one-sided tests that a row's value lies within reference +- margin.
+
+    The standard error is that of the row's own 95 % interval. One over the runs' values would be too small wherever
+    they are no independent sample: runs share their level seeds, and of pairs of runs each run's mean over its partners
+    varies about half as much as the mean over all pairs says (Hoeffding 1948, Ann. Math. Stat. 19:293). Of intervals
+    over runs and levels, whose degrees of freedom a row does not say, the error is taken as if there were many, and p
+    as if there were no more than runs less one: both cautious. NaN where the row has no interval.
+    """
+    from scipy.special import stdtr, stdtrit  # takes 0.1 s
+
+    df, half = row["n_runs"] - 1, max(row["high"] - row["value"], row["value"] - row["low"])
+    away = abs(row["value"] - reference)
+    if not (math.isfinite(half) and math.isfinite(away)) or df < MIN_FOR_INTERVAL - 1:
+        return math.nan
+    if half <= 0:
+        return 0.0 if away < margin else 1.0
+    error = half / float(stdtrit(math.inf if row["unit"] == "runs+levels" else df, 0.975))
+    return float(stdtr(df, -(margin - away) / error))
 
 
 def detectable_effect(n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:

@@ -1,5 +1,6 @@
 """What a study left, shown in a notebook: claims, figures and tables from its files alone."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -97,3 +98,15 @@ def test_the_notebook_shows_the_newest_study_or_what_to_run(tmp_path):
     (Path(flags["studies_dir"]) / "new" / "study.json").write_text("{")
     _, found = run_app("cross_task_viz", flags, all_views=True)
     assert "cannot be shown" in found["study_parts"][0]
+
+
+def test_a_study_alone_is_shown_and_kept_as_a_page(tmp_path):
+    """Without results the notebook left, though there was a study to show."""
+    flags = {**write_example(tmp_path), "results_path": str(tmp_path / "none.csv")}
+    write_study(Path(flags["studies_dir"]) / "tiny")
+    _, found = run_app("cross_task_viz", flags)
+    assert "Consistency of pathways" in "".join(found["study_parts"]) and "drawn" not in found
+    page = tmp_path / "study.html"
+    given = {name: value for name, value in flags.items() if name != "checkpoint_dir"}
+    importlib.import_module("cross_task_viz").app.run(defs={**given, "all_views": False, "page": str(page)})
+    assert "Consistency of pathways" in page.read_text()

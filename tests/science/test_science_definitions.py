@@ -9,6 +9,7 @@ import pytest
 from science import complexity, distinctness, fronts, knockouts, pathways, price, sufficiency
 from science.effects import Condition
 from science.fronts import FrontPoint
+from science.observations import Observations
 from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
 from science.synthetic import Design, draw_template, plant_noisy_policy, plant_signal
 from science.traces import Group
@@ -42,6 +43,17 @@ def results():
     )
     dial = replace(dial, lpc=np.full(len(dial), 100.0))
     played = replace(traces, source="P")
+    first = traces.run == 0
+    steps = int(first.sum())
+    observed = Observations(
+        level_seed=traces.level_seed[traces.episode_run == 0],
+        length=np.bincount(traces.episode[first]).astype(np.int32),
+        missions=("go",),
+        mission=np.zeros(16, np.int32),
+        view=rng.integers(0, 3, (steps, 4)).astype(np.uint8),
+        direction=np.zeros(steps, np.uint8),
+        carrying=np.zeros(steps, np.uint8),
+    )
     points = [FrontPoint(seed, 1000.0, 0.5) for seed in range(4)]
     return [
         pathways.compute(traces, effects=others, untrained=traces, draws=9),
@@ -51,7 +63,7 @@ def results():
         knockouts.compute(plain, traces),
         price.compute(played, effects=lesions, draws=9),
         price.compute(played, effects=dial, baselines=points, draws=9),
-        complexity.compute(traces, effects=others, draws=9),
+        complexity.compute(traces, observed={"Planted": observed}, effects=others, draws=9),
     ]
 
 

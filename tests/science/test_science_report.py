@@ -148,7 +148,8 @@ def test_markdown_shows_the_figures_that_are_there(markdown, made):
 
 def test_the_calibration_card_tells_false_positives_and_recovery(html, made):
     card = html.partition('<h2 id="calibration"')[2].partition("<h2")[0]
-    assert "<td>sufficiency.<wbr>sufficiency_<wbr>above_<wbr>random</td>" in card  # may break in a narrow column
+    assert '<td data-label="test">sufficiency.<wbr>sufficiency_<wbr>above_<wbr>random</td>' in card  # may break
+    assert '<td data-label="found" class="num">' in card and '<table class="stacked">' in card
     assert "2 data sets" in card
     assert (made[0].folder / "calibration.csv").exists()
 
@@ -171,12 +172,25 @@ def test_runs_that_were_dropped_are_told_by_reason():
     other = [{"run": "T, alpha=1, trial 2, seed 0", "reason": "2 cells", "quantity": q} for q in quantities]
     whole = [{"run": "T, alpha=1, trial 2, seed 3", "reason": "", "quantity": ""}]
     assert group_dropped([*few, *other, *whole]) == [
-        "2 cells (3): T, alpha=0, trial 1, seed 0, 1; T, alpha=1, trial 2, seed 0. "
-        "Left out of lpc entropy, lpc divergence",
-        "no value (1): T, alpha=1, trial 2, seed 3. Left out of all quantities",
+        "2 cells (3): T, alpha=0, seed 0, 1; T, alpha=1, seed 0. Left out of lpc entropy, lpc divergence",
+        "no value (1): T, alpha=1, seed 3. Left out of all quantities",
     ]
-    many = [{"run": f"T, {n}, seed 0", "reason": "x", "quantity": "q"} for n in range(8)]
-    assert group_dropped(many)[0].endswith("T, 5, seed 0; and 2 more settings. Left out of q")
+    many = [{"run": f"T{n}, a, trial 1, seed 0", "reason": "x", "quantity": "q"} for n in range(8)]
+    assert group_dropped(many)[0].endswith("T5, a, seed 0; and 2 more settings. Left out of q")
+
+
+def test_runs_left_out_of_many_settings_are_one_line():
+    """Every seed of every price was written out, and each value below a threshold was a line of its own."""
+    seeds = [0, 1, 2, 3, 5, 7, 8]
+    every = [
+        {"run": f"T, alpha={a}, trial 1, seed {s}", "reason": "rare", "quantity": "q"} for a in (0, 1) for s in seeds
+    ]
+    assert group_dropped(every) == ["rare (14): T, alpha=0, 1, seed 0-3, 5, 7, 8. Left out of q"]
+    low = [
+        {"run": f"T, , trial -1, seed {seed}", "reason": f"success {value:.2f} below 0.5", "quantity": "q"}
+        for seed, value in ((0, 0.4), (1, 0.25), (2, 0.4))
+    ]
+    assert group_dropped(low) == ["success 0.25 to 0.40 below 0.5 (3): T, all prices, seed 0-2. Left out of q"]
 
 
 # ----------------------------------------------------------------------------------------------------------- the tables

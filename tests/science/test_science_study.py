@@ -158,6 +158,31 @@ def test_only_some_analyses_are_made_and_the_others_stay(study):
     assert "of earlier inputs" not in (OUT / "report.html").read_text()
 
 
+def test_what_replayed_steps_show_is_kept_for_those_who_ask_and_made_again_alone(study):
+    before = tables(OUT)
+    asked = {"analyses": [*STUDY["analyses"], "complexity"]}
+    _, did, _ = study(**asked)
+    assert {"observe/BabyAI-GoToObjS4-v0", "analyse/complexity"} <= set(did)
+    assert not {name for name in did if name.startswith(("train", "evaluate", "played", "replay"))}
+    again = tables(OUT)
+    assert {name: again[name] for name in before if name not in ("calibration.csv", "claims.csv")} == {
+        name: text for name, text in before.items() if name not in ("calibration.csv", "claims.csv")
+    }
+    next((OUT / "work" / "observe").glob("*.npz")).unlink()
+    assert study(**asked)[1] == ["observe/BabyAI-GoToObjS4-v0", "analyse/complexity", "draw/complexity"]
+    assert tables(OUT) == again
+
+
+def test_a_damaged_evaluation_cache_is_played_again_and_all_is_the_same(study):
+    before = tables(OUT)
+    cache = next(path for path in (OUT / "work" / "evaluation_cache").rglob("*.json*") if "trial_1" in str(path))
+    cache.write_bytes(cache.read_bytes()[:100])
+    code, did, error = study()
+    assert code == 1 and "Traceback" not in error and "evaluate of" not in error
+    assert "played/BabyAI-GoToObjS4-v0/alpha=0" in did and not {name for name in did if name.startswith("replay")}
+    assert tables(OUT) == before
+
+
 def test_another_price_is_trained_and_the_others_are_not(study):
     _, did, _ = study("--only", "sufficiency", lpc_alphas=[0, 1e-4, 1e-3], claims=[])
     log = (OUT / "work" / "checkpoints").rglob("trial_*")
@@ -193,6 +218,15 @@ def test_a_run_that_diverged_is_named_and_the_rest_is_made(study):
     assert code == 1 and "Traceback" not in error
     assert "evaluate of BabyAI-GoToObjS4-v0/alpha=0/seed=0: " in error
     assert "analyse/price" in did and "diverged" in (OUT / "report.html").read_text()
+
+
+def test_one_seed_alone_is_told_and_the_report_is_made(study):
+    code, _, error = study(seeds="0")
+    assert code == 1 and "Traceback" not in error
+    assert "incomplete: 1 seed alone: no interval over runs and no test, which take 3 or more" in error
+    claims = (OUT / "claims.csv").read_text()
+    assert claims.count("undecided") == len(STUDY["claims"]) and "takes 3 runs or more" in claims + error
+    assert "<b>Incomplete.</b>" in (OUT / "report.html").read_text()
 
 
 def test_two_processes_do_not_do_one_study(study):
