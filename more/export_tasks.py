@@ -15,10 +15,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from more.babi import DataError, Question
+from more.babi import Question
 from more.checkpoints import LoadedModel
 from more.evaluation import build_question_sets, find_misfit, fit_prompt
 from more.report import reopen_source
+from pipeline.command.errors import DataError
 from pipeline.command.files import write_text
 from pipeline.command.folders import check_folder
 from pipeline.config import ConfigError
