@@ -116,8 +116,12 @@ class VectorEnv:
 
     def reset(self) -> VectorStep:
         """Starts a new level in every slot; episodes in progress are dropped without an `EpisodeEnd`."""
+        return self.reset_into(VectorStep.zeros(self.num_envs, self.record))
+
+    def reset_into(self, result: VectorStep) -> VectorStep:
+        """Start new levels as `reset` does; see `step_into`."""
         self._start_levels(list(range(self.num_envs)))
-        return self._observe(VectorStep.zeros(self.num_envs, self.record))
+        return self._observe(result)
 
     def step(self, actions: Sequence[int] | np.ndarray) -> VectorStep:
         """Takes one action per slot; slots whose episode ends go on to their next level.
@@ -129,8 +133,16 @@ class VectorEnv:
             ValueError: wrong shape, type or range.
             ExpertError: too many unsolvable levels in a row.
         """
+        return self.step_into(VectorStep.zeros(self.num_envs, self.record), actions)
+
+    def step_into(self, result: VectorStep, actions: Sequence[int] | np.ndarray) -> VectorStep:
+        """Take a step as `step` does and fill it into arrays that are zero so far; return them.
+
+        Args:
+            result: From `VectorStep.zeros`, or part of one.
+            actions: As for `step`.
+        """
         chosen = self._note_actions(actions)
-        result = VectorStep.zeros(self.num_envs, self.record)
         self.counters["steps"] += int(np.count_nonzero(self._active))
         rewards = self._core.step(chosen, self._active, result)
         over = result.outcome.nonzero()[0].tolist()
