@@ -9,12 +9,11 @@ long episodes take the batch. Each task has a core of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from babyai.steps import STEP_FIELDS, EpisodeEnd, VectorStep
+from babyai.steps import STEP_FIELDS, VectorStep
 from babyai.vector_env import VectorEnv
 
 
@@ -46,13 +45,16 @@ class MixtureEnv:
         self.task_index = np.repeat(np.arange(len(parts)), sizes)
         ends = np.cumsum(sizes).tolist()
         self._slices = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        for part, rows in zip(parts, self._slices, strict=True):
+            part.first_slot = rows.start
         self._names = [name for name, _, _ in STEP_FIELDS]
         self._forget_missions()
 
     def _forget_missions(self) -> None:
         self.missions: list[str] = []
         self._mission_ids: dict[str, int] = {}
-        self._known = [np.zeros(0, np.int64) for _ in self.parts]  # number in `missions` of each mission of a part
+        self._known: list[list[int]] = [[] for _ in self.parts]  # number in `missions` of each mission of a part
+        self._numbers, self._begins = np.zeros(1, np.int64), np.zeros(self.num_envs, np.int64)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -115,22 +117,22 @@ class MixtureEnv:
         return whole, parts
 
     def _join(self, whole: VectorStep, parts: Sequence[VectorStep]) -> VectorStep:
-        """Number missions and slots as those of the whole."""
-        ended: list[EpisodeEnd] = []
-        for number, (part, rows, step) in enumerate(zip(self.parts, self._slices, parts, strict=True)):
-            if len(part.missions) > len(self._known[number]):
-                self._take_up_missions(number)
-            step.mission_id[...] = self._known[number][step.mission_id]
-            ended.extend(replace(episode, slot=episode.slot + rows.start) for episode in step.ended)
-        if ended:
+        """Number missions as those of the whole, and gather the episodes that ended."""
+        if any(len(part.missions) > len(known) for part, known in zip(self.parts, self._known, strict=True)):
+            self._take_up_missions()
+        whole.mission_id[...] = self._numbers[whole.mission_id + self._begins]
+        if ended := [episode for step in parts for episode in step.ended]:
             object.__setattr__(whole, "ended", tuple(ended))
         return whole
 
-    def _take_up_missions(self, number: int) -> None:
-        known = self._known[number].tolist()
-        for mission in self.parts[number].missions[len(known) :]:
-            index = self._mission_ids.setdefault(mission, len(self.missions))
-            if index == len(self.missions):
-                self.missions.append(mission)
-            known.append(index)
-        self._known[number] = np.array(known, np.int64)
+    def _take_up_missions(self) -> None:
+        for part, known in zip(self.parts, self._known, strict=True):
+            for mission in part.missions[len(known) :]:
+                index = self._mission_ids.setdefault(mission, len(self.missions))
+                if index == len(self.missions):
+                    self.missions.append(mission)
+                known.append(index)
+        tables = [known or [0] for known in self._known]  # of a part without missions all slots are inactive
+        self._numbers = np.concatenate(tables)
+        begins = np.cumsum([0, *map(len, tables[:-1])])
+        self._begins = begins[self.task_index]

@@ -45,6 +45,7 @@ class VectorEnv:
             generate them); `steps` (env-steps of active slots); `steps_unlabelled` (observations of a running episode
             without label, because the expert gave up).
         unsolvable_seeds: the level seeds that were replaced.
+        first_slot: number of the first slot where episodes end, as part of a larger environment; 0 otherwise.
     """
 
     num_actions = NUM_ACTIONS
@@ -92,6 +93,7 @@ class VectorEnv:
             raise ValueError(f"core: expected auto, compiled or plain, found {core!r}")
         self.num_envs, self.max_steps, self.plan_every = num_envs, max_steps, plan_every
         self.label, self.record = label, record
+        self.first_slot = 0
         self._levels = levels
         self._core = None
         if core != "plain":
@@ -154,7 +156,7 @@ class VectorEnv:
             expert_steps = int(self._expert_steps[slot])
             ended.append(
                 EpisodeEnd(
-                    slot,
+                    self.first_slot + slot,
                     int(self._seeds[slot]),
                     int(result.outcome[slot]),
                     self._core.steps(slot),

@@ -116,6 +116,11 @@ class Place:
         return self.eval_task_id or self.task_id
 
     @property
+    def item(self) -> Path:
+        """What tells an evaluation from others: the checkpoint's path, and the level below it if it is not its own."""
+        return self.path if self.eval_task_id is None else self.path / self.eval_task_id
+
+    @property
     def is_mixture(self) -> bool:
         """Whether the run was trained on several levels, as its name says."""
         return re.fullmatch(_LEVEL, self.task_id) is None

@@ -205,8 +205,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
-        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
-        *("pipeline/records", "pipeline/training", "pipeline/what_if", "plotting"),
+        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/mixtures"),
+        *("pipeline/places", "pipeline/records", "pipeline/training", "pipeline/what_if", "plotting"),
     },
     "rlmop": {"babyai", "film", "pipeline/command", "pipeline/inspection", "plotting", "science", SCRIPTS_ROOM},
 }
@@ -214,7 +214,7 @@ ROOMS: dict[str, set[str]] = {
 
 FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
 LIGHT_ROOMS = (
-    *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
+    *("pipeline/command", "pipeline/mixtures", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "science", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
     *("maxent/settings", "maxent/answers", "maxent/questions", "maxent/levels", "maxent/stand_ins", "maxent/results"),
