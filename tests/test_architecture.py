@@ -139,7 +139,15 @@ ROOMS: dict[str, set[str]] = {
     },
     "science/statistics": {"pipeline/records"},
     "plotting": {
-        *("babyai", "pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records", "pipeline/tracking"),
+        *(
+            "babyai",
+            "pipeline/command",
+            "pipeline/config",
+            "pipeline/mixtures",
+            "pipeline/places",
+            "pipeline/records",
+            "pipeline/tracking",
+        ),
         "science/statistics",
     },
     "science": {
