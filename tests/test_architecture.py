@@ -157,7 +157,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "pipeline/inspection": {
         *("pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/guard", "pipeline/places"),
-        *("pipeline/records", "pipeline/tracking"),
+        *("pipeline/mixtures", "pipeline/records", "pipeline/tracking"),
     },
     "film": {
         *("babyai", "pipeline/command", "pipeline/config", "pipeline/evaluation", "pipeline/records", "plotting"),

@@ -22,6 +22,7 @@ from pipeline.command.errors import explain
 from pipeline.config import TrainConfig
 from pipeline.guard import has_log, is_held, read_settings
 from pipeline.inspection.sources import Sources
+from pipeline.mixtures import MACRO_MEAN
 from pipeline.places import Place, find_run_folders, list_checkpoints, locate_checkpoint, run_folder
 from pipeline.tracking import METRICS_FILE
 
@@ -238,7 +239,11 @@ class _Log:
         """Return how well the last episodes of training went."""
         for line in self._parsed("rollout/success_rate"):
             levels = int(line.get("rollout/window_episodes") or 0)
-            rate, lpc = line["rollout/success_rate"], line.get("train/lpc")
+            rate, lpc = (
+                line.get(f"{key}/{MACRO_MEAN}", line.get(key)) for key in ("rollout/success_rate", "train/lpc")
+            )
+            if rate is None:  # a level of a mixture has no episode yet
+                continue
             return Score(rate, None, None, lpc, levels, line["update"], fixed=False)
         return None
 

@@ -14,6 +14,7 @@ from pipeline.command.bars import Bar
 from pipeline.command.errors import explain
 from pipeline.config import TrainConfig
 from pipeline.guard import describe_stop
+from pipeline.mixtures import MACRO_MEAN
 from pipeline.records.metrics import describe_metrics
 from pipeline.training.levels import describe_slots
 from pipeline.training.mapping import format_seeds, write_mapping
@@ -134,7 +135,9 @@ class Progress:
         self._figures.update(figures)
         texts = []
         for name, (metric, form) in WATCHED.items():
-            values = [row[metric] for row in self._figures.values() if row.get(metric) is not None]
+            # Of a mixture the mean over levels: of all episodes together short ones, the successful, end more often.
+            found = [row.get(f"{metric}/{MACRO_MEAN}", row.get(metric)) for row in self._figures.values()]
+            values = [value for value in found if value is not None]
             texts.append(f"{name} {_spread(values, form)}")
         self._bar.set_postfix_str(", ".join(texts), refresh=False)
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from pipeline.checkpoints import load_policy, read_checkpoint, save_checkpoint
+from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.packed import pack_replicas
+from pipeline.engine.torch_engine import TorchEngine
 from pipeline.policies import build_policy, fix_level
 from pipeline.tracking import is_metric
 from pipeline.training.batch import ReplicaBatch
@@ -88,6 +90,21 @@ def test_groups_and_threads_keep_the_bits(tmp_path):
     one, two = saved(tmp_path, train(config, 3)), saved(tmp_path, train(replace(config, torch_threads=2), 3))
     two["config"]["torch_threads"] = 1
     assert_same(one, two)
+
+
+@pytest.mark.parametrize("denominator", ["detached", "paper"])
+def test_both_engines_learn_the_same(denominator):
+    """Torch's, which GPUs use, does not divide environments into groups."""
+    config = debug_config(**MIXTURE, num_envs=36, normalize_lpc=True, lpc_alpha=1e-2, lpc_denominator=denominator)
+    found = []
+    for engine in (CompiledEngine, TorchEngine):
+        batch = ReplicaBatch([config], announce=lambda line: None, engine=engine)
+        run_update(batch)
+        found.append((weights(batch), batch.take_metrics()[0]))
+    for name, value in found[0][0].items():
+        torch.testing.assert_close(value, found[1][0][name], rtol=1e-3, atol=1e-4, msg=name)
+    for key in ("train/penalty", "train/task_loss/OpenDoor", "train/lpc/GoToObjS6-v1", "train/grad_norm"):
+        assert found[0][1][key] == pytest.approx(found[1][1][key], rel=1e-4), key
 
 
 def test_steps_are_shared_exactly():
