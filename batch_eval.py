@@ -2,7 +2,7 @@
 
     python batch_eval.py                                   # all that is not done yet, 100 levels each
     python batch_eval.py --num_episodes 1000 --jobs 2      # more levels, two processes
-    python batch_eval.py --task GoToObj --final-only     # some of them
+    python batch_eval.py --task GoToObj --final-only       # some of them
 
 A checkpoint is done when the results hold its weights' digest with the same settings, and its cache is there; --force
 evaluates it all the same, and on fewer levels than are kept of it, which is refused otherwise. Several calls may run at
@@ -22,6 +22,7 @@ from pipeline.command.folders import make_writable
 from pipeline.command.names import name_command
 from pipeline.command.shell import as_command
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
+from pipeline.mixtures import short_level
 from pipeline.places import find_strays
 from pipeline.records.metrics import describe_replaced
 
@@ -47,7 +48,9 @@ class BatchSettings(EvaluationSettings):
         checkpoint_dir: Folder of checkpoints.
         results_path: The CSV.
         cache_dir: Folder of the caches.
-        task: Only these tasks; may be given as a list, full or short names.
+        task: Only these tasks, levels or mixtures; may be given as a list, full or short names. A mixture plays all its
+            levels; where it is not named itself, those that are.
+        eval_task: Play these levels in place of a checkpoint's own, such as levels that it has not seen.
         trial: Only this trial.
         seed: Only this seed.
         update: Only checkpoints of this update.
@@ -60,6 +63,7 @@ class BatchSettings(EvaluationSettings):
     results_path: str = "evaluation_results.csv"
     cache_dir: str = "evaluation_cache"
     task: str | list[str] = field(default_factory=list)
+    eval_task: str | list[str] = field(default_factory=list)
     trial: int | None = None
     seed: int | None = None
     update: int | None = None
@@ -111,6 +115,7 @@ def run(
     todo = select_checkpoints(
         Path(settings.checkpoint_dir),
         tasks=[settings.task] if isinstance(settings.task, str) else settings.task,
+        eval_tasks=[settings.eval_task] if isinstance(settings.eval_task, str) else settings.eval_task,
         trial=settings.trial,
         seed=settings.seed,
         update=settings.update,
@@ -132,10 +137,10 @@ def run(
     if plan.results_path.exists():
         read_results(plan.results_path)
     outcome = run_batch(plan, todo, jobs=min(settings.jobs, len(todo)))
-    print_table([outcome[found.path] for found in todo])
+    print_table([outcome[found.item] for found in todo])
     failed = [report for report in outcome.values() if report[0] == "failed"]
     for _, found, reason in failed:
-        print(f"failed: {found.path}: {reason}", file=sys.stderr)
+        print(f"failed: {found.item}: {reason}", file=sys.stderr)
     if len(failed) < len(todo):
         where = "" if skip_routing else f"; caches in {plan.cache_dir}"
         print(f"results in {plan.results_path}{where}")
@@ -157,7 +162,8 @@ def print_table(reports: Sequence[Report]) -> None:
     """Print what became of each checkpoint."""
     print(f"{'task':<34} {'trial':>5} {'seed':>5} {'update':>7} {'success':>8} {'path ratio':>10} {'LPC':>7}  levels")
     for kind, found, row in reports:
-        name = f"{found.task_id:<34} {found.trial:>5} {_text(found.seed, 'd'):>5}"
+        task = found.task_id if found.eval_task_id is None else f"{found.task_id}: {short_level(found.played)}"
+        name = f"{task:<34} {found.trial:>5} {_text(found.seed, 'd'):>5}"
         if kind in ("failed", "claimed"):
             update = "final" if found.update is None else found.update
             holder = f"left to another call that is at it{row and f': {row}'}"

@@ -30,11 +30,13 @@ with app.setup(hide_code=True):
         attempt,
         choose_places,
         label_place,
+        name_rows,
         name_selection,
         plot_task_heatmaps,
         results_table,
         select_rows,
         task_names,
+        ticked_rows,
         try_caches,
         try_results,
     )
@@ -207,7 +209,7 @@ def _(last_field, results, tasks_field):
 
 @app.cell(hide_code=True)
 def _(listed, table):
-    drawn = listed if table.value.empty else listed[listed["checkpoint_path"].isin(table.value["checkpoint"])]
+    drawn = ticked_rows(listed, table.value)
     return (drawn,)
 
 
@@ -274,9 +276,9 @@ def _(
     tabs,
     view_field,
 ):
-    _rows, _every = (dict(zip(found["checkpoint_path"], found["task_id"], strict=True)) for found in (drawn, results))
-    _tasks = {label: place.task_id for label, place in caches_field.options.items()}
-    _chosen = {label_place(place): place.task_id for place in caches_field.value}
+    _rows, _every = name_rows(drawn), name_rows(results)
+    _tasks = {label: place.played for label, place in caches_field.options.items()}
+    _chosen = {label_place(place): place.played for place in caches_field.value}
     _options = ViewOptions(group_by=group_field.value, scale=scale_field.value)
     paths, parts = [], []
     for _tab in [tab for tab in (TABS if all_views else [tabs.value]) if tab != "Study"]:

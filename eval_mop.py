@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.command.bars import Bar
 from pipeline.command.cli import parse_command
+from pipeline.command.errors import ConfigError
 from pipeline.command.files import write_text
 from pipeline.command.folders import check_file
 from pipeline.command.shell import as_command
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; return the exit code: 0 done, 2 refused, 130 stopped by Ctrl-C."""
     options = {
         "checkpoint": "The .pt file.",
-        "task_id": "Another task than the one it was trained on.",
+        "task_id": "Another task than the one it was trained on, or one of several; a policy of several plays all.",
         "json": "Write the metrics to this file.",
         "routing": "Write the routing cache to this file.",
     }
@@ -64,27 +65,40 @@ def run(
     from babyai.levels import resolve_task_id
     from pipeline.command.devices import resolve_device
     from pipeline.evaluation.checkpoint import build_header, evaluate_checkpoint, load_checkpoint, write_evaluation
-    from pipeline.records.metrics import describe_metrics
+    from pipeline.mixtures import MACRO_MEAN
+    from pipeline.records.metrics import EVALUATION_METRICS, MACRO_MEANS, describe_metrics, evaluation_metrics
 
     for name, path in (("json", json), ("routing", routing)):
         if path is not None:
             check_file(name, Path(path))
     loaded = load_checkpoint(checkpoint, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)
-    task_id = resolve_task_id(task_id or loaded.config.task_id)
-    with Bar(total=settings.num_episodes, desc=task_id, unit="episode") as bar:
-        result = evaluate_checkpoint(loaded, task_id, settings, record=routing is not None, progress=bar.update)
+    config = loaded.config
+    tasks = [resolve_task_id(name) for name in ([task_id] if task_id else config.levels)]
+    if routing is not None and len(tasks) > 1:
+        raise ConfigError(f"--routing: expected --task_id with it, one of {', '.join(tasks)}: a cache is of one task")
+    found: dict[str, dict[str, float | int | None]] = {}
+    for task in tasks:
+        with Bar(total=settings.num_episodes, desc=task, unit="episode") as bar:
+            result = evaluate_checkpoint(loaded, task, settings, record=routing is not None, progress=bar.update)
+        found[task] = result.metrics
+        if routing is not None:
+            run_name = None if config.mixture is None else config.run_name
+            header = build_header(loaded, task, settings, trial=config.trial, seed=config.seed, run_name=run_name)
+            write_evaluation(Path(routing), header, result)
+        print(f"{task}: {describe_metrics(result.metrics)}")
+        for name, value in result.metrics.items():
+            print(f"  {name:<22} {'-' if value is None else f'{value:.6g}'}")
+    if len(found) > 1:
+        means = evaluation_metrics(result.metrics, found)
+        print(f"mean over {len(found)} tasks, each counting once")
+        for key in MACRO_MEANS:
+            mean = means[f"{key}/{MACRO_MEAN}"]
+            print(f"  {EVALUATION_METRICS[key]:<22} {'-' if mean is None else f'{mean:.6g}'}")
     if json is not None:
-        write_json(Path(json), result.metrics)
-    if routing is not None:
-        config = loaded.config
-        header = build_header(loaded, task_id, settings, trial=config.trial, seed=config.seed)
-        write_evaluation(Path(routing), header, result)
-    print(f"{task_id}: {describe_metrics(result.metrics)}")
-    for name, value in result.metrics.items():
-        print(f"  {name:<22} {'-' if value is None else f'{value:.6g}'}")
+        write_json(Path(json), found if len(found) > 1 else result.metrics)
 
 
-def write_json(path: Path, metrics: dict[str, float | int | None]) -> None:
+def write_json(path: Path, metrics: dict[str, Any]) -> None:
     """Write metrics as a JSON file, atomically."""
     write_text(path, json.dumps(metrics, indent=2) + "\n")
 

@@ -283,7 +283,8 @@ def _(cache_dir_field, get_fresh, keep_button, replace_field, results_path):
     from pipeline.command.errors import explain
     from pipeline.evaluation.fresh import keep_fresh
 
-    _path = cache_path(cache_dir_field.value, _place.task_id, _place.trial, _place.seed, _place.update)
+    _names = (_place.task_id, _place.trial, _place.seed, _place.update, _place.eval_task_id)
+    _path = cache_path(cache_dir_field.value, *_names)
     try:
         keep_fresh(_cache, _path, results_path, replace_more=replace_field.value)
         _words, _kind = f"Wrote {_path} and its row in {results_path}", "success"

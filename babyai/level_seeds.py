@@ -1,5 +1,6 @@
 """Where level seeds come from: endless streams for training, finite lists for evaluation; the two never meet."""
 
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,15 +16,17 @@ EVALUATION_SEED = 0
 class SeedStreams:
     """Endless level seeds for training, one stream per slot.
 
-    Slot i's stream depends on (seed, i) alone, not on how many slots there are. All seeds lie in [0, 2**31); those of
-    `evaluation_seeds` lie above, so that training never meets an evaluation level.
+    Slot i's stream depends on (seed, i) alone, not on how many slots there are; of a mixture of tasks on (seed, task,
+    i), i counted within the task, not on the other tasks. All seeds lie in [0, 2**31); those of `evaluation_seeds` lie
+    above, so that training never meets an evaluation level.
     """
 
-    def __init__(self, seed: int, num_envs: int) -> None:
-        """Streams 0..num_envs-1 of the run seed `seed` (an int >= 0)."""
+    def __init__(self, seed: int, num_envs: int, task_id: str | None = None) -> None:
+        """Streams 0..num_envs-1 of the run seed `seed` (an int >= 0), those of one task of a mixture if it is named."""
         if num_envs < 1:
             raise ValueError(f"num_envs: expected >= 1, found {num_envs}")
         self.seed, self.num_envs = int(seed), num_envs
+        self._key = () if task_id is None else (zlib.crc32(task_id.encode()),)
         self.load_state_dict({"seed": self.seed, "drawn": [0] * num_envs})
 
     def next_seed(self, slot: int) -> int:
@@ -47,7 +50,7 @@ class SeedStreams:
             )
         self._drawn = [int(n) for n in state["drawn"]]
         self._generators = [
-            np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(slot,))))
+            np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(*self._key, slot))))
             for slot in range(self.num_envs)
         ]
         self._blocks: list[list[int]] = [[] for _ in range(self.num_envs)]

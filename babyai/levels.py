@@ -46,6 +46,8 @@ def resolve_task_id(name: str) -> str:
         UnknownTaskError: no registered task has that name; the message lists close matches.
     """
     tasks = list_tasks()
+    if not isinstance(name, str):  # of a policy of several
+        raise UnknownTaskError(f"expected one of these levels to be named, found several: {', '.join(map(str, name))}")
     if name in tasks:
         return name
     # "-v1" sorts after "-v0": the newest version of a short name comes last.

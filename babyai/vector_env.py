@@ -45,6 +45,7 @@ class VectorEnv:
             generate them); `steps` (env-steps of active slots); `steps_unlabelled` (observations of a running episode
             without label, because the expert gave up).
         unsolvable_seeds: the level seeds that were replaced.
+        first_slot: number of the first slot where episodes end, as part of a larger environment; 0 otherwise.
     """
 
     num_actions = NUM_ACTIONS
@@ -92,6 +93,7 @@ class VectorEnv:
             raise ValueError(f"core: expected auto, compiled or plain, found {core!r}")
         self.num_envs, self.max_steps, self.plan_every = num_envs, max_steps, plan_every
         self.label, self.record = label, record
+        self.first_slot = 0
         self._levels = levels
         self._core = None
         if core != "plain":
@@ -116,8 +118,12 @@ class VectorEnv:
 
     def reset(self) -> VectorStep:
         """Starts a new level in every slot; episodes in progress are dropped without an `EpisodeEnd`."""
+        return self.reset_into(VectorStep.zeros(self.num_envs, self.record))
+
+    def reset_into(self, result: VectorStep) -> VectorStep:
+        """Start new levels as `reset` does; see `step_into`."""
         self._start_levels(list(range(self.num_envs)))
-        return self._observe(VectorStep.zeros(self.num_envs, self.record))
+        return self._observe(result)
 
     def step(self, actions: Sequence[int] | np.ndarray) -> VectorStep:
         """Takes one action per slot; slots whose episode ends go on to their next level.
@@ -129,8 +135,16 @@ class VectorEnv:
             ValueError: wrong shape, type or range.
             ExpertError: too many unsolvable levels in a row.
         """
+        return self.step_into(VectorStep.zeros(self.num_envs, self.record), actions)
+
+    def step_into(self, result: VectorStep, actions: Sequence[int] | np.ndarray) -> VectorStep:
+        """Take a step as `step` does and fill it into arrays that are zero so far; return them.
+
+        Args:
+            result: From `VectorStep.zeros`, or part of one.
+            actions: As for `step`.
+        """
         chosen = self._note_actions(actions)
-        result = VectorStep.zeros(self.num_envs, self.record)
         self.counters["steps"] += int(np.count_nonzero(self._active))
         rewards = self._core.step(chosen, self._active, result)
         over = result.outcome.nonzero()[0].tolist()
@@ -142,7 +156,7 @@ class VectorEnv:
             expert_steps = int(self._expert_steps[slot])
             ended.append(
                 EpisodeEnd(
-                    slot,
+                    self.first_slot + slot,
                     int(self._seeds[slot]),
                     int(result.outcome[slot]),
                     self._core.steps(slot),

@@ -3,6 +3,7 @@
     python -m benchmarks.training
     python -m benchmarks.training --tasks GoToObj --checkpoint checkpoints/BabyAI-GoToObj-v0/trial_1/seed_0/checkpoint_final.pt
     python -m benchmarks.training --tasks GoToObj --learn_updates 365
+    python -m benchmarks.training --tasks --no_yardstick --num_envs 64 --unroll_len 16    # mixtures alone
 
 Each task is measured twice, because the speed depends on how long episodes are: with an untrained policy (lr 1e-12
 keeps the weights as drawn), whose episodes mostly run into their step limit, and with one that solves the task, whose
@@ -20,7 +21,8 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,13 @@ from benchmarks.common import (
     parse_positive,
     time_call,
 )
+from benchmarks.mixtures import LEVELS, MIXTURE_COLUMNS, measure_mixtures
 from benchmarks.timers import PARTS, TimeSplit
 from benchmarks.yardstick import EnvironmentRates, compare_environments
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.command.cli import Parser
 from pipeline.config import TrainConfig
+from pipeline.mixtures import OF_MIXTURES
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
 
@@ -85,8 +89,14 @@ class Throughput:
 def build_config(args: argparse.Namespace, task_id: str, fields: dict[str, Any]) -> TrainConfig:
     """Return the settings of a run: what the flags say, and `fields` where they say nothing."""
     flags = {name: getattr(args, name) for name in ("num_envs", "unroll_len", "seed", "plan_every", "device")}
-    flags |= {"task_id": task_id, "torch_threads": args.threads}
+    flags |= {**OF_MIXTURES, "task_id": task_id, "torch_threads": args.threads}
     return TrainConfig(**{"lang_encoder": "builtin", **fields, **flags})
+
+
+def build_mixture_config(args: argparse.Namespace, fields: dict[str, Any]) -> TrainConfig:
+    """Return the settings of a run of one level or of several, which `fields` name."""
+    single = build_config(args, LEVELS[0], {})
+    return replace(single, **fields)
 
 
 def build_batch(args: argparse.Namespace, task_id: str, policy: str, checkpoint: LoadedPolicy | None) -> ReplicaBatch:
@@ -243,7 +253,7 @@ def _percent(share: float | None) -> str:
 def add_flags(parser: Parser) -> None:
     """Add this benchmark's flags."""
     whole, number = parse_positive(int), parse_positive(float)
-    parser.add_argument("--tasks", nargs="+", default=["GoToObj", "UnlockPickup", "GoTo"], help="BabyAI tasks")
+    parser.add_argument("--tasks", nargs="*", default=["GoToObj", "UnlockPickup", "GoTo"], help="BabyAI tasks")
     parser.add_argument(
         "--checkpoint",
         action="append",
@@ -259,6 +269,9 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("--warmup", type=whole, default=10, help="updates before measuring, at least (default: 10)")
     parser.add_argument("--learn_updates", type=int, default=0, help="also learn from scratch for that many updates")
     parser.add_argument("--no_yardstick", action="store_true", help="leave out the comparison with minigrid's own")
+    parser.add_argument(
+        "--mixture", nargs="*", default=LEVELS, help="levels of mixtures, to be compared with each alone"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of levels and weights (default: 0)")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=whole, default=1, help="of torch (default: 1)")
@@ -296,6 +309,8 @@ def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
         for task_id in task_ids:
             environments[task_id] = compare_environments(task_id, args.num_envs, seconds, args.rounds, args.seed)
     learning = [measure_learning(args, task_id) for task_id in task_ids] if args.learn_updates > 0 else []
+    levels = [resolve_task_id(name) for name in args.mixture]
+    mixtures = measure_mixtures(args, levels, partial(build_mixture_config, args)) if len(levels) > 1 else []
 
     print(f"Training at {args.num_envs} environments x {args.unroll_len} steps, plan_every {args.plan_every}")
     print(format_machine_facts(machine, [args.threads]))
@@ -310,7 +325,10 @@ def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
     if learning:
         print("\nLearning from scratch, everything included\n")
         print(format_records(LEARNING_COLUMNS, learning))
-    return {"throughput": cases, "environments": environments, "learning": learning}
+    if mixtures:
+        print("\nMixtures, and their levels alone at as many environments in all, with the expert's actions\n")
+        print(format_records(MIXTURE_COLUMNS, mixtures))
+    return {"throughput": cases, "environments": environments, "learning": learning, "mixtures": mixtures}
 
 
 if __name__ == "__main__":

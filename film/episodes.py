@@ -18,7 +18,7 @@ from babyai.level_seeds import EVALUATION_SEED, SeedList, evaluation_seeds
 from babyai.levels import resolve_task_id
 from babyai.render import replay
 from pipeline.command.errors import MISTAKES, UserError
-from pipeline.records.cache import Cache
+from pipeline.records.cache import Cache, played_level
 from pipeline.records.tables import EpisodeTable, RoutingTable
 
 
@@ -95,9 +95,7 @@ def film_checkpoint(
         task_id = resolve_task_id(task_id or config.task_id)
         limit = config.max_steps if max_steps is None else max_steps
         found = evaluate(
-            loaded.policy,
-            loaded.encoder,
-            loaded.projection,
+            *loaded.agent(task_id),
             task_id,
             [seed],
             max_steps=limit,
@@ -127,7 +125,7 @@ def film_cached(cache: Cache, episode: int, task_id: str | None = None) -> FilmE
     count = len(cache.episodes)
     if not 0 <= episode < count:
         raise FilmError(f"{cache.path}: expected an episode from 0 to {count - 1}, found {episode}")
-    told = cache.header.get("task_id")
+    told = played_level(cache.header)
     if told is None and task_id is None:
         raise FilmError(f"{cache.path}: does not tell its task; give --task_id")
     if not isinstance(told, str | None):

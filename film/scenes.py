@@ -11,7 +11,7 @@ import numpy as np
 
 from babyai.errors import LevelError
 from babyai.render import render_level
-from pipeline.records.cache import Cache
+from pipeline.records.cache import Cache, played_level
 from plotting.browsing import Example
 
 SCENE_ERRORS = (LevelError, ValueError)  # FilmError is a ValueError
@@ -28,7 +28,7 @@ def render_examples(cache: Cache, examples: Iterable[Example]) -> tuple[dict[Has
         examples: From `plotting.browsing.find_examples`.
     """
     pictures, problems = {}, []
-    task_id, limit = cache.header.get("task_id"), cache.header.get("max_steps")
+    task_id, limit = played_level(cache.header), cache.header.get("max_steps")
     if not isinstance(task_id, str):
         return {}, ["the cache does not tell its task"]
     for example in examples:

@@ -34,7 +34,7 @@ from pipeline.checkpoint_files import (
     write_file,
 )
 from pipeline.config import TrainConfig
-from pipeline.migration import migrate_foreign
+from pipeline.migration import fill_config, migrate_foreign
 from pipeline.policies import build_policy
 
 SCHEMA_VERSION = 1
@@ -108,7 +108,7 @@ def _open(path: str | Path, *, mapped: bool) -> dict[str, Any]:
             f"{path}: expected schema_version {SCHEMA_VERSION}, found {content['schema_version']!r}; it was written by "
             "another version of this project"
         )
-    return content
+    return fill_config(content)
 
 
 @dataclass(frozen=True)

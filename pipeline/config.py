@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from pipeline.command.errors import ConfigError
+from pipeline.mixtures import OF_MIXTURES, check_mixture, parse_task_ids, parse_weights
 
 NOT_IDENTITY = frozenset(
     {
@@ -71,7 +72,11 @@ class TrainConfig:
     its value is read (`pipeline.command.cli`).
 
     Attributes:
-        task_id: BabyAI level family, e.g. BabyAI-GoToObj-v0 or GoToObj; `python -m babyai.levels` lists them.
+        task_id: BabyAI level family, e.g. BabyAI-GoToObj-v0 or GoToObj; `python -m babyai.levels` lists them. A list
+            such as [GoToObj, PickupLoc] trains one policy on all of them.
+        task_weights: Shares of the env-steps that the levels of a list get, e.g. [1, 1, 2]; null = equal ones.
+        mixture: Name of the list, which names its folders where a level would; needed with a list, null otherwise.
+        task_input: What the policy is told of the level beside the mission. none, or onehot (its place in the list).
         trial: Number of the experiment; runs that differ in more than the seed get different trials.
         seed: Fixes everything random: weights, mission projection, levels, action sampling, dropout.
         policy: moe (plain Mixture-of-Experts) or mop (the paper's block: ReLU, residual, LayerNorm). train.py sets gru.
@@ -120,7 +125,10 @@ class TrainConfig:
             runs without. On the CPU the compiled engine that is used otherwise is faster.
     """
 
-    task_id: str = "BabyAI-GoToObj-v0"
+    task_id: str | list[str] = field(default="BabyAI-GoToObj-v0", metadata={"read": parse_task_ids})
+    task_weights: list[float] | None = field(default=None, metadata={"read": parse_weights})
+    mixture: str | None = None
+    task_input: Literal["none", "onehot"] = "none"
     trial: int = 1
     seed: int = 0
     policy: Literal["moe", "mop", "gru"] = "moe"
@@ -171,6 +179,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check ranges; types have been checked by whoever read them."""
         object.__setattr__(self, "expert_hidden_sizes", parse_expert_sizes(self.expert_hidden_sizes))
+        object.__setattr__(self, "task_id", parse_task_ids(self.task_id))
+        object.__setattr__(self, "task_weights", parse_weights(self.task_weights))
+        self._check_levels()
         at_least_one = (
             "num_envs unroll_len num_updates input_dim lang_dim intermediate_dim router_hidden_size hidden_size window "
             "log_interval torch_threads"
@@ -203,6 +214,37 @@ class TrainConfig:
             "auto, cpu, cuda or cuda:N",
         )
 
+    def _check_levels(self) -> None:
+        """Check what belongs to several levels; a list of one without a name is that level."""
+        if isinstance(self.task_id, list):
+            if len(self.task_id) > 1 or self.mixture is not None:
+                check_mixture(self.task_id, self.task_weights, self.mixture, self.num_envs)
+                return
+            check_mixture(self.task_id, self.task_weights, "one", self.num_envs)
+            object.__setattr__(self, "task_id", self.task_id[0])
+            object.__setattr__(self, "task_weights", None)
+        for name in ("mixture", "task_weights"):
+            if getattr(self, name) is not None:
+                raise ConfigError(
+                    f"{name}: expected a list of levels in task_id with it, found {self.task_id!r}; pass --{name} null "
+                    "for a single level"
+                )
+
+    @property
+    def levels(self) -> list[str]:
+        """The levels that are trained on, one or several, in the order of `task_id`."""
+        return [self.task_id] if isinstance(self.task_id, str) else list(self.task_id)
+
+    @property
+    def run_name(self) -> str:
+        """What stands for the levels in paths and results: the mixture's name, or the level's."""
+        return self.task_id if isinstance(self.task_id, str) else str(self.mixture)
+
+    @property
+    def policy_input_dim(self) -> int:
+        """Width of the observation with what the policy is told of the level."""
+        return self.input_dim + (len(self.levels) if self.task_input == "onehot" else 0)
+
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ConfigError(f"{name}: expected {expected}, found {getattr(self, name)!r}")
@@ -212,7 +254,16 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that decide what the weights are after a given update."""
+        """Return the fields that decide what the weights are after a given update.
+
+        Those of `OF_MIXTURES` are not among them where they play no part, so that digests of what was trained before
+        there were such fields stay what they are; two runs are compared by `full_identity`.
+        """
+        full = self.full_identity()
+        return {name: value for name, value in full.items() if name not in OF_MIXTURES or value != OF_MIXTURES[name]}
+
+    def full_identity(self) -> dict[str, Any]:
+        """Return the fields that decide what the weights are after a given update, all of them."""
         return {name: value for name, value in self.to_dict().items() if name not in NOT_IDENTITY}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from babyai.missions import FOREIGN_DESCRIPTION
 from pipeline.config import TrainConfig
+from pipeline.mixtures import OF_MIXTURES
 from pipeline.plain_objects import NumpyArray
 
 _FIELDS = (
@@ -24,6 +25,15 @@ _FIELDS = (
     "normalize_lpc",
     "max_steps",
 )
+
+
+def fill_config(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint of this project whose config says all of today's fields.
+
+    One that was written before a policy could learn many levels says nothing of them; it was trained on one.
+    """
+    config = content.get("config")
+    return {**content, "config": {**OF_MIXTURES, **config}} if isinstance(config, dict) else content
 
 
 def migrate_foreign(content: dict[str, Any]) -> dict[str, Any]:

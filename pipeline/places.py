@@ -6,6 +6,10 @@
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json      of a final checkpoint without update_<U>
     <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png
     <root>/<task_id>/trial_<N>_seeds_<S>_<S>/<name>.png                       of several runs together
+    <root>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<level>/routing_data.json   played on another level than its own
+
+`<task_id>` is the level of a run, or the name of its mixture (`TrainConfig.run_name`). A mixture has no level of its
+own, so that its caches are all of the last kind.
 
 A cache may also be compact, `routing_data.json.gz`; there is one of the two. It is also read, never written, where
 older code left it: in `update_unknown` instead of `update_<U>`, and in `<root>/<task_id>/<task_id>/`, as a folder
@@ -54,11 +58,12 @@ _RUN = rf"(?P<task_id>{_TASK})/trial_(?P<trial>{_NUMBER})(?:/seed_(?P<seed>{_NUM
 _CHECKPOINT_NAME = rf"checkpoint_(?:(?P<update>{_NUMBER})|final)\.pt"
 _CHECKPOINT = rf"{_RUN}/{_CHECKPOINT_NAME}"
 _UNKNOWN = "update_unknown"
+_LEVEL = r"BabyAI-[A-Za-z0-9]+-v\d+"
 _CACHE = (
     rf"(?:(?P<doubled>{_TASK})/(?=(?P=doubled)/))?{_RUN}"
-    rf"(?:/update_(?P<update>{_NUMBER})|/(?P<unknown>{_UNKNOWN}))?/{re.escape(CACHE_NAME)}(?:{re.escape(COMPACT)})?"
+    rf"(?:/update_(?P<update>{_NUMBER})|/(?P<unknown>{_UNKNOWN}))?(?:/(?P<level>{_LEVEL}))?"
+    rf"/{re.escape(CACHE_NAME)}(?:{re.escape(COMPACT)})?"
 )
-_LEVEL = r"BabyAI-[A-Za-z0-9]+-v\d+"  # checkpoints of other programs may lie beside ours
 
 
 class PlaceError(UserError, ValueError):
@@ -71,12 +76,13 @@ class Place:
 
     Attributes:
         path: The file.
-        task_id: Task of the run.
+        task_id: Task of the run, or the name of its mixture.
         trial: Trial of the run.
         seed: Seed of the run; None where the path has no `seed_<S>` folder.
         update: Update of the checkpoint; None for the final one.
         unknown_update: True for a cache in `update_unknown`; `update` is None.
         doubled: True for a cache in `<root>/<task_id>/<task_id>/`; only a known root tells.
+        eval_task_id: Level on which a cache's policy was played, where that is not its own; else None.
     """
 
     path: Path
@@ -86,6 +92,7 @@ class Place:
     update: int | None
     unknown_update: bool = False
     doubled: bool = False
+    eval_task_id: str | None = None
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -98,13 +105,36 @@ class Place:
         """Task, trial and seed, which name the run among those of a folder."""
         return self.task_id, self.trial, self.seed
 
+    @property
+    def run_name(self) -> str:
+        """Task of the run, or the name of its mixture."""
+        return self.task_id
+
+    @property
+    def played(self) -> str:
+        """The level that a cache tells of."""
+        return self.eval_task_id or self.task_id
+
+    @property
+    def item(self) -> Path:
+        """What tells an evaluation from others: the checkpoint's path, and the level below it if it is not its own."""
+        return self.path if self.eval_task_id is None else self.path / self.eval_task_id
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the run was trained on several levels, as its name says."""
+        return re.fullmatch(_LEVEL, self.task_id) is None
+
 
 class Run(Protocol):
     """What names a run: a `TrainConfig`, a `Place`."""
 
-    task_id: str
     trial: int
     seed: int | None
+
+    @property
+    def run_name(self) -> str:
+        """Its level, or the name of its mixture."""
 
 
 # ---------------------------------------------------------------------------------------------------------- written
@@ -112,7 +142,7 @@ class Run(Protocol):
 
 def run_folder(root: str | Path, run: Run) -> Path:
     """Return `<root>/<task_id>/trial_<N>/[seed_<S>]`, under which a run keeps its checkpoints or its logs."""
-    folder = Path(root) / run.task_id / f"trial_{run.trial}"
+    folder = Path(root) / run.run_name / f"trial_{run.trial}"
     return folder if run.seed is None else folder / f"seed_{run.seed}"
 
 
@@ -122,9 +152,16 @@ def checkpoint_path(folder: Path, update: int | None) -> Path:
 
 
 def cache_path(
-    cache_dir: str | Path, task_id: str, trial: int, seed: int | None = None, update: int | None = None
+    cache_dir: str | Path,
+    task_id: str,
+    trial: int,
+    seed: int | None = None,
+    update: int | None = None,
+    eval_task_id: str | None = None,
 ) -> Path:
-    """Return `<cache_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]routing_data.json`.
+    """Return `<cache_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/][<level>/]routing_data.json`.
+
+    The level is in it where it is another than the run's own.
 
     Raises:
         PlaceError: If a part could lead out of `cache_dir` or would not be found again.
@@ -143,6 +180,10 @@ def cache_path(
                 f"{name}: expected a whole number, 0 or more and less than 2^63, found {str(number)[:40]!r}"
             )
         folder /= f"{name}_{int(number)}"
+    if eval_task_id not in (None, task_id):
+        if not re.fullmatch(_LEVEL, eval_task_id):
+            raise PlaceError(f"eval_task_id: expected a level's full name, found {str(eval_task_id)[:120]!r}")
+        folder /= eval_task_id
     return folder / CACHE_NAME
 
 
@@ -159,14 +200,15 @@ def stored_cache(path: str | Path) -> Path:
 
 def sweep_path(root: str | Path, run: Run) -> Path:
     """Return `<root>/<task_id>/sweep_trial_<N>.json`, which tells of the sweep whose first trial is the run's."""
-    return Path(root) / run.task_id / f"sweep_trial_{run.trial}.json"
+    return Path(root) / run.run_name / f"sweep_trial_{run.trial}.json"
 
 
 def plot_path(plots_dir: str | Path, place: Place, name: str) -> Path:
     """Return `<plots_dir>/<task_id>/trial_<N>/[seed_<S>/][update_<U>/]<name>.png`, beside which its cache lies."""
     root = Path(plots_dir) / place.task_id if place.doubled else plots_dir
     folder = cache_path(root, place.task_id, place.trial, place.seed, place.update).parent
-    return (folder / _UNKNOWN if place.unknown_update else folder) / f"{name}.png"
+    folder = folder / _UNKNOWN if place.unknown_update else folder
+    return (folder if place.eval_task_id is None else folder / place.eval_task_id) / f"{name}.png"
 
 
 def runs_plot_path(plots_dir: str | Path, task_id: str, runs: str, name: str) -> Path:
@@ -209,7 +251,7 @@ def _locate(grammar: str, path: str | Path, root: str | Path | None) -> Place | 
     trial, seed, update = (None if match[name] is None else int(match[name]) for name in ("trial", "seed", "update"))
     found = match.groupdict()
     unknown, doubled = found.get("unknown") is not None, found.get("doubled") is not None
-    return Place(Path(path), match["task_id"], trial, seed, update, unknown, doubled)
+    return Place(Path(path), match["task_id"], trial, seed, update, unknown, doubled, found.get("level"))
 
 
 def named_update(path: Path) -> int | None:
@@ -229,7 +271,8 @@ def find_checkpoints(root: str | Path) -> list[Place]:
     """Return the checkpoints under `<root>/<task_id>/trial_<N>/[seed_<S>/]`, ordered by task, trial, seed and update.
 
     No deeper folder is looked into, so that links to folders are followed and none leads in a circle. Trials, seeds and
-    updates are ordered as numbers; a run's final checkpoint comes last. Other files are passed over.
+    updates are ordered as numbers; a run's final checkpoint comes last. Other files are passed over, and checkpoints
+    that other programs have left: those of a mixture, which may have any name, lie below a `seed_<S>`.
 
     Raises:
         PlaceError: If `root` is no folder.
@@ -239,7 +282,8 @@ def find_checkpoints(root: str | Path) -> list[Place]:
         raise PlaceError(f"{root}: expected a folder of checkpoints; train first ({name_command('train')}), or name it")
     paths = (path for folder in ("", "seed_*/") for path in root.glob(f"*/trial_*/{folder}checkpoint_*.pt"))
     found = (locate_checkpoint(path, root) for path in paths)
-    return _in_order((place for place in found if place and re.fullmatch(_LEVEL, place.task_id)), final=float("inf"))
+    ours = (place for place in found if place and (place.seed is not None or not place.is_mixture))
+    return _in_order(ours, final=float("inf"))
 
 
 def list_likely_checkpoints(root: str | Path, place: Place) -> list[Path]:
@@ -267,7 +311,8 @@ def find_caches(cache_dir: str | Path) -> list[Place]:
     The cache of a run's final checkpoint comes first, as its folder does; then one of an unknown update. Links to
     folders are followed.
     """
-    below = ("", "seed_*/", "update_*/", "seed_*/update_*/")
+    below = [f"{run}{update}{level}" for level in ("", "BabyAI-*/") for update in ("", "update_*/")
+             for run in ("", "seed_*/")]  # fmt: skip
     patterns = (f"{task}/trial_*/{folders}{CACHE_NAME}*" for task in ("*", "*/*") for folders in below)
     paths = {path.with_name(CACHE_NAME) for pattern in patterns for path in Path(cache_dir).glob(pattern)}
     found = (locate_cache(path, cache_dir) for path in map(stored_cache, paths) if path.is_file())
@@ -282,7 +327,7 @@ def find_trials(root: str | Path, task_id: str) -> list[int]:
 
 def list_run_folders(root: str | Path, run: Run) -> list[Path]:
     """Return the folders in which runs of a run's trial may be: the trial's own, then those of its seeds, in order."""
-    trial = Path(root) / run.task_id / f"trial_{run.trial}"
+    trial = Path(root) / run.run_name / f"trial_{run.trial}"
     matches = ((path, re.fullmatch(rf"seed_({_NUMBER})", path.name)) for path in trial.glob("seed_*"))
     seeds = {path: int(match[1]) for path, match in matches if match}
     return [trial, *sorted(seeds, key=seeds.__getitem__)]
@@ -326,6 +371,7 @@ def _in_order(places: Iterable[Place], final: float) -> list[Place]:
     def order(place: Place) -> tuple:
         seed = -1 if place.seed is None else place.seed
         update = final if place.update is None else place.update
-        return place.task_id, place.trial, seed, update, place.unknown_update, place.doubled
+        played = place.eval_task_id or ""
+        return place.task_id, place.trial, seed, update, place.unknown_update, place.doubled, played
 
     return sorted(places, key=order)

@@ -21,13 +21,14 @@ from typing import Any, Self
 
 from pipeline.command.errors import UserError, explain
 from pipeline.command.files import Lines, write_text
+from pipeline.mixtures import MACRO_MEAN
 
 METRICS: dict[str, str] = {
     "env_steps": "environment steps trained on so far, all environments together",
     "train/task_loss": "mean cross-entropy against the expert's action over labelled steps, nats",
     "train/lpc": "learned pathway complexity (sum of weight x expert size^2), mean over steps",
     "train/lpc/layer_{i}": "the part of train/lpc that comes from layer i",
-    "train/penalty": "what is added to the task loss: alpha * LPC, over task + eps if normalised",
+    "train/penalty": "what is added to the task loss: alpha * LPC, over task + eps if normalised, level by level",
     "train/total_loss": "task loss + penalty, the number that is minimised",
     "train/accuracy": "share of labelled steps on which the likeliest action is the expert's, 0 to 1",
     "train/labelled_fraction": "share of the update's steps that carry an expert label, 0 to 1",
@@ -53,8 +54,27 @@ METRICS: dict[str, str] = {
     "eval/mean_lpc": "mean learned pathway complexity over all steps of the evaluation episodes",
     "eval/path_ratio": "mean of steps / expert's steps over successful evaluation episodes",
     "eval/mean_steps": "mean length of the evaluation episodes, steps",
+    "train/task_loss/{level}": "train/task_loss of a level of a mixture",
+    "train/lpc/{level}": "train/lpc of a level of a mixture",
+    "train/accuracy/{level}": "train/accuracy of a level of a mixture",
+    "rollout/success_rate/{level}": "share of the window's episodes of a level that ended in success, 0 to 1",
+    "rollout/window_episodes/{level}": "episodes in the window of a level",
+    "rollout/path_ratio/{level}": "rollout/path_ratio of a level of a mixture",
+    "rollout/episodes_total/{level}": "episodes of a level ended since the run began",
+    "rollout/unsolvable_levels/{level}": "levels of a task of a mixture the expert could not solve, so far",
+    "eval/success_rate/{level}": "eval/success_rate of a level of a mixture",
+    "eval/success_low/{level}": "lower end of the 95 % Wilson interval of a level's success",
+    "eval/success_high/{level}": "upper end of the 95 % Wilson interval of a level's success",
+    "eval/episodes/{level}": "evaluation episodes of a level of a mixture",
+    "eval/mean_lpc/{level}": "eval/mean_lpc of a level of a mixture",
+    "eval/path_ratio/{level}": "eval/path_ratio of a level of a mixture",
+    "eval/mean_steps/{level}": "eval/mean_steps of a level of a mixture",
 }
-"""Every metric that a policy's run may log, and what it means; `{i}` stands for a layer's index, counted from 0."""
+"""Every metric that a policy's run may log, and what it means.
+
+`{i}` stands for a layer's index, counted from 0. `{level}` stands for a level of a mixture without `BabyAI-` and `-v0`,
+or for `macro_mean`, the mean over its levels, in which each counts once.
+"""
 
 METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
@@ -219,8 +239,11 @@ class Tracker:
 
 
 def is_metric(key: str, table: Mapping[str, str] = METRICS) -> bool:
-    """Return whether `key` is in the table, the number of a layer or sample standing where the table has `{i}`."""
-    return "{i}" not in key and re.sub(r"([Ll]ayer_|sample_)(0|[1-9][0-9]*)(?=/|$)", r"\1{i}", key) in table
+    """Return whether `key` is in the table: number of a layer or sample for `{i}`, name of a level for `{level}`."""
+    if "{" in key:
+        return False
+    name = re.sub(r"([Ll]ayer_|sample_)(0|[1-9][0-9]*)(?=/|$)", r"\1{i}", key)
+    return name in table or re.sub(rf"/([A-Z][A-Za-z0-9]*(-v[0-9]+)?|{MACRO_MEAN})$", "/{level}", name) in table
 
 
 def _add_histogram(writer: Any, key: str, heights: Sequence[float], update: int) -> None:

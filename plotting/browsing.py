@@ -36,7 +36,7 @@ from plotting.data import as_routing_data
 from plotting.levels import keep_ticks
 from plotting.options import SCALES
 from plotting.panels import replaced_note
-from plotting.runs import collect_runs, last_checkpoints, short_task
+from plotting.runs import by_played_level, collect_runs, last_checkpoints, short_task
 from plotting.scales import Marks, choose_lpc_scale, span_of
 from plotting.sheet import MARGIN, Sheet, lines_height
 from plotting.source import add_source, maps_table
@@ -91,32 +91,39 @@ def try_caches(places: Iterable[Place]) -> tuple[dict[str, Cache], list[str]]:
 
 
 def try_results(path: str | Path) -> tuple[pd.DataFrame, str]:
-    """Return the rows of a results file, and why there are none, to be shown; a missing or empty file has no rows."""
+    """Return the rows of a results file, and why there are none, to be shown; a missing or empty file has no rows.
+
+    Their task is the level that was played, see `by_played_level`.
+    """
     try:
-        return (read_results(path) if Path(path).is_file() else as_results([])), ""
+        return by_played_level(read_results(path) if Path(path).is_file() else as_results([])), ""
     except (ResultsError, OSError) as error:
-        return as_results([]), str(error)
+        return by_played_level(as_results([])), str(error)
 
 
 # -------------------------------------------------------------------------------------------------------------- places
 
 
 def label_place(place: Place) -> str:
-    """Return such as "GoToObj · trial 1 · seed 0 · update 400"; a final checkpoint is told as such."""
+    """Return such as "GoToObj · trial 1 · seed 0 · update 400"; a final checkpoint is told as such.
+
+    The level is the one that was played; of a run of a mixture, or of another level, that comes behind it.
+    """
     seed = "" if place.seed is None else f" · seed {place.seed}"
     update = "final" if place.update is None else f"update {place.update}"
     update = "update unknown" if place.unknown_update else update
     copy = " · in a doubled folder" if place.doubled else ""
-    return f"{short_task(place.task_id)} · trial {place.trial}{seed} · {update}{copy}"
+    trained = "" if place.eval_task_id is None else f" · trained on {short_task(place.task_id)}"
+    return f"{short_task(place.played)}{trained} · trial {place.trial}{seed} · {update}{copy}"
 
 
 def choose_places(places: Iterable[Place]) -> list[Place]:
     """Return one place per task: the final checkpoint of the first run, or if there is none its last one."""
     chosen: dict[str, Place] = {}
     for place in places:
-        best = chosen.get(place.task_id)
+        best = chosen.get(place.played)
         if best is None or (best.run == place.run and _progress(place) > _progress(best)):
-            chosen[place.task_id] = place
+            chosen[place.played] = place
     return list(chosen.values())
 
 
@@ -212,7 +219,14 @@ def metrics_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 _SHOWN = {
-    **{"task_id": "task", "trial": "trial", "seed": "seed", "update": "update", "policy": "policy"},
+    **{
+        "task_id": "task",
+        "trained_on": "trained on",
+        "trial": "trial",
+        "seed": "seed",
+        "update": "update",
+        "policy": "policy",
+    },
     **{"success_rate": "success %", "success_low": "low", "success_high": "high", "mean_lpc": "LPC"},
     **{"path_ratio": "path ratio", "agreement": "agreement %", "lpc_alpha": "LPC weight"},
     **{"expert_hidden_sizes": "experts", "num_episodes": "levels", "evaluated_at": "evaluated"},
@@ -221,14 +235,21 @@ _SHOWN = {
 
 
 def results_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of `evaluation_results.csv` with the columns that one compares runs by; numbers stay numbers."""
+    """Return rows of `evaluation_results.csv` with the columns that one compares runs by; numbers stay numbers.
+
+    What runs were trained on is a column where it is another level than the one played, or a mixture, in some row.
+    """
     rates = ["success_rate", "success_low", "success_high", "agreement"]
+    results = by_played_level(results)
     shown = results[list(_SHOWN)].assign(
         task_id=results["task_id"].map(short_task),
+        trained_on=results["trained_on"].fillna("").map(short_task),
         expert_hidden_sizes=[_sizes(sizes) if sizes else "" for sizes in results["expert_hidden_sizes"]],
         evaluated_at=results["evaluated_at"].fillna("").str[:16].str.replace("T", " "),
         **{name: 100 * results[name] for name in rates},
     )
+    if (shown["trained_on"] == "").all():
+        shown = shown.drop(columns="trained_on")
     shown = shown.round({"mean_lpc": 1, "path_ratio": 3, **dict.fromkeys(rates, 1)}).rename(columns=_SHOWN)
     # NA, not NaN, which a notebook would write as a number.
     return shown.astype(dict.fromkeys(shown.select_dtypes("float64"), "Float64"))
@@ -243,6 +264,30 @@ def _sizes(layers: list) -> str:
 def task_names(results: pd.DataFrame) -> dict[str, str]:
     """Return the tasks of rows, short name to id."""
     return {short_task(task): task for task in sorted(results["task_id"].unique())}
+
+
+def name_rows(results: pd.DataFrame) -> dict[str, str]:
+    """Return {checkpoint: its task} for `name_selection`, the checkpoint with the level where that is not its own.
+
+    Args:
+        results: From `try_results`.
+    """
+    played = zip(results["checkpoint_path"], results["task_id"], results["trained_on"].isna(), strict=True)
+    return {path if own else f"{path}/{task}": task for path, task, own in played}
+
+
+def ticked_rows(results: pd.DataFrame, ticked: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of which those of `results_table` are ticked, all if none is.
+
+    Args:
+        results: From `try_results`.
+        ticked: Rows of `results_table`.
+    """
+    if ticked.empty:
+        return results
+    chosen = set(zip(ticked["checkpoint"], ticked["task"], strict=True))
+    keys = zip(results["checkpoint_path"], results["task_id"].map(short_task), strict=True)
+    return results[[key in chosen for key in keys]]
 
 
 def select_rows(results: pd.DataFrame, *, tasks: Sequence[str] = (), last_only: bool = False) -> pd.DataFrame:

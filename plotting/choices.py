@@ -59,7 +59,8 @@ class Choice:
         told = [] if self.success is None else [f"success {100 * self.success:.0f} %"]
         told += [] if alpha is None else [f"\N{GREEK SMALL LETTER ALPHA} = {alpha:g}"]
         task, *run = label_place(self.place).split(" · ")
-        return " · ".join([task, *told, *run])
+        trained = 0 if self.place.eval_task_id is None else 1
+        return " · ".join([task, *run[:trained], *told, *run[trained:]])
 
     @cached_property
     def num_starts(self) -> int:
@@ -78,7 +79,7 @@ def find_choices(places: Iterable[Place], cache_dir: str) -> list[Choice]:
     for place in places:
         path = place.path
         if path.suffix == ".pt":
-            path = cache_path(cache_dir, place.task_id, place.trial, place.seed, place.update)
+            path = cache_path(cache_dir, place.task_id, place.trial, place.seed, place.update, place.eval_task_id)
         try:
             header = read_header(path)
         except CacheError:  # said when it is chosen

@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.command.errors import UserError
 from pipeline.places import CACHE_NAME
-from pipeline.records.cache import Cache
+from pipeline.records.cache import Cache, played_level
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.records.forms import LayoutNumbers, parse
 from pipeline.records.intervals import Estimates, group_means
@@ -289,7 +289,7 @@ def as_routing_data(
 
 
 def _from_cache(cache: Cache) -> RoutingData:
-    title, replaced = cache.header.get("task_id"), cache.metrics.get("bot_plan_failures")
+    title, replaced = played_level(cache.header), cache.metrics.get("bot_plan_failures")
     return RoutingData(
         cache.routing,
         cache.episodes,

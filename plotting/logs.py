@@ -10,11 +10,12 @@ results says where `log_dir` is: it is looked for as `runs` beside the folder of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from pipeline.mixtures import MACRO_MEAN
 from pipeline.places import FINAL_NAME, PlaceError, locate_checkpoint, run_folder
 from pipeline.records.results import Rows, as_results
 from pipeline.tracking import METRICS_FILE
@@ -39,7 +40,8 @@ def read_logs(rows: Rows, log_dir: str | Path | None = None) -> tuple[pd.DataFra
         log_dir: Folder of logs; by default `runs` beside the checkpoints, or here.
 
     Returns:
-        A row per line of a log, with the columns `folder` (of the run's checkpoints), `update` and those of `LOGGED`.
+        A row per line of a log, with the columns `folder` (of the run's checkpoints), `level`, `update` and those of
+        `LOGGED`. Of a mixture there is one for each level, told by its short name; elsewhere `level` is "".
     """
     paths = as_results(rows)["checkpoint_path"].dropna().astype(str)
     folders = dict.fromkeys(Path(path).parent.as_posix() for path in paths)
@@ -54,7 +56,9 @@ def read_logs(rows: Rows, log_dir: str | Path | None = None) -> tuple[pd.DataFra
         if lines:
             tables.append(pd.DataFrame(lines).assign(folder=folder))
         lacking += not lines
-    known = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["folder", "update", *LOGGED])
+    known = (
+        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["folder", "level", "update", *LOGGED])
+    )
     notes = (
         [f"{count_of(lacking)} of {len(folders)} without a training log: evaluated checkpoints alone"]
         if lacking
@@ -77,7 +81,7 @@ def _find_log(folder: str, log_dir: str | Path | None) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _read_lines(file: Path) -> list[dict[str, float | None]]:
+def _read_lines(file: Path) -> list[dict[str, str | float | None]]:
     """Return the training lines of a log: its update and the metrics; a last line that is not complete is left out."""
     texts = file.read_text(encoding="utf-8").split("\n")
     lines = []
@@ -90,7 +94,18 @@ def _read_lines(file: Path) -> list[dict[str, float | None]]:
             if number == len(texts) - 1:
                 break
             raise
-        found = {name: line.get(key) for name, key in LOGGED.items()}
-        if isinstance(line.get("update"), int) and any(value is not None for value in found.values()):
-            lines.append({"update": line["update"], **found})
+        if not isinstance(line.get("update"), int):
+            continue
+        for level, keys in _keys_by_level(line).items():
+            found = {name: line.get(key) for name, key in keys.items()}
+            if any(value is not None for value in found.values()):
+                lines.append({"level": level, "update": line["update"], **found})
     return lines
+
+
+def _keys_by_level(line: Mapping[str, object]) -> dict[str, dict[str, str]]:
+    """Return what a line calls the metrics of `LOGGED`, of each level of a mixture, or under "" of the run."""
+    begin = f"{LOGGED['success_rate']}/"
+    levels = [key.removeprefix(begin) for key in line if key.startswith(begin)]
+    names = [level for level in levels if level != MACRO_MEAN]
+    return {level: {name: f"{key}/{level}" for name, key in LOGGED.items()} for level in names} or {"": LOGGED}

@@ -100,7 +100,9 @@ def find_price_series(places: Iterable[Place]) -> tuple[list[PriceSeries], list[
         kept = {label: members[price] for label, price in labels.items()}
         colors = {label: alpha_color(alpha) for label, (_, _, alpha) in labels.items()}
         trials = sorted({place.trial for setting in kept.values() for place in setting.places})
-        folder = "prices_trials_" + "_".join(map(str, trials))
+        places = [place for setting in kept.values() for place in setting.places]
+        others = sorted({place.task_id for place in places if place.eval_task_id is not None})
+        folder = "_".join([*others, "prices_trials", *map(str, trials)])
         found.append(PriceSeries(next(iter(kept.values())).task_id, folder, kept, colors))
     return found, notes
 

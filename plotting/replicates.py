@@ -115,13 +115,20 @@ def _row(place: Place, header: dict[str, Any]) -> dict[str, Any]:
     told = config | {name: header.get(name) for name in ("expert_hidden_sizes", "max_steps", "eval_seed")}
     row = {name: _plain(told.get(name)) for name in SETTING_COLUMNS}
     update = header.get("update")
-    depth = 2 + (place.seed is not None) + (place.update is not None or place.unknown_update) + place.doubled
+    depth = (
+        2
+        + (place.eval_task_id is not None)
+        + (place.seed is not None)
+        + (place.update is not None or place.unknown_update)
+        + place.doubled
+    )
     folder = run_folder(
         place.path.parents[depth], place
     )  # one for all caches of a run, whatever older folder they are in
     name = "checkpoint.pt" if place.unknown_update or place.update is not None else FINAL_NAME
     return row | {
-        "task_id": place.task_id,
+        "task_id": place.played,
+        "trained_on": None if place.eval_task_id is None else place.task_id,
         "trial": place.trial,
         "seed": place.seed,
         "update": update if isinstance(update, int) else place.update,
@@ -136,7 +143,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | list) else str(value)
 
 
-def _describe(places: Iterable[Place], *, words: bool = True) -> str:
+def _describe(places: Sequence[Place], *, words: bool = True) -> str:
     """Return "trial 1, seeds 0, 1", or the same as a name: "trial_1_seeds_0_1"."""
     parts = []
     for trial, members in groupby(places, lambda place: place.trial):
@@ -144,4 +151,7 @@ def _describe(places: Iterable[Place], *, words: bool = True) -> str:
         name = ["trial", str(trial), *(["seed" + "s" * (len(seeds) > 1)] if seeds else [])]
         parts.append(f"{' '.join(name[:2])}{', ' + name[2] + ' ' if seeds else ''}{', '.join(seeds)}" if words else
                      "_".join([*name, *seeds]))  # fmt: skip
+    others = {place.task_id for place in places if place.eval_task_id is not None}
+    if not words and others:  # a level's own runs have a folder of such a name too
+        parts = [*sorted(others), *parts]
     return ("; " if words else "_").join(parts)

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import NOT_IDENTITY, TrainConfig
+from pipeline.mixtures import OF_MIXTURES
 from pipeline.places import FINAL_NAME
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import Rows, as_results
@@ -29,15 +30,18 @@ from plotting.collapse import describe_collapse
 from plotting.style import count_of
 
 SETTING_COLUMNS = (
-    *("task_id", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
+    *("task_id", "trained_on", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
     *("expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "hidden_size", "lang_dim", "expert_norm"),
     *("expert_dropout", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
     *("max_steps", "eval_seed"),
 )
-"""Columns by which settings differ; the last two are of the evaluation, as the task is; the others of the training."""
+"""Columns by which settings differ; the last two are of the evaluation, as the task is; the others of the training.
+
+The task is the level that was played; `trained_on`, see `by_played_level`, a mixture or another level.
+"""
 
 _ALSO_EVALUATED = ("task_id", "max_steps")  # columns that are of the evaluation, and fields of the training
-_NOT_SETTING = NOT_IDENTITY.union(SETTING_COLUMNS, ("trial", "seed", "window")).difference(_ALSO_EVALUATED)
+_NOT_SETTING = NOT_IDENTITY.union(SETTING_COLUMNS, ("trial", "seed", "window", "mixture")).difference(_ALSO_EVALUATED)
 FURTHER_FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in _NOT_SETTING)
 """Fields of a configuration, beyond those columns, by which settings differ where a row holds its `config`.
 
@@ -59,6 +63,7 @@ _PHRASES = {
     "lpc_denominator": "denominator {}",
     "expert_hidden_sizes": "experts {}",
     "num_updates": "{} updates",
+    "trained_on": "trained on {}",
     "config.task_id": "trained on {}",
     "config.max_steps": "max_steps {} in training",
 }
@@ -73,7 +78,8 @@ def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
 
     Rows of the same update of a run count once (a run's final checkpoint is often its last numbered one), and so do
     runs of one task whose final weights are the same: evaluating a copy replicates nothing. Checkpoints that were
-    evaluated with another `max_steps` or `eval_seed` than the last one of their run do not count.
+    evaluated with another `max_steps` or `eval_seed` than the last one of their run do not count. A run that was
+    evaluated on several levels is a run of each, see `by_played_level`.
 
     Args:
         rows: From `read_results`; a column `config` may hold mappings of the runs' settings, as in a cache's header.
@@ -82,7 +88,7 @@ def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
         Rows by task, trial, seed and folder, of each run by update, the final one last; with the columns `run`, a
         number, and `collapse`, see `describe_collapse`. `success_low` and `success_high` are filled in where missing.
     """
-    results = as_results(rows)
+    results = by_played_level(as_results(rows))
     paths = results["checkpoint_path"].fillna("").astype(str)
     results = results.assign(
         folder=[PurePosixPath(path).parent.as_posix() for path in paths],
@@ -101,7 +107,7 @@ def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
     copied = last["checkpoint_digest"].notna() & last.duplicated(["task_id", "checkpoint_digest"])
     runs, last = runs[~runs["run"].isin(last["run"][copied])], last[~copied]
     named = last[["trial", "seed"]].notna().any(axis=1)
-    repeated = (named & last.duplicated(["task_id", "trial", "seed"])).sum()
+    repeated = (named & last.duplicated(["task_id", "trained_on", "trial", "seed"])).sum()
     low, high = success_intervals(runs)
     runs = runs.assign(success_low=low, success_high=high, collapse=describe_collapse(runs))
     otherwise = len(results) - len(alike)
@@ -113,6 +119,21 @@ def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
         f"{count_of(replaced, 'checkpoint')} left out, of the same run and update as another": replaced,
     }
     return runs.drop(columns=["folder", "is_final", "at"]), [note for note, count in notes.items() if count]
+
+
+def by_played_level(results: pd.DataFrame) -> pd.DataFrame:
+    """Return rows whose `task_id` is the level that was played, as all figures take it.
+
+    `trained_on`, a column more, is the name of the run where that is another: of a mixture, or of the level that it was
+    trained on; NA otherwise. Rows that have been through this are returned as they are.
+
+    Args:
+        results: From `as_results`.
+    """
+    if "trained_on" in results:
+        return results
+    played = results["eval_task_id"].fillna(results["task_id"])
+    return results.assign(task_id=played, trained_on=results["task_id"].where(results["task_id"] != played))
 
 
 def last_checkpoints(runs: pd.DataFrame) -> pd.DataFrame:
@@ -191,6 +212,7 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
     """
     values = last[list(SETTING_COLUMNS)].astype(object)
     configs = [config if isinstance(config, Mapping) else {} for config in last.get("config", [None] * len(last))]
+    configs = [{**OF_MIXTURES, **config} if config else {} for config in configs]  # older ones do not tell
     for name in FURTHER_FIELDS:
         told = [_told(name, config[name]) if name in config else None for config in configs]
         if any(value is not None for value in told):
@@ -205,7 +227,7 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
 def _told(name: str, value: Any) -> Any:
     """Return a value of a configuration; None, which is a value too, as text."""
     if name == "task_id":
-        return short_task(str(value))
+        return short_task(value) if isinstance(value, str) else None  # a list: `trained_on` has its name
     return value if isinstance(value, str | int | float) else _text(value)
 
 

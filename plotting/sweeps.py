@@ -174,8 +174,13 @@ def _curves_of(last: pd.DataFrame, logs: pd.DataFrame | None) -> pd.DataFrame:
     if logs is None or logs.empty:
         return pd.DataFrame(columns=["run", "update", *LOGGED], dtype=float)
     paths = last["checkpoint_path"].fillna("").astype(str)
-    folders = pd.DataFrame({"run": last["run"], "folder": [PurePosixPath(path).parent.as_posix() for path in paths]})
-    return logs.merge(folders, on="folder")
+    levels = (
+        last["task_id"].map(short_task).where(last["trained_on"].notna(), "")
+    )  # a log of one level does not name it
+    folders = [PurePosixPath(path).parent.as_posix() for path in paths]
+    of_runs = pd.DataFrame({"run": last["run"], "folder": folders, "level": levels})
+    logs = logs if "level" in logs else logs.assign(level="")
+    return logs.merge(of_runs, on=["folder", "level"])
 
 
 def _draw_curves(ax: Axes, members: pd.DataFrame, curves: pd.DataFrame, metric: str, told: Encoded) -> None:

@@ -36,7 +36,7 @@ from plotting.logs import read_logs
 from plotting.options import MIN_VISITS, SCALES
 from plotting.prices import PriceSeries, plot_price_maps
 from plotting.relations import known_aspects, known_places, plot_distance_profiles, plot_specialisation
-from plotting.runs import short_task
+from plotting.runs import by_played_level, short_task
 from plotting.scales import Marks
 from plotting.style import figure_size
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
@@ -296,7 +296,7 @@ def draw_results_view(rows: Rows, view: str, options: ViewOptions | None = None)
 def _draw_results_view(rows: Rows, view: str, options: ViewOptions) -> dict[str, Figure]:
     if view not in RESULT_VIEWS:
         raise PlotError(f"view: expected one of {', '.join(RESULT_VIEWS)}, found {view!r}")
-    results = as_results(rows)
+    results = by_played_level(as_results(rows))
     if results.empty:
         raise PlotError(f"expected evaluated checkpoints, found none; `{name_command('evaluate')}` evaluates them")
     if view == "success_lpc":

@@ -102,9 +102,10 @@ ROOMS: dict[str, set[str]] = {
     "stateful_mop": {"mixture_of_experts"},
     "babyai": set(),
     "pipeline/command": {"babyai"},
-    "pipeline/config": {"pipeline/command"},
+    "pipeline/mixtures": {"pipeline/command"},
+    "pipeline/config": {"pipeline/command", "pipeline/mixtures"},
     "pipeline/places": {"pipeline/command"},
-    "pipeline/tracking": {"pipeline/command"},
+    "pipeline/tracking": {"pipeline/command", "pipeline/mixtures"},
     "pipeline/guard": {"pipeline/command", "pipeline/tracking"},
     "pipeline/baseline": set(),
     "pipeline/policies": {
@@ -113,14 +114,15 @@ ROOMS: dict[str, set[str]] = {
     },
     "pipeline/plain_objects": set(),
     "pipeline/checkpoint_files": {"pipeline/command", "pipeline/plain_objects"},
-    "pipeline/migration": {"babyai", "pipeline/config", "pipeline/plain_objects"},
+    "pipeline/migration": {"babyai", "pipeline/config", "pipeline/mixtures", "pipeline/plain_objects"},
     "pipeline/checkpoints": {"pipeline/checkpoint_files", "pipeline/config", "pipeline/migration", "pipeline/policies"},
-    "pipeline/records": {"babyai", "pipeline/command", "pipeline/config", "pipeline/places"},
+    "pipeline/records": {"babyai", "pipeline/command", "pipeline/config", "pipeline/mixtures", "pipeline/places"},
     "pipeline/engine": {"babyai", "mixture_of_experts", "stateful_mop"},
     "pipeline/interventions": {"babyai", "pipeline/command", "pipeline/engine"},
     "pipeline/evaluation": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoints", "pipeline/command", "pipeline/config"),
-        *("pipeline/engine", "pipeline/interventions", "pipeline/places", "pipeline/records"),
+        *("pipeline/engine", "pipeline/interventions", "pipeline/mixtures", "pipeline/places", "pipeline/policies"),
+        "pipeline/records",
     },
     "pipeline/replay": {
         *("babyai", "mixture_of_experts", "pipeline/command", "pipeline/engine", "pipeline/interventions"),
@@ -133,11 +135,19 @@ ROOMS: dict[str, set[str]] = {
     "pipeline/training": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoint_files", "pipeline/checkpoints", "pipeline/command"),
         *("pipeline/config", "pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/places"),
-        *("pipeline/policies", "pipeline/records", "pipeline/tracking"),
+        *("pipeline/mixtures", "pipeline/policies", "pipeline/records", "pipeline/tracking"),
     },
     "science/statistics": {"pipeline/records"},
     "plotting": {
-        *("babyai", "pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records", "pipeline/tracking"),
+        *(
+            "babyai",
+            "pipeline/command",
+            "pipeline/config",
+            "pipeline/mixtures",
+            "pipeline/places",
+            "pipeline/records",
+            "pipeline/tracking",
+        ),
         "science/statistics",
     },
     "science": {
@@ -147,7 +157,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "pipeline/inspection": {
         *("pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/guard", "pipeline/places"),
-        *("pipeline/records", "pipeline/tracking"),
+        *("pipeline/mixtures", "pipeline/records", "pipeline/tracking"),
     },
     "film": {
         *("babyai", "pipeline/command", "pipeline/config", "pipeline/evaluation", "pipeline/records", "plotting"),
@@ -203,8 +213,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
-        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/places"),
-        *("pipeline/records", "pipeline/training", "pipeline/what_if", "plotting"),
+        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/mixtures"),
+        *("pipeline/places", "pipeline/records", "pipeline/training", "pipeline/what_if", "plotting"),
     },
     "rlmop": {"babyai", "film", "pipeline/command", "pipeline/inspection", "plotting", "science", SCRIPTS_ROOM},
 }
@@ -212,7 +222,7 @@ ROOMS: dict[str, set[str]] = {
 
 FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
 LIGHT_ROOMS = (
-    *("pipeline/command", "pipeline/config", "pipeline/places", "pipeline/records"),
+    *("pipeline/command", "pipeline/mixtures", "pipeline/config", "pipeline/places", "pipeline/records"),
     *("science/statistics", "science", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
     *("maxent/settings", "maxent/answers", "maxent/questions", "maxent/levels", "maxent/stand_ins", "maxent/results"),

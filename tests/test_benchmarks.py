@@ -17,6 +17,7 @@ from benchmarks.evaluation import CacheCost, EvaluationTime, Together
 from benchmarks.interventions import GridTime
 from benchmarks.maxent import Bookkeeping, Drawing
 from benchmarks.maxent_search import CASES, Gain
+from benchmarks.mixtures import MixtureRate
 from benchmarks.more import Speed
 from benchmarks.policy import Comparison
 from benchmarks.timers import PARTS, TimeSplit
@@ -44,8 +45,9 @@ def names(dataclass: type) -> set[str]:
 @pytest.mark.slow
 def test_training_benchmark(tmp_path):
     flags = "--tasks GoToObjS4 --num_envs 2 --unroll_len 8 --seconds 0.1 --rounds 2 --warmup 1 --learn_updates 2"
+    flags += " --mixture GoToObjS4 OpenDoor"
     printed, results = run_benchmark("training", tmp_path / "training.json", *flags.split())
-    assert set(results) == {"benchmark", "machine", "settings", "throughput", "environments", "learning"}
+    assert set(results) == {"benchmark", "machine", "settings", "throughput", "environments", "learning", "mixtures"}
     untrained, solving = results["throughput"]
     assert (untrained["policy"], solving["policy"]) == ("untrained", "expert's actions")
     for case in (untrained, solving):
@@ -59,6 +61,10 @@ def test_training_benchmark(tmp_path):
     assert results["learning"][0]["updates"] == 2
     assert results["machine"]["torch"] in printed
     assert printed.count("| task") == 4
+    (mixture,) = results["mixtures"]
+    assert set(mixture) == names(MixtureRate)
+    assert mixture["levels"] == ["BabyAI-GoToObjS4-v0", "BabyAI-OpenDoor-v0"]
+    assert mixture["ratio"] > 0
 
 
 @pytest.mark.slow
@@ -84,7 +90,8 @@ def test_training_benchmark_takes_a_checkpoint(tmp_path):
     sizes = {"expert_hidden_sizes": [[0, 4]], "intermediate_dim": 8, "router_hidden_size": 8, "lang_dim": 8}
     config = TrainConfig(task_id="GoToObjS4", lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes)
     ReplicaBatch([config], announce=lambda line: None).save(0, tmp_path / "checkpoint.pt")
-    flags = "--tasks GoToObjS4 --num_envs 2 --unroll_len 4 --seconds 0.1 --warmup 1 --no_yardstick --checkpoint".split()
+    flags = "--tasks GoToObjS4 --num_envs 2 --unroll_len 4 --seconds 0.1 --warmup 1 --no_yardstick".split()
+    flags += ["--mixture", "--checkpoint"]
     _, results = run_benchmark("training", tmp_path / "out.json", *flags, str(tmp_path / "checkpoint.pt"))
     assert [case["policy"] for case in results["throughput"]] == ["untrained", "trained checkpoint"]
     assert results["environments"] == {}

@@ -16,8 +16,9 @@ from babyai.missions import MissionEncoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.config import TrainConfig
-from pipeline.evaluation.play import Evaluation, PlaySettings, Progress, evaluate_task_many
+from pipeline.evaluation.play import Agent, Evaluation, PlaySettings, Progress, evaluate_task_many
 from pipeline.evaluation.settings import EvaluationSettings
+from pipeline.policies import fix_level
 from pipeline.records.cache import write_cache
 
 
@@ -44,6 +45,17 @@ class Checkpoint:
     update: int
     digest: str
     unknown_fields: frozenset[str] = frozenset()
+
+    def agent(self, task_id: str) -> Agent:
+        """Return what plays a level: the policy, fixed to it if it is told of the level (`fix_level`).
+
+        Args:
+            task_id: The level, full id.
+
+        Raises:
+            ConfigError: If it is told of levels and was not trained on this one.
+        """
+        return fix_level(self.policy, self.config, task_id), self.encoder, self.projection
 
 
 def load_checkpoint(
@@ -126,7 +138,7 @@ def evaluate_checkpoints(
     """
     torch.set_num_threads(settings.torch_threads)
     return evaluate_task_many(
-        [(checkpoint.policy, checkpoint.encoder, checkpoint.projection) for checkpoint in checkpoints],
+        [checkpoint.agent(task_id) for checkpoint in checkpoints],
         task_id,
         settings.num_episodes,
         PlaySettings(
@@ -159,13 +171,24 @@ def build_header(
     *,
     trial: int | None,
     seed: int | None,
+    run_name: str | None = None,
 ) -> dict[str, Any]:
-    """Return what identifies an evaluation: checkpoint, settings and the run's configuration, as plain types."""
+    """Return what identifies an evaluation: checkpoint, settings and the run's configuration, as plain types.
+
+    Args:
+        checkpoint: That was evaluated.
+        task_id: The level that it played.
+        settings: Of the evaluation.
+        trial: Of the run.
+        seed: Of the run.
+        run_name: Its level, or the name of its mixture; None: the level that it played.
+    """
     config = checkpoint.config.to_dict()
     return {
         "checkpoint_path": name_of(checkpoint.path),
         "checkpoint_digest": checkpoint.digest,
-        "task_id": task_id,
+        "task_id": run_name or task_id,
+        "eval_task_id": task_id,
         "trial": trial,
         "seed": seed,
         "update": checkpoint.update,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babyai.levels import resolve_task_id
 from pipeline.command.devices import resolve_device
 from pipeline.evaluation.checkpoint import (
     EvaluationSettings,
@@ -19,8 +18,9 @@ from pipeline.evaluation.checkpoint import (
 )
 from pipeline.evaluation.kept import refuse_loss
 from pipeline.evaluation.play import Progress
+from pipeline.evaluation.work import level_to_play
 from pipeline.places import Place
-from pipeline.records.cache import Cache, write_cache
+from pipeline.records.cache import Cache, other_level, write_cache
 from pipeline.records.results import append_result
 
 
@@ -35,10 +35,11 @@ def evaluate_fresh(found: Place, settings: EvaluationSettings, *, progress: Prog
     Raises:
         Exception: One of `pipeline.command.errors.MISTAKES`.
     """
-    task_id = resolve_task_id(found.task_id)
+    task_id = level_to_play(found)
     checkpoint = load_checkpoint(found.path, device=resolve_device(settings.device), lang_encoder=settings.lang_encoder)
     evaluation = evaluate_checkpoint(checkpoint, task_id, settings, record=True, progress=progress)
-    header = build_header(checkpoint, task_id, settings, trial=found.trial, seed=found.seed)
+    run_name = None if found.eval_task_id is None else found.task_id
+    header = build_header(checkpoint, task_id, settings, trial=found.trial, seed=found.seed, run_name=run_name)
     return Cache(found.path, header, evaluation.metrics, evaluation.episodes, evaluation.routing)
 
 
@@ -57,6 +58,7 @@ def keep_fresh(cache: Cache, path: str | Path, results_path: str | Path, *, repl
     if not replace_more:
         identity = (cache.header["checkpoint_path"], cache.header["checkpoint_digest"], len(cache.episodes))
         advice = "evaluate {found} episodes or more, or tick that it may replace them"
-        refuse_loss(*identity, cache=Path(path), results_path=results_path, advice=advice)
+        where = {"cache": Path(path), "results_path": results_path, "eval_task_id": other_level(cache.header)}
+        refuse_loss(*identity, **where, advice=advice)
     write_cache(path, header=cache.header, metrics=cache.metrics, episodes=cache.episodes, routing=cache.routing)
     append_result(results_path, build_row(cache.header, cache.metrics, has_routing=True))

@@ -24,6 +24,7 @@ def refuse_loss(
     cache: Path | None,
     results_path: str | Path,
     advice: str = "give --num_episodes {found} or more, or --force",
+    eval_task_id: str | None = None,
 ) -> None:
     """Refuse to replace the cache or the row of a checkpoint by one of fewer levels.
 
@@ -36,6 +37,7 @@ def refuse_loss(
         cache: File that it would replace; None if none is written.
         results_path: The CSV, which need not be there.
         advice: What to do instead; {found} stands for the number of levels that are kept.
+        eval_task_id: Level that is played, if it is another than the run's own.
 
     Raises:
         LossError: If more are kept.
@@ -43,7 +45,10 @@ def refuse_loss(
     found = {}
     if Path(results_path).exists():
         found[str(results_path)] = find_largest(
-            read_results(results_path), checkpoint_path=checkpoint, checkpoint_digest=digest
+            read_results(results_path),
+            checkpoint_path=checkpoint,
+            checkpoint_digest=digest,
+            eval_task_id=eval_task_id,
         )
     if cache is not None:
         found[str(cache)] = _levels_of(cache, digest)

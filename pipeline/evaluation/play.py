@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,13 @@ class Evaluation:
         metrics: See `pipeline.records.metrics.compute_metrics`.
         episodes: One row per played level, in the order of the seeds.
         routing: One row per step, in the order of episodes and time; None if it was not recorded.
+        by_level: The metrics of each level of a mixture, by its short name; None for a single level.
     """
 
     metrics: dict[str, Any]
     episodes: EpisodeTable
     routing: RoutingTable | None
+    by_level: dict[str, dict[str, Any]] | None = field(default=None, kw_only=True)
 
 
 def evaluate_task(

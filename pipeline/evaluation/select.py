@@ -7,7 +7,7 @@ least as many episodes), and its cache is there. `pipeline/evaluation/work.py` d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline.evaluation.checkpoint import build_row, name_of
 from pipeline.evaluation.kept import LossError, refuse_loss
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import Place, cache_path, find_caches, find_checkpoints
-from pipeline.records.cache import CacheError, read_header
+from pipeline.records.cache import CacheError, other_level, read_header
 from pipeline.records.results import ResultsError, append_result, find_done, read_results
 
 
@@ -48,32 +48,46 @@ class BatchPlan:
 
     def cache_of(self, found: Place) -> Path:
         """Return where the cache of a checkpoint belongs."""
-        return cache_path(self.cache_dir, found.task_id, found.trial, found.seed, found.update)
+        return cache_path(self.cache_dir, found.task_id, found.trial, found.seed, found.update, found.eval_task_id)
 
 
 def select_checkpoints(
     root: Path,
     *,
     tasks: Sequence[str] = (),
+    eval_tasks: Sequence[str] = (),
     trial: int | None = None,
     seed: int | None = None,
     update: int | None = None,
     final_only: bool = False,
 ) -> list[Place]:
-    """Return the checkpoints of a folder that pass the filters.
+    """Return the checkpoints of a folder that pass the filters, each with the level that it is to play.
 
-    A run's final checkpoint and the numbered one of the same update are one: the final stands for both. A final one
-    that cannot be read may be of any update, and stays in unless its run has another one of the update asked for.
+    One of a mixture is there once for each level, level by level, with `eval_task_id`. A run's final checkpoint and the
+    numbered one of the same update are one: the final stands for both. A final one that cannot be read may be of any
+    update, and stays in unless its run has another one of the update asked for.
+
+    Args:
+        root: The folder.
+        tasks: Names of levels and mixtures; of a mixture that is not named itself, the named levels alone. None: all.
+        eval_tasks: Levels to be played in place of their own.
+        trial: Only this one.
+        seed: Only this one.
+        update: Only this one.
+        final_only: No numbered ones.
 
     Raises:
-        UnknownTaskError: If a task of the filter does not exist.
+        UnknownTaskError: If a task does not exist.
         PlaceError: If `root` is no folder.
     """
-    wanted = {resolve_task_id(task) for task in tasks}
+    everything = find_checkpoints(root)
+    mixtures = {place.task_id for place in everything if place.is_mixture}
+    wanted = {task if task in mixtures else resolve_task_id(task) for task in tasks}
+    played = tuple(map(resolve_task_id, eval_tasks))
     found = [
         place
-        for place in find_checkpoints(root)
-        if (not wanted or place.task_id in wanted)
+        for place in everything
+        if (not wanted or place.task_id in wanted or place.is_mixture)
         and (trial is None or place.trial == trial)
         and (seed is None or place.seed == seed)
         and not (final_only and place.update is not None)
@@ -85,12 +99,45 @@ def select_checkpoints(
             updates[place] = _update_of(place)
     finals = {place.run: updates[place] for place in found if place.update is None}
     present = {place.run for place in found if update is not None and updates[place] == update}
-    return [
+    meant = [
         place
         for place in found
         if (update is None or updates[place] == update or (updates[place] is None and place.run not in present))
         and (place.update is None or place.update != finals.get(place.run))
     ]
+    spread = [part for place in meant for part in _spread(place, wanted, played)]
+    order = {name: number for number, name in enumerate(dict.fromkeys(place.task_id for place in spread))}
+    # Level by level: neighbours of one level are evaluated at once.
+    return sorted(spread, key=lambda place: (order[place.task_id], place.eval_task_id or ""))
+
+
+def _spread(place: Place, wanted: set[str], played: Sequence[str]) -> list[Place]:
+    """Return a checkpoint once for each level that it is to play; one that cannot be read once, to be told of."""
+    if played:
+        if wanted and place.task_id not in wanted:
+            return []
+        own = None if place.is_mixture else resolve_task_id(place.task_id)
+        return [replace(place, eval_task_id=None if level == own else level) for level in played]
+    if not place.is_mixture:
+        return [place]
+    levels = levels_of(place.path)
+    if levels is None:
+        return [place]
+    return [
+        replace(place, eval_task_id=level)
+        for level in levels
+        if not wanted or place.task_id in wanted or level in wanted
+    ]
+
+
+def levels_of(path: Path) -> list[str] | None:
+    """Return the levels that a checkpoint was trained on, None if it cannot be read."""
+    try:
+        config = read_checkpoint_header(path).config
+    except CheckpointError:
+        return None
+    levels = config.get("task_id")
+    return [levels] if isinstance(levels, str) else list(levels or ())
 
 
 def _update_of(found: Place) -> int | None:
@@ -107,7 +154,7 @@ def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) 
         return None
     settings = plan.settings
     asked = {"eval_seed": settings.eval_seed, "max_steps": max_steps, "num_episodes": settings.num_episodes}
-    asked |= {"checkpoint_path": name_of(found.path), "checkpoint_digest": digest}
+    asked |= {"checkpoint_path": name_of(found.path), "checkpoint_digest": digest, "eval_task_id": found.eval_task_id}
     row = find_done(read_results(plan.results_path), **asked)
     if row is None or plan.skip_routing:
         return row
@@ -128,7 +175,13 @@ def reindex(plan: BatchPlan) -> tuple[int, list[str]]:
             header = read_header(path)
             if not plan.force:
                 identity = (header["checkpoint_path"], header.get("checkpoint_digest"), header["num_episodes"])
-                refuse_loss(*identity, cache=None, results_path=plan.results_path, advice="leave it, or give --force")
+                refuse_loss(
+                    *identity,
+                    cache=None,
+                    results_path=plan.results_path,
+                    advice="leave it, or give --force",
+                    eval_task_id=other_level(header),
+                )
             append_result(plan.results_path, build_row(header, header["metrics"], has_routing=True))
         except (CacheError, ResultsError, LossError, OSError) as error:
             problems.append(str(error))

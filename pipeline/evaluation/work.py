@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from babyai.levels import resolve_task_id
+from pipeline.checkpoints import read_header as read_checkpoint_header
 from pipeline.command.devices import resolve_device
-from pipeline.command.errors import MISTAKES
+from pipeline.command.errors import MISTAKES, UserError
 from pipeline.command.folders import HeldError, describe_holder, hold_lock
+from pipeline.command.names import name_command
 from pipeline.command.workers import Event, Link, WorkItem, do_items
 from pipeline.evaluation.checkpoint import (
     Checkpoint,
@@ -32,7 +34,7 @@ from pipeline.evaluation.checkpoint import (
 from pipeline.evaluation.kept import refuse_loss
 from pipeline.evaluation.play import Evaluation
 from pipeline.evaluation.progress import EvaluationBar
-from pipeline.evaluation.select import BatchPlan, find_row
+from pipeline.evaluation.select import BatchPlan, find_row, levels_of
 from pipeline.places import Place
 from pipeline.records.results import append_result
 
@@ -70,7 +72,7 @@ class Pending:
 
     Attributes:
         found: The file.
-        task_id: Of its folder: what a checkpoint says of its task is not trusted.
+        task_id: The level to be played, of its folder: what a checkpoint says of its task is not trusted.
         checkpoint: What was loaded.
         kind: Equal for checkpoints that can be evaluated at once.
     """
@@ -81,6 +83,23 @@ class Pending:
     kind: Hashable
 
 
+def level_to_play(found: Place) -> str:
+    """Return the full id of the level that a checkpoint is to play.
+
+    Raises:
+        UnknownTaskError: If there is no such level.
+        UserError: If it is of a mixture and no level is named.
+    """
+    if found.eval_task_id is None and found.is_mixture:
+        levels = levels_of(found.path)
+        read_checkpoint_header(found.path)  # says why it cannot be read
+        raise UserError(
+            f"{found.path}: expected a level to be played, found a policy of several ({', '.join(levels or ())}); "
+            f"{name_command('evaluate')} plays them all"
+        )
+    return resolve_task_id(found.played)
+
+
 def take_up(plan: BatchPlan, found: Place) -> Pending | dict[str, Any]:
     """Load a checkpoint; return it, or its row if it is done.
 
@@ -88,7 +107,7 @@ def take_up(plan: BatchPlan, found: Place) -> Pending | dict[str, Any]:
         Exception: One of `MISTAKES`: it cannot be used, or more levels of it are kept than are asked for.
     """
     device = resolve_device(plan.settings.device)
-    task_id = resolve_task_id(found.task_id)
+    task_id = level_to_play(found)
     checkpoint = load_checkpoint(found.path, device=device, lang_encoder=plan.settings.lang_encoder)
     limit = step_limit(checkpoint, plan.settings)
     row = find_row(plan, found, checkpoint.digest, limit)
@@ -102,6 +121,7 @@ def take_up(plan: BatchPlan, found: Place) -> Pending | dict[str, Any]:
             plan.settings.num_episodes,
             cache=cache,
             results_path=plan.results_path,
+            eval_task_id=found.eval_task_id,
         )
     config, encoder = checkpoint.config, checkpoint.encoder
     shapes = tuple((name, weight.shape, weight.dtype) for name, weight in checkpoint.policy.named_parameters())
@@ -115,7 +135,14 @@ def write_results(plan: BatchPlan, pending: Pending, evaluation: Evaluation) -> 
     The row comes last: a crash in between leaves a cache without a row, which the next call makes again.
     """
     found, record = pending.found, not plan.skip_routing
-    header = build_header(pending.checkpoint, pending.task_id, plan.settings, trial=found.trial, seed=found.seed)
+    header = build_header(
+        pending.checkpoint,
+        pending.task_id,
+        plan.settings,
+        trial=found.trial,
+        seed=found.seed,
+        run_name=None if found.eval_task_id is None else found.task_id,
+    )
     if record:
         target = plan.cache_of(found)
         for stray in target.parent.glob(f".{target.name}.*.tmp"):  # of a process that was killed: we hold the claim
@@ -214,7 +241,7 @@ def work_share(link: Link, plan: BatchPlan, todo: Sequence[Place]) -> None:
 
 
 def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[Path, Report]:
-    """Evaluate checkpoints with `jobs` processes; return what became of each.
+    """Evaluate checkpoints with `jobs` processes; return what became of each, by `Place.item`.
 
     A worker that dies takes only the group it was at with it: another worker that comes to it later evaluates it, else
     it is reported as failed. What processes of other calls are still at is reported as claimed.
@@ -228,11 +255,11 @@ def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[
             if kind == "tick":
                 bar.play(content)
             elif kind != "claimed":
-                if found.path not in outcome:
+                if found.item not in outcome:
                     bar.end()
                 # A worker that comes later finds the work of another done; what the other said counts.
-                if kind != "already" or found.path not in outcome:
-                    outcome[found.path] = report
+                if kind != "already" or found.item not in outcome:
+                    outcome[found.item] = report
 
         lost = []  # why shares of the work were not done to their end
 
@@ -246,12 +273,12 @@ def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[
 
         shares = [choose_share(plan, todo, job, jobs) for job in range(jobs)]
         do_items([WorkItem("share", work_share, (plan, share)) for share in shares], jobs=jobs, report=note)
-        missing = [found for found in todo if found.path not in outcome]
+        missing = [found for found in todo if found.item not in outcome]
         if missing and not lost:  # claimed by another call, which may have finished or died since
             work(plan, missing, take)
     for found in missing:
         claimed = ("claimed", found, describe_holder(_claim_path(plan, found)))
-        outcome.setdefault(found.path, ("failed", found, lost[0]) if lost else claimed)
+        outcome.setdefault(found.item, ("failed", found, lost[0]) if lost else claimed)
     return outcome
 
 

@@ -22,6 +22,7 @@ from pipeline.command.errors import explain
 from pipeline.config import TrainConfig
 from pipeline.guard import has_log, is_held, read_settings
 from pipeline.inspection.sources import Sources
+from pipeline.mixtures import MACRO_MEAN
 from pipeline.places import Place, find_run_folders, list_checkpoints, locate_checkpoint, run_folder
 from pipeline.tracking import METRICS_FILE
 
@@ -137,7 +138,7 @@ def _inspect(run: Place, sources: Sources, rows: Rows, only: int | None) -> RunI
         state, problem = "failed", f"{folder}: holds no checkpoint, though {logs} holds metrics"
     else:
         state = "finished" if _is_final(checkpoints[-1]) and (not update or update >= (target or 0)) else "stopped"
-    found = [score for row in rows.get(run.run, ()) if (score := _score_of_row(row)) is not None]
+    found = [score for row in _own_rows(rows.get(run.run, ()), settings) if (score := _score_of_row(row)) is not None]
     # Rows of more updates than the run has are of an earlier one in its place.
     found = [score for score in found if not update or score.update is None or score.update <= update]
     score = _choose_score([*found, *lines.evaluations()], lines.training(), only)
@@ -155,6 +156,28 @@ def read_known_rows(path: Path) -> Rows:
     except ResultsError as error:
         print(f"left out: {explain(error)}", file=sys.stderr)
     return rows
+
+
+def _own_rows(rows: Sequence[dict[str, Any]], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a run's own level; of a mixture one for each evaluation of all its levels, of their means."""
+    if not isinstance(settings.get("task_id"), list):
+        return [row for row in rows if row.get("eval_task_id") in (None, row["task_id"])]
+    together: dict[tuple, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("update", "num_episodes", "eval_seed", "max_steps", "checkpoint_digest"))
+        together.setdefault(key, {})[row["eval_task_id"]] = row
+    found = []
+    for by_level in together.values():
+        if set(settings["task_id"]) <= by_level.keys():
+            mine = [by_level[level] for level in settings["task_id"]]
+            means = {name: _mean([row[name] for row in mine]) for name in ("success_rate", "mean_lpc")}
+            ends = {"success_low": None, "success_high": None}  # of a mean over levels there is none
+            found.append({**mine[0], **means, **ends, "num_episodes": sum(row["num_episodes"] or 0 for row in mine)})
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else sum(values) / len(values)
 
 
 def _is_trained(folder: Path) -> bool:
@@ -216,7 +239,11 @@ class _Log:
         """Return how well the last episodes of training went."""
         for line in self._parsed("rollout/success_rate"):
             levels = int(line.get("rollout/window_episodes") or 0)
-            rate, lpc = line["rollout/success_rate"], line.get("train/lpc")
+            rate, lpc = (
+                line.get(f"{key}/{MACRO_MEAN}", line.get(key)) for key in ("rollout/success_rate", "train/lpc")
+            )
+            if rate is None:  # a level of a mixture has no episode yet
+                continue
             return Score(rate, None, None, lpc, levels, line["update"], fixed=False)
         return None
 

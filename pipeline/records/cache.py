@@ -42,6 +42,8 @@ __all__ = [
     "CacheError",
     "cache_path",
     "find_caches",
+    "other_level",
+    "played_level",
     "read_cache",
     "read_header",
     "read_starts",
@@ -257,6 +259,20 @@ def read_header(path: str | Path) -> dict[str, Any]:
         _refuse(path, error)
     cache = read_cache(path)
     return {**cache.header, "metrics": cache.metrics}
+
+
+def played_level(header: Mapping[str, Any]) -> Any:
+    """Return the level that a cache tells of, as its header has it; None if it does not say.
+
+    `task_id` is the run's own, or the name of its mixture, and older caches have nothing else.
+    """
+    return header.get("eval_task_id") or header.get("task_id")
+
+
+def other_level(header: Mapping[str, Any]) -> Any:
+    """Return the level that a cache tells of if it is another than the run's own, else None."""
+    played = header.get("eval_task_id")
+    return None if played == header.get("task_id") else played
 
 
 def read_starts(path: str | Path, limit: int = 32) -> list[Any]:

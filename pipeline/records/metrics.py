@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from babyai.facts import FAILURE, OUTCOME_NAMES, SUCCESS, TIMEOUT
+from pipeline.mixtures import MACRO_MEAN
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.tables import EpisodeTable
 
@@ -208,6 +209,21 @@ def choose_episode(episodes: EpisodeTable, steps: np.ndarray | None = None) -> i
     return int(by_length[(len(by_length) - 1) // 2])
 
 
+def spread(name: str, levels: Sequence[str], values: Sequence[float | int | None]) -> dict[str, float | int | None]:
+    """Return a metric of each level of a mixture, and of the mean over them: `train/lpc/GoToObj`, `.../macro_mean`.
+
+    The mean is None if it is not known of every level: without a level it would be another mean.
+
+    Args:
+        name: Of the metric.
+        levels: Names of the levels.
+        values: Of each.
+    """
+    found = {f"{name}/{level}": value for level, value in zip(levels, values, strict=True)}
+    known = all(value is not None for value in values)
+    return {**found, f"{name}/{MACRO_MEAN}": fmean(values) if known and values else None}
+
+
 EVALUATION_METRICS = {
     "eval/success_rate": "success_rate",
     "eval/success_low": "success_low",
@@ -220,6 +236,22 @@ EVALUATION_METRICS = {
 """Logged metrics and the names under which an evaluation has them."""
 
 
-def evaluation_metrics(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
-    """Return the `eval/...` metrics of an evaluation."""
-    return {key: metrics[name] for key, name in EVALUATION_METRICS.items()}
+MACRO_MEANS = ("eval/success_rate", "eval/mean_lpc", "eval/path_ratio")
+"""Metrics of an evaluation that are also averaged over the levels of a mixture."""
+
+
+def evaluation_metrics(
+    metrics: Mapping[str, Any], by_level: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, float | int | None]:
+    """Return the `eval/...` metrics of an evaluation.
+
+    Args:
+        metrics: Of all its episodes.
+        by_level: Those of each level of a mixture, by its name in metrics.
+    """
+    found = {key: metrics[name] for key, name in EVALUATION_METRICS.items()}
+    for key, name in EVALUATION_METRICS.items():
+        if by_level:
+            of_levels = spread(key, list(by_level), [level[name] for level in by_level.values()])
+            found |= {k: v for k, v in of_levels.items() if key in MACRO_MEANS or not k.endswith(f"/{MACRO_MEAN}")}
+    return found

@@ -39,7 +39,8 @@ _BOOLS = frozenset("normalize_lpc expert_dropout train_lang_proj has_routing".sp
 _RATES = frozenset("success_rate success_low success_high agreement".split())
 _LISTS = frozenset(["expert_hidden_sizes"])
 _TEXTS = frozenset(
-    "checkpoint_path task_id evaluated_at policy lpc_denominator expert_norm lang_encoder checkpoint_digest".split()
+    "checkpoint_path task_id evaluated_at policy lpc_denominator expert_norm lang_encoder checkpoint_digest "
+    "eval_task_id".split()
 )
 
 FIRST_COLUMNS = tuple(
@@ -54,7 +55,7 @@ COLUMNS = (
     *"seed update policy hidden_size normalize_lpc lpc_denominator lpc_eps lpc_exponent expert_norm expert_dropout "
     "lang_encoder train_lang_proj successes failures timeouts success_low success_high path_ratio_median path_ratio_n "
     "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement labelled_steps mean_steps "
-    "total_steps eval_seed checkpoint_digest has_routing".split(),
+    "total_steps eval_seed checkpoint_digest has_routing eval_task_id".split(),
 )
 """The columns of a new file; one with other columns keeps them at its end."""
 
@@ -67,7 +68,7 @@ _LOCK_SECONDS = 120.0  # a row takes milliseconds; who waits as long waits for a
 
 
 def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Add the row of a checkpoint, in place of an earlier row with the same `checkpoint_path`.
+    """Add the row of a checkpoint, in place of an earlier row with the same `checkpoint_path` and of the same level.
 
     Other rows are kept as they are, character for character. What the file did not have is empty.
 
@@ -91,7 +92,9 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
             texts = read_texts(path).reset_index(drop=True)
             columns = [*COLUMNS, *(name for name in texts if name not in COLUMNS)]
             texts = texts.reindex(columns=columns, fill_value="")
-            places = texts.index[texts["checkpoint_path"] == identity]
+            mine = texts["checkpoint_path"] == identity
+            mine &= _other_level(texts) == _other_level(pd.DataFrame([dict(row)])).iloc[0]
+            places = texts.index[mine]
             texts = texts.drop(index=places[1:])
             place = places[0] if len(places) else len(texts)
             texts.loc[place] = [_to_cell(name, row[name]) if name in row else "" for name in columns]
@@ -165,6 +168,7 @@ def find_done(
     eval_seed: int,
     max_steps: int | None = None,
     checkpoint_path: str | None = None,
+    eval_task_id: str | None = None,
 ) -> dict[str, Any] | None:
     """Return the row, in plain types, that already answers an evaluation, the one of most episodes; None for none.
 
@@ -175,26 +179,39 @@ def find_done(
         eval_seed: Of the levels.
         max_steps: Step limit as in the column, None for each level's own.
         checkpoint_path: If given, only a row of this path will do.
+        eval_task_id: Level that was played, if it is another than the run's own.
     """
     fits = (results["checkpoint_digest"] == checkpoint_digest) & (results["eval_seed"] == eval_seed)
     fits &= results["max_steps"].isna() if max_steps is None else results["max_steps"] == max_steps
+    fits &= _other_level(results) == (eval_task_id or "")
     if checkpoint_path is not None:
         fits &= results["checkpoint_path"] == checkpoint_path
     done = results[(fits & (results["num_episodes"] >= num_episodes)).fillna(False)]
     return plain_rows(done.loc[[done["num_episodes"].idxmax()]])[0] if len(done) else None
 
 
-def find_largest(results: pd.DataFrame, *, checkpoint_path: str, checkpoint_digest: str) -> int:
+def find_largest(
+    results: pd.DataFrame, *, checkpoint_path: str, checkpoint_digest: str, eval_task_id: str | None = None
+) -> int:
     """Return of how many levels the row of a checkpoint is, 0 if there is none or it is of other weights.
 
     Args:
         results: From `read_results`.
         checkpoint_path: As the row names it.
         checkpoint_digest: Of the weights.
+        eval_task_id: Level that was played, if it is another than the run's own.
     """
-    rows = results[(results["checkpoint_path"] == checkpoint_path).fillna(False)]
+    mine = (results["checkpoint_path"] == checkpoint_path) & (_other_level(results) == (eval_task_id or ""))
+    rows = results[mine.fillna(False)]
     same = (rows["checkpoint_digest"] == checkpoint_digest).fillna(False)
     return int(rows.loc[same, "num_episodes"].fillna(0).max()) if same.any() else 0
+
+
+def _other_level(rows: pd.DataFrame) -> pd.Series:
+    """Return the level that each row's policy was played on, "" where it is the run's own, as in every older row."""
+    played = rows.reindex(columns=["eval_task_id"], fill_value="")["eval_task_id"].fillna("").astype(str)
+    own = rows.reindex(columns=["task_id"], fill_value="")["task_id"].fillna("").astype(str)
+    return played.where(played != own, "")
 
 
 def _to_cell(name: str, value: Any) -> str:

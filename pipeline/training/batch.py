@@ -15,11 +15,8 @@ import torch
 from torch import Tensor
 
 from babyai.facts import NUM_ACTIONS
-from babyai.level_seeds import SeedStreams
-from babyai.levels import resolve_task_id
 from babyai.missions import MissionEncoder, build_mission_encoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
-from babyai.vector_env import VectorEnv
 from pipeline.checkpoints import CheckpointError, save_checkpoint
 from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.command.errors import ConfigError
@@ -28,10 +25,13 @@ from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.missions import MissionVectors
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
-from pipeline.evaluation.play import Evaluation, PlaySettings, evaluate_task_many
+from pipeline.evaluation.mixture import evaluate_levels
+from pipeline.evaluation.play import Evaluation, PlaySettings
 from pipeline.policies import build_policy, build_projection
 from pipeline.records.metrics import EpisodeWindow
+from pipeline.training.levels import Levels, build_env
 from pipeline.training.losses import LossTerms, Price
+from pipeline.training.options import resolve_levels
 from pipeline.training.rollout import Acting, Rollout
 from pipeline.training.sums import LossSums
 
@@ -50,7 +50,7 @@ class ReplicaBatch:
             `compile_policy`.
 
     Attributes:
-        configs: Settings as resolved (full task id, the encoder really used).
+        configs: Settings as resolved (full task ids, the encoder really used).
         config: Those of the first run, for what is alike.
         device: Where the policies run.
         encoder: Sentence encoder of all runs.
@@ -58,12 +58,15 @@ class ReplicaBatch:
         projections: The mission projections.
         weights: All trained weights, with their gradients and optimiser.
         envs: The environments.
+        levels: Which level is played in which environment.
+        step_levels: Of which level each step of an unroll is; None for a single level.
         generators: The runs' generators of action noise and dropout.
         rollout: Acts, and computes what the loss needs again.
         price: Of complexity; its alpha is (R,).
         expert_sizes: Per layer; empty for the baseline.
         sums: Losses since the last line of metrics.
         windows: The runs' last episodes.
+        level_windows: Those of each level of a mixture; none for a single level.
         episodes: Episodes ended, per run.
         update: Weight updates done.
         seconds: Seconds that updates have taken since each run began.
@@ -91,7 +94,7 @@ class ReplicaBatch:
         self.device = resolve_device(first.device)
         self.update, self.seconds = _find_moment(resume, len(configs))
         self.encoder = _build_encoder(first.lang_encoder, self.device, announce, resume)
-        known = {"task_id": resolve_task_id(first.task_id), "lang_encoder": self.encoder.name}
+        known = {"task_id": resolve_levels(first), "lang_encoder": self.encoder.name}
         self.configs = [TrainConfig(**{**config.to_dict(), **known}) for config in configs]
         self.config = self.configs[0]
         # The compiled engine divides its work by itself, and does so better than torch divides these small operations.
@@ -114,18 +117,11 @@ class ReplicaBatch:
         self.projections = [build_projection(config, self.encoder.width).to(device) for config in self.configs]
         for projection in self.projections:
             projection.requires_grad_(trained)
-        self.envs = [
-            VectorEnv(
-                config.task_id,
-                config.num_envs,
-                SeedStreams(config.seed, config.num_envs),
-                max_steps=config.max_steps,
-                plan_every=config.plan_every,
-            )
-            for config in self.configs
-        ]
+        self.levels = Levels.of(config)
+        self.envs = [build_env(config) for config in self.configs]
         self.generators = [torch.Generator().manual_seed(derive_seed(config.seed, 2)) for config in self.configs]
         self.windows = [EpisodeWindow(config.window) for config in self.configs]
+        self.level_windows = [[EpisodeWindow(config.window) for _ in self.levels.names] for config in self.configs]
         self.episodes = [0] * len(self.configs)
         self.timed = [False] * len(self.configs)
         self.expert_sizes: list[list[int]] = getattr(self.policies[0], "layer_expert_sizes", [])
@@ -154,14 +150,16 @@ class ReplicaBatch:
             config.unroll_len,
             engine.count_groups(config.num_envs),
             partial(CompiledEngine, threads=config.torch_threads) if engine is CompiledEngine else engine,
+            self.levels.told(config),
         )
+        self.step_levels = self.levels.of_steps(config.unroll_len, engine.count_groups(config.num_envs), device)
         if config.compile_policy and isinstance(self.rollout.engine, TorchEngine):
             self.rollout.engine.compile(self._announce)
         if resume is None:
             self.rollout.load([env.reset() for env in self.envs], None)
         else:
             self._load([content["resume"] for content in resume])
-        self.sums = LossSums(len(self.configs), len(self.expert_sizes), device)
+        self.sums = LossSums(len(self.configs), len(self.expert_sizes), device, self.levels.names)
 
     def _load(self, states: Sequence[dict[str, Any]]) -> None:
         current = []
@@ -169,6 +167,8 @@ class ReplicaBatch:
             current.append(self.envs[replica].load_state_dict(state["env"]))
             self.generators[replica].set_state(state["generator"].cpu())
             self.windows[replica].load(state["window"])
+            for window, saved in zip(self.level_windows[replica], state.get("level_windows", ()), strict=True):
+                window.load(saved)
             self.episodes[replica] = state["episodes"]
             self.timed[replica] = state.get("timed", False)
         layers = zip(*(state["hidden"] for state in states), strict=True)
@@ -197,7 +197,10 @@ class ReplicaBatch:
         self.sums.add(losses, norms, routing, seconds)
         for replica, ended in enumerate(self.rollout.ended):
             for episode in ended:
-                self.windows[replica].add(episode.outcome, episode.steps, episode.expert_steps)
+                facts = episode.outcome, episode.steps, episode.expert_steps
+                self.windows[replica].add(*facts)
+                if self.levels.names:
+                    self.level_windows[replica][self.levels.index[episode.slot]].add(*facts)
             self.episodes[replica] += len(ended)
         self.update += 1
         self.seconds = [total + seconds for total in self.seconds]
@@ -233,19 +236,20 @@ class ReplicaBatch:
                 "rollout/unlabelled_steps": env.counters["steps_unlabelled"],
                 "rollout/expert_action_prob": self.expert_action_prob(),
                 "time/seconds": self.seconds[replica],
+                **self.levels.summary(self.level_windows[replica], env),
             }
         return rows
 
     def evaluate(self, num_episodes: int, progress: Callable[[int], object] | None = None) -> list[Evaluation]:
-        """Play the first `num_episodes` of the fixed evaluation levels; training is not touched by it.
+        """Play the first `num_episodes` of the fixed evaluation levels of each task; training is not touched by it.
 
         Args:
             num_episodes: Levels.
             progress: Called with the number of episodes that have just ended.
         """
-        return evaluate_task_many(
+        return evaluate_levels(
             [(policy, self.encoder, p) for policy, p in zip(self.policies, self.projections, strict=True)],
-            self.config.task_id,
+            self.config,
             num_episodes,
             PlaySettings(
                 num_envs=64,  # changes the speed alone
@@ -282,6 +286,7 @@ class ReplicaBatch:
                 "generator": self.generators[replica].get_state(),
                 "window": self.windows[replica].state(),
                 "episodes": self.episodes[replica],
+                **self.levels.state(self.level_windows[replica]),
                 "seconds": self.seconds[replica],
                 **({"timed": True} if timed else {}),
             },

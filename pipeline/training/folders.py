@@ -81,9 +81,14 @@ def has_checkpoints(logged: Mapping[str, Any], config: TrainConfig) -> bool:
     return bool(list_checkpoints(run_folder(logged["checkpoint_dir"], config)))
 
 
+def count_final_episodes(config: TrainConfig) -> int:
+    """Return how many episodes the final evaluation plays, over all levels."""
+    return config.final_eval_episodes * len(config.levels)
+
+
 def lacks_evaluation(config: TrainConfig, logs: Path) -> bool:
     """Return whether a run that has all its updates is to be evaluated and its log says that it never was."""
-    wanted = config.final_eval_episodes
+    wanted = count_final_episodes(config)
     return wanted > 0 and has_log(logs) and read_final_evaluation(logs, config.num_updates, wanted) is None
 
 

@@ -45,7 +45,7 @@ def train(batch: ReplicaBatch, outputs: Outputs, link: Link, clock: Callable[[],
             rows = batch.take_metrics()
             if due.evaluation:
                 for row, evaluation in zip(rows, batch.evaluate(config.eval_episodes), strict=True):
-                    row |= evaluation_metrics(evaluation.metrics)
+                    row |= evaluation_metrics(evaluation.metrics, evaluation.by_level)
             outputs.log(batch.update, rows)
         if due.checkpoint or (unsaved.is_over() and not due.last):
             outputs.save_on_the_way(batch, timed=not due.checkpoint)
@@ -77,7 +77,7 @@ def run_update(batch: ReplicaBatch) -> dict[int, str]:
     rollout.collect(batch.acting())
     logits, routing = rollout.replay()
     losses = compute_losses(
-        logits, rollout.expert_action, rollout.expert_valid, routing, batch.expert_sizes, batch.price
+        logits, rollout.expert_action, rollout.expert_valid, routing, batch.expert_sizes, batch.price, batch.step_levels
     )
     rollout.engine.differentiate(losses.total.sum())
     norms = weights.norms()
@@ -103,7 +103,9 @@ def evaluate_finally(batch: ReplicaBatch, outputs: Outputs, link: Link) -> None:
     Raises:
         Stopped: If a stop is wished for before the end.
     """
-    outputs.say(f"trained; evaluating on {batch.config.final_eval_episodes} fixed levels")
+    each = f" of each of {len(batch.config.levels)} tasks" if len(batch.config.levels) > 1 else ""
+    outputs.say(f"trained; evaluating on {batch.config.final_eval_episodes} fixed levels{each}")
     evaluations = batch.evaluate(batch.config.final_eval_episodes, progress=link.heed)
-    rows = [{"env_steps": batch.env_steps, **evaluation_metrics(evaluation.metrics)} for evaluation in evaluations]
-    outputs.log_evaluation(batch.update, rows, [evaluation.metrics for evaluation in evaluations])
+    found = [evaluation_metrics(evaluation.metrics, evaluation.by_level) for evaluation in evaluations]
+    rows = [{"env_steps": batch.env_steps, **metrics} for metrics in found]
+    outputs.log_evaluation(batch.update, rows, evaluations)

@@ -7,7 +7,7 @@ terms do not depend on the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ class LossTerms:
         total: task + penalty, what is minimised.
         accuracy: Share of labelled steps at which the most probable action is the expert's.
         labelled: Share of steps with a label.
+        by_level: The same by level, where a policy is trained on several; else None.
     """
 
     task: Tensor
@@ -37,6 +38,37 @@ class LossTerms:
     total: Tensor
     accuracy: Tensor
     labelled: Tensor
+    by_level: LevelTerms | None = None
+
+
+@dataclass(frozen=True)
+class LevelTerms:
+    """The terms of a loss by level, each (levels,), or (R, levels) for replicas.
+
+    Attributes:
+        task: Mean cross-entropy over the labelled steps of a level; 0 if there are none.
+        lpc: LPC, averaged over its steps.
+        accuracy: Share of its labelled steps at which the most probable action is the expert's.
+        count: Its labelled steps.
+    """
+
+    task: Tensor
+    lpc: Tensor
+    accuracy: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
+class StepLevels:
+    """Which level each step of an unroll is of.
+
+    Attributes:
+        member: bool (levels, T * N), whether a step is of a level; the order of steps is that of the losses.
+        shares: (levels,) of the steps; they add up to 1.
+    """
+
+    member: Tensor
+    shares: Tensor
 
 
 @dataclass(frozen=True)
@@ -76,6 +108,23 @@ def compute_penalty(task: Tensor, lpc: Tensor, price: Price) -> Tensor:
     return price.alpha * lpc / ((task.detach() if price.denominator == "detached" else task) + price.eps)
 
 
+def compute_penalty_by_level(terms: LevelTerms, shares: Tensor, price: Price) -> Tensor:
+    """Return the price of complexity by equation 2 with a denominator for each level, a scalar or (R,).
+
+    sum over levels g of share_g * alpha * LPC_g / (L_g + eps): a level pays by how well it itself is done, not by how
+    well the others are. One without labels in an unroll pays nothing. For a single level this is equation 2. (Cook et
+    al. add up the tasks' terms; with shares, the price of a step does not grow with the number of levels.)
+
+    Args:
+        terms: By level.
+        shares: (levels,) of the steps.
+        price: With `normalize`.
+    """
+    alpha = price.alpha.unsqueeze(-1) if isinstance(price.alpha, Tensor) else price.alpha
+    paid = compute_penalty(terms.task, terms.lpc, replace(price, alpha=alpha))
+    return (torch.where(terms.count > 0, paid, 0.0) * shares).sum(dim=-1)
+
+
 def compute_losses(
     logits: Tensor,
     expert_action: Tensor,
@@ -83,6 +132,7 @@ def compute_losses(
     routing: Sequence[Tensor],
     expert_sizes: Sequence[Sequence[int]],
     price: Price,
+    levels: StepLevels | None = None,
 ) -> LossTerms:
     """Return the loss of an unroll of T steps of N environments.
 
@@ -96,6 +146,7 @@ def compute_losses(
         routing: Router probabilities per layer, each (T, N, experts) or (R, T, N, experts); empty for the baseline.
         expert_sizes: Expert sizes per layer.
         price: Of complexity.
+        levels: Of the steps, where there are several.
     """
     labels, valid = expert_action.flatten(-2), expert_valid.flatten(-2)  # (..., T * N)
     count = valid.sum(dim=-1)
@@ -106,15 +157,24 @@ def compute_losses(
     labelled_logits = torch.where(valid.unsqueeze(-1), flat_logits, 0.0)
     labels = torch.where(valid, labels, 0)
     per_step = F.cross_entropy(labelled_logits.flatten(0, -2), labels.flatten(), reduction="none").view_as(labels)
-    task = torch.where(valid, per_step, 0.0).sum(dim=-1) / some
-    correct = ((flat_logits.argmax(dim=-1) == labels) & valid).sum(dim=-1) / some
-    per_layer = [
-        compute_layer_lpc(w, sizes, price.exponent).flatten(-2).mean(dim=-1)
-        for w, sizes in zip(routing, expert_sizes, strict=True)
+    per_step = torch.where(valid, per_step, 0.0)
+    task = per_step.sum(dim=-1) / some
+    right = (flat_logits.argmax(dim=-1) == labels) & valid
+    correct = right.sum(dim=-1) / some
+    lpc_by_step = [
+        compute_layer_lpc(w, sizes, price.exponent).flatten(-2) for w, sizes in zip(routing, expert_sizes, strict=True)
     ]
+    per_layer = [layer.mean(dim=-1) for layer in lpc_by_step]
     lpc_per_layer = torch.stack(per_layer, dim=-1) if per_layer else task.new_zeros(*task.shape, 0)
     lpc = lpc_per_layer.sum(dim=-1)
-    penalty = compute_penalty(task, lpc, price)
+    by_level = None
+    if levels is not None:
+        lpc_of_step = sum(lpc_by_step) if lpc_by_step else torch.zeros_like(per_step)
+        by_level = _divide_by_level(per_step, lpc_of_step, right, valid, levels)
+    if price.normalize and by_level is not None:
+        penalty = compute_penalty_by_level(by_level, levels.shares, price)
+    else:
+        penalty = compute_penalty(task, lpc, price)
     penalty = torch.where(count > 0, penalty, 0.0)
     return LossTerms(
         task=task,
@@ -124,4 +184,23 @@ def compute_losses(
         total=task + penalty,
         accuracy=correct,
         labelled=valid.float().mean(dim=-1),
+        by_level=by_level,
+    )
+
+
+def _divide_by_level(
+    task_of_step: Tensor, lpc_of_step: Tensor, right: Tensor, valid: Tensor, levels: StepLevels
+) -> LevelTerms:
+    """Return terms by level from those of each step, (..., T * N), by sums that no other replica has a part in."""
+
+    def total(values: Tensor) -> Tensor:
+        return torch.where(levels.member, values.unsqueeze(-2), 0).sum(dim=-1)
+
+    count = total(valid)
+    some = count.clamp(min=1)
+    return LevelTerms(
+        task=total(task_of_step) / some,
+        lpc=total(lpc_of_step) / levels.member.sum(dim=-1),
+        accuracy=total(right) / some,
+        count=count,
     )

@@ -131,7 +131,7 @@ def _merge_mapping(path: Path, runs: Sequence[PlannedRun], resolved: TrainConfig
     config = {key: value for key, value in resolved.to_dict().items() if key not in ("trial", "seed", "lpc_alpha")}
     content = {
         "schema_version": SCHEMA_VERSION,
-        "task_id": resolved.task_id,
+        "task_id": resolved.run_name,
         "config": config,
         "trials": [trials[trial] for trial in sorted(trials)],
     }

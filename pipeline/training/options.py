@@ -12,8 +12,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from babyai.errors import UnknownTaskError
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
+from pipeline.mixtures import check_distinct_levels, short_level
 
 MAX_RUNS = 10_000
 """Runs of one call; more are a slip of the keyboard."""
@@ -124,7 +126,7 @@ def parse_sweep(
 
     Raises:
         ConfigError: If a value cannot be used.
-        UnknownTaskError: If the task does not exist.
+        UnknownTaskError: If a task does not exist.
     """
     single = seeds is None and lpc_alphas is None
     if single:
@@ -136,9 +138,7 @@ def parse_sweep(
     all_seeds = [config.seed] if seeds is None else parse_seeds(seeds)
     alphas = [config.lpc_alpha] if lpc_alphas is None else parse_alphas(lpc_alphas)
     _check_count("--seeds x --lpc_alphas", len(all_seeds) * len(alphas))
-    from babyai.levels import resolve_task_id  # only here, as minigrid is slow to import
-
-    named = dataclasses.replace(config, task_id=resolve_task_id(config.task_id))
+    named = dataclasses.replace(config, task_id=resolve_levels(config))
     configs = tuple(
         dataclasses.replace(named, trial=config.trial + i, lpc_alpha=alpha, seed=seed)
         for i, alpha in enumerate(alphas)
@@ -150,6 +150,29 @@ def parse_sweep(
         jobs=None if jobs is None else _count("--jobs", jobs),
         single=single,
     )
+
+
+def resolve_levels(config: TrainConfig) -> str | list[str]:
+    """Return `task_id` with the full ids of its levels.
+
+    Raises:
+        UnknownTaskError: If a level does not exist; the message names it.
+        ConfigError: If two names are of one level, or the mixture is called as a level is.
+    """
+    from babyai.levels import list_tasks, resolve_task_id  # only here, as minigrid is slow to import
+
+    if isinstance(config.task_id, str):
+        return resolve_task_id(config.task_id)
+    if config.mixture in {short_level(task) for task in list_tasks()}:
+        raise ConfigError(f"mixture: expected a name that no level has, found {config.mixture!r}; choose another")
+    levels = []
+    for name in config.task_id:
+        try:
+            levels.append(resolve_task_id(name))
+        except UnknownTaskError as error:
+            raise UnknownTaskError(f"task_id: {error}") from None
+    check_distinct_levels(levels)
+    return levels
 
 
 def default_replicas(config: TrainConfig, on_cpu: bool) -> int:

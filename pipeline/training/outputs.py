@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.command.errors import explain
 from pipeline.config import resolved_yaml
+from pipeline.evaluation.play import Evaluation
 from pipeline.guard import describe_unsaved, write_settings
 from pipeline.places import checkpoint_path, list_checkpoints
 from pipeline.tracking import Tracker
@@ -25,7 +26,7 @@ Report = Callable[[str, Any], object]
     saved      (run's key, update, path): its checkpoint was written because the batch was stopped
     failed     (keys of runs, why, update): they were given up; the others go on
     incomplete (run's key, why): some of its metrics could not be written
-    evaluated  (run's key, metrics): the final evaluation
+    evaluated  (run's key, metrics, those by level of a mixture): the final evaluation
     finished   run's key: all is done for it
 """
 
@@ -88,11 +89,11 @@ class Outputs:
         except OSError as error:
             tracker.note_missing(error)
 
-    def log_evaluation(self, update: int, rows: Sequence[Metrics], found: Sequence[Metrics]) -> None:
+    def log_evaluation(self, update: int, rows: Sequence[Metrics], found: Sequence[Evaluation]) -> None:
         """Write and report what the final evaluation has found."""
-        for run, row, metrics in zip(self.runs, rows, found, strict=True):
+        for run, row, evaluation in zip(self.runs, rows, found, strict=True):
             self._write(run, update, row)
-            self._report("evaluated", (run.key, metrics))
+            self._report("evaluated", (run.key, evaluation.metrics, evaluation.by_level))
 
     def save(self, batch: ReplicaBatch, update: int | None, *, timed: bool = False) -> dict[int, str]:
         """Write all runs' checkpoints of an update; return why one could not be written, by the run's number.

@@ -106,7 +106,7 @@ def _look_up(run: PlannedRun, resume: bool) -> tuple[PlannedRun, Conflict | None
     conflict = find_conflict(
         folder,
         logs,
-        config.identity(),
+        config.full_identity(),
         found and found[1].config,
         update=update,
         go_on=resume or trained,
@@ -175,14 +175,14 @@ def _find_strangers(config: TrainConfig, sweep: Sweep) -> Iterator[str]:
             except CheckpointError:  # nobody's run
                 continue
             but = {"seed", *header.unknown_fields}
-            if differences := differing_settings(header.config, config.identity(), but):
+            if differences := differing_settings(header.config, config.full_identity(), but):
                 yield f"{folder} holds a run of another setting ({differences})"
 
 
 def _first_free_trial(config: TrainConfig) -> int:
     """Return a number from which on no trial of the task has a folder."""
     roots = config.checkpoint_dir, config.log_dir
-    return 1 + max((trial for root in roots for trial in find_trials(root, config.task_id)), default=0)
+    return 1 + max((trial for root in roots for trial in find_trials(root, config.run_name)), default=0)
 
 
 def group_runs(runs: Iterable[PlannedRun], max_replicas: int) -> list[list[PlannedRun]]:

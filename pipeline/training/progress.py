@@ -14,7 +14,9 @@ from pipeline.command.bars import Bar
 from pipeline.command.errors import explain
 from pipeline.config import TrainConfig
 from pipeline.guard import describe_stop
+from pipeline.mixtures import MACRO_MEAN
 from pipeline.records.metrics import describe_metrics
+from pipeline.training.levels import describe_slots
 from pipeline.training.mapping import format_seeds, write_mapping
 from pipeline.training.plan import Key, PlannedRun
 
@@ -102,8 +104,10 @@ class Progress:
             f"hidden size {config.hidden_size}" if config.policy == "gru" else f"experts {config.expert_hidden_sizes}"
         )
         self.begun = True
+        if config.mixture is not None:
+            self._on_say(f"{config.run_name}: environments: {describe_slots(config)}")
         tqdm.write(
-            f"{config.task_id}: {name_runs(keys)}: policy {config.policy}, {model}, {weights:,} weights, "
+            f"{config.run_name}: {name_runs(keys)}: policy {config.policy}, {model}, {weights:,} weights, "
             f"{config.num_updates} updates of {config.num_envs} environments x {config.unroll_len} steps on {device}"
             + (f"; resumed at update {update}" if update else "")
         )
@@ -131,7 +135,9 @@ class Progress:
         self._figures.update(figures)
         texts = []
         for name, (metric, form) in WATCHED.items():
-            values = [row[metric] for row in self._figures.values() if row.get(metric) is not None]
+            # Of a mixture the mean over levels: of all episodes together short ones, the successful, end more often.
+            found = [row.get(f"{metric}/{MACRO_MEAN}", row.get(metric)) for row in self._figures.values()]
+            values = [value for value in found if value is not None]
             texts.append(f"{name} {_spread(values, form)}")
         self._bar.set_postfix_str(", ".join(texts), refresh=False)
 
@@ -153,10 +159,12 @@ class Progress:
     def _on_incomplete(self, content: tuple[Key, str]) -> None:
         key, self.incomplete[key] = content
 
-    def _on_evaluated(self, content: tuple[Key, dict[str, Any]]) -> None:
-        key, self.evaluations[key] = content
+    def _on_evaluated(self, content: tuple[Key, dict[str, Any], dict[str, dict[str, Any]] | None]) -> None:
+        key, self.evaluations[key], by_level = content
         if self._single:
             tqdm.write(f"final evaluation: {describe_metrics(self.evaluations[key])}")
+            for level, metrics in (by_level or {}).items():
+                tqdm.write(f"  {level}: {describe_metrics(metrics)}")
 
     def _on_finished(self, key: Key) -> None:
         self.finished.add(key)

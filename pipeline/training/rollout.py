@@ -60,6 +60,7 @@ class Rollout:
         unroll_len: int,
         groups: int,
         build_engine: Callable[[nn.Module, ReplicaWeights, Tensor, Tensor], CompiledEngine | TorchEngine],
+        told: Tensor | None = None,
     ) -> None:
         """Allocate; the environments must be started and `load` be called.
 
@@ -72,6 +73,7 @@ class Rollout:
             unroll_len: T.
             groups: Into how many groups the engine wants a replica's environments divided.
             build_engine: Returns what computes.
+            told: (N, width), what the policy is told of each environment's level beside the observation; None: nothing.
         """
         self._envs, self._missions, self._generators = envs, missions, generators
         self._experts = [len(sizes) for sizes in getattr(policy, "layer_expert_sizes", [])]
@@ -81,7 +83,11 @@ class Rollout:
         self._split = (replicas, groups, num_envs // groups)
         shape = (replicas * groups, unroll_len, num_envs // groups)  # (G, T, n) in the engine's arrays
         lang_dim = missions[0].projection.out_features
-        self._inputs = weights.flat.new_zeros(*shape, OBSERVATION_DIM + lang_dim)
+        missions_at = OBSERVATION_DIM + (0 if told is None else told.shape[1])
+        self._inputs = weights.flat.new_zeros(*shape, missions_at + lang_dim)
+        if told is not None:  # it never changes
+            of_groups = told.to(self._inputs).view(groups, 1, shape[2], -1).repeat(replicas, unroll_len, 1, 1)
+            self._inputs[..., OBSERVATION_DIM:missions_at] = of_groups
         self._mission = weights.flat.new_zeros(shape[0], shape[2], lang_dim)
         # Filled on the host through numpy; on the CPU the policy reads them where they are.
         self._on_host = self._device.type == "cpu"
@@ -99,7 +105,7 @@ class Rollout:
         self._obs = self._inputs if self._on_host else torch.zeros(*shape, OBSERVATION_DIM, pin_memory=True)
         obs = self._obs.numpy()
         self._obs_arrays = [[list(group) for group in obs[r * groups : (r + 1) * groups]] for r in range(replicas)]
-        self._mission_views = [self._inputs[:, t, :, OBSERVATION_DIM:] for t in range(unroll_len)]
+        self._mission_views = [self._inputs[:, t, :, missions_at:] for t in range(unroll_len)]
         self.engine = build_engine(policy, weights, self._inputs, self._on_device["episode_start"])
         self.current: list[VectorStep] = []
         self.ended: list[list[EpisodeEnd]] = []

@@ -9,7 +9,7 @@ from pipeline.command.names import name_command
 from pipeline.places import checkpoint_path, sweep_path
 from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, mean_interval, success_over_runs
 from pipeline.records.metrics import evaluation_metrics
-from pipeline.training.folders import read_final_evaluation
+from pipeline.training.folders import count_final_episodes, read_final_evaluation
 from pipeline.training.mapping import format_alpha
 from pipeline.training.options import Sweep
 from pipeline.training.plan import Key, PlannedRun
@@ -96,7 +96,7 @@ def print_results(runs: Sequence[PlannedRun], evaluations: Mapping[Key, Metrics]
     """Print the tables of runs and of prices, if any run has been evaluated."""
     found: dict[Key, Metrics] = {key: evaluation_metrics(m) for key, m in evaluations.items()}
     for run in runs:
-        episodes = run.config.final_eval_episodes
+        episodes = count_final_episodes(run.config)
         if run.complete and (line := read_final_evaluation(run.logs, run.update, episodes)) is not None:
             found[run.key] = line
     if found:

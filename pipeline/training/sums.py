@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pipeline.records.metrics import spread
 from pipeline.training.losses import LossTerms
 
 SCALARS = (
@@ -27,12 +28,15 @@ class LossSums:
         replicas: R.
         layers: Of routers; 0 for the baseline.
         device: Where the losses are.
+        levels: Names, in metrics, of the levels of a mixture; none for a single level.
     """
 
-    def __init__(self, replicas: int, layers: int, device: torch.device) -> None:
+    def __init__(self, replicas: int, layers: int, device: torch.device, levels: Sequence[str] = ()) -> None:
         per_layer = ("train/lpc", "train/router_entropy")
         self._names = [*SCALARS, *(f"{name}/layer_{i}" for name in per_layer for i in range(layers))]
         self._sums = torch.zeros(replicas, len(self._names), device=device)
+        self._levels = list(levels)
+        self._level_sums = torch.zeros(replicas, len(self._levels), 4, device=device)  # task, accuracy, labels, LPC
         self._updates, self._seconds = 0, 0.0
 
     @torch.no_grad()
@@ -50,6 +54,11 @@ class LossSums:
         self._sums += torch.cat(
             [torch.stack(terms, 1), losses.lpc_per_layer, *(entropy.unsqueeze(1) for entropy in entropies)], dim=1
         )
+        if losses.by_level is not None:
+            terms = losses.by_level
+            self._level_sums += torch.stack(
+                [terms.task * terms.count, terms.accuracy * terms.count, terms.count, terms.lpc], dim=-1
+            )
         self._updates += 1
         self._seconds += seconds
 
@@ -63,13 +72,28 @@ class LossSums:
             return [{} for _ in self._sums]
         speed = {"time/env_steps_per_second": self._updates * env_steps / self._seconds}
         rows = [dict(zip(self._names, means, strict=True)) | speed for means in (self._sums / self._updates).tolist()]
+        for row, sums in zip(rows, self._level_sums.tolist(), strict=True):
+            row |= self._metrics_by_level(sums)
         self._sums.zero_()
+        self._level_sums.zero_()
         self._updates, self._seconds = 0, 0.0
         return rows
 
+    def _metrics_by_level(self, sums: Sequence[Sequence[float]]) -> dict[str, float | None]:
+        """Return one run's metrics of its levels and their macro means; None where a level had no label."""
+        if not self._levels:
+            return {}
+        by_level = {
+            "train/task_loss": [task / labels if labels else None for task, _, labels, _ in sums],
+            "train/accuracy": [right / labels if labels else None for _, right, labels, _ in sums],
+            "train/lpc": [lpc / self._updates for *_, lpc in sums],
+        }
+        return {key: value for name, of in by_level.items() for key, value in spread(name, self._levels, of).items()}
+
     def select(self, replicas: Sequence[int]) -> LossSums:
         """Return the sums of some runs."""
-        selected = LossSums(len(replicas), 0, self._sums.device)
+        selected = LossSums(len(replicas), 0, self._sums.device, self._levels)
+        selected._level_sums = self._level_sums[list(replicas)]
         selected._names, selected._sums = self._names, self._sums[list(replicas)]
         selected._updates, selected._seconds = self._updates, self._seconds
         return selected

@@ -27,7 +27,7 @@ from pipeline.evaluation.play import PlaySettings
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.interventions.donors import Donors
 from pipeline.interventions.spec import Intervention
-from pipeline.records.cache import Cache
+from pipeline.records.cache import Cache, played_level
 from pipeline.records.played import Played
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from pipeline.replay.run import Intact, find_donors, intervene, replay
@@ -104,7 +104,7 @@ def _find_stage(cache: Cache, num_levels: int, candidates: list[Path], say: Say)
         raise troubles[0]
     level_seeds = [int(seed) for seed in cache.episodes.level_seed if seed >= 0]
     seeds = tuple(dict.fromkeys(level_seeds or evaluation_seeds(EVALUATION_SEED, num_levels)))[:num_levels]
-    task_id, limit = resolve_task_id(head.get("task_id", checkpoint.config.task_id)), head.get("max_steps")
+    task_id, limit = resolve_task_id(played_level(head) or checkpoint.config.task_id), head.get("max_steps")
     return _keep_stage(checkpoint.path, checkpoint.digest, task_id, seeds, limit, _Box(checkpoint))
 
 
@@ -132,7 +132,7 @@ class _Stage:
 
     def __init__(self, checkpoint: Checkpoint, task_id: str, seeds: tuple[int, ...], max_steps: int | None) -> None:
         self._task_id, self._seeds, self._max_steps = task_id, seeds, max_steps
-        self._agents = [(checkpoint.policy, checkpoint.encoder, checkpoint.projection)]
+        self._agents = [checkpoint.agent(task_id)]
         self._exponent = checkpoint.config.lpc_exponent
         self._played: dict[tuple[str, str], Played] = {}
 

@@ -77,7 +77,7 @@ def test_values_json_cannot_hold(tmp_path):
             np.int64(7),
             np.float64("-inf"),
         ]
-        keys = list(METRICS)[-len(values) :]
+        keys = [key for key in METRICS if "{" not in key][-len(values) :]
         tracker.log(np.int64(1), dict(zip(keys, values, strict=True)))
     line = read(tmp_path)[0]
     assert [line[key] for key in keys] == [None, None, 0.5, 2.0, 7, None]

@@ -1,0 +1,152 @@
+"""Figures of one policy on many levels: the task is the level that was played, the mixture is a setting."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import batch_eval
+from pipeline.inspection.listing import main as list_runs
+from pipeline.places import find_caches
+from pipeline.records.cache import read_header
+from pipeline.records.results import as_results, read_results
+from pipeline.training.command import main as train_command
+from plotting.browsing import (
+    choose_places,
+    label_place,
+    name_rows,
+    name_selection,
+    plot_task_heatmaps,
+    results_table,
+    select_rows,
+    task_names,
+    ticked_rows,
+    try_caches,
+    try_results,
+)
+from plotting.choices import find_choices
+from plotting.data import as_routing_data
+from plotting.logs import read_logs
+from plotting.replicates import find_settings
+from plotting.runs import by_played_level, collect_runs, group_settings, last_checkpoints
+from plotting.sweeps import plot_learning_over_updates
+from plotting.views import RESULT_VIEWS, draw_results_view
+
+DEBUG = str(Path(__file__).parents[2] / "configs" / "debug.yaml")
+LEVELS = ["BabyAI-GoToObjS6-v1", "BabyAI-GoToRedBallNoDists-v0"]
+SHORT = ["GoToObjS6-v1", "GoToRedBallNoDists"]
+FEW = ["--num_updates", "2", "--num_envs", "4", "--log_interval", "1", "--final_eval_episodes", "0", "--seeds", "0,1"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory) -> Path:
+    """Two seeds of a mixture, two of one of its levels alone, all evaluated on what they were trained on."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for levels in (["--task_id", ",".join(LEVELS), "--mixture", "two"], ["--task_id", LEVELS[0]]):
+            assert train_command("", ["--config", DEBUG, *FEW, "--jobs", "1", "--max_steps", "8", *levels]) == 0
+        assert batch_eval.main(["--num_episodes", "2", "--final-only"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(evaluated, monkeypatch):
+    monkeypatch.chdir(evaluated)
+
+
+def test_task_is_the_level_and_the_mixture_a_setting():
+    results = by_played_level(read_results("evaluation_results.csv"))
+    assert sorted(results["task_id"]) == sorted([*LEVELS * 2, LEVELS[0], LEVELS[0]])
+    assert results["trained_on"].value_counts().to_dict() == {"two": 4}
+    assert by_played_level(results) is results
+    runs, notes = collect_runs(read_results("evaluation_results.csv"))
+    assert notes == []
+    found = group_settings(last_checkpoints(runs)).groupby(["task_id", "label"]).size().to_dict()
+    # Trained on two: in one label for both levels, as in a legend.
+    assert found == {(LEVELS[0], ""): 2, (LEVELS[0], "trained on two"): 2, (LEVELS[1], "trained on two"): 2}
+
+
+def test_older_rows_are_of_their_own_level():
+    rows = as_results([{"checkpoint_path": "a.pt", "task_id": "T", "num_episodes": 3}])
+    assert by_played_level(rows)[["task_id", "trained_on"]].astype(object).fillna("none").values.tolist() == [
+        ["T", "none"]
+    ]
+
+
+def test_all_views_of_results_draw_mixtures():
+    results, problem = try_results("evaluation_results.csv")
+    assert problem == ""
+    for view in RESULT_VIEWS:
+        assert draw_results_view(results, view)
+
+
+def test_learning_curves_are_of_the_level():
+    logs, notes = read_logs(read_results("evaluation_results.csv"))
+    assert notes == []
+    assert set(logs["level"]) == {"", *SHORT}
+    log = Path("runs/two/trial_1/seed_0/metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in log]
+    mine = logs[(logs["folder"] == "checkpoints/two/trial_1/seed_0") & (logs["level"] == SHORT[1])]
+    assert mine["mean_lpc"].tolist() == [line[f"train/lpc/{SHORT[1]}"] for line in lines]
+    axes = plot_learning_over_updates(read_results("evaluation_results.csv"), logs=logs)
+    assert axes.shape[0] >= 1
+
+
+def test_caches_are_listed_by_level():
+    places = find_caches("evaluation_cache")
+    labels = [label_place(place) for place in places]
+    assert len(set(labels)) == len(labels) == 6
+    assert f"{SHORT[0]} · trained on two · trial 1 · seed 0 · final" in labels
+    assert f"{SHORT[0]} · trial 1 · seed 0 · final" in labels
+    assert sorted(place.played for place in choose_places(places)) == sorted(LEVELS)
+    choices = find_choices(places, "evaluation_cache")
+    assert any(choice.label.startswith(f"{SHORT[1]} · trained on two · success") for choice in choices)
+    mixed = next(place for place in places if place.eval_task_id == LEVELS[1])
+    assert as_routing_data(*try_caches([mixed])[0].values()).title == LEVELS[1]
+    figure = plot_task_heatmaps(*try_caches(places[:2]))
+    assert figure.axes
+
+
+def test_runs_are_joined_within_a_mixture_alone():
+    settings, notes = find_settings(find_caches("evaluation_cache"))
+    assert notes == []
+    told = {(setting.task_id, setting.folder): len(setting.places) for setting in settings}
+    assert told == {
+        (LEVELS[0], "trial_1_seeds_0_1"): 2,
+        (LEVELS[0], "two_trial_1_seeds_0_1"): 2,
+        (LEVELS[1], "two_trial_1_seeds_0_1"): 2,
+    }
+    assert sum("trained on two" in setting.label for setting in settings) >= 1
+    for setting in settings:
+        data = setting.load()
+        assert data.title == setting.task_id
+        assert {read_header(place)["task_id"] for place in setting.places} == {setting.places[0].task_id}
+
+
+def test_tables_tell_levels_of_one_checkpoint_apart():
+    results, _ = try_results("evaluation_results.csv")
+    table = results_table(results)
+    assert set(table["trained on"]) == {"", "two"}
+    assert "trained on" not in results_table(results[results["trained_on"].isna()])
+    assert set(task_names(results)) == set(SHORT)
+    assert len(select_rows(results, tasks=[LEVELS[0]], last_only=True)) == 4
+    ticked = table[(table["task"] == SHORT[1]) & (table["seed"] == 1)]
+    drawn = ticked_rows(results, ticked)
+    assert drawn["task_id"].tolist() == [LEVELS[1]]
+    assert ticked_rows(results, ticked.iloc[:0]) is results
+    names = name_rows(results)
+    assert len(names) == len(results)
+    assert name_selection(name_rows(drawn), names).startswith("_GoToRedBallNoDists_")
+    pd.testing.assert_frame_equal(results_table(read_results("evaluation_results.csv")), table)
+
+
+def test_runs_are_listed_by_the_mixture_with_the_mean_over_levels(capsys):
+    assert list_runs([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    results = read_results("evaluation_results.csv")
+    mine = results[(results["task_id"] == "two") & (results["seed"] == 1)]
+    (line,) = [line for line in lines if line.split()[:3] == ["two", "1", "1"]]
+    assert f"{mine['success_rate'].mean():.1%}" in line
+    assert line.split()[-1] == "4"  # levels, of both tasks
