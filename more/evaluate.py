@@ -2,7 +2,7 @@
 
     python more/evaluate.py --checkpoint_path checkpoints/more_a_rec4/final_model.pth
     python more/evaluate.py --model_type more_a --num_recurrences 4 --checkpoint_path PATH --recurrences 1,2,4,8
-    python more/evaluate.py --checkpoint_path PATH --recurrences 4,16 --stop_below 0.1    # tokens that stop by themselves
+    python more/evaluate.py --checkpoint_path PATH --recurrences 4,16 --stop_below 0.1  # tokens stop by themselves
 
 Prints tables and writes all figures as JSON beside the checkpoint (or to --output). docs/more.md explains them.
 """
