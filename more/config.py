@@ -60,7 +60,7 @@ class ModelConfig:
     max_length: int = 256
     match: Match = "none"
     dispatch: Dispatch = "auto"
-    expert_attention: ExpertAttention = "same"
+    expert_attention: ExpertAttention = "all"
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -222,8 +222,11 @@ def migrate_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(stored)
     if "batch_size" in settings:  # of a run
         settings.setdefault("accumulate", 1)
-    if "expert_attention" not in settings:
-        settings["expert_attention"] = "same"
+    attends = settings.get("model_type") == "more_a"
+    if not attends:
+        settings["expert_attention"] = "all"
+    if "expert_attention" not in stored:
+        settings.setdefault("expert_attention", "same")
         sized = settings.get("model_type") in ("more_a", "more_b", "more_c")
         if sized and settings.get("match") == "active" and settings.get("num_recurrences") == 1:
             settings["match"] = "total"

@@ -36,7 +36,7 @@ class MixtureLayer(nn.Module):
         top_k: int,
         widths: ExpertWidths,
         dispatch: str = "auto",
-        expert_attention: str = "same",
+        expert_attention: str = "all",
     ) -> None:
         super().__init__()
         self.num_heads, self.num_experts, self.top_k, self.dispatch = num_heads, num_experts, top_k, dispatch

@@ -114,7 +114,7 @@ class TrainingConfig:
     top_k: int | None = None
     dropout: float | None = None
     match: Match | None = None
-    expert_attention: ExpertAttention = "same"
+    expert_attention: ExpertAttention = "all"
     dispatch: Dispatch = "auto"
     seq_length: int | None = None
     epochs: float | None = None
@@ -195,6 +195,10 @@ class TrainingConfig:
         if self.updates is not None:
             preset.pop("epochs")
         preset |= self._resolve_task(self.data or preset["data"])
+        if (
+            self.model_type or preset["model_type"]
+        ) != "more_a":  # where no expert attends, what they see makes no other run
+            values["expert_attention"] = "all"
         return TrainingConfig(**{**values, **{k: v for k, v in preset.items() if values[k] is None}})
 
     def _resolve_task(self, data: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@
 | `base` | a block, no recurrence |
 | `base_deep` | base with r layers: r times the parameters, the operations of r passes |
 | `looped` | base, its blocks passed r times |
-| `more_a` to `more_d` | recurrent experts |
-| `more_a_all` | more_a whose experts attend to all earlier tokens; with one expert it is more_a |
+| `more_a` to `more_d` | recurrent experts; those of `more_a` attend to earlier tokens of their own here (`same`) |
+| `more_a_all` | more_a as it is by default, whose experts attend to all earlier tokens; with one expert it is more_a |
 
 `base_deep` and `looped` are base where r is 1, and are left out there; so is `base_deep` of several experts, which has
 experts and layers enough to say nothing of either.
@@ -68,8 +68,9 @@ def describe_model(variant: str, recurrences: int) -> dict[str, Any]:
     """Return the settings of `more.settings.TrainingConfig` that make a variant."""
     if variant == "base_deep":
         return {"model_type": "base", "num_recurrences": 1, "num_layers": recurrences}
-    if variant == "more_a_all":
-        return {"model_type": "more_a", "num_recurrences": recurrences, "expert_attention": "all"}
+    if variant in ("more_a", "more_a_all"):
+        sees = "all" if variant == "more_a_all" else "same"
+        return {"model_type": "more_a", "num_recurrences": recurrences, "expert_attention": sees}
     return {"model_type": variant, "num_recurrences": recurrences}
 
 

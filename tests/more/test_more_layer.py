@@ -26,7 +26,7 @@ def _seed():
 
 
 def build_layer(model_type: str, dispatch: str = "auto", top_k: int = 1, num_experts: int = 4) -> MixtureLayer:
-    layer = MixtureLayer(model_type, 16, 2, num_experts, top_k, ExpertWidths(24, 16), dispatch)
+    layer = MixtureLayer(model_type, 16, 2, num_experts, top_k, ExpertWidths(24, 16), dispatch, "same")
     layer.experts.reset(0.2, 0.2)
     nn.init.normal_(layer.router.fc.weight)
     return layer

@@ -304,7 +304,7 @@ def test_a_run_on_a_task_stops_and_goes_on_bit_for_bit(name, tmp_path):
 
 def test_an_older_run_goes_on_as_one_whose_experts_see_their_own(tmp_path):
     """Its settings have no `expert_attention`; the guard took that for another run."""
-    config = config_in(tmp_path)
+    config = config_in(tmp_path, expert_attention="same")
     asked = iter([False, False, True, True, True])
     assert run_training(config, quiet=True, stopping=lambda: next(asked)) > 128
     (path,) = (tmp_path / "checkpoint_dir" / "more_a_rec2").iterdir()
