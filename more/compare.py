@@ -1,11 +1,11 @@
 """Compare the variants: train all combinations, evaluate them, and tabulate over seeds.
 
-    python -m more.compare --variants all --seeds 0-2 --recurrences 1,2,4 --match active --output more_comparison.json
     python -m more.compare --preset chains --jobs 2 --output more_chains.json
+    python -m more.compare --preset debug --seeds 0-2 --recurrences 1,2,4 --match active --output more_comparison.json
 
-The first trains on the embedded text. The second, on a generated task that needs as many steps as its answers are deep
-(`more/tasks.py`), crosses variants with r and with the number of experts, beside the controls of `more/task_plan.py`,
-and evaluates every model at many r. Every combination is one run under <folder>/<its name>/seed_<s>/; what is done is
+The first, on a generated task that needs as many steps as its answers are deep (`more/tasks.py`), crosses variants with
+r and with the number of experts, beside the controls of `more/task_plan.py`, and evaluates every model at many r. The
+second trains on the embedded text. Every combination is one run under <folder>/<its name>/seed_<s>/; what is done is
 skipped, so that the command can be stopped and started again. The tables (JSON and Markdown) are written anew after
 every run; seeds are the unit of replication, the intervals Student's t.
 """
@@ -81,7 +81,7 @@ class CompareSettings:
         seeds: E.g. 0-2 or 0,1,2; null takes 0-2, with the preset chains 0-4.
         recurrences: Numbers of recurrences in training, e.g. 1,2,4.
         match: Sizes the variants like base: none, total, active or operations.
-        preset: standard or debug, which train on text, or chains, which trains on a generated task.
+        preset: chains, which trains on a generated task, or standard or debug, which train on text.
         data: Task of the preset chains: chains, hops or modular; null takes chains.
         experts: Numbers of experts, preset chains only; null takes 1,4.
         test_recurrences: Numbers of recurrences at test, preset chains only; null takes some from 1 to 16.
@@ -103,7 +103,7 @@ class CompareSettings:
     seeds: str | None = None
     recurrences: str = "1,2,4"
     match: Match = "active"
-    preset: Literal["standard", "debug", "chains"] = "debug"
+    preset: Literal["standard", "debug", "chains"] = "chains"
     data: TaskName | None = None
     experts: str | None = None
     test_recurrences: str | None = None

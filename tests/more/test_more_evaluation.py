@@ -345,7 +345,7 @@ def test_the_diagram_shows_the_prompt_that_was_answered(trained):
 
 
 def test_all_runs_of_a_comparison():
-    runs = CompareSettings(seeds="0-2", recurrences="1,2,4").runs()
+    runs = CompareSettings(preset="debug", seeds="0-2", recurrences="1,2,4").runs()
     assert len(runs) == 3 * (1 + 4 * 3) == 39
     assert runs[:3] == [Run("base", 1, 0), Run("more_a", 1, 0), Run("more_a", 2, 0)]
     for changes in (
@@ -356,7 +356,7 @@ def test_all_runs_of_a_comparison():
         {"variants": "base_deep"},
     ):
         with pytest.raises(ConfigError):
-            CompareSettings(**changes)
+            CompareSettings(**{"preset": "debug", **changes})
 
 
 def test_a_comparison_is_done_once_and_tabulated(tmp_path, monkeypatch, capsys):
@@ -367,7 +367,14 @@ def test_a_comparison_is_done_once_and_tabulated(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(more.compare, "run_config", smaller)
     settings = CompareSettings(
-        **{"variants": "base,more_b", "seeds": "0-2", "recurrences": "2", "updates": 2, "num_questions": 4},
+        **{
+            "preset": "debug",
+            "variants": "base,more_b",
+            "seeds": "0-2",
+            "recurrences": "2",
+            "updates": 2,
+            "num_questions": 4,
+        },
         **{"max_documents": 5, "folder": str(tmp_path / "runs"), "cache_dir": CACHE, "match": "none"},
     )
     output = tmp_path / "table.json"
@@ -412,7 +419,7 @@ def test_a_signal_stops_a_comparison_of_several_jobs(number, error, tmp_path, mo
     runs = tmp_path / "runs"
     runs.mkdir()
     monkeypatch.setattr(more.compare, "run_item", wait_long)
-    settings = CompareSettings(variants="base", seeds="0-5", jobs=2, folder=str(runs), cache_dir=CACHE)
+    settings = CompareSettings(preset="debug", variants="base", seeds="0-5", jobs=2, folder=str(runs), cache_dir=CACHE)
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt) as caught:
         compare(settings, tmp_path / "table.json")
@@ -434,7 +441,7 @@ def test_a_wish_to_stop_ends_a_run_of_a_comparison_where_it_is(when, tmp_path, m
         asked += 1
         return asked == 3 if when == "training" else asked > 4  # asked before each of three updates, then at each tick
 
-    settings = CompareSettings(updates=3, match="none", folder=str(tmp_path), cache_dir=CACHE)
+    settings = CompareSettings(preset="debug", updates=3, match="none", folder=str(tmp_path), cache_dir=CACHE)
     link = Link(lambda content: None, stopping)
     with pytest.raises(Stopped):
         more.compare.run_item(link, settings, Run("base", 1, 0))
@@ -457,7 +464,9 @@ def test_a_comparison_evaluates_on_the_device_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("more.checkpoints.load_model", refuse)
     with pytest.raises(ConfigError, match="far enough"):
         link = Link(lambda content: None, lambda: False)
-        more.compare.run_item(link, CompareSettings(device="cuda:3", folder=str(tmp_path)), Run("base", 1, 0))
+        more.compare.run_item(
+            link, CompareSettings(preset="debug", device="cuda:3", folder=str(tmp_path)), Run("base", 1, 0)
+        )
     assert asked == ["device cuda:3"]
 
 

@@ -132,7 +132,7 @@ def test_a_comparison_takes_a_run_that_lacks_some_metrics_and_names_one_without_
     changes = {**SIZES, "match": "none", "log_interval": 2 if interval == 2 else 100}
     monkeypatch.setattr(more.compare, "run_config", lambda *run: dataclasses.replace(original(*run), **changes))
     settings = CompareSettings(
-        updates=5, match="none", folder=str(tmp_path), cache_dir=CACHE, num_questions=1, max_documents=1
+        preset="debug", updates=5, match="none", folder=str(tmp_path), cache_dir=CACHE, num_questions=1, max_documents=1
     )
     link = Link(lambda content: None, lambda: False)
     if interval == 2:
@@ -153,7 +153,7 @@ def test_a_table_that_cannot_be_written_on_the_way_ends_no_other_run(tmp_path, m
     monkeypatch.setattr(more.compare, "run_item", lambda link, settings, run: ended.append(run.seed))
     monkeypatch.setattr(more.compare, "write_tables", refuse)
     (tmp_path / "table.md").write_text("the table")
-    settings = CompareSettings(variants="base", seeds="0-2", folder=str(tmp_path), cache_dir=CACHE)
+    settings = CompareSettings(preset="debug", variants="base", seeds="0-2", folder=str(tmp_path), cache_dir=CACHE)
     assert more.compare.compare(settings, tmp_path / "table.json") == 0
     assert ended == [0, 1, 2]
 

@@ -57,7 +57,7 @@ def test_a_row_is_the_model_it_says():
 )
 def test_settings_that_cannot_be(changes, said):
     with pytest.raises(ConfigError, match=said):
-        CompareSettings(**changes)
+        CompareSettings(**{"preset": "debug", **changes})
 
 
 @pytest.fixture(scope="module")
