@@ -172,6 +172,7 @@ OTHER_FLAGS = {
     *("logdir", "dist", "vfs-cache-mode", "rounds"),  # of TensorBoard, pytest, rclone, benchmarks
     *("all_views", "page", "studies_dir"),  # of the notebooks
     *("model", "model_args", "include_path", "tasks"),  # of lm-evaluation-harness
+    "nproc_per_node",  # of torchrun
 }
 
 
