@@ -145,7 +145,7 @@ def _refuse_conflict(
         newest and migrate_settings(newest["training_config"]),
         update=newest["update"] if newest else 0,
         go_on=go_on,
-        defaults={"expert_attention": "same" if config.model_type == "more_a" else "all", "accumulate": 1},
+        migrate=migrate_settings,
         is_elsewhere=is_elsewhere,
     )
     if conflict is None:

@@ -55,7 +55,8 @@ class TrainingConfig:
         match: Sizes the variants like base: none, total (parameters), active (parameters that a token uses) or
             operations (multiply-adds for a token, of a base with num_recurrences x the layers). Null takes that of
             init_from, else active; unmatched, more_b has eight times the parameters of base.
-        expert_attention: What the experts of more_a attend to: same (earlier tokens at the same expert) or all.
+        expert_attention: What the experts of more_a attend to: same (earlier tokens at the same expert) or all. Null
+            takes all, or that of init_from.
         dispatch: How tokens meet their experts: auto, grouped or loop.
         seq_length: Longest window, tokens, and the longest context in evaluation.
         epochs: Passes over the training text; parts of one are allowed.
@@ -114,7 +115,7 @@ class TrainingConfig:
     top_k: int | None = None
     dropout: float | None = None
     match: Match | None = None
-    expert_attention: ExpertAttention = "all"
+    expert_attention: ExpertAttention | None = None
     dispatch: Dispatch = "auto"
     seq_length: int | None = None
     epochs: float | None = None
@@ -184,7 +185,7 @@ class TrainingConfig:
         values = dataclasses.asdict(self)
         model = ModelConfig()
         sizes = {name: PRESETS[self.preset].get(name, getattr(model, name)) for name in SIZES}
-        preset = {**sizes, "model_type": "base", "num_recurrences": 1, "match": "active"}
+        preset = {**sizes, "model_type": "base", "num_recurrences": 1, "match": "active", "expert_attention": "all"}
         preset |= TRAINING_PRESETS[self.preset]
         preset["seq_length"] = PRESETS[self.preset].get("max_length", model.max_length)
         if self.data_dir is not None or self.text_file is not None:
@@ -195,9 +196,7 @@ class TrainingConfig:
         if self.updates is not None:
             preset.pop("epochs")
         preset |= self._resolve_task(self.data or preset["data"])
-        if (
-            self.model_type or preset["model_type"]
-        ) != "more_a":  # where no expert attends, what they see makes no other run
+        if (self.model_type or "base") != "more_a":  # no expert attends, and what they would see makes no other run
             values["expert_attention"] = "all"
         return TrainingConfig(**{**values, **{k: v for k, v in preset.items() if values[k] is None}})
 

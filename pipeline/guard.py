@@ -87,6 +87,7 @@ def find_conflict(
     update: int = 0,
     go_on: bool = False,
     defaults: Mapping[str, Any] | None = None,
+    migrate: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     is_elsewhere: Callable[[Mapping[str, Any]], bool] = lambda logged: False,
 ) -> Conflict | None:
     """Return why a run may not begin, None if it may.
@@ -99,10 +100,11 @@ def find_conflict(
         update: Of that checkpoint.
         go_on: Whether the run is to go on, or has nothing left to learn.
         defaults: What the settings beside older metrics may lack.
+        migrate: Makes of the settings beside older metrics what they are called now.
         is_elsewhere: Whether the run of the settings beside the metrics has checkpoints in another folder.
     """
     logged = read_settings(logs) if has_log(logs) else None
-    logged = logged and {**(defaults or {}), **logged}
+    logged = logged and migrate({**(defaults or {}), **logged})
     if stored is not None:
         if differences := differing_settings(stored, wanted):
             return Conflict("other", f"{folder} holds another run ({differences})")

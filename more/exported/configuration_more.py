@@ -56,7 +56,7 @@ class MoreConfig(PreTrainedConfig):
         hidden_dropout_prob: float = 0.1,
         match: str = "none",
         dispatch: str = "auto",
-        expert_attention: str = "same",
+        expert_attention: str = "all",
         output_router_logits: bool = False,
         router_aux_loss_coef: float = 0.01,
         router_z_loss_coef: float = 0.001,

@@ -319,6 +319,29 @@ def test_an_older_run_goes_on_as_one_whose_experts_see_their_own(tmp_path):
     assert run_training(config, resume=True, quiet=True) == 0
 
 
+def test_settings_beside_older_metrics_say_what_they_said(tmp_path):
+    """`same` was written for every model type, and a run of base could be resumed by no flag any more."""
+    config = config_in(tmp_path, model_type="base", num_recurrences=1)
+    asked = iter([False, False, True, True, True])
+    assert run_training(config, quiet=True, stopping=lambda: next(asked)) > 128
+    (settings,) = tmp_path.glob("log_dir/base_rec1/config.yaml")
+    text = settings.read_text()
+    assert "expert_attention: all\n" in text
+    settings.write_text(text.replace("expert_attention: all\n", "expert_attention: same\n"))
+    assert run_training(config, resume=True, quiet=True) == 0
+
+
+def test_a_run_starts_from_experts_that_see_their_own(tmp_path):
+    """It was refused, though no flag said otherwise."""
+    config = config_in(tmp_path, expert_attention="same")
+    assert run_training(config, quiet=True) == 0
+    start = str(tmp_path / "checkpoint_dir" / "more_a_rec2" / "final_model.pth")
+    tuned = Trainer(config_in(tmp_path / "tuned", init_from=start, match=None), announce=lambda _: None)
+    assert tuned.model_config.expert_attention == "same"
+    with pytest.raises(ConfigError, match="expert_attention: 'all' was given"):
+        Trainer(config_in(tmp_path, init_from=start, match=None, expert_attention="all"), announce=lambda _: None)
+
+
 def test_a_model_of_a_task_is_no_start_for_text(trained, tmp_path):
     """Its vocabulary was taken for a tokenizer, which ended in a traceback."""
     start = {"init_from": str(trained), "preset": "debug", "num_sequences": None, "match": None}
