@@ -57,19 +57,20 @@ def parse_weights(value: Any) -> list[float] | None:
     """Return weights from what YAML or a flag has, `[1, 1, 2]` or `1,1,2`; None where there are none.
 
     Raises:
-        ConfigError: If they are no positive numbers.
+        ConfigError: If they are no numbers from 1e-6 to 1e6.
     """
     if value is None or value == "null":
         return None
     parts = value.strip().removeprefix("[").removesuffix("]").split(",") if isinstance(value, str) else value
     try:
         weights = [float(part) for part in parts if not isinstance(part, bool)]
-        usable = len(weights) == len(parts) > 0 and all(0 < weight < math.inf for weight in weights)
+        usable = isinstance(parts, list | tuple) and len(weights) == len(parts) > 0
+        usable = usable and all(1e-6 <= weight <= 1e6 for weight in weights)
     except (TypeError, ValueError):
         usable = False
     if not usable:
         raise ConfigError(
-            f"task_weights: expected a positive number for each level, such as [1, 1, 2], found {value!r}"
+            f"task_weights: expected a number from 1e-6 to 1e6 for each level, such as [1, 1, 2], found {value!r}"
         )
     return weights
 

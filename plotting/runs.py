@@ -227,7 +227,7 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
 def _told(name: str, value: Any) -> Any:
     """Return a value of a configuration; None, which is a value too, as text."""
     if name == "task_id":
-        return short_task(value) if isinstance(value, str) else None  # a list: `trained_on` has its name
+        return short_task(value) if isinstance(value, str) else ", ".join(map(short_task, value))
     return value if isinstance(value, str | int | float) else _text(value)
 
 

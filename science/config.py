@@ -163,6 +163,8 @@ def _read_train(value: Any) -> dict[str, Any]:
     config = build_part("train", TrainConfig, value)
     if config.policy == "gru":
         raise ConfigError("train: policy: expected moe or mop, which have routers to study; found gru (see baselines)")
+    if config.task_input != "none":
+        raise ConfigError("train: task_input: expected none, as each policy of a study learns one level")
     if config.wandb_project is not None:
         raise ConfigError("train: wandb_project: a study tracks its runs itself; leave it out")
     given = {} if value is None else value

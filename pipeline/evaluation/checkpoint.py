@@ -64,8 +64,8 @@ def load_checkpoint(
     """Return the policy of a checkpoint with the sentence encoder it was trained with.
 
         checkpoint = load_checkpoint(path)
-        result = evaluate(checkpoint.policy, checkpoint.encoder, checkpoint.projection,
-                          checkpoint.config.task_id, level_seeds=range(100))
+        task = checkpoint.config.task_id                     # of a mixture one of its levels
+        result = evaluate(*checkpoint.agent(task), task, level_seeds=range(100))
 
     Args:
         path: A `.pt` file.

@@ -6,7 +6,7 @@ least as many episodes), and its cache is there. `pipeline/evaluation/work.py` d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,12 @@ def _spread(place: Place, wanted: set[str], played: Sequence[str]) -> list[Place
         return [replace(place, eval_task_id=None if level == own else level) for level in played]
     if not place.is_mixture:
         return [place]
-    levels = levels_of(place.path)
-    if levels is None:
-        return [place]
+    config = _config_of(place.path)
+    if config is None:
+        return [place] if not wanted or place.task_id in wanted else []
+    if config.get("mixture") != place.task_id:  # a copy of runs, say, under a name of its own
+        return []
+    levels = _levels_in(config)
     return [
         replace(place, eval_task_id=level)
         for level in levels
@@ -132,12 +135,20 @@ def _spread(place: Place, wanted: set[str], played: Sequence[str]) -> list[Place
 
 def levels_of(path: Path) -> list[str] | None:
     """Return the levels that a checkpoint was trained on, None if it cannot be read."""
-    try:
-        config = read_checkpoint_header(path).config
-    except CheckpointError:
-        return None
+    config = _config_of(path)
+    return None if config is None else _levels_in(config)
+
+
+def _levels_in(config: Mapping[str, Any]) -> list[str]:
     levels = config.get("task_id")
     return [levels] if isinstance(levels, str) else list(levels or ())
+
+
+def _config_of(path: Path) -> Mapping[str, Any] | None:
+    try:
+        return read_checkpoint_header(path).config
+    except CheckpointError:
+        return None
 
 
 def _update_of(found: Place) -> int | None:

@@ -18,7 +18,9 @@ def differing_fields(runs: Iterable[RunInfo]) -> list[str]:
     Runs of unknown settings do not count.
     """
     known = [run.settings for run in runs if run.settings]
-    names = [name for name in TrainConfig().full_identity() if name not in ("task_id", "trial", "seed")]
+    names = [name for name in TrainConfig().full_identity() if name not in ("trial", "seed")]
+    if not any(isinstance(run.get("task_id"), list) for run in known):  # else the table's title names the level
+        names.remove("task_id")
     return [name for name in names if any(other.get(name) != known[0].get(name) for other in known[1:])]
 
 

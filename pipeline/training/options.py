@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from babyai.errors import UnknownTaskError
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
-from pipeline.mixtures import check_distinct_levels, short_level
+from pipeline.mixtures import check_distinct_levels
 
 MAX_RUNS = 10_000
 """Runs of one call; more are a slip of the keyboard."""
@@ -159,11 +159,11 @@ def resolve_levels(config: TrainConfig) -> str | list[str]:
         UnknownTaskError: If a level does not exist; the message names it.
         ConfigError: If two names are of one level, or the mixture is called as a level is.
     """
-    from babyai.levels import list_tasks, resolve_task_id  # only here, as minigrid is slow to import
+    from babyai.levels import resolve_task_id  # only here, as minigrid is slow to import
 
     if isinstance(config.task_id, str):
         return resolve_task_id(config.task_id)
-    if config.mixture in {short_level(task) for task in list_tasks()}:
+    if _is_level(config.mixture):
         raise ConfigError(f"mixture: expected a name that no level has, found {config.mixture!r}; choose another")
     levels = []
     for name in config.task_id:
@@ -173,6 +173,16 @@ def resolve_levels(config: TrainConfig) -> str | list[str]:
             raise UnknownTaskError(f"task_id: {error}") from None
     check_distinct_levels(levels)
     return levels
+
+
+def _is_level(name: str | None) -> bool:
+    """Return whether a level is called so, by its full name, a short one, or one of an older version."""
+    from babyai.levels import resolve_task_id
+
+    try:
+        return name is not None and bool(resolve_task_id(name))
+    except UnknownTaskError:
+        return False
 
 
 def default_replicas(config: TrainConfig, on_cpu: bool) -> int:

@@ -270,11 +270,10 @@ def load_babyai_policy(
         MissionEncoderError: If the encoder cannot be had.
     """
     loaded = load_checkpoint(path, device=device)
+    level = loaded.config.task_id if task_id is None else task_id
     return BabyAIPolicyModel(
-        loaded.policy,
-        loaded.encoder,
-        loaded.projection,
-        loaded.config.task_id if task_id is None else task_id,
+        *(loaded.agent(level) if isinstance(level, str) else (loaded.policy, loaded.encoder, loaded.projection)),
+        level,
         max_steps=loaded.config.max_steps if max_steps is None else max_steps,
         lpc_exponent=loaded.config.lpc_exponent,
     )

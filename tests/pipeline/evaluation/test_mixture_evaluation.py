@@ -105,6 +105,17 @@ def test_tasks_choose_levels_of_mixtures(work):
         chosen(tasks=["nothing"])
 
 
+def test_copies_of_runs_under_another_name_are_no_mixtures(work):
+    """Whatever lay in a folder with trials and seeds was evaluated."""
+    shutil.copytree(work / "checkpoints" / "both", work / "checkpoints" / "backup_of_mine")
+    broken = work / "checkpoints" / "other" / "trial_1" / "seed_0" / "checkpoint_final.pt"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"")
+    found = select_checkpoints(Path("checkpoints"), tasks=["both"])
+    assert {place.task_id for place in found} == {"both"} and len(found) == 4
+    assert {place.task_id for place in select_checkpoints(Path("checkpoints"))} == {"both", "told", "other"}
+
+
 def test_levels_that_were_not_trained_can_be_played_unless_the_policy_is_told_of_levels(work, trained, capsys):
     shutil.copytree(trained / MOE, Path("checkpoints") / MOE)
     assert evaluate("--final-only", "--eval_task", "OpenDoor") == 1
