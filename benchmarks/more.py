@@ -102,7 +102,7 @@ class DenseFeedForward(nn.Module):
         self.up = nn.Linear(d_model, 4 * d_model, bias=False)
         self.down = nn.Linear(4 * d_model, d_model, bias=False)
 
-    def forward(self, x: Tensor, steps: int, place: object, cache: object) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, *others: object) -> tuple[Tensor, None]:
         """Return (batch, time, d_model) and no routing."""
         return self.down(F.gelu(self.up(x))), None
 

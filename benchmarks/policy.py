@@ -28,7 +28,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-import pipeline.training.batch
+import pipeline.training.levels
 from babyai.observations import encode_observations
 from babyai.steps import VectorStep
 from benchmarks.common import as_benchmark, format_machine_facts, format_records, format_table, parse_positive, wait_for
@@ -110,7 +110,7 @@ def build_batch(
         )
         for replica in range(replicas)
     ]
-    costless = mock.patch.object(pipeline.training.batch, "VectorEnv", StandIn)
+    costless = mock.patch.object(pipeline.training.levels, "VectorEnv", StandIn)
     with nullcontext() if real else costless:
         return ReplicaBatch(configs, announce=lambda line: None, engine=engine)
 

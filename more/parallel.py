@@ -36,6 +36,8 @@ BUCKET = 2**22
 """Numbers that are sent together; a copy of so many gradients is made at a time."""
 
 _TOLD = "error_told_by"
+_joined = itertools.count()
+"""Groups that this process has joined; all processes join equally many."""
 
 
 class ParallelError(UserError, RuntimeError):
@@ -156,7 +158,8 @@ def join(device: str) -> Iterator[Group]:
     group = Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), found)
     backend = "nccl" if found.type == "cuda" else "gloo"
     with _others_reached(group):
-        dist.init_process_group(backend, store=_store(), rank=group.rank, world_size=group.size, timeout=TIMEOUT)
+        store = dist.PrefixStore(f"group_{next(_joined)}", _store())  # none meets what an earlier group has left
+        dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size, timeout=TIMEOUT)
     try:
         yield group
     except BaseException:

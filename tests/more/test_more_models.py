@@ -369,7 +369,8 @@ def test_older_settings_mean_what_they_meant():
     older = dataclasses.asdict(ModelConfig(model_type="more_b", match="active", num_recurrences=1, **PRESETS["debug"]))
     del older["expert_attention"]
     config = ModelConfig(**migrate_settings(older))
-    assert (config.expert_attention, config.match) == ("same", "total")
+    assert (config.expert_attention, config.match) == ("all", "total")  # where none attends, what it sees is no matter
+    assert migrate_settings({**older, "model_type": "more_a"})["expert_attention"] == "same"
     assert compute_widths(config).state == 64  # as it was
     more = {**older, "num_recurrences": 4}
     assert migrate_settings(more)["match"] == "active"
