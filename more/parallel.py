@@ -165,6 +165,7 @@ def join(device: str) -> Iterator[Group]:
     except BaseException:
         _is_first_to_tell()  # now: the others find at once that this one has gone, and might tell of that first
         raise
+    group.wait()  # none closes its sockets while another is still sending
     dist.destroy_process_group()
 
 

@@ -95,10 +95,11 @@ def lines_of(folder: Path) -> list[dict]:
 # ------------------------------------------------------------------------------------------------------------- weights
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """Folders of all cases, trained by two processes of torchrun, and by one."""
-    root = tmp_path_factory.mktemp("both")
+ENDED_BY_A_THREAD = "terminate called without an active exception"
+
+
+def train_all_by_two(root: Path) -> tuple[dict, subprocess.CompletedProcess]:
+    """Return the settings of all cases, for two processes and for one, and how those of torchrun ended."""
     configs = {
         count: [small_config(root / count / name, **changes) for name, changes in CASES.items()]
         for count in ("two", "one")
@@ -108,14 +109,23 @@ def both(tmp_path_factory):
     others = [small_config(root / name, **dropping) for name in ("parts", "whole")]
     (root / "cases.json").write_text(json.dumps([vars(config) for config in (*configs["two"], *others)]))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.run(
-        [*torchrun, "train_cases.py", "cases.json"],
-        cwd=root,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [*torchrun, "train_cases.py", "cases.json"]
+    options = {"cwd": root, "env": environment(), "capture_output": True, "text": True, "timeout": 300}
+    return configs, subprocess.run(command, **options)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Folders of all cases, trained by two processes of torchrun, and by one.
+
+    In 2 of some 45 runs on a busy machine a process was ended by `terminate called without an active exception` of a
+    C++ thread, with all it had to write written. Until its cause is known, such a run is made again, twice at most.
+    """
+    for _ in range(3):
+        root = tmp_path_factory.mktemp("both")
+        configs, run = train_all_by_two(root)
+        if ENDED_BY_A_THREAD not in run.stderr:
+            break
     assert run.returncode == 0, run.stderr
     for config in configs["one"]:
         assert run_training(config, quiet=True) == 0
