@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def write_page(settings: LevelsSettings, rows: Sequence[Row], *, with_figure: bo
         "# Levels of BabyAI",
         f"What the default policy (`config.yaml`) reaches on each of the {len(rows)} registered levels in {budgets} "
         "minutes of two cores, by one command that goes on where it was stopped:",
-        "    make levels                                    # all of it, days",
+        "    make levels                                    # all of it, some days\n"
         f"    python -m benchmarks.levels --minutes {mark_key(minutes)} --only GoTo,PickupLoc --out levels",
         "It writes this page, [levels.csv](levels.csv) with everything that is known of each row (settings, seed, "
         "commit, versions), and a file for each level in `levels/results/`.",
@@ -133,7 +134,16 @@ def write_page(settings: LevelsSettings, rows: Sequence[Row], *, with_figure: bo
         own = [row for row in rows if row["kind"] == kind]
         parts += [f"## {_TITLES.get(kind, kind)}", write_table(own, settings.minutes)]
     parts += ["## Figures of others", SOURCES, "## Settings", _list_settings(settings, rows)]
-    return "\n\n".join(part for part in parts if part).replace("days\n\n    python", "days\n    python") + "\n"
+    return "\n\n".join(wrap(part) for part in parts if part) + "\n"
+
+
+def wrap(part: str) -> str:
+    """Return a paragraph or a list with lines of at most 120 characters; tables, code and pictures as they are."""
+    if part.startswith(("|", "    ", "!", "#", "**A budget")):
+        return part
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    lines = [(line, "  " if line.startswith(("- ", "  ")) else "") for line in part.splitlines()]
+    return "\n".join(textwrap.fill(line, 120, subsequent_indent=below, **whole) for line, below in lines)
 
 
 _TITLES = {"compound": "Compound missions", "Unlock": "Unlock: a key is needed"}
@@ -148,8 +158,8 @@ tell how far a run came. **Success** is the share of {episodes} fixed levels, th
 (most probable action) solves within the level's own step limit; bold from {100 * SOLVED:.0f} %, which counts as solved.
 **Path ratio**: steps over those of the bot, on levels solved. **LPC**: mean over steps of the complexity used, the sum
 of weight x size^2 over experts ([training](training.md)). **Bot**: the share of these levels that minigrid's bot
-solves, and the mean length of its plans. A level that it does not solve is replaced, in training and evaluation: a
-policy's success is on levels that the bot solves. Where it solves none there is nothing to imitate. One run each, seed
+solves, and the mean length of its plans. In the evaluation a level that it does not solve is replaced: a policy's
+success is on levels that the bot solves. Where it solves none there is nothing to imitate. One run each, seed
 {seed}: with 200 levels the interval of a success of 90 % is some four points to either side, and other seeds may differ
 by more."""
 

@@ -20,7 +20,7 @@ OPTIONS = {
     "twice as long. Measured is the time that the process has a core, so that other load hardly matters; reading, "
     "compiling and evaluating are not counted. Default: 10,60.",
     "only": "Levels to measure, in this order, with commas between: GoTo,PickupLoc. Default: all that are registered, "
-    "first the 19 of the BabyAI paper.",
+    "first those of the BabyAI paper.",
     "out": "Folder of results and checkpoints; what is there is not done again. Default: levels.",
     "docs": "Folder that gets the page, table and figure as well (levels.md, levels.csv, images/levels.png), for the "
     "site. Default: only the folder of results.",
