@@ -109,7 +109,7 @@ def do_all(
     at_work: list[str] = []
     ended = 0
     options = {"unit_scale": True, "mininterval": 0.5 if sys.stderr.isatty() else 60.0}  # a log file needs fewer lines
-    with Interruption() as interruption, Bar(total=round(total), desc=title, unit=f" {unit}", **options) as bar:
+    with Interruption() as interruption, Bar(total=max(1, round(total)), desc=title, unit=f" {unit}", **options) as bar:
         counted = unit == "level"
 
         def note(event: Event) -> None:

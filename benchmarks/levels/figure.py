@@ -72,7 +72,12 @@ def plot_levels(rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], *, 
     quoted = [(where, find_reference(row["name"]).babyai_1_1) for where, row in zip(places, rows, strict=True)]
     quoted = [(where, value) for where, value in quoted if value is not None]
     ax.plot(
-        [v for _, v in quoted], [w for w, _ in quoted], "|", color="#c0392b", markersize=9, label="BabyAI 1.1, 1M demos"
+        [v for _, v in quoted],
+        [w for w, _ in quoted],
+        "|",
+        color="#c0392b",
+        markersize=9,
+        label="BabyAI 1.1, 1M demos, quoted",
     )
     ax.set_yticks(places, [row["name"] for row in rows], fontsize=7)
     ax.set_ylim(place - 0.3, -0.7)

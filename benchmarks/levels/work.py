@@ -6,6 +6,7 @@ import datetime
 import platform
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -110,8 +111,7 @@ def train_until(link: Link, settings: LevelsSettings, task_id: str, budget: floa
         LevelError: If training fails, or is far past the budget already.
         Stopped: If a stop is wished; the run is saved.
     """
-    clock = CpuClock(clock_path(settings, task_id))
-    try:
+    with closing(CpuClock(clock_path(settings, task_id))) as clock:
         run = plan_run(settings, task_id)
         if clock.seconds_at(run.update) < budget:
             meter = CpuMeter(clock, link.report)
@@ -121,8 +121,6 @@ def train_until(link: Link, settings: LevelsSettings, task_id: str, budget: floa
             link.heed()
             run = plan_run(settings, task_id)
         seconds = clock.seconds_at(run.update)
-    finally:
-        clock.close()
     if run.checkpoint is None:
         raise Stopped
     if seconds > 1.1 * budget + 5.0:
