@@ -40,11 +40,13 @@ def clock_path(settings: LevelsSettings, task_id: str) -> Path:
 
 
 def describe(settings: LevelsSettings, task_id: str) -> dict[str, Any]:
-    """Return what decides a level's results, as plain types."""
+    """Return what decides a level's results, as plain types.
+
+    The sentence encoder is not among it: `auto` says only later which one it is, and each result names its own.
+    """
     config = settings.level_config(task_id)
     return {
         **config.identity(),
-        "lang_encoder": config.lang_encoder,
         "eval_episodes": config.final_eval_episodes,
         "eval_seed": EVALUATION_SEED,
         "version": VERSION,
