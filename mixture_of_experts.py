@@ -71,6 +71,16 @@ def normalize_expert_sizes(expert_hidden_sizes: str | Sequence[int | str | Seque
 # ------------------------------------------------------------------------------------------------------ what is seen
 
 
+def check_encoding(obs_encoding: str) -> None:
+    """Refuse a name of no encoding.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if obs_encoding not in ENCODINGS:
+        raise ValueError(f"obs_encoding: expected {', '.join(ENCODINGS)}, found {obs_encoding!r}")
+
+
 class ObservationEncoder(nn.Module):
     """What a policy makes of the codes in an observation, before its first linear map.
 
@@ -87,8 +97,7 @@ class ObservationEncoder(nn.Module):
 
     def __init__(self, obs_encoding: str = "raw", embedding_dim: int = EMBEDDING_DIM) -> None:
         super().__init__()
-        if obs_encoding not in ENCODINGS:
-            raise ValueError(f"obs_encoding: expected {', '.join(ENCODINGS)}, found {obs_encoding!r}")
+        check_encoding(obs_encoding)
         self.obs_encoding = obs_encoding
         if obs_encoding == "embedding":
             self.table = nn.Parameter(torch.randn(sum(CODE_COUNTS), embedding_dim))

@@ -23,7 +23,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import ExpertDropout, LayerHidden, MoELayer, ObservationEncoder, normalize_expert_sizes
+from mixture_of_experts import (
+    ExpertDropout,
+    LayerHidden,
+    MoELayer,
+    ObservationEncoder,
+    check_encoding,
+    normalize_expert_sizes,
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,9 @@ class MoPConfig:
         """Check sizes and spelling.
 
         Raises:
-            ValueError: If a size is impossible or `expert_norm` unknown.
+            ValueError: If a size is impossible, `expert_norm` or `obs_encoding` unknown.
         """
+        check_encoding(self.obs_encoding)
         if self.expert_norm not in ("none", "layer"):
             raise ValueError(f'expert_norm: expected "none" or "layer", found {self.expert_norm!r}')
         for name in ("input_dim", "output_dim", "intermediate_dim", "router_dim"):
@@ -86,7 +94,7 @@ def create_babyai_mop_config(
         obs_encoding: "raw", "onehot" or "embedding"; `input_dim` is the width before it.
 
     Raises:
-        ValueError: If a size is impossible or `expert_norm` unknown.
+        ValueError: If a size is impossible, `expert_norm` or `obs_encoding` unknown.
     """
     sizes = normalize_expert_sizes(["32,64,128", "64,128,256"] if layers is None else layers)
     return MoPConfig(input_dim, num_actions, intermediate_dim, router_dim, sizes, expert_norm, device, obs_encoding)

@@ -33,9 +33,9 @@ LARGEST = 8.0**2 + 6.0**2
 WHOLE = Prior(1.0, None, 1.0)
 
 
-def build_parts(kind: str = "moe"):
+def build_parts(kind: str = "moe", obs_encoding: str = "raw"):
     """Return policy, encoder and projection."""
-    policy = build_small_policy(kind, SIZES, Widths(152, 32, 8, 8, 7)).eval()
+    policy = build_small_policy(kind, SIZES, Widths(152, 32, 8, 8, 7), obs_encoding=obs_encoding).eval()
     encoder = build_mission_encoder("builtin", announce=lambda line: None)
     return policy, encoder, torch.nn.Linear(encoder.width, 32)
 
