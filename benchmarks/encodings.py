@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,15 +85,14 @@ class _Contestant:
         )
 
 
-def compare_encodings(config: TrainConfig, args: argparse.Namespace) -> list[EncodingScore]:
-    """Return the scores of all encodings on one level at the end of each part of the time.
+def compare_encodings(config: TrainConfig, args: argparse.Namespace) -> Iterator[list[EncodingScore]]:
+    """Yield the scores of all encodings on one level at the end of each part of the time.
 
     Args:
         config: Settings of the runs, but for the encoding.
         args: Settings of the benchmark.
     """
     contestants = [_Contestant(replace(config, obs_encoding=name), args.seeds) for name in args.encodings]
-    scores: list[EncodingScore] = []
     for part in range(1, args.parts + 1):
         end = args.seconds * args.seeds * part / args.parts
         rows: list[Sequence[dict[str, Any]]] = []
@@ -102,10 +101,8 @@ def compare_encodings(config: TrainConfig, args: argparse.Namespace) -> list[Enc
             for contestant in contestants:
                 contestant.train(until)
             rows = [contestant.batch.take_metrics() for contestant in contestants]
-        for contestant, metrics in zip(contestants, rows, strict=True):
-            accuracy = statistics.fmean(row["train/accuracy"] for row in metrics)
-            scores.append(contestant.score(args.episodes, accuracy))
-    return sorted(scores, key=lambda score: args.encodings.index(score.encoding))
+        accuracies = [statistics.fmean(row["train/accuracy"] for row in metrics) for metrics in rows]
+        yield [c.score(args.episodes, accuracy) for c, accuracy in zip(contestants, accuracies, strict=True)]
 
 
 SCORE_COLUMNS = (
@@ -140,8 +137,9 @@ def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
     for level in args.levels:
         fixed = ["--config", str(args.config), "--task_id", level, "--device", "cpu", "--torch_threads", "1"]
         config, _ = parse_command("", TrainConfig, fixed)
-        scores += compare_encodings(config, args)
-        print(f"\n{format_records(SCORE_COLUMNS, scores[-len(args.encodings) * args.parts :])}", flush=True)
+        for found in compare_encodings(config, args):
+            print(f"\n{format_records(SCORE_COLUMNS, found)}", flush=True)
+            scores += found
     return {"encodings": scores}
 
 

@@ -162,7 +162,7 @@ def test_an_unknown_encoding_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             build()
-    with pytest.raises(ConfigError, match="obs_encoding.*'binary'"):
+    with pytest.raises(ConfigError, match=r"obs_encoding.*'binary'"):
         parse_command("", TrainConfig, ["--obs_encoding", "binary"])
 
 

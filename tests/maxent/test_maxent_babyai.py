@@ -115,9 +115,11 @@ def wander(model: BabyAIPolicyModel, seed: int, waves: int = 4) -> dict[tuple[in
 # ------------------------------------------------------------------------------------------- against playing the level
 
 
-@pytest.mark.parametrize("kind", ["moe", "mop with LayerNorm"])
-def test_every_branch_equals_playing_it_alone(kind):
-    parts = build_parts(kind)
+@pytest.mark.parametrize(
+    ("kind", "obs_encoding"), [("moe", "raw"), ("mop with LayerNorm", "raw"), ("moe", "onehot"), ("mop", "embedding")]
+)
+def test_every_branch_equals_playing_it_alone(kind, obs_encoding):
+    parts = build_parts(kind, obs_encoding)
     model = BabyAIPolicyModel(*parts, TASK, max_steps=7)
     over = 0
     for seed in (3, 4):

@@ -309,9 +309,8 @@ def test_donors_hold_what_each_expert_gives(encoding):
             torch.testing.assert_close(donors.outputs[0][0, row, 0], x[0])  # the skip expert's
 
 
-@pytest.mark.parametrize(
-    ("kind", "encoding"), [("mop", "raw"), ("gru", "raw"), ("mop", "onehot"), ("gru", "embedding")]
-)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("kind", ["mop", "gru"])
 def test_policies_with_a_residual_and_baselines_too(way, kind, encoding):
     intact = replay(build_agents(kind, obs_encoding=encoding), way, bank=True, rows=ROWS)
     items = [Intervention(), Intervention(state="zero")]
