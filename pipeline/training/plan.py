@@ -69,8 +69,8 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
     (it was stopped in it) is taken up at its last update without --resume: nothing of it is replaced.
 
     Raises:
-        RunFolderError: If a mixture's name stands for other levels, a trial holds runs of other settings, a run is begun and neither switch is given, or another
-            process trains one.
+        RunFolderError: If a mixture's name stands for other levels, a trial holds runs of other settings, a run is
+            begun and neither switch is given, or another process trains one.
         CheckpointError: If the newest checkpoint of a run is damaged; nothing goes on from an older one unasked.
     """
     _check_mixture_name(sweep, overwrite)
