@@ -91,9 +91,8 @@ class VectorEnv:
             ValueError: another argument is out of range, a task stands twice, or the compiled core is asked for and
                 does not know a task.
         """
-        tasks = [task_id] if isinstance(task_id, str) else list(task_id)
-        slots = [num_envs] if isinstance(num_envs, int) else list(num_envs)
-        sources = [levels] if isinstance(levels, Source) else list(levels)
+        several = (task_id, num_envs, levels)
+        tasks, slots, sources = ([one] for one in several) if isinstance(task_id, str) else map(list, several)
         if not tasks or not len(tasks) == len(slots) == len(sources):
             found = f"{len(tasks)}, {len(slots)} and {len(sources)}"
             raise ValueError(f"task_id: expected tasks, and slots and levels for each of them, found {found}")

@@ -259,15 +259,18 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
         by_task = alike.groupby("task_id")
         differing = (by_task.nunique(dropna=False) > 1).any()
         differing[further] = (by_task[further].nunique() > 1).any()
-        by_run = alike.groupby(["task_id", "trained_on"], dropna=False)  # a mixture is told from a level by its name
-        differing[list(MIXTURE_COLUMNS)] = (by_run[list(MIXTURE_COLUMNS)].nunique(dropna=False) > 1).any()
+        mixture = list(MIXTURE_COLUMNS)
+        differing[mixture] = False
+        # A mixture is told from a level, and from another one, by its name
+        within = alike.groupby("trained_on", dropna=False)[mixture].transform(lambda told: told.nunique(dropna=False))
         differing["policy"] = mixed and (bool((alike["policy"] == "gru").all()) or alike["policy"].nunique() > 1)
         counts = by_task[further].count()
         unsure = ((counts > 0) & counts.lt(by_task.size(), axis=0)).any()
         for setting, values in alike.iterrows():
             known = values[values.notna()]
             parts = [_PHRASES.get(name, f"{name.removeprefix('config.')} {{}}").format(_text(value))
-                     for name, value in known.items() if differing.get(name, False)]  # fmt: skip
+                     for name, value in known.items()
+                     if differing.get(name, False) or (name in mixture and within.at[setting, name] > 1)]  # fmt: skip
             unknown = [name.removeprefix("config.") for name in further if unsure[name] and name not in known]
             if unknown:
                 told = any(name in known for name in further)
