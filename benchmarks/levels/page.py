@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 READY_MADE = """\
-Settings with a larger network, longer unrolls and a trained projection of the mission, each with the reasons beside:
+Settings with a trained projection of the mission, most with a larger network and longer unrolls, the reasons beside:
 [goto](../configs/goto.yaml), [pickuploc](../configs/pickuploc.yaml), [putnextlocal](../configs/putnextlocal.yaml),
 [bosslevel](../configs/bosslevel.yaml), and [verbs](../configs/verbs.yaml) for one policy on five levels. What one
 of them reaches is measured by the same command:
