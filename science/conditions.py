@@ -6,7 +6,7 @@ thresholds    weights below tau removed, and as many at random
 transplants   weights clamped to mean weights by subgoal: the run's own, another run's, the own shuffled
 dial          weights turned by exp(-lambda cost), of the policies of the lowest price
 inputs        no memory; the mission of another level
-coalitions    every set of experts that are no skip silent, the others' weights summing to 1
+coalitions    every set of experts that are no skip silent; each alone with the others' weights summing to 1 besides
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def build_conditions(
 
 
 def build_coalitions(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
-    """Return the sham, and every set of experts that are no skip taken out, the largest set last.
+    """Return the sham, every set of experts that are no skip silenced, and each alone with the weights made up for.
 
     Raises:
         ConfigError: If there are too many.
@@ -111,9 +111,9 @@ def build_coalitions(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
     found = [Intervention()]
     for count in range(1, len(players) + 1):
         for gone in itertools.combinations(players, count):
-            about = {"renormalise": True, "name": name_without(gone), "label": "coalition"}
+            about = {"name": name_without(gone), "label": "coalition"}
             found.append(Intervention(what="zero", where=Where(experts=gone), **about))
-    return found
+    return found + [Intervention(what="zero", where=Where(experts=(one,)), renormalise=True) for one in players]
 
 
 def build_transplants(means: Sequence[np.ndarray], run: int, subgoals: Sequence[str], seed: int) -> list[Intervention]:

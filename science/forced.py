@@ -103,7 +103,9 @@ def write_forced(path: str | Path, forced: Forced) -> None:
     header = {"runs": [asdict(run) for run in forced.runs], "sizes": forced.sizes, "subgoals": forced.subgoals}
     arrays = {name: getattr(forced, name) for name in _ARRAYS}
     with Path(path).open("wb") as file:
-        np.savez_compressed(file, schema_version=np.array(SCHEMA_VERSION), header=np.array(json.dumps(header)), **arrays)
+        np.savez_compressed(
+            file, schema_version=np.array(SCHEMA_VERSION), header=np.array(json.dumps(header)), **arrays
+        )
 
 
 def read_forced(path: str | Path) -> Forced:

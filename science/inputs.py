@@ -36,7 +36,13 @@ TRACE_SOURCES = ("science.traces", "science.reading")
 REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.interventions", "pipeline.replay")
 OBSERVATION_SOURCES = ("science.observations", "pipeline.replay.trajectories")
 EFFECT_SOURCES = (
-    *("science.conditions", "science.coalitions", "pipeline.interventions", "pipeline.replay", "pipeline.records.effects"),
+    *(
+        "science.conditions",
+        "science.coalitions",
+        "pipeline.interventions",
+        "pipeline.replay",
+        "pipeline.records.effects",
+    ),
     *("pipeline.evaluation.grid", "pipeline.evaluation.effects"),
 )
 

@@ -195,7 +195,8 @@ def _add_means(
     }
     for quantity, null in zip(("needed", "no_path_right"), under, strict=True):
         values, null = mean_of(tables[quantity]), np.array(null).reshape(-1, len(runs))
-        add_against_null(draft, quantity, values, null, runs, reasons=reasons, **shared)
+        limits = (0.0, 1.0) if quantity == "no_path_right" else (0.0, np.inf)
+        add_against_null(draft, quantity, values, null, runs, reasons=reasons, limits=limits, **shared)
     for quantity in ("used", "waste", "shortfall", "likeliest_right"):
         limits = (0.0, 1.0) if quantity == "likeliest_right" else (0.0, np.inf)
         draft.over_runs(

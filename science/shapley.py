@@ -1,9 +1,9 @@
 """Exact Shapley values of experts: how much of what the experts do together is each one's, and who stands in for whom?
 
 The players are the experts that are no skip, six of three layers of [0, 16, 32]. Each of their coalitions S is made on
-replay: the others are taken out of every step and the remaining weights made to sum to 1. Its worth v(S) is the
-cross-entropy to the bot's actions with nothing changed minus that with S alone, nats: 0 with all, negative as a rule.
-No coalition is left out and none is sampled. Ten players, 1,024 coalitions, are the most.
+replay: the others add 0 at every step, and the weights of S stay as they are. Its worth v(S) is the cross-entropy to
+the bot's actions with nothing changed minus that with S alone, nats: 0 with all, negative as a rule. No coalition is
+left out and none is sampled. Ten players, 1,024 coalitions, are the most.
 
 - credit, of each expert: its Shapley value, the mean of what it adds over all orders in which experts may come
   (Shapley 1953, Ann. Math. Stud. 28:307). Credits sum to worth, v(all) - v(none). credit_by_subgoal,
@@ -13,7 +13,9 @@ No coalition is left out and none is sampled. Ten players, 1,024 coalitions, are
   0 where one stands in for the other, above where they need each other; interaction_by_subgoal.
   interaction_within_layers, interaction_across_layers: means over pairs of one layer and of two.
 - redundancy: 1 - sum of what single knock-outs do / worth. 0 where experts add up, 1 where each alone can be missed
-  though all together cannot; of runs whose experts are worth 0.05 nats or more. knockout_credit: rank correlation over
+  though all together cannot; of runs whose experts are worth 0.05 nats or more. redistributed: the sum of what single
+  knock-outs do, as a share of worth, if the remaining weights are made to sum to 1 again; beyond 1 - redundancy it is
+  no expert's absence but what the others do with its weight. knockout_credit: rank correlation over
   experts of what the knock-out of an expert alone does with its credit.
 - usage_credit: rank correlation over experts of usage (mean weight) with credit, per run: does the map say who does the
   work? usage_credit_given_size: size partialled out.
@@ -68,6 +70,7 @@ QUANTITIES = {
     "interaction_within_layers": "interaction of experts of a layer (nats)",
     "interaction_across_layers": "interaction of experts of two layers (nats)",
     "redundancy": "share of worth that single knock-outs do not show",
+    "redistributed": "sum of single knock-outs with weights made up for / worth",
     "knockout_credit": "rank correlation of single knock-out and credit",
     "usage_credit": "rank correlation of usage and credit",
     "usage_credit_given_size": "the same, size partialled out",
@@ -120,6 +123,8 @@ class Game:
         sizes: int (N,), their hidden sizes; 0 not known.
         groups: Names of X groups of steps, the first of all steps.
         worths: Per measure float64 (R, G, X, 2^N), NaN where a level has no step of a group.
+        made_up: float64 (R, N), what the knock-out of each alone does if the other weights are made to sum to 1; NaN not
+            known.
     """
 
     runs: tuple[Run, ...]
@@ -127,6 +132,7 @@ class Game:
     sizes: np.ndarray
     groups: tuple[str, ...]
     worths: dict[str, np.ndarray]
+    made_up: np.ndarray
 
     def credit(self, measure: str) -> np.ndarray:
         """Return Shapley values (R, G, X, N)."""
@@ -205,7 +211,12 @@ def read_game(draft: Draft, cell: Effects, sizes: Sequence[Sequence[int]] | None
     names_of = ("", *cell.groups)
     kept = tuple(name for name, one in zip(names_of, seen, strict=True) if one)
     worths = {measure: values[:, :, seen] for measure, values in worths.items()}
-    return Game(cell.runs, every, np.array(of_player, np.int64), kept, worths)
+    made_up = np.full((len(cell.runs), len(every)), NAN)
+    for index in cell.of_kind("knockout", what="zero", renormalise=True):
+        player = cell.conditions[index].layer, cell.conditions[index].expert
+        if player in every:
+            made_up[:, every.index(player)] = cell.per_run("ce", index)
+    return Game(cell.runs, every, np.array(of_player, np.int64), kept, worths, made_up)
 
 
 def _find_own(usage: dict[Any, np.ndarray], traces: Traces | None, game: Game) -> np.ndarray:
@@ -279,8 +290,11 @@ def add_rankings(draft: Draft, game: Game, usage: np.ndarray, rng: np.random.Gen
     credit, alone = (np.nanmean(values[:, :, 0], axis=1) for values in (game.credit("ce"), game.alone()))
     worth = credit.sum(axis=1)
     little = ["" if value >= LEAST_WORTH else f"worth below {LEAST_WORTH:g} nats" for value in worth]
-    redundancy = np.where(worth >= LEAST_WORTH, 1 - alone.sum(axis=1) / np.where(worth > 0, worth, 1), NAN)
-    draft.over_runs("redundancy", redundancy, game.runs, reasons=little, **game.columns)
+    share = np.where(worth >= LEAST_WORTH, np.where(worth > 0, worth, 1), NAN)
+    draft.over_runs("redundancy", 1 - alone.sum(axis=1) / share, game.runs, reasons=little, **game.columns)
+    made_up = game.made_up.sum(axis=1) / share
+    if np.isfinite(made_up).any():
+        draft.over_runs("redistributed", made_up, game.runs, reasons=little, tested=False, **game.columns)
     if len(game.players) < MIN_PLAYERS:
         draft.note(f"{game.where}: {len(game.players)} experts that are no skip: {MIN_PLAYERS} or more can be ranked")
         return
