@@ -6,8 +6,8 @@ step is the cost of the cheapest path along which the most probable action is th
 policy there. Steps at which the intact policy does as the bot, and some path does, count; means go steps -> episode ->
 mean. Nothing is assumed about which steps are hard.
 
-- needed, used: their means. waste: mean of used minus needed where it is positive; shortfall: of needed minus used where
-  that is. Both are in units of LPC.
+- needed, used: their means. waste: mean of used minus needed where it is positive; shortfall: of needed minus used
+  where that is. Both are in units of LPC.
 - no_path_right: of the steps at which the intact policy is right, the share at which no single path is. One-hot weights
   are off the training distribution: where this is large, nothing here means much. likeliest_right: the share at which
   the path of the largest weights alone is.
@@ -18,16 +18,16 @@ mean. Nothing is assumed about which steps are hard.
 - needed_used_across, where a setting has three tasks or more: rank correlation over tasks of the means, per seed.
 
 Null: the bot's actions of whole episodes exchanged, stretched to fit, in all runs alike. needed and no_path_right are
-compared with what they are for such actions: with 27 paths and few actions some path takes any of them by luck. The same
-exchange of used is the null of needed_used: both change in the course of an episode whatever a step needs. p is the
-larger of that of the mean over runs under the null and of values minus their null over runs. Across tasks, used is
+compared with what they are for such actions: with 27 paths and few actions some path takes any of them by luck. The
+same exchange of used is the null of needed_used: both change in the course of an episode whatever a step needs. p is
+the larger of that of the mean over runs under the null and of values minus their null over runs. Across tasks, used is
 permuted over tasks, in all seeds alike.
 
-Twin: does it matter which path of that cost is taken, or its cost alone? For each run and subgoal the path is taken that
-was needed most often in the other half of the levels, among those that share their cost with others, and forced here;
-beside it each other path of the same cost, whose mean is that of a path drawn at random. path_matters: share of steps at
-which it does as the bot minus that of the others; path_matters_for_ce: cross-entropy of the others minus its own, nats.
-As it is chosen on other levels, the mean of both is 0 where paths of one cost are all alike.
+Twin: does it matter which path of that cost is taken, or its cost alone? For each run and subgoal the path is taken
+that was needed most often in the other half of the levels, among those that share their cost with others, and forced
+here; beside it each other path of the same cost, whose mean is that of a path drawn at random. path_matters: share of
+steps at which it does as the bot minus that of the others; path_matters_for_ce: cross-entropy of the others minus its
+own, nats. As it is chosen on other levels, the mean of both is 0 where paths of one cost are all alike.
 
 Known answer: where actions depend on one bit, and one expert alone carries it, each step at which the bit counts needs
 what that expert costs, and no other path of this cost will do.

@@ -9,8 +9,8 @@ left out and none is sampled. Ten players, 1,024 coalitions, are the most.
   (Shapley 1953, Ann. Math. Stud. 28:307). Credits sum to worth, v(all) - v(none). credit_by_subgoal,
   worth_by_subgoal: of the steps of a subgoal of the bot. credit_of_agreement, worth_of_agreement: of the share of steps
   at which the policy does as the bot.
-- interaction, of each pair: the Shapley interaction index (Grabisch and Roubens 1999, Int. J. Game Theory 28:547), below
-  0 where one stands in for the other, above where they need each other; interaction_by_subgoal.
+- interaction, of each pair: the Shapley interaction index (Grabisch and Roubens 1999, Int. J. Game Theory 28:547),
+  below 0 where one stands in for the other, above where they need each other; interaction_by_subgoal.
   interaction_within_layers, interaction_across_layers: means over pairs of one layer and of two.
 - redundancy: 1 - sum of what single knock-outs do / worth. 0 where experts add up, 1 where each alone can be missed
   though all together cannot; of runs whose experts are worth 0.05 nats or more. redistributed: the sum of what single
@@ -19,9 +19,9 @@ left out and none is sampled. Ten players, 1,024 coalitions, are the most.
   experts of what the knock-out of an expert alone does with its credit.
 - usage_credit: rank correlation over experts of usage (mean weight) with credit, per run: does the map say who does the
   work? usage_credit_given_size: size partialled out.
-- credit_consistency: do seeds give the same experts the credit for the same subgoals? The profile credit[expert, subgoal]
-  of a run, less its means over experts and over subgoals, is correlated with that of another run on other levels: for 8
-  random halves of the levels, of one run on the one half with the other on the other. Runs that share levels share
+- credit_consistency: do seeds give the same experts the credit for the same subgoals? The profile credit[expert,
+  subgoal] of a run, less its means over experts and over subgoals, is correlated with that of another run on other
+  levels: for 8 random halves of the levels, of one run on the one half with the other on the other. Runs that share levels share
   what is particular to these; here they do not. Short of endless levels it is an underestimate. credit_consistency_raw:
   of the profiles as they are, on all levels.
 
@@ -35,8 +35,9 @@ credit_consistency: subgoals permuted within each run, and from 8 runs on the si
 Twin: credit is found by interventions, and the usage map is its observation (usage_credit); leaving one out
 (knockout_credit) asks the same with one coalition for each expert.
 
-Known answer: games by hand. An expert that adds nothing to any coalition gets 0, two that add the same get the same. Of
-two experts each of which carries the same bit, log 2 nats, both get half, their interaction is - log 2, the redundancy 1.
+Known answer: games by hand. An expert that adds nothing to any coalition gets 0, two that add the same get the same.
+Of two experts each of which carries the same bit, log 2 nats, both get half, their interaction is - log 2, the
+redundancy 1.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ class Game:
         sizes: int (N,), their hidden sizes; 0 not known.
         groups: Names of X groups of steps, the first of all steps.
         worths: Per measure float64 (R, G, X, 2^N), NaN where a level has no step of a group.
-        made_up: float64 (R, N), what the knock-out of each alone does if the other weights are made to sum to 1; NaN not
-            known.
+        made_up: float64 (R, N), what the knock-out of each alone does if the other weights are made to sum to 1; NaN
+            not known.
     """
 
     runs: tuple[Run, ...]

@@ -136,7 +136,7 @@ class IntervenedBatch:
         return outputs, weights, after
 
     def branch(self, inputs: Tensor, hidden: Hidden, start: Tensor) -> Iterator[Tensor]:
-        """Take a step along every path of one expert of each layer, without interventions; yield logits (P, M, actions).
+        """Take a step along every path of one expert a layer, without interventions; yield logits (P, M, actions).
 
         Paths are in the order of `itertools.product`, the last layer's expert changing fastest. Those that begin alike
         share what they have in common: 13 layers are computed for the 27 paths of three layers of three.
