@@ -19,18 +19,21 @@ left out and none is sampled. Ten players, 1,024 coalitions, are the most.
   experts of what the knock-out of an expert alone does with its credit.
 - usage_credit: rank correlation over experts of usage (mean weight) with credit, per run: does the map say who does the
   work? usage_credit_given_size: size partialled out.
-- credit_consistency: do seeds give the same experts the credit for the same subgoals? The profile credit[expert,
-  subgoal] of a run, less its means over experts and over subgoals, is correlated with that of another run on other
-  levels: for 8 random halves of the levels, of one run on the one half with the other on the other. Runs that share levels share
-  what is particular to these; here they do not. Short of endless levels it is an underestimate. credit_consistency_raw:
-  of the profiles as they are, on all levels.
+- credit_consistency: do seeds give the same experts the credit for the same subgoals? The profile credit[subgoal,
+  expert] of a run, less its means over experts and over subgoals and less the product of what
+  both are in the mean over runs (in a hard subgoal an important expert has more credit still: Tukey 1949, Biometrics
+  5:232), is correlated with that of another run on other levels: for 8 random halves of the levels, of one run on the
+  one half with the other on the other. Runs that share levels share what is particular to these; here they do not.
+  Short of endless levels it is an underestimate. credit_consistency_raw: of the profiles as they are, on all levels.
 
 Intervals and p of credit, interaction and worth have runs and level seeds as random factors, adjusted by Benjamini and
 Hochberg over experts, pairs and subgoals. Interval of credit_consistency: jackknife over runs, for pairs share runs.
 
 Nulls. Of usage_credit: usage of a layer's experts permuted among them, in each run by itself, so that only what is said
-within layers counts; p is the larger of that of the mean over runs and of values minus their null over runs. Of
-credit_consistency: subgoals permuted within each run, and from 8 runs on the sign of whole profiles flipped.
+within layers counts; p is the larger of that of the mean over runs and of values minus their null over runs. It is of
+other runs with these experts, not of other experts. Of credit_consistency: subgoals permuted within each run, and from
+8 runs on the sign of whole profiles flipped; and subgoals permuted with the sign of what each level adds drawn anew, in
+all runs alike. The largest p counts.
 
 Twin: credit is found by interventions, and the usage map is its observation (usage_credit); leaving one out
 (knockout_credit) asks the same with one coalition for each expert.
@@ -42,19 +45,19 @@ redundancy 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.records.intervals import mean_interval
-from science.agreement import SPLITS, find_null
+from science.agreement import MAX_EXCHANGES, SPLITS, find_null
 from science.coalitions import code_of, interaction_weights, list_pairs, list_players, players_in, shapley_weights
 from science.effects import Effects
 from science.knockouts import find_usage
 from science.profiles import correlate, mean_over_pairs, to_unit
-from science.result import NAN, Draft, Result
+from science.result import NAN, Draft, Result, larger
 from science.statistics.association import partial_spearman
 from science.statistics.nulls import p_value
 from science.traces import Run, Traces
@@ -382,22 +385,56 @@ def add_consistency(
         draft.note(f"{where}: credit_consistency needs two runs and two subgoals: no value")
         return
     profiles, credit = profiles[kept], credit[kept]
-    found = []
-    for _ in range(SPLITS):
-        half = rng.permutation(credit.shape[1]) % 2 == 0
-        first, second = (center(_mean_levels(credit, side)) for side in (half, ~half))
-        if np.isfinite(first).all() and np.isfinite(second).all():
-            found.append(correlate(first, blocks, second))
+    halves = [rng.permutation(credit.shape[1]) % 2 == 0 for _ in range(SPLITS)]
+    matrix = _correlate_halves(credit, blocks, halves)
     shared = {"n_dropped": int(flat.sum()), "task": runs[0].task, "setting": runs[0].setting, **columns}
-    if found:
-        matrix = np.mean(found, axis=0)
-        p, floor, null_mean = find_null(center(profiles), blocks, (matrix + matrix.T) / 2, rng, draws)
-        about = {"unit": "runs+groups", "null_mean": null_mean, "p_floor": floor, "twin": "usage_credit"}
+    if matrix is not None:
+        p, floor, _ = find_null(center(profiles), blocks, matrix, rng, draws)
+        under = np.array(list(_draw_levels(credit, profiles, blocks, halves, rng, min(draws, MAX_EXCHANGES))))
+        about = {"unit": "runs+groups+levels", "p_floor": max(floor, 1 / (1 + len(under))), "twin": "usage_credit"}
+        about |= {"null_mean": float(under.mean()) if len(under) else NAN}
+        p = larger(p, p_value(mean_over_pairs(matrix)[0], under))
         _add_pairs(draft, "credit_consistency", matrix, [runs[i] for i in kept], p=p, **about, **shared)
     else:
         draft.note(f"{where}: too few levels of some subgoal for halves: credit_consistency has no value")
     matrix = correlate(profiles, blocks)
     _add_pairs(draft, "credit_consistency_raw", matrix, [runs[i] for i in kept], unit="runs", **shared)
+
+
+def _correlate_halves(credit: np.ndarray, blocks: list[list[int]], halves: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Return correlations (R, R) of runs on other levels; None where no half has all subgoals.
+
+    Args:
+        credit: (R, G, X, N).
+        blocks: Of interchangeable experts.
+        halves: bool (G,) each.
+    """
+    found = []
+    for half in halves:
+        first, second = (center(_mean_levels(credit, side)) for side in (half, ~half))
+        if np.isfinite(first).all() and np.isfinite(second).all():
+            found.append(correlate(first, blocks, second))
+    matrix = np.mean(found, axis=0) if found else None
+    return None if matrix is None else (matrix + matrix.T) / 2
+
+
+def _draw_levels(
+    credit: np.ndarray,
+    profiles: np.ndarray,
+    blocks: list[list[int]],
+    halves: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    draws: int,
+) -> Iterator[float]:
+    """Yield the mean over pairs where profiles are each run's own, and levels act on all runs as they do."""
+    own, of_level = center(profiles), credit - profiles[:, None]
+    rest = profiles - own
+    for _ in range(draws):
+        order = rng.permuted(np.tile(np.arange(own.shape[1]), (len(own), 1)), axis=1)
+        exchanged = rest + np.take_along_axis(own, order[:, :, None], axis=1)
+        signs = rng.choice([-1.0, 1.0], credit.shape[1])[None, :, None, None]
+        matrix = _correlate_halves(exchanged[:, None] + signs * of_level, blocks, halves)
+        yield NAN if matrix is None else mean_over_pairs(matrix)[0]
 
 
 def _mean_levels(credit: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -408,9 +445,14 @@ def _mean_levels(credit: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def center(profiles: np.ndarray) -> np.ndarray:
-    """Return profiles (R, X, N) less each run's means over groups and over experts."""
-    over_groups, over_experts = profiles.mean(axis=1, keepdims=True), profiles.mean(axis=2, keepdims=True)
-    return profiles - over_groups - over_experts + profiles.mean(axis=(1, 2), keepdims=True)
+    """Return what neither group nor expert says of profiles (R, X, N), nor the product of their mean effects."""
+    mean = profiles.mean(axis=(1, 2), keepdims=True)
+    of_group = profiles.mean(axis=2, keepdims=True) - mean
+    of_expert = profiles.mean(axis=1, keepdims=True) - mean
+    rest, product = profiles - mean - of_group - of_expert, of_group.mean(axis=0) * of_expert.mean(axis=0)
+    length = np.square(product).sum()
+    share = (rest * product).sum(axis=(1, 2), keepdims=True) / (length if length > 1e-300 else 1.0)
+    return rest - share * product
 
 
 def _add_pairs(
