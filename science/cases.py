@@ -421,7 +421,7 @@ CASES = (
         "shapley.credit_consistency",
         _credit_consistency,
         "half of the variance by subgoal and expert shared",
-        nothing="profiles are each run's own, levels act on all runs alike, hard subgoals on all experts",
+        nothing="profiles are each run's own, levels act on all runs alike, hard subgoals and important experts add up",
     ),
 )
 """In the order of the card."""

@@ -383,4 +383,6 @@ def add_twin(draft: Draft, forced: Forced, steps: Steps) -> None:
         own = np.take_along_axis(values, path[:, None], axis=1)[:, 0].astype(np.float64)
         rest = np.take_along_axis(of_class, of_path[path][:, None], axis=1)[:, 0] - own
         gain = sign * (own - rest / np.maximum(others, 1))
-        draft.over_both(quantity, steps.average(gain, where), forced.runs, twin="needed_used", n_levels=1)
+        why = ["" if any_known else "no path was needed that shares its cost" for any_known in where.any(axis=1)]
+        about: dict[str, Any] = {"twin": "needed_used", "n_levels": 1, "reasons": why}
+        draft.over_both(quantity, steps.average(gain, where), forced.runs, **about)

@@ -136,7 +136,7 @@ def plant_credit(
     level: float = 0.3,
     noise: float = 0.3,
 ) -> np.ndarray:
-    """Return credit by level (R, G, X, N) in nats.
+    """Return credit by level (R, G, X, N) in nats; hard groups and important experts add up, alike in all runs.
 
     Args:
         rng: Draws.
@@ -149,7 +149,7 @@ def plant_credit(
         level: Of an effect of each level, group and expert, the same for all runs.
         noise: Of each of them in each run.
     """
-    vulnerable = rng.gamma(1.0, 0.5, (1, 1, groups, 1)) * rng.gamma(1.0, 0.5, (1, 1, 1, players))
+    vulnerable = rng.gamma(1.0, 0.5, (1, 1, groups, 1)) + rng.gamma(1.0, 0.5, (1, 1, 1, players))
     found = vulnerable + shared * rng.normal(size=(1, 1, groups, players))
     found = found + own * rng.normal(size=(runs, 1, groups, players))
     found = found + level * rng.normal(size=(1, levels, groups, players))

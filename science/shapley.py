@@ -20,11 +20,12 @@ left out and none is sampled. Ten players, 1,024 coalitions, are the most.
 - usage_credit: rank correlation over experts of usage (mean weight) with credit, per run: does the map say who does the
   work? usage_credit_given_size: size partialled out.
 - credit_consistency: do seeds give the same experts the credit for the same subgoals? The profile credit[subgoal,
-  expert] of a run, less its means over experts and over subgoals and less the product of what
-  both are in the mean over runs (in a hard subgoal an important expert has more credit still: Tukey 1949, Biometrics
-  5:232), is correlated with that of another run on other levels: for 8 random halves of the levels, of one run on the
-  one half with the other on the other. Runs that share levels share what is particular to these; here they do not.
-  Short of endless levels it is an underestimate. credit_consistency_raw: of the profiles as they are, on all levels.
+  expert] of a run, less its means over experts and over subgoals, is correlated with that of another run on other
+  levels: for 8 random halves of the levels, of one run on the one half with the other on the other. Runs that share
+  levels share what is particular to these; here they do not. In a hard subgoal an important expert may have more credit
+  still: the product of both means is taken out too (Tukey 1949, Biometrics 5:232), so far as it is known; where
+  profiles are little else, some of it is left. Short of endless levels consistency is underestimated.
+  credit_consistency_raw: of the profiles as they are, on all levels.
 
 Intervals and p of credit, interaction and worth have runs and level seeds as random factors, adjusted by Benjamini and
 Hochberg over experts, pairs and subgoals. Interval of credit_consistency: jackknife over runs, for pairs share runs.
@@ -445,13 +446,13 @@ def _mean_levels(credit: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def center(profiles: np.ndarray) -> np.ndarray:
-    """Return what neither group nor expert says of profiles (R, X, N), nor the product of their mean effects."""
+    """Return what neither group nor expert says of profiles (R, X, N), nor the product of their effects."""
     mean = profiles.mean(axis=(1, 2), keepdims=True)
     of_group = profiles.mean(axis=2, keepdims=True) - mean
     of_expert = profiles.mean(axis=1, keepdims=True) - mean
-    rest, product = profiles - mean - of_group - of_expert, of_group.mean(axis=0) * of_expert.mean(axis=0)
-    length = np.square(product).sum()
-    share = (rest * product).sum(axis=(1, 2), keepdims=True) / (length if length > 1e-300 else 1.0)
+    rest, product = profiles - mean - of_group - of_expert, of_group * of_expert
+    length = np.square(product).sum(axis=(1, 2), keepdims=True)
+    share = (rest * product).sum(axis=(1, 2), keepdims=True) / np.where(length > 1e-300, length, 1.0)
     return rest - share * product
 
 
