@@ -14,8 +14,6 @@ from math import factorial
 
 import numpy as np
 
-from pipeline.command.errors import ConfigError
-
 MAX_PLAYERS = 10
 """Players of which all coalitions are made, 1,024 of ten."""
 
@@ -30,11 +28,11 @@ def list_players(sizes: Sequence[Sequence[int]]) -> list[Player]:
         sizes: Hidden sizes of the experts, per layer.
 
     Raises:
-        ConfigError: If there are more than `MAX_PLAYERS`.
+        ValueError: If there are more than `MAX_PLAYERS`.
     """
     players = [(layer, expert) for layer, row in enumerate(sizes) for expert, size in enumerate(row) if size]
     if len(players) > MAX_PLAYERS:
-        raise ConfigError(
+        raise ValueError(
             f"coalitions: expected at most {MAX_PLAYERS} experts that are no skip, of which all {2**MAX_PLAYERS:,} "
             f"coalitions are made, found {len(players)}, which have {2 ** len(players):,}; study policies of fewer "
             "experts, or leave out the analyses that need them (analyses: without shapley)"

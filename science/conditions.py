@@ -107,7 +107,10 @@ def build_coalitions(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
     from pipeline.interventions.places import Where
     from pipeline.interventions.spec import Intervention
 
-    players = list_players(sizes)
+    try:
+        players = list_players(sizes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     found = [Intervention()]
     for count in range(1, len(players) + 1):
         for gone in itertools.combinations(players, count):

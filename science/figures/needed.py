@@ -52,7 +52,7 @@ def draw_maps(name: str, rows: pd.DataFrame) -> Drawn:
     grid = {"x_min": int(x_min), "y_min": int(y_min), "x_max": int(x_max), "y_max": int(y_max)}
     grid |= {"grid_width": int(x_max - x_min) + 1, "grid_height": int(y_max - y_min) + 1}
     width = PAGE_WIDTH / max(3, len(settings))
-    height = 2 * (width * grid["grid_height"] / grid["grid_width"] + 0.25) + 1.1
+    height = 2 * (width * grid["grid_height"] / grid["grid_width"] + 0.32) + 0.75
     axes = use_axes(None, 2, len(settings), size=(PAGE_WIDTH, height))
     rare = False
     for column, setting in enumerate(settings):
@@ -70,9 +70,10 @@ def draw_maps(name: str, rows: pd.DataFrame) -> Drawn:
             ax.set_xticks([])
             ax.set_yticks([])
             ax.set_xlabel("")
-            ax.set_ylabel(kind if column == 0 else "", fontsize="medium")
+            ax.set_ylabel("")
         runs = int(here["n_runs"].max())
-        axes[0, column].set_title(f"{_title(setting)}, n {runs}", loc="left", fontsize="small")
+        axes[0, column].set_title(f"{_title(setting)}, n {runs}\nneeded", loc="left", fontsize="small")
+        axes[1, column].set_title("used", loc="left", fontsize="small")
         _add_bar(axes[:, column], scale)
     notes = ["LPC, means over steps and runs; one scale for both maps of a price"]
     notes += [f"hatched: fewer than {MIN_VISITS} levels" if rare else ""]
@@ -140,7 +141,7 @@ def _draw_course(ax: Axes, rows: pd.DataFrame, color: str) -> None:
     ticks = [value for value in (1, 3, 8, 21, 55) if len(x) and value <= x.max()]
     ax.set_xticks(ticks, [f"{value}" for value in ticks])
     ax.minorticks_off()
-    ax.invert_xaxis()
+    ax.set_xlim(1.15 * x.max(initial=1), 0.87)
 
 
 def _draw_subgoals(ax: Axes, rows: pd.DataFrame, names: list[str], color: str, kind: str) -> None:
