@@ -133,10 +133,11 @@ def test_too_many_experts_are_refused_with_what_to_do(monkeypatch, tmp_path):
     from science.plan import build_design
 
     assert len(list_players([[8] * 10])) == 10
-    with pytest.raises(
-        ConfigError, match=r"at most 10 experts that are no skip, .*found 11, which have 2,048; .*shapley"
-    ):
+    words = r"at most 10 experts that are no skip, .*found 11, which have 2,048; .*without shapley"
+    with pytest.raises(ValueError, match=words):
         list_players([[8] * 11])
+    with pytest.raises(ConfigError, match=words):
+        build_conditions("coalitions", "R", [[8] * 11], 0)
     monkeypatch.chdir(tmp_path)
     train = "{expert_hidden_sizes: [[0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]]}"
     flags = ["--tasks", "GoToObj", "--lpc_alphas", "0", "--train", train, "--analyses", "[shapley]"]
