@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SOURCES = (
     *("science.calibration", "science.cases", "science.synthetic", "science.planted_effects", "science.planted_fronts"),
     *("science.pathways", "science.distinctness", "science.knockouts", "science.sufficiency", "science.price"),
-    *("science.complexity", "science.fronts", "science.result", "science.statistics"),
+    *("science.needed", "science.shapley", "science.planted_forced", "science.forced", "science.coalitions"),
+    *("science.agreement", "science.complexity", "science.fronts", "science.result", "science.statistics"),
 )
 DRAWS = 39
 """Of each null in a data set; many data sets make up for few draws."""

@@ -19,12 +19,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from science import complexity, distinctness, fronts, knockouts, pathways, price, sufficiency
+from science import complexity, distinctness, fronts, knockouts, needed, pathways, price, shapley, sufficiency
+from science.coalitions import list_players
 from science.planted_effects import plant_knockouts, plant_thresholds, plant_transplants
+from science.planted_forced import plant_credit, plant_forced
 from science.planted_fronts import plant_front, plant_outcomes
 from science.profiles import correlate, find_profiles, list_experts, mean_over_pairs
 from science.result import NAN, Draft, Result, Row
 from science.statistics.inference import compute_equivalence
+from science.statistics.nulls import EpisodeBlocks
 from science.synthetic import keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
 from science.traces import Traces
 
@@ -294,6 +297,61 @@ def _lpc_entropy(setup: Setup) -> Found:
     return _values(found, found.row("lpc_entropy"))
 
 
+# ------------------------------------------------------------------------------------------- needed complexity, credit
+
+
+def _needed_used(setup: Setup) -> Found:
+    forced = plant_forced(setup.template, setup.rng, coupling=0.3 if setup.planted else 0.0)
+    draft, steps = Draft("needed", ""), needed.measure_steps(forced)
+    blocks = EpisodeBlocks(forced.episode)
+    needed.add_correlation(draft, forced.runs, steps, blocks, setup.rng, setup.draws)
+    found = draft.finish()
+    return _values(found, found.row("needed_used"))
+
+
+def _path_matters(setup: Setup) -> Found:
+    forced = plant_forced(setup.template, setup.rng, wrong=0.03, matters=0.3 if setup.planted else 0.0)
+    draft = Draft("needed", "")
+    needed.add_twin(draft, forced, needed.measure_steps(forced))
+    found = draft.finish()
+    if not found.rows:
+        raise LookupError("needs paths that cost the same, found none")
+    return _values(found, found.row("path_matters"))
+
+
+def _usage_credit(setup: Setup) -> Found:
+    """Usage and credit both depend on the layer, without effect too."""
+    rng, runs, sizes = setup.rng, setup.template.runs, setup.template.sizes
+    players = list_players(sizes)
+    if len(players) < shapley.MIN_PLAYERS:
+        raise LookupError(f"needs {shapley.MIN_PLAYERS} experts that are no skip, found {len(players)}")
+    layers = np.array([layer for layer, _ in players])
+    used = rng.normal(size=(len(runs), len(players)))
+    credit = rng.normal(size=used.shape) + (used if setup.planted else 0.0)
+    effect = rng.normal(size=(2, len(sizes)))[:, layers]
+    of_player = np.array([sizes[layer][expert] for layer, expert in players])
+    draft = Draft("shapley", "")
+    about = (effect[0] + used, effect[1] + credit, layers, of_player, rng, setup.draws)
+    shapley.add_usage(draft, runs, *about)
+    found = draft.finish()
+    return _values(found, found.row("usage_credit"))
+
+
+def _credit_consistency(setup: Setup) -> Found:
+    template = setup.template
+    groups = find_profiles(Draft("", ""), template, "subgoal", keep_collapsed=True).groups
+    players = list_players(template.sizes)
+    if len(groups) < 2 or len(players) < 2:
+        raise LookupError(f"needs two subgoals and two experts that are no skip, found {len(groups)}, {len(players)}")
+    levels = int((template.episode_run == 0).sum())
+    shape = (len(template.runs), levels, len(groups), len(players))
+    credit = plant_credit(setup.rng, *shape, shared=0.1 if setup.planted else 0.0)
+    draft = Draft("shapley", "")
+    shapley.add_consistency(draft, template.runs, credit, [], setup.rng, setup.draws, {})
+    found = draft.finish()
+    return _values(found, found.row("credit_consistency"))
+
+
 _COSTS = "same success at the same cost"
 _EQUAL = "same success at the same costs, as many points"
 
@@ -341,6 +399,30 @@ CASES = (
         "price.dial_gap (at equal costs)", _dial_gap_at_equal_costs, "success .1 more", many_prices=True, nothing=_EQUAL
     ),
     Case("complexity.lpc_entropy", _lpc_entropy, "LPC and entropy share an effect of place"),
+    Case(
+        "needed.needed_used",
+        _needed_used,
+        "used rises by .3 of what a step needs",
+        nothing="both change in the course of an episode and between levels",
+    ),
+    Case(
+        "needed.path_matters",
+        _path_matters,
+        "other paths of the same cost wrong .3 more often",
+        nothing="paths are right by their cost alone",
+    ),
+    Case(
+        "shapley.usage_credit",
+        _usage_credit,
+        "credit follows usage by 1 sd within layers",
+        nothing="both depend on the layer, and on nothing else",
+    ),
+    Case(
+        "shapley.credit_consistency",
+        _credit_consistency,
+        "half of the variance by subgoal and expert shared",
+        nothing="profiles are each run's own, levels act on all runs alike, hard subgoals and important experts add up",
+    ),
 )
 """In the order of the card."""
 
@@ -349,6 +431,7 @@ UNTRIED = {
     "pathways.consistency_raw": "routers that all prefer the same experts have it, and nothing else is claimed",
     "pathways.consistency_forced": "it is a share, and has no test",
     "knockouts.equivalence": "the size of an effect that is none is a convention",
+    "shapley.credit": "its test is that of knockouts.effect_on_ce",
     "price.half_price": "it is read off a curve, and has no test",
 }
 """Why quantities that could be claimed have no case; of others, that nobody has made one."""

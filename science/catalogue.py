@@ -21,6 +21,7 @@ class Analysis:
         untrained: Whether it compares with policies as they are before training.
         evaluations: Whether it reads each run's evaluation, the baselines' included.
         observations: Whether it reads what the replayed steps show.
+        forced: Whether it reads what each single path would do.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Analysis:
     untrained: bool = False
     evaluations: bool = False
     observations: bool = False
+    forced: bool = False
 
     @property
     def quantities(self) -> Mapping[str, str]:
@@ -52,6 +54,8 @@ ANALYSES: Mapping[str, Analysis] = {
         evaluations=True,
     ),
     "complexity": Analysis("Policy complexity", "science.complexity", (("inputs", "R"),), observations=True),
+    "needed": Analysis("Needed against used complexity", "science.needed", forced=True),
+    "shapley": Analysis("Exact Shapley values of experts", "science.shapley", (("coalitions", "R"),)),
 }
 """In the order of the report."""
 

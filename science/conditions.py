@@ -6,16 +6,20 @@ thresholds    weights below tau removed, and as many at random
 transplants   weights clamped to mean weights by subgoal: the run's own, another run's, the own shuffled
 dial          weights turned by exp(-lambda cost), of the policies of the lowest price
 inputs        no memory; the mission of another level
+coalitions    every set of experts that are no skip silent; each alone with the others' weights summing to 1 besides
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.command.errors import ConfigError
 from science.catalogue import ANALYSES
+from science.coalitions import list_players, name_without
 from science.plan import Design
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ def build_conditions(
         exponent: An expert costs size^exponent; of the dial.
 
     Raises:
+        ConfigError: If there are too many coalitions.
         ValueError: If there is no such family.
     """
     from pipeline.interventions.catalogue import build_dial, list_knockouts
@@ -88,7 +93,30 @@ def build_conditions(
             Intervention(state="zero", name="no memory"),
             Intervention(what="swap_mission", seed=seed, name="mission of another level"),
         ]
-    raise ValueError(f"family: expected knockouts, thresholds, dial or inputs, found {family!r}")
+    if family == "coalitions":
+        return build_coalitions(sizes)
+    raise ValueError(f"family: expected knockouts, thresholds, dial, inputs or coalitions, found {family!r}")
+
+
+def build_coalitions(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
+    """Return the sham, every set of experts that are no skip silenced, and each alone with the weights made up for.
+
+    Raises:
+        ConfigError: If there are too many.
+    """
+    from pipeline.interventions.places import Where
+    from pipeline.interventions.spec import Intervention
+
+    try:
+        players = list_players(sizes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    found = [Intervention()]
+    for count in range(1, len(players) + 1):
+        for gone in itertools.combinations(players, count):
+            about = {"name": name_without(gone), "label": "coalition"}
+            found.append(Intervention(what="zero", where=Where(experts=gone), **about))
+    return found + [Intervention(what="zero", where=Where(experts=(one,)), renormalise=True) for one in players]
 
 
 def build_transplants(means: Sequence[np.ndarray], run: int, subgoals: Sequence[str], seed: int) -> list[Intervention]:
@@ -129,6 +157,9 @@ def count_conditions(design: Design) -> dict[tuple[str, str], int]:
     for family, source in list_families(design, design.config.analyses):
         if family == "transplants":
             counts[family, source] = 2 + min(len(design.config.seeds) - 1, OTHERS) + SHUFFLES
-        else:
+            continue
+        try:
             counts[family, source] = len(build_conditions(family, source, sizes, 0))
+        except ConfigError:  # too many coalitions: that item fails and says so
+            counts[family, source] = 0
     return counts

@@ -19,9 +19,10 @@ from science.store import Item, Store
 STEPS_PER_SECOND = 18_000.0
 """Env-steps of training, of one core (docs/LOG.md)."""
 
-EPISODES_PER_SECOND = {"evaluate": 60.0, "intervene": 350.0, "replay": 1000.0}
-"""Episodes, of one core: of own play, of own play under a condition, of replay under one or none. Measured on three
-layers of [0, 16, 32]: 20,500 steps a second under conditions, 30,400 on replay; who fails plays five times as long."""
+EPISODES_PER_SECOND = {"evaluate": 60.0, "intervene": 350.0, "replay": 1000.0, "force": 250.0}
+"""Episodes, of one core: of own play, of own play under a condition, of replay under one or none, along all paths.
+Measured on three layers of [0, 16, 32]: 20,500 steps a second under conditions, 30,400 on replay; who fails plays five
+times as long."""
 
 SECONDS = {"film": 15.0, "played": 2.0, "draw": 8.0}
 """Of one item, of one core."""
@@ -91,6 +92,8 @@ def estimate_seconds(design: Design, item: Item) -> float:
         return config.episodes / EPISODES_PER_SECOND["evaluate"]
     if item.kind == "replay":
         return len(config.seeds) * config.episodes / EPISODES_PER_SECOND["replay"]
+    if item.kind == "force":
+        return len(config.seeds) * config.changed_episodes / EPISODES_PER_SECOND["force"]
     if item.kind == "intervene":
         _, family, source = item.name.split("/")[:3]
         episodes = count_conditions(design)[family, source] * len(config.seeds) * config.changed_episodes

@@ -29,11 +29,20 @@ DONORS = 64
 SLOTS = 256
 """Environments of each policy side by side."""
 
+MANY = 128
+"""Conditions beyond which policies are changed one after the other."""
+
 TRACE_SOURCES = ("science.traces", "science.reading")
 REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.interventions", "pipeline.replay")
 OBSERVATION_SOURCES = ("science.observations", "pipeline.replay.trajectories")
 EFFECT_SOURCES = (
-    *("science.conditions", "pipeline.interventions", "pipeline.replay", "pipeline.records.effects"),
+    *(
+        "science.conditions",
+        "science.coalitions",
+        "pipeline.interventions",
+        "pipeline.replay",
+        "pipeline.records.effects",
+    ),
     *("pipeline.evaluation.grid", "pipeline.evaluation.effects"),
 )
 
@@ -263,6 +272,8 @@ def _change(
     if source == "R":
         intact = replay(agents, way, lpc_exponent=first.lpc_exponent)
         link.heed()
+        if len(conditions) > MANY:  # a policy at a time, for memory
+            return _change_each(design, agents, runs, way, conditions, link)
         return build_effect_table(intact, intervene(intact, conditions, donors=donors), runs)
     if not any(condition.is_sham for condition in conditions):
         conditions = [Intervention(), *conditions]
@@ -270,6 +281,22 @@ def _change(
     seeds = way.level_seeds.tolist()
     played = evaluate_grid(agents, conditions, way.task_id, seeds, settings, donors=donors, progress=link.heed)
     return tabulate(played, runs, way.task_id)
+
+
+def _change_each(
+    design: Design, agents: Sequence[Any], runs: list[dict[str, Any]], way: Any, conditions: list[Any], link: Link
+) -> Any:
+    """Return the effects of many conditions that need no donors, policy by policy."""
+    from pipeline.records.effects import EffectTable
+    from pipeline.replay.run import intervene, replay
+    from pipeline.replay.tables import build_effect_table
+
+    tables = []
+    for agent, run in zip(agents, runs, strict=True):
+        link.heed()
+        intact = replay([agent], way, lpc_exponent=design.routed[0].config.lpc_exponent)
+        tables.append(build_effect_table(intact, intervene(intact, conditions), [run]))
+    return EffectTable.concatenate(tables)
 
 
 def _transplant(

@@ -20,9 +20,9 @@ from science.store import Item, Store
 ANALYSIS_SOURCES = (
     *("science.questions", "science.result", "science.statistics", "science.traces", "science.effects"),
     *("science.profiles", "science.exchange", "science.agreement", "science.fronts"),
-    *("science.observations", "science.feedforward"),
+    *("science.observations", "science.feedforward", "science.forced", "science.coalitions"),
 )
-FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels")
+FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels", "plotting.cells")
 
 
 def table_path(design: Design, analysis: str) -> Path:

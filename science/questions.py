@@ -13,6 +13,7 @@ from science.store import Item, Store
 
 if TYPE_CHECKING:
     from science.effects import Effects
+    from science.forced import Forced
     from science.fronts import FrontPoint
     from science.observations import Observations
     from science.result import Result, Row
@@ -64,6 +65,20 @@ class Given:
 
         names = [name for name in self.item.needs if name.startswith("observe/")]
         return {name.partition("/")[2]: read_observations(path) for name in names for path in self.store.files(name)}
+
+    def forced(self) -> list[Forced]:
+        """Return what single paths would do, of each task and setting.
+
+        Raises:
+            UserError: If there is none.
+        """
+        from science.forced import read_forced
+
+        names = [name for name in self.item.needs if name.startswith("force/")]
+        found = [read_forced(path) for name in names for path in self.store.files(name)]
+        if not found:
+            raise UserError("expected policies with every path forced, found none: see what failed before")
+        return found
 
     @property
     def drawn(self) -> dict[str, int]:
@@ -164,6 +179,21 @@ def _complexity(given: Given) -> Result:
     )
 
 
+def _needed(given: Given) -> Result:
+    from science import needed
+
+    return needed.compute(given.forced(), **given.drawn)
+
+
+def _shapley(given: Given) -> Result:
+    from science import shapley
+
+    effects = given.effects("coalitions", "R")
+    if effects is None:
+        raise UserError("expected effects of coalitions of experts, found none: see what failed before")
+    return shapley.compute(effects, given.traces("replay"), **given.drawn)
+
+
 def list_usage(analysis: str, traces: Traces) -> list[Row]:
     """Return each expert's usage in each run, its mean weight: the map that knock-outs are held against."""
     import numpy as np
@@ -233,4 +263,6 @@ _ASKED: Mapping[str, Callable[[Given], Result]] = {
     "knockouts": _knockouts,
     "price": _price,
     "complexity": _complexity,
+    "needed": _needed,
+    "shapley": _shapley,
 }

@@ -3,6 +3,7 @@
 played      P traces: what each run's routers did while it played the fixed levels
 replay      R traces: what they do on the bot's trajectories of the same levels; of untrained policies too
 observe     what the steps of these trajectories show
+force       what every single path would do at each step, for each analysis that asks for it
 intervene   effects of changing the policies, for each analysis that asks for any
 film        twin films of the knock-outs that matter most
 calibrate   the design itself, on noise and on planted effects
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command.workers import Link
-from science import card, films, inputs, outputs
+from science import card, films, forcing, inputs, outputs
 from science.catalogue import ANALYSES
 from science.conditions import list_families, settings_of
 from science.plan import Design
@@ -100,6 +101,8 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
             needs += [f"observe/{task}" for task in design.tasks]
         for family, source in entry.conditions:
             needs += [f"intervene/{family}/{source}/{t}/{s}" for t, s in settings_of(design, family)]
+        if entry.forced:
+            needs += [f"force/{task}/{setting}" for task, setting in cells]
         if entry.evaluations:
             needs += [f"evaluate/{run.name}" for run in design.runs]
         statistics = design.config.to_dict()["statistics"]
@@ -126,6 +129,7 @@ STAGES = (
     Stage("played", _played, inputs.make_played),
     Stage("replay", _replay, inputs.make_replay),
     Stage("observe", _observe, inputs.make_observations),
+    Stage("force", forcing.list_items, forcing.make_forced),
     Stage("intervene", _intervene, inputs.make_effects),
     Stage("film", films.list_items, films.make_films),
     Stage("calibrate", _calibrate, card.make_case),

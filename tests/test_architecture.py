@@ -297,6 +297,7 @@ ANALYSES = {
     *("fronts", "knockouts", "observations", "pathways", "planted_effects", "planted_fronts", "price", "profiles"),
     *("reading", "result", "sufficiency"),
     *("synthetic", "traces"),
+    *("coalitions", "forced", "needed", "planted_forced", "shapley"),
 }
 """Modules of `science/` that are pure functions of arrays."""
 

@@ -11,7 +11,7 @@ alone. The pieces of a layer are those of `pipeline.engine.packed_policy`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -134,6 +134,35 @@ class IntervenedBatch:
             after.append(states)
             x = mixture.close(x, mixture.mix(x, experts, probs))
         return outputs, weights, after
+
+    def branch(self, inputs: Tensor, hidden: Hidden, start: Tensor) -> Iterator[Tensor]:
+        """Take a step along every path of one expert a layer, without interventions; yield logits (P, M, actions).
+
+        Paths are in the order of `itertools.product`, the last layer's expert changing fastest. Those that begin alike
+        share what they have in common: 13 layers are computed for the 27 paths of three layers of three.
+
+        Args:
+            inputs: (P, M, obs_dim + lang_dim).
+            hidden: State before the step, of a policy with routers.
+            start: (P, M) bool; the state is zeroed before such a step.
+        """
+        packed, tapes = self._packed, self._find_tapes(inputs.shape[1])
+
+        def follow(index: int, x: Tensor) -> Iterator[Tensor]:
+            if index == len(packed.layers):
+                yield packed.head(x)
+                return
+            layer = packed.layers[index]
+            mixture = layer.mixture
+            states = layer.step(layer.gates(x), hidden[index], start.unsqueeze(-1), tapes[index], 0)
+            experts = mixture.read(states)  # no part of the tapes, which the next branch overwrites
+            count = len(self.sizes[index])
+            for alone in torch.eye(count, dtype=x.dtype, device=x.device):
+                weights = alone.expand(*x.shape[:2], -1).contiguous()
+                yield from follow(index + 1, mixture.close(x, mixture.mix(x, experts, weights)))
+
+        with torch.no_grad():
+            yield from follow(0, packed.projection(inputs))
 
     def _find_tapes(self, rows: int) -> list[list[Tape]]:
         """Return where a step of so many rows is computed; the next one of as many overwrites it."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from science.figures import credit, needed
 from science.figures.curves import draw_curves, draw_usage
 from science.figures.fronts import draw_fronts
 from science.figures.maps import draw_audit, draw_map
@@ -56,11 +57,19 @@ def draw_analysis(
         usage = table[table["quantity"] == "usage"]
         if len(usage):
             yield draw_usage("price_usage", usage, sizes)
+    if analysis == "needed":
+        yield from needed.draw_needed(table)
+        taken |= needed.DRAWN
+    if analysis == "shapley":
+        yield from credit.draw_credit(table, label, sizes)
+        taken |= credit.DRAWN
     if analysis == "complexity" and set(NAIVE) <= set(table["quantity"]):
         yield _draw_naive(table, label)
         taken |= set(NAIVE)
     curves = [
-        q for q in dict.fromkeys(table["quantity"]) if is_curve(table[table["quantity"] == q]) and q not in HIDDEN
+        q
+        for q in dict.fromkeys(table["quantity"])
+        if is_curve(table[table["quantity"] == q]) and q not in HIDDEN | taken
     ]
     if curves:
         parts = [(table[table["quantity"] == q], label(q)) for q in curves]

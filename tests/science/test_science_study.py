@@ -33,7 +33,7 @@ STUDY = {
     "baselines": ["largest"],
     "episodes": 8,
     "changed_episodes": 4,
-    "analyses": ["pathways", "sufficiency", "price"],
+    "analyses": ["pathways", "sufficiency", "price", "needed", "shapley"],
     "statistics": {"draws": 9, "calibration": 1},
     "claims": [
         {"claim": "pathways.consistency", "direction": "greater", "says": "Pathways are consistent"},
@@ -153,7 +153,7 @@ def test_only_some_analyses_are_made_and_the_others_stay(study):
     sections = re.split(r'<h2 id="(\w+)"', (OUT / "report.html").read_text())
     text = dict(zip(sections[1::2], sections[2::2], strict=True))
     old = {name for name, section in text.items() if "of earlier inputs, settings or code" in section}
-    assert old == {"pathways", "price"} and "Consistency of pathways" in text["pathways"]
+    assert old == {"pathways", "price", "needed", "shapley"} and "Consistency of pathways" in text["pathways"]
     study()
     assert "of earlier inputs" not in (OUT / "report.html").read_text()
 
