@@ -53,10 +53,13 @@ def describe_runs(design: Design) -> list[str]:
     config = design.config
     prices = ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)
     dense = sorted({(run.setting, run.config.hidden_size) for run in design.runs if run.alpha is None})
+    learned = [task for task in design.tasks if task not in design.held_out]
+    together = "" if config.mixture is None else f"{config.mixture}, learned by one policy: "
     lines = [
         f"study {config.name}, in {design.folder}",
-        f"tasks       {', '.join(design.tasks)}",
-        f"runs        {len(design.runs)}: {len(config.seeds)} seeds, prices {prices}"
+        f"tasks       {together}{', '.join(learned)}",
+        *([f"held out    {', '.join(design.held_out)}"] if design.held_out else []),
+        f"runs        {len(design.trainings)}: {len(config.seeds)} seeds, prices {prices}"
         + "".join(f"; {setting}, a GRU of {width}" for setting, width in dense),
         f"levels      {config.episodes} of each task, {config.changed_episodes} for interventions",
     ]
@@ -70,7 +73,7 @@ def list_work(design: Design, store: Store, only: Sequence[str]) -> list[tuple[s
     """Return each stage's name, items, and those that are to be made: stale, or of what is."""
     found, pending = [], set()
     kinds = [
-        ("train", [train_item(run) for run in design.runs]),
+        ("train", [train_item(run) for run in design.trainings]),
         ("evaluate", [evaluate_item(design, run) for run in design.runs]),
         *((stage.name, stage.items(design, only)) for stage in stages.STAGES),
     ]

@@ -179,7 +179,7 @@ def build_report(
         dataclasses.replace(claim, task=None if claim.task is None else design.full_name(claim.task))
         for claim in design.config.claims
     ]
-    claims = judge(judged, tables, design.config.statistics.level)
+    claims = judge(judged, tables, design.config.statistics.level, design.held_out)
     entries: tuple[ClaimEntry, ...] = doubt_claims(read_claims(claims), design, card_path(design))
     pictures = Pictures(design.folder)
     calibration = calibration_of(design, store, pictures, card_path(design))

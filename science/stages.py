@@ -54,11 +54,15 @@ def _played(design: Design, only: Sequence[str]) -> list[Item]:
 def _replay(design: Design, only: Sequence[str]) -> list[Item]:
     settings = {"episodes": design.config.episodes, "eval_seed": design.config.eval_seed}
     found = [
-        Item(f"replay/{task}/{setting}", settings, tuple(f"train/{run.name}" for run in runs), inputs.REPLAY_SOURCES)
+        Item(
+            f"replay/{task}/{setting}", settings, tuple(f"train/{run.training}" for run in runs), inputs.REPLAY_SOURCES
+        )
         for (task, setting), runs in inputs.cells(design).items()
     ]
     if any(ANALYSES[name].untrained for name in only):
         untrained = {**settings, "train": design.config.train, "seeds": design.config.seeds}
+        if design.config.mixture is not None:  # what policies are told of levels is as wide as their number
+            untrained["levels"] = len(design.config.tasks)
         found += [
             Item(f"replay/{task}/{inputs.UNTRAINED}", untrained, (), inputs.REPLAY_SOURCES) for task in design.tasks
         ]
@@ -83,7 +87,7 @@ def _intervene(design: Design, only: Sequence[str]) -> list[Item]:
     cells, found = inputs.cells(design), []
     for family, source in list_families(design, only):
         for task, setting in settings_of(design, family):
-            needs = tuple(f"train/{run.name}" for run in cells[task, setting])
+            needs = tuple(f"train/{run.training}" for run in cells[task, setting])
             found.append(Item(f"intervene/{family}/{source}/{task}/{setting}", settings, needs, inputs.EFFECT_SOURCES))
     return found
 
