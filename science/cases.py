@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from science import complexity, distinctness, fronts, knockouts, pathways, price, sufficiency
+from science import complexity, distinctness, fronts, knockouts, pathways, planted_levels, price, sufficiency
 from science.planted_effects import plant_knockouts, plant_thresholds, plant_transplants
 from science.planted_fronts import plant_front, plant_outcomes
 from science.profiles import correlate, find_profiles, list_experts, mean_over_pairs
@@ -44,12 +44,16 @@ class Setup:
         rng: Draws everything.
         planted: Whether the claim holds.
         draws: Of each null.
+        levels: Families that the runs have learned.
+        held_out: Families that they have not.
     """
 
     template: Traces
     rng: np.random.Generator
     planted: bool
     draws: int
+    levels: int = 16
+    held_out: int = 0
 
     def draw_seed(self) -> int:
         """Return a seed for an analysis."""
@@ -294,6 +298,7 @@ def _lpc_entropy(setup: Setup) -> Found:
     return _values(found, found.row("lpc_entropy"))
 
 
+_ALIKE, _HARD = "effects of levels that all runs share", "1.5 sd with difficulty, beside those effects"
 _COSTS = "same success at the same cost"
 _EQUAL = "same success at the same costs, as many points"
 
@@ -341,6 +346,17 @@ CASES = (
         "price.dial_gap (at equal costs)", _dial_gap_at_equal_costs, "success .1 more", many_prices=True, nothing=_EQUAL
     ),
     Case("complexity.lpc_entropy", _lpc_entropy, "LPC and entropy share an effect of place"),
+    Case("difficulty.lpc_plan_length", planted_levels.follow_difficulty, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_subgoals", planted_levels.follow_subgoals, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_plan_length_played", planted_levels.follow_played, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_steps_to_learn", planted_levels.follow_learning, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_remaining_above_untrained", planted_levels.follow_plan, "0.15 more", 0.15),
+    Case("difficulty.lesion_slope", planted_levels.lesion_by_difficulty, _HARD, nothing=_ALIKE),
+    Case("difficulty.lesion_slope_above_small", planted_levels.lesion_above_small, _HARD, nothing=_ALIKE),
+    *(
+        Case(f"similarity.{name}", test, "places follow subgoals by 2 sd", nothing="places of levels that runs share")
+        for name, test in planted_levels.KINSHIP.items()
+    ),
 )
 """In the order of the card."""
 
@@ -349,6 +365,10 @@ UNTRIED = {
     "pathways.consistency_raw": "routers that all prefer the same experts have it, and nothing else is claimed",
     "pathways.consistency_forced": "it is a share, and has no test",
     "knockouts.equivalence": "the size of an effect that is none is a convention",
+    "difficulty.lpc_remaining": "that LPC drifts in the course of an episode needs no training; see above untrained",
+    "similarity.held_out_success": "it is told, not tested",
+    "similarity.held_out_agreement": "it is told, not tested",
+    "similarity.held_out_lpc": "it is told, not tested",
     "price.half_price": "it is read off a curve, and has no test",
 }
 """Why quantities that could be claimed have no case; of others, that nobody has made one."""

@@ -21,6 +21,7 @@ class Analysis:
         untrained: Whether it compares with policies as they are before training.
         evaluations: Whether it reads each run's evaluation, the baselines' included.
         observations: Whether it reads what the replayed steps show.
+        learners: Whether it reads how long dense networks need to learn each task.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Analysis:
     untrained: bool = False
     evaluations: bool = False
     observations: bool = False
+    learners: bool = False
 
     @property
     def quantities(self) -> Mapping[str, str]:
@@ -52,6 +54,12 @@ ANALYSES: Mapping[str, Analysis] = {
         evaluations=True,
     ),
     "complexity": Analysis("Policy complexity", "science.complexity", (("inputs", "R"),), observations=True),
+    "difficulty": Analysis(
+        "Difficulty and complexity", "science.difficulty", (("lesions", "R"),), untrained=True, learners=True
+    ),
+    "similarity": Analysis(
+        "Similarity of levels, and held-out ones", "science.similarity", (("knockouts", "R"),), untrained=True
+    ),
 }
 """In the order of the report."""
 

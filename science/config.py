@@ -67,6 +67,29 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class Learners:
+    """Dense networks that learn each task by itself, to tell how hard it is: by env-steps until success.
+
+    Attributes:
+        seeds: Networks of each task, of whose steps the median is taken.
+        num_updates: Updates after which a task that is not learned is censored.
+        hidden_size: Of the GRU.
+        success: Share of the last `train.window` episodes, acting as it learns, from which on it is learned.
+    """
+
+    seeds: int = 5
+    num_updates: int = 1000
+    hidden_size: int = 128
+    success: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_numbers(self, 1, "seeds", "num_updates", "hidden_size")
+        if not 0 < self.success <= 1:
+            raise ConfigError(f"success: expected a share above 0, at most 1, found {self.success!r}")
+
+
+@dataclass(frozen=True)
 class Claim:
     """One declared claim: it gets a verdict, everything else is exploratory.
 
@@ -245,6 +268,11 @@ def _read_statistics(value: Any) -> Statistics:
     return build_part("statistics", Statistics, _load(value))
 
 
+def _read_learners(value: Any) -> Learners | None:
+    value = _load(value)
+    return None if value is None or value is False else build_part("difficulty_baselines", Learners, value)
+
+
 def _read_claims(value: Any) -> list[Claim]:
     value = _load(value)
     value = [] if value is None else value
@@ -277,6 +305,8 @@ class StudyConfig:
         seeds: One run of each price for each of these seeds: 0-9, or a list.
         lpc_alphas: Prices of complexity.
         baselines: Dense GRUs with as many parameters as are active on a path: largest, smallest, both or none.
+        difficulty_baselines: Dense networks that learn each task by itself, which tells how hard it is (`Learners`):
+            seeds, num_updates, hidden_size, success; null: none do.
         episodes: Levels on which each run is evaluated and replayed.
         changed_episodes: Levels on which it is changed; null: as many, though at most 100.
         eval_seed: Which fixed list of levels; the same for all runs.
@@ -296,6 +326,7 @@ class StudyConfig:
     seeds: list[int] = field(default_factory=lambda: list(range(10)), metadata={"read": _read_seeds})
     lpc_alphas: list[float] = field(default_factory=lambda: [0.0], metadata={"read": _read_alphas})
     baselines: list[str] = field(default_factory=list, metadata={"read": _read_baselines})
+    difficulty_baselines: Any = field(default=None, metadata={"read": _read_learners})
     episodes: int = 200
     changed_episodes: int | None = None
     eval_seed: int | None = None
@@ -312,6 +343,8 @@ class StudyConfig:
                 "name: expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit, found "
                 f"{self.name!r}"
             )
+        if isinstance(self.difficulty_baselines, Mapping):
+            object.__setattr__(self, "difficulty_baselines", _read_learners(self.difficulty_baselines))
         self._check_mixture()
         check_numbers(self, 1, "episodes", "changed_episodes")
         if self.changed_episodes is None:

@@ -10,7 +10,7 @@ from pipeline.training.summary import align_right
 from science import stages
 from science.conditions import count_conditions
 from science.config import StudyConfig
-from science.plan import Design, build_design
+from science.plan import LEARNER, Design, build_design
 from science.run import count_cores
 from science.runs import evaluate_item, match_baselines, train_item
 from science.statistics.inference import detectable_effect, smallest_p
@@ -63,6 +63,10 @@ def describe_runs(design: Design) -> list[str]:
         + "".join(f"; {setting}, a GRU of {width}" for setting, width in dense),
         f"levels      {config.episodes} of each task, {config.changed_episodes} for interventions",
     ]
+    if design.learners:
+        asked = config.difficulty_baselines
+        each = f"{asked.seeds} GRUs of {asked.hidden_size}, {asked.num_updates} updates each"
+        lines.append(f"learners    {len(design.learners)}: {each}, on each task by itself, for how hard it is")
     counts = count_conditions(design)
     if counts:
         lines.append("conditions  " + "; ".join(f"{family} {source} {n}" for (family, source), n in counts.items()))
@@ -73,7 +77,7 @@ def list_work(design: Design, store: Store, only: Sequence[str]) -> list[tuple[s
     """Return each stage's name, items, and those that are to be made: stale, or of what is."""
     found, pending = [], set()
     kinds = [
-        ("train", [train_item(run) for run in design.trainings]),
+        ("train", [train_item(run) for run in (*design.trainings, *design.learners)]),
         ("evaluate", [evaluate_item(design, run) for run in design.runs]),
         *((stage.name, stage.items(design, only)) for stage in stages.STAGES),
     ]
@@ -88,7 +92,8 @@ def estimate_seconds(design: Design, item: Item) -> float:
     """Return about how long an item takes one core."""
     config = design.config
     if item.kind == "train":
-        first = design.runs[0].config
+        learner = f"/{LEARNER}/" in item.name
+        first = (design.learners if learner else design.runs)[0].config
         return first.num_updates * first.num_envs * first.unroll_len / STEPS_PER_SECOND
     if item.kind == "evaluate":
         return config.episodes / EPISODES_PER_SECOND["evaluate"]

@@ -17,6 +17,15 @@ from science.store import digest
 
 BASELINE = "gru"
 
+LEARNER = "learner"
+"""Setting of dense networks that tell how hard a task is."""
+
+LEARNER_LINES = 200
+"""Lines of metrics of such a network, about: how finely the steps that it needs are told."""
+
+ALONE = {"task_id": "GoToObj", "mixture": None, "task_weights": None, "task_input": "none"}
+"""Settings of training on one level, to be named."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -97,6 +106,7 @@ class Design:
         runs: All of them, by task, setting and seed; baselines last.
         trials: The numbers of their trials.
         held_out: The tasks that no policy was trained on.
+        learners: Dense networks that learn a task by itself, which tell how hard it is.
     """
 
     config: StudyConfig
@@ -105,6 +115,7 @@ class Design:
     runs: tuple[Run, ...]
     trials: Trials
     held_out: tuple[str, ...] = ()
+    learners: tuple[Run, ...] = ()
 
     @property
     def trainings(self) -> list[Run]:
@@ -157,6 +168,24 @@ def path_experts(layers: Sequence[Sequence[int]], path: str) -> list[int]:
     ]
 
 
+def _list_learners(config: StudyConfig, tasks: Sequence[str], shared: TrainConfig, registry: Trials) -> tuple[Run, ...]:
+    """Return the dense networks that learn a task by itself; none if the study does not ask for any."""
+    asked, found = config.difficulty_baselines, []
+    for task in tasks if asked is not None else ():
+        own = replace(
+            shared,
+            task_id=task,
+            policy=BASELINE,
+            hidden_size=asked.hidden_size,
+            num_updates=asked.num_updates,
+            log_interval=max(1, asked.num_updates // LEARNER_LINES),
+            lpc_alpha=0.0,
+        )
+        trial = registry.number(own)
+        found += [Run(task, LEARNER, None, replace(own, trial=trial, seed=seed)) for seed in range(asked.seeds)]
+    return tuple(found)
+
+
 def study_folder(config: StudyConfig) -> Path:
     """Return the folder of a study."""
     return Path(config.out) / config.name
@@ -199,7 +228,8 @@ def build_design(config: StudyConfig, widths: dict[str, int]) -> Design:
             trial = registry.number(of_kind)
             runs += [Run(task, setting, alpha, replace(of_kind, trial=trial, seed=seed)) for seed in config.seeds]
     runs.sort(key=lambda run: run.alpha is None)
-    design = Design(config, folder, (*tasks, *held_out), tuple(runs), registry, held_out)
+    learners = _list_learners(config, tasks, replace(shared, **ALONE, lpc_alpha=0.0) if learned else shared, registry)
+    design = Design(config, folder, (*tasks, *held_out), tuple(runs), registry, held_out, learners)
     for claim in config.claims:
         if claim.task is not None:
             design.full_name(claim.task)

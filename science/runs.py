@@ -5,6 +5,7 @@ Nothing is trained or played that is there: checkpoints are resumed, evaluations
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.command.errors import MISTAKES, explain
-from science.plan import BASELINE, Design, Run, path_experts
+from science.plan import BASELINE, LEARNER, Design, Run, path_experts
 from science.store import Item, Store
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class StoppedError(Exception):
 def train_item(run: Run) -> Item:
     """Return the item of training a run."""
     settings = {**run.config.identity(), "trial": None, "num_updates": run.config.num_updates}
+    if run.setting == LEARNER:
+        settings["lines"] = run.config.log_interval
     return Item(f"train/{run.training}", settings)
 
 
@@ -116,7 +119,7 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
         StoppedError: If it was interrupted.
     """
     failures: Failures = {}
-    everyone = design.trainings
+    everyone = [*design.trainings, *design.learners]
     stale = [run for run in everyone if not store.is_fresh(train_item(run))]
     if not stale:
         return failures
@@ -155,13 +158,13 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
         except MISTAKES as error:
             code, why = 1, explain(error)
         if code >= 128:
-            _stamp_trained(able, store, why, {})
+            _stamp_trained(design, able, store, why, {})
             raise StoppedError(code)
-        _stamp_trained(able, store, why, failures)
+        _stamp_trained(design, able, store, why, failures)
     return failures
 
 
-def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failures) -> None:
+def _stamp_trained(design: Design, runs: Sequence[Run], store: Store, why: str, failures: Failures) -> None:
     """Stamp the runs that are trained; forget the others, and say why they are not."""
     from pipeline.checkpoints import CheckpointError, read_header
 
@@ -178,7 +181,24 @@ def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failur
         if item.name in failures:
             store.forget(item)
         else:
-            store.write(item, [run.checkpoint], {"update": update})
+            notes: dict[str, Any] = {"update": update}
+            if run.setting == LEARNER:
+                notes["learning"] = read_learning(run)
+            store.write(item, [run.checkpoint], notes)
+
+
+def read_learning(run: Run) -> list[tuple[int, float]]:
+    """Return env-steps and success of a run's metrics, of windows that were full; none where it has left no metrics."""
+    from pipeline.places import run_folder
+    from pipeline.tracking import METRICS_FILE
+
+    path = run_folder(run.config.log_dir, run.config) / METRICS_FILE
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines() if path.is_file() else [])
+    return [
+        (int(row["env_steps"]), float(row["rollout/success_rate"]))
+        for row in rows
+        if row.get("rollout/window_episodes", 0) >= run.config.window
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation

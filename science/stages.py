@@ -104,10 +104,16 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
             needs += [f"observe/{task}" for task in design.tasks]
         for family, source in entry.conditions:
             needs += [f"intervene/{family}/{source}/{t}/{s}" for t, s in settings_of(design, family)]
+        if entry.learners:
+            needs += [f"train/{run.name}" for run in design.learners]
         if entry.evaluations:
             needs += [f"evaluate/{run.name}" for run in design.runs]
         statistics = design.config.to_dict()["statistics"]
         settings = {"draws": statistics["draws"], "seed": statistics["seed"]}
+        if entry.learners and design.learners:
+            settings["learned"] = design.config.difficulty_baselines.success
+        if design.held_out:
+            settings["held_out"] = list(design.held_out)
         found.append(Item(f"analyse/{name}", settings, tuple(needs), (entry.module, *outputs.ANALYSIS_SOURCES)))
     return found
 

@@ -152,8 +152,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "science": {
         *("babyai", "film", "pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/evaluation"),
+        "pipeline/mixtures",
         *("pipeline/interventions", "pipeline/places", "pipeline/policies", "pipeline/records", "pipeline/replay"),
-        *("pipeline/training", "plotting", "science/statistics"),
+        *("pipeline/tracking", "pipeline/training", "plotting", "science/statistics"),
     },
     "pipeline/inspection": {
         *("pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/guard", "pipeline/places"),
