@@ -13,7 +13,8 @@ correlation of its own):
 
 - lpc_plan_length, lpc_subgoals, lpc_steps_to_learn: Spearman correlation of LPC_g and difficulty. p is the larger of
   that over runs and of that of levels permuted, in all runs alike. A test over runs alone takes what levels happen to
-  do to all runs for a law of difficulty. Below 16 levels a note says that they are few; below 5 there is no value.
+  do to all runs for a law of difficulty. The interval adds the variance over runs and that of a jackknife over levels.
+  Below 16 levels a note says that they are few; below 5 there is no value.
 - lpc_plan_length_played: the same of own play, of successful episodes alone, for an episode that fails goes on until
   it is cut, mostly in one state, and dilutes LPC. Levels with fewer than 5 successes do not count.
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from science.levels import FEWEST, permute_levels
+from science.levels import FEWEST, permute_levels, widen
 from science.result import NAN, Draft, Row
 from science.statistics.information import entropy
 from science.statistics.nulls import p_value
@@ -123,8 +123,15 @@ def add_mantel(
     known = np.isfinite(each)
     order = permute_levels(levels, draws, rng) if enough and known.any() else np.zeros((0, levels), np.int64)
     under = np.array([find(permute_matrix(other, o))[known].mean() for o in order])
+    without = []
+    for level in range(levels if len(order) else 0):
+        kept = np.ix_(*[np.flatnonzero(np.arange(levels) != level)] * 2)
+        cut = [None if matrix is None else matrix[(..., *kept)] for matrix in (own, other, given, minus)]
+        found = compare_pairs(cut[0], cut[1], cut[2])
+        found = found if minus is None else found - compare_pairs(cut[3], cut[1], cut[2])
+        without.append(np.broadcast_to(found, (len(runs),))[known].mean())
     reason = "no value, or the same for all pairs" if enough else f"{levels} levels, fewer than {FEWEST}"
-    return draft.over_runs(
+    draft.over_runs(
         quantity,
         each,
         runs,
@@ -135,6 +142,7 @@ def add_mantel(
         n_levels=levels,
         **columns,
     )
+    return widen(draft, each, np.array(without), (-1, 1) if minus is None else (-2, 2))
 
 
 # ------------------------------------------------------------------------------------------------------------- reuse
@@ -177,7 +185,7 @@ def add_reuse(
     columns = np.unique(relatives, axis=1, return_counts=True)[1]  # levels that are relatives of the same are alike
     ways = math.exp(math.lgamma(levels + 1) - sum(math.lgamma(count + 1) for count in columns))
     reason = "every trained level is a relative" if enough else f"{levels} trained levels, fewer than {FEWEST}"
-    return draft.over_runs(
+    row = draft.over_runs(
         quantity,
         each,
         runs,
@@ -188,3 +196,8 @@ def add_reuse(
         n_levels=held_out,
         condition=f"{held_out} held out, {levels} trained",
     )
+    if held_out < 3 or not known.any():  # of these held-out levels
+        return row
+    kept = [np.arange(held_out) != level for level in range(held_out)]
+    without = [compare_relatives(route[known][:, k], relatives[k]).mean() for k in kept]
+    return widen(draft, each, np.array(without))

@@ -11,7 +11,7 @@ Between the level families g and h that one policy plays, on the bot's trajector
 Quantities, per run and price: Mantel's correlation, Spearman's over pairs of levels of two such matrices (Mantel 1967,
 Cancer Res. 27:209). Pairs share levels, so p is the larger of that over runs and of that of levels permuted, rows and
 columns of a matrix together and in all runs alike; below 5 levels there is no value, and all orders are taken where
-there are few.
+there are few. Intervals add the variance over runs and that of a jackknife over levels.
 
 - route_like_task, lesion_like_task: of K_route and K_lesion with K_task. route_like_lesion: of the two with each other.
 - route_like_task_above_untrained: minus that of the same seed's policy before training. Levels that look alike give any
@@ -203,7 +203,8 @@ def _tell_held_out(
         table = tables[quantity] = layout.spread(values)
         for column in np.flatnonzero(~known):
             runs = [_of_task(run, tasks[column]) for run in layout.runs]
-            draft.over_runs(quantity, table[:, column], runs, tested=False)
+            limits = (0, np.inf if quantity == "held_out_lpc" else 1)
+            draft.over_runs(quantity, table[:, column], runs, tested=False, limits=limits, n_levels=1)
     runs = lay_out(cell.runs, tasks).runs
     lpc = tables["held_out_lpc"]
     gap = lpc[:, ~known] - average(lpc[:, known], relatives)
