@@ -60,9 +60,9 @@ QUANTITIES = {
     "lpc_steps_to_learn": "rank correlation of LPC and steps a dense network needs to learn, over levels",
     "lpc_plan_length_played": "rank correlation of LPC in own successes and plan length, over levels",
     "lpc_remaining": "correlation of LPC and remaining plan within episodes",
-    "lpc_remaining_above_untrained": "the same, trained minus untrained",
+    "lpc_remaining_above_untrained": "correlation of LPC and remaining plan, trained minus untrained",
     "lesion_slope": "rise of harm with plan length, without the largest experts (nats per sd)",
-    "lesion_slope_above_small": "the same, largest minus smallest experts (nats per sd)",
+    "lesion_slope_above_small": "rise of harm with plan length, largest minus smallest experts (nats per sd)",
 }
 """What each quantity is, for an axis."""
 

@@ -51,8 +51,8 @@ from science.traces import Traces, sum_over
 
 QUANTITIES = {
     "route_like_task": "Mantel correlation of routing and subgoals, over pairs of levels",
-    "route_like_task_above_untrained": "the same, trained minus untrained",
-    "route_like_task_given_length": "the same, plan length partialled out",
+    "route_like_task_above_untrained": "Mantel correlation of routing and subgoals, trained minus untrained",
+    "route_like_task_given_length": "Mantel correlation of routing and subgoals, plan length partialled out",
     "lesion_like_task": "Mantel correlation of lesions and subgoals, over pairs of levels",
     "route_like_lesion": "Mantel correlation of routing and lesions, over pairs of levels",
     "held_out_success": "success on a held-out level",
@@ -60,8 +60,8 @@ QUANTITIES = {
     "held_out_lpc": "LPC on a held-out level",
     "held_out_loss": "success, relatives minus held-out level",
     "held_out_lpc_gap": "LPC, held-out level minus relatives",
-    "reuse": "similarity of routing, relatives minus other levels",
-    "reuse_above_untrained": "the same, trained minus untrained",
+    "reuse": "routing like a held-out level's, relatives minus others (bits)",
+    "reuse_above_untrained": "routing like a held-out level's, relatives minus others, trained minus untrained (bits)",
 }
 """What each quantity is, for an axis."""
 
