@@ -25,7 +25,7 @@ from science.planted_fronts import plant_front, plant_outcomes
 from science.profiles import correlate, find_profiles, list_experts, mean_over_pairs
 from science.result import NAN, Draft, Result, Row
 from science.statistics.inference import compute_equivalence
-from science.synthetic import keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
+from science.synthetic import Setup, keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
 from science.traces import Traces
 
 MARGIN = 0.2
@@ -33,31 +33,6 @@ MARGIN = 0.2
 
 Found = tuple[Row, np.ndarray]
 """The row that a claim rests on, and each run's values."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a data set is made of.
-
-    Attributes:
-        template: Runs, level seeds, lengths and groups of one task and setting, or of a task at all prices.
-        rng: Draws everything.
-        planted: Whether the claim holds.
-        draws: Of each null.
-        levels: Families that the runs have learned.
-        held_out: Families that they have not.
-    """
-
-    template: Traces
-    rng: np.random.Generator
-    planted: bool
-    draws: int
-    levels: int = 16
-    held_out: int = 0
-
-    def draw_seed(self) -> int:
-        """Return a seed for an analysis."""
-        return int(self.rng.integers(2**31))
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from science.difficulty import slopes
 from science.kinship import add_mantel, add_reuse, find_cosine, find_relatives
 from science.levels import ALL_TASKS, FEWEST, add_over_both, add_over_levels
 from science.result import Draft, Row
+from science.synthetic import Setup
 from science.traces import Run
-
-if TYPE_CHECKING:
-    from science.cases import Setup
 
 
 def list_runs(setup: Setup) -> list[Run]:

@@ -296,7 +296,7 @@ def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(pac
 ANALYSES = {
     *("agreement", "calibration", "cases", "complexity", "distinctness", "effects", "exchange", "feedforward"),
     *("fronts", "knockouts", "observations", "pathways", "planted_effects", "planted_fronts", "price", "profiles"),
-    *("reading", "result", "sufficiency"),
+    *("difficulty", "kinship", "levels", "planted_levels", "reading", "result", "similarity", "sufficiency"),
     *("synthetic", "traces"),
 }
 """Modules of `science/` that are pure functions of arrays."""

@@ -10,6 +10,7 @@ from scipy.stats import binom, spearmanr
 
 from science import difficulty
 from science.effects import Condition
+from science.forecast import find_correlation
 from science.levels import add_over_levels, episode_means, lay_out, permute_levels, rank_correlations
 from science.planted_effects import build_effects
 from science.planted_levels import plant_difficulty
@@ -209,3 +210,15 @@ def test_who_solves_nothing_has_no_slope_and_it_is_said(rng):
     found = difficulty.compute(traces, played=played, effects=plant_lesions(traces, np.arange(8.0)), draws=9)
     assert found.row("lesion_slope").n_dropped == 4
     assert any("lesion_slope: no run solves 5 levels" in note for note in found.notes)
+
+
+# -------------------------------------------------------------------------------------------------------------- plan
+
+
+def test_the_correlation_that_a_plan_promises_is_found_as_often():
+    rho = find_correlation(18, 0.05, 0.8)
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(4000, 18))
+    y = rho * x + np.sqrt(1 - rho**2) * rng.normal(size=(4000, 18))
+    rank = [spearmanr(a, b).pvalue <= 0.05 for a, b in zip(x, y, strict=True)]
+    assert np.mean(rank) == pytest.approx(0.8, abs=0.07)  # Spearman's is a little less than Pearson's of normal values
