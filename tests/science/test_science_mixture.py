@@ -14,13 +14,19 @@ from pipeline.evaluation.checkpoint import evaluate_checkpoint, load_checkpoint
 from pipeline.policies import build_policy
 from science import inputs, knockouts, price
 from science.claims import find_parts
+from science.conditions import build_conditions
 from science.config import Claim, read_study
+from science.figures.draw import draw_analysis
+from science.figures.levels import order_levels
 from science.forecast import describe_runs
 from science.outputs import read_table
 from science.plan import build_design
+from science.questions import Given
+from science.result import Draft
 from science.runs import evaluate_missing, evaluation_settings, fit_sizes, match_baselines, train_item, train_missing
 from science.stages import find_stage
 from science.store import Store
+from science.traces import Run
 
 TASKS = ("BabyAI-GoToObjS4-v0", "BabyAI-GoToObjS6-v1")
 HELD_OUT = "BabyAI-GoToRedBallNoDists-v0"
@@ -181,3 +187,73 @@ def test_two_names_of_one_level_are_found_out(tmp_path):
         build_design(read(tmp_path, held_out_tasks=["BabyAI-GoToObjS4-v0"]), {"largest": 4})
     with pytest.raises(ConfigError, match="tasks: expected distinct levels in a mixture"):
         build_design(read(tmp_path, tasks=["GoToObjS4", "BabyAI-GoToObjS4-v0"]), {"largest": 4})
+
+
+# ------------------------------------------------------------------------------------------------- how hard tasks are
+
+
+def test_dense_networks_tell_how_hard_a_task_is(tmp_path):
+    """They learn one task each; the steps are those of the first full window with that success, else it is censored."""
+    asked = {"seeds": 2, "num_updates": 12, "hidden_size": 4, "success": 0.01}
+    train = {**STUDY["train"], "window": 4, "num_updates": 1}
+    config = read(tmp_path, difficulty_baselines=asked, train=train, seeds="0", lpc_alphas=[0], baselines=[])
+    design = build_design(config, {})
+    assert [(run.task, run.config.levels, run.config.policy) for run in design.learners[::2]] == [
+        (task, [task], "gru") for task in TASKS
+    ]
+    assert "learners    4: 2 GRUs of 4, 12 updates each" in "\n".join(describe_runs(design))
+    store = Store(design.folder)
+    design.work.mkdir(parents=True)
+    assert train_missing(design, store, 1, lambda line: None) == {}
+    item = next(item for item in find_stage("analyse").items(design, ["difficulty"]))
+    assert {f"train/{run.name}" for run in design.learners} <= set(item.needs)
+    known = Given(design, store, item).steps_to_learn()
+    for task in TASKS:
+        each = []
+        for run in (run for run in design.learners if run.task == task):
+            rows = store.read(f"train/{run.name}").notes["learning"]
+            assert all(steps % (4 * 8) == 0 for steps, _ in rows)
+            each.append(next((np.log(steps) for steps, success in rows if success >= 0.01), np.inf))
+        assert known[task] == (np.inf if np.inf in each else pytest.approx(np.mean(each)))
+    never = dataclasses.replace(
+        config, difficulty_baselines=dataclasses.replace(config.difficulty_baselines, success=1)
+    )
+    if all(success < 1 for run in design.learners for _, success in store.read(f"train/{run.name}").notes["learning"]):
+        censored = Given(dataclasses.replace(design, config=never), store, item).steps_to_learn()
+        assert set(censored.values()) == {np.inf}
+
+
+def test_lesions_take_the_largest_and_the_smallest_experts_out():
+    found = build_conditions("lesions", "R", [[0, 8, 16], [32, 4, 0], [16]], 0)
+    assert [(item.kind, item.where.experts, item.renormalise) for item in found] == [
+        ("lesion_largest", ((0, 2), (1, 0)), True),
+        ("lesion_smallest", ((0, 1), (1, 1)), True),
+    ]
+    assert [item.kind for item in build_conditions("lesions", "R", [[0, 8]], 0)] == ["lesion_largest"]
+
+
+@pytest.mark.parametrize("asked", [{"seeds": 0}, {"success": 0}, {"updates": 3}])
+def test_what_dense_networks_cannot_do_is_refused(tmp_path, asked):
+    with pytest.raises(ConfigError, match=f"difficulty_baselines: .*{next(iter(asked))}"):
+        read(tmp_path, difficulty_baselines=asked)
+
+
+# --------------------------------------------------------------------------------------------------------------- figures
+
+
+def test_many_tasks_lie_below_each_other_and_levels_have_figures_of_their_own():
+    tasks, draft = [f"BabyAI-Level{i}-v0" for i in range(6)], Draft("difficulty", "")
+    for number, task in enumerate(tasks):
+        runs = [Run(task, "alpha=0", 0, seed) for seed in range(3)]
+        draft.over_runs("lpc_remaining", np.array([0.1, 0.2, np.nan]), runs)
+        draft.add("level_lpc", 3.0 + number, task=task, setting="alpha=0", seed=0)
+        draft.add("difficulty_plan_length", 2.0 + number, unit="levels", task=task)
+    table = draft.finish().to_frame()
+    before = table.copy()
+    drawn = {figure.name: figure for figure in draw_analysis("difficulty", table, {}, [[0, 4]])}
+    assert set(drawn) == {"difficulty_lpc", "difficulty_by_level_1"}
+    axes = drawn["difficulty_by_level_1"].figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"Level{i}" for i in range(6)]
+    assert {tuple(line.get_xdata()) for line in axes.lines} >= {(0.1, 0.2)}
+    pd.testing.assert_frame_equal(table, before)
+    assert order_levels(np.array([[1, 0.1, 0.9], [0.1, 1, 0.2], [0.9, 0.2, 1]])) in ([1, 2, 0], [0, 2, 1], [1, 0, 2])
