@@ -332,6 +332,13 @@ CASES = (
         Case(f"similarity.{name}", test, "places follow subgoals by 2 sd", nothing="places of levels that runs share")
         for name, test in planted_levels.KINSHIP.items()
     ),
+    Case(
+        "similarity.held_out_loss (no effect)",
+        planted_levels.no_held_out_loss,
+        "no loss",
+        0.0,
+        nothing=f"a loss of {planted_levels.MARGIN:g}, the margin",
+    ),
 )
 """In the order of the card."""
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from science.difficulty import slopes
 from science.kinship import add_mantel, add_reuse, find_cosine, find_relatives
 from science.levels import ALL_TASKS, FEWEST, add_over_both, add_over_levels
 from science.result import Draft, Row
+from science.statistics.inference import compute_equivalence
 from science.synthetic import Setup
 from science.traces import Run
+
+MARGIN = 0.1
+"""Of the loss of success on held-out levels, where none is claimed."""
 
 
 def list_runs(setup: Setup) -> list[Run]:
@@ -158,11 +164,18 @@ def held_out_loss(setup: Setup) -> tuple[Row, np.ndarray]:
     return _gap(setup, "held_out_loss")
 
 
-def _gap(setup: Setup, quantity: str) -> tuple[Row, np.ndarray]:
+def no_held_out_loss(setup: Setup) -> tuple[Row, np.ndarray]:
+    """No loss is claimed: p is that of equivalence, and what has to be rejected is a loss as large as the margin."""
+    row, each = _gap(setup, "held_out_loss", 0.0 if setup.planted else MARGIN, spread=0.03)
+    return replace(row, p=compute_equivalence(row.__dict__, MARGIN, 0.0)), each
+
+
+def _gap(setup: Setup, quantity: str, mean: float | None = None, *, spread: float = 0.1) -> tuple[Row, np.ndarray]:
     runs, draft, rng = list_runs(setup), Draft("similarity", ""), setup.rng
     number = max(setup.held_out, 3)
-    table = 0.1 * (rng.normal(size=(len(runs), 1)) + rng.normal(size=number) + rng.normal(size=(len(runs), number)))
-    row = add_over_both(draft, quantity, table + (0.3 if setup.planted else 0.0), runs, least=1)
+    mean = (0.3 if setup.planted else 0.0) if mean is None else mean
+    table = rng.normal(size=(len(runs), 1)) + rng.normal(size=number) + rng.normal(size=(len(runs), number))
+    row = add_over_both(draft, quantity, mean + spread * table, runs, least=1)
     return row, np.array([each.value for each in draft.rows if each.unit == "run"])
 
 

@@ -131,7 +131,7 @@ def test_nothing_is_summarised_of_nothing():
 # --------------------------------------------------------------------------------------------------- declared claims
 
 
-@pytest.mark.parametrize("study", ["pathways", "debug"])
+@pytest.mark.parametrize("study", ["pathways", "debug", "levels", "debug_levels"])
 def test_every_declared_claim_of_the_studies_has_a_case(study):
     config, _ = read_study("test", ["--config", f"studies/{study}.yaml"])
     names = [f"{c.claim} (no effect)" if c.direction == "none" else c.claim for c in config.claims]
