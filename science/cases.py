@@ -19,7 +19,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from science import complexity, distinctness, fronts, knockouts, needed, pathways, price, shapley, sufficiency
+from science import (
+    complexity,
+    distinctness,
+    fronts,
+    knockouts,
+    needed,
+    pathways,
+    planted_levels,
+    price,
+    shapley,
+    sufficiency,
+)
 from science.coalitions import list_players
 from science.planted_effects import plant_knockouts, plant_thresholds, plant_transplants
 from science.planted_forced import plant_credit, plant_forced
@@ -28,7 +39,7 @@ from science.profiles import correlate, find_profiles, list_experts, mean_over_p
 from science.result import NAN, Draft, Result, Row
 from science.statistics.inference import compute_equivalence
 from science.statistics.nulls import EpisodeBlocks
-from science.synthetic import keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
+from science.synthetic import Setup, keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
 from science.traces import Traces
 
 MARGIN = 0.2
@@ -36,27 +47,6 @@ MARGIN = 0.2
 
 Found = tuple[Row, np.ndarray]
 """The row that a claim rests on, and each run's values."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a data set is made of.
-
-    Attributes:
-        template: Runs, level seeds, lengths and groups of one task and setting, or of a task at all prices.
-        rng: Draws everything.
-        planted: Whether the claim holds.
-        draws: Of each null.
-    """
-
-    template: Traces
-    rng: np.random.Generator
-    planted: bool
-    draws: int
-
-    def draw_seed(self) -> int:
-        """Return a seed for an analysis."""
-        return int(self.rng.integers(2**31))
 
 
 @dataclass(frozen=True)
@@ -352,6 +342,7 @@ def _credit_consistency(setup: Setup) -> Found:
     return _values(found, found.row("credit_consistency"))
 
 
+_ALIKE, _HARD = "effects of levels that all runs share", "1.5 sd with difficulty, beside those effects"
 _COSTS = "same success at the same cost"
 _EQUAL = "same success at the same costs, as many points"
 
@@ -423,6 +414,24 @@ CASES = (
         "half of the variance by subgoal and expert shared",
         nothing="profiles are each run's own, levels act on all runs alike, hard subgoals and important experts add up",
     ),
+    Case("difficulty.lpc_plan_length", planted_levels.follow_difficulty, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_subgoals", planted_levels.follow_subgoals, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_plan_length_played", planted_levels.follow_played, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_steps_to_learn", planted_levels.follow_learning, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_remaining_above_untrained", planted_levels.follow_plan, "0.15 more", 0.15),
+    Case("difficulty.lesion_slope", planted_levels.lesion_by_difficulty, _HARD, nothing=_ALIKE),
+    Case("difficulty.lesion_slope_above_small", planted_levels.lesion_above_small, _HARD, nothing=_ALIKE),
+    *(
+        Case(f"similarity.{name}", test, "places follow subgoals by 2 sd", nothing="places of levels that runs share")
+        for name, test in planted_levels.KINSHIP.items()
+    ),
+    Case(
+        "similarity.held_out_loss (no effect)",
+        planted_levels.no_held_out_loss,
+        "no loss",
+        0.0,
+        nothing=f"a loss of {planted_levels.MARGIN:g}, the margin",
+    ),
 )
 """In the order of the card."""
 
@@ -432,6 +441,10 @@ UNTRIED = {
     "pathways.consistency_forced": "it is a share, and has no test",
     "knockouts.equivalence": "the size of an effect that is none is a convention",
     "shapley.credit": "its test is that of knockouts.effect_on_ce",
+    "difficulty.lpc_remaining": "that LPC drifts in the course of an episode needs no training; see above untrained",
+    "similarity.held_out_success": "it is told, not tested",
+    "similarity.held_out_agreement": "it is told, not tested",
+    "similarity.held_out_lpc": "it is told, not tested",
     "price.half_price": "it is read off a curve, and has no test",
 }
 """Why quantities that could be claimed have no case; of others, that nobody has made one."""

@@ -22,6 +22,7 @@ class Analysis:
         evaluations: Whether it reads each run's evaluation, the baselines' included.
         observations: Whether it reads what the replayed steps show.
         forced: Whether it reads what each single path would do.
+        learners: Whether it reads how long dense networks need to learn each task.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Analysis:
     evaluations: bool = False
     observations: bool = False
     forced: bool = False
+    learners: bool = False
 
     @property
     def quantities(self) -> Mapping[str, str]:
@@ -56,6 +58,12 @@ ANALYSES: Mapping[str, Analysis] = {
     "complexity": Analysis("Policy complexity", "science.complexity", (("inputs", "R"),), observations=True),
     "needed": Analysis("Needed against used complexity", "science.needed", forced=True),
     "shapley": Analysis("Exact Shapley values of experts", "science.shapley", (("coalitions", "R"),)),
+    "difficulty": Analysis(
+        "Difficulty and complexity", "science.difficulty", (("lesions", "R"),), untrained=True, learners=True
+    ),
+    "similarity": Analysis(
+        "Similarity of levels, and held-out ones", "science.similarity", (("knockouts", "R"),), untrained=True
+    ),
 }
 """In the order of the report."""
 

@@ -5,6 +5,7 @@ knockouts     each expert: silent (zero), silent with the others' weights summin
 thresholds    weights below tau removed, and as many at random
 transplants   weights clamped to mean weights by subgoal: the run's own, another run's, the own shuffled
 dial          weights turned by exp(-lambda cost), of the policies of the lowest price
+lesions       the largest expert of each layer out, all at once; the smallest that are no skip
 inputs        no memory; the mission of another level
 coalitions    every set of experts that are no skip silent; each alone with the others' weights summing to 1 besides
 """
@@ -20,7 +21,7 @@ import numpy as np
 from pipeline.command.errors import ConfigError
 from science.catalogue import ANALYSES
 from science.coalitions import list_players, name_without
-from science.plan import Design
+from science.plan import Design, path_experts
 
 if TYPE_CHECKING:
     from pipeline.interventions.spec import Intervention
@@ -87,6 +88,8 @@ def build_conditions(
         ]
     if family == "dial":
         return [build_dial(turn, sizes, exponent) for turn in TURNS]
+    if family == "lesions":
+        return build_lesions(sizes)
     if family == "inputs":
         return [
             Intervention(),
@@ -95,7 +98,7 @@ def build_conditions(
         ]
     if family == "coalitions":
         return build_coalitions(sizes)
-    raise ValueError(f"family: expected knockouts, thresholds, dial, inputs or coalitions, found {family!r}")
+    raise ValueError(f"family: expected knockouts, thresholds, dial, lesions, inputs or coalitions, found {family!r}")
 
 
 def build_coalitions(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
@@ -117,6 +120,27 @@ def build_coalitions(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
             about = {"name": name_without(gone), "label": "coalition"}
             found.append(Intervention(what="zero", where=Where(experts=gone), **about))
     return found + [Intervention(what="zero", where=Where(experts=(one,)), renormalise=True) for one in players]
+
+
+def build_lesions(sizes: Sequence[Sequence[int]]) -> list[Intervention]:
+    """Return lesions of the largest expert of each layer and of the smallest, the other weights made to sum to 1.
+
+    The smallest are left out where they are the largest. A layer of a single expert keeps it.
+    """
+    from pipeline.interventions.places import Where
+    from pipeline.interventions.spec import Intervention
+
+    found = {}
+    for path in ("largest", "smallest"):
+        chosen = enumerate(path_experts(sizes, path))
+        found[path] = tuple((layer, expert) for layer, expert in chosen if len(sizes[layer]) > 1)
+    return [
+        Intervention(
+            what="zero", where=Where(experts=experts), renormalise=True, name=f"{path} out", label=f"lesion_{path}"
+        )
+        for path, experts in found.items()
+        if experts and (path == "largest" or experts != found["largest"])
+    ]
 
 
 def build_transplants(means: Sequence[np.ndarray], run: int, subgoals: Sequence[str], seed: int) -> list[Intervention]:

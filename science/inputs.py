@@ -85,7 +85,7 @@ def make_played(design: Design, store: Store, item: Item, link: Link) -> tuple[l
     for run in runs_of(design, item):
         files = store.files(f"evaluate/{run.name}")
         if files:
-            update = store.read(f"train/{run.name}").notes.get("update", -1)
+            update = store.read(f"train/{run.training}").notes.get("update", -1)
             entries.append((traced(run, update), files[0]))
         else:
             missing[run.name] = "was not evaluated"
@@ -118,7 +118,7 @@ def _replay(design: Design, store: Store, item: Item, link: Link) -> tuple[list[
         runs = [TracedRun(task, UNTRAINED, 0, seed, 0) for seed in design.config.seeds]
     else:
         kept, agents, missing = load_agents(design, store, item)
-        runs = [traced(run, store.read(f"train/{run.name}").notes.get("update", -1)) for run in kept]
+        runs = [traced(run, store.read(f"train/{run.training}").notes.get("update", -1)) for run in kept]
     link.heed()
     way = follow_levels(design, task, design.config.episodes)
     intact = replay(agents, way, lpc_exponent=design.runs[0].config.lpc_exponent)
@@ -191,16 +191,16 @@ def load_agents(design: Design, store: Store, item: Item) -> tuple[list[Run], li
 
     kept, agents, missing = [], [], {}
     for run in runs_of(design, item):
-        if not store.files(f"train/{run.name}"):
+        if not store.files(f"train/{run.training}"):
             missing[run.name] = "has no checkpoint"
             continue
         try:
-            found = load_checkpoint(run.checkpoint)
+            agent = load_checkpoint(run.checkpoint).agent(run.task)
         except MISTAKES as error:
             missing[run.name] = explain(error)
             continue
         kept.append(run)
-        agents.append((found.policy, found.encoder, found.projection))
+        agents.append(agent)
     if not kept:
         raise InputError("expected one checkpoint at least, found none: " + "; ".join(missing.values()))
     return kept, [(policy, agents[0][1], projection) for policy, _, projection in agents], missing
@@ -209,11 +209,15 @@ def load_agents(design: Design, store: Store, item: Item) -> tuple[list[Run], li
 def build_untrained(design: Design, task: str) -> list[Any]:
     """Return the policies of a task's seeds as they are before training."""
     from babyai.missions import build_mission_encoder
-    from pipeline.policies import build_policy, build_projection
+    from pipeline.policies import build_policy, build_projection, fix_level
 
     runs = [run for run in design.routed if run.task == task and run.alpha == design.routed[0].alpha]
     encoder = build_mission_encoder(runs[0].config.lang_encoder, announce=lambda line: None)
-    return [(build_policy(run.config).eval(), encoder, build_projection(run.config, encoder.width)) for run in runs]
+    policies = [fix_level(build_policy(run.config).eval(), run.config, task) for run in runs]
+    return [
+        (policy, encoder, build_projection(run.config, encoder.width))
+        for policy, run in zip(policies, runs, strict=True)
+    ]
 
 
 def make_effects(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
@@ -246,7 +250,7 @@ def _intervene(design: Design, store: Store, item: Item, link: Link) -> tuple[li
 
 def describe_run(run: Run, store: Store) -> dict[str, Any]:
     """Return what tables of effects tell of a run."""
-    return dataclasses.asdict(traced(run, store.read(f"train/{run.name}").notes.get("update", -1)))
+    return dataclasses.asdict(traced(run, store.read(f"train/{run.training}").notes.get("update", -1)))
 
 
 def _change(

@@ -80,6 +80,18 @@ class Given:
             raise UserError("expected policies with every path forced, found none: see what failed before")
         return found
 
+    def steps_to_learn(self) -> dict[str, float]:
+        """Return log env-steps that dense networks need to learn each task, infinity: they do not; none untried."""
+        from science.difficulty import rank_learning
+
+        found: dict[str, list[float | None]] = {}
+        for run in self.design.learners:
+            if (stamp := self.store.read(f"train/{run.name}")) is not None:
+                enough = self.design.config.difficulty_baselines.success
+                learned = (steps for steps, success in stamp.notes["learning"] if success >= enough)
+                found.setdefault(run.task, []).append(next(learned, None))
+        return rank_learning(found)
+
     @property
     def drawn(self) -> dict[str, int]:
         """Draws and seed."""
@@ -194,6 +206,33 @@ def _shapley(given: Given) -> Result:
     return shapley.compute(effects, given.traces("replay"), **given.drawn)
 
 
+def _difficulty(given: Given) -> Result:
+    from science import difficulty
+
+    return difficulty.compute(
+        given.traces("replay"),
+        played=given.traces("played"),
+        effects=given.effects("lesions", "R"),
+        untrained=given.untrained(),
+        steps_to_learn=given.steps_to_learn(),
+        held_out=given.design.held_out,
+        **given.drawn,
+    )
+
+
+def _similarity(given: Given) -> Result:
+    from science import similarity
+
+    return similarity.compute(
+        given.traces("replay"),
+        played=given.traces("played"),
+        effects=given.effects("knockouts", "R"),
+        untrained=given.untrained(),
+        held_out=given.design.held_out,
+        **given.drawn,
+    )
+
+
 def list_usage(analysis: str, traces: Traces) -> list[Row]:
     """Return each expert's usage in each run, its mean weight: the map that knock-outs are held against."""
     import numpy as np
@@ -265,4 +304,6 @@ _ASKED: Mapping[str, Callable[[Given], Result]] = {
     "complexity": _complexity,
     "needed": _needed,
     "shapley": _shapley,
+    "difficulty": _difficulty,
+    "similarity": _similarity,
 }

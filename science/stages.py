@@ -55,11 +55,15 @@ def _played(design: Design, only: Sequence[str]) -> list[Item]:
 def _replay(design: Design, only: Sequence[str]) -> list[Item]:
     settings = {"episodes": design.config.episodes, "eval_seed": design.config.eval_seed}
     found = [
-        Item(f"replay/{task}/{setting}", settings, tuple(f"train/{run.name}" for run in runs), inputs.REPLAY_SOURCES)
+        Item(
+            f"replay/{task}/{setting}", settings, tuple(f"train/{run.training}" for run in runs), inputs.REPLAY_SOURCES
+        )
         for (task, setting), runs in inputs.cells(design).items()
     ]
     if any(ANALYSES[name].untrained for name in only):
         untrained = {**settings, "train": design.config.train, "seeds": design.config.seeds}
+        if design.config.mixture is not None:  # what policies are told of levels is as wide as their number
+            untrained["levels"] = len(design.config.tasks)
         found += [
             Item(f"replay/{task}/{inputs.UNTRAINED}", untrained, (), inputs.REPLAY_SOURCES) for task in design.tasks
         ]
@@ -84,7 +88,7 @@ def _intervene(design: Design, only: Sequence[str]) -> list[Item]:
     cells, found = inputs.cells(design), []
     for family, source in list_families(design, only):
         for task, setting in settings_of(design, family):
-            needs = tuple(f"train/{run.name}" for run in cells[task, setting])
+            needs = tuple(f"train/{run.training}" for run in cells[task, setting])
             found.append(Item(f"intervene/{family}/{source}/{task}/{setting}", settings, needs, inputs.EFFECT_SOURCES))
     return found
 
@@ -103,10 +107,16 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
             needs += [f"intervene/{family}/{source}/{t}/{s}" for t, s in settings_of(design, family)]
         if entry.forced:
             needs += [f"force/{task}/{setting}" for task, setting in cells]
+        if entry.learners:
+            needs += [f"train/{run.name}" for run in design.learners]
         if entry.evaluations:
             needs += [f"evaluate/{run.name}" for run in design.runs]
         statistics = design.config.to_dict()["statistics"]
         settings = {"draws": statistics["draws"], "seed": statistics["seed"]}
+        if entry.learners and design.learners:
+            settings["learned"] = design.config.difficulty_baselines.success
+        if design.held_out:
+            settings["held_out"] = list(design.held_out)
         found.append(Item(f"analyse/{name}", settings, tuple(needs), (entry.module, *outputs.ANALYSIS_SOURCES)))
     return found
 
