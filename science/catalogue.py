@@ -21,6 +21,8 @@ class Analysis:
         untrained: Whether it compares with policies as they are before training.
         evaluations: Whether it reads each run's evaluation, the baselines' included.
         observations: Whether it reads what the replayed steps show.
+        grown: Whether it reads what runs did while they trained.
+        states: Whether it reads the states of routers and experts.
     """
 
     title: str
@@ -29,6 +31,8 @@ class Analysis:
     untrained: bool = False
     evaluations: bool = False
     observations: bool = False
+    grown: bool = False
+    states: bool = False
 
     @property
     def quantities(self) -> Mapping[str, str]:
@@ -52,6 +56,8 @@ ANALYSES: Mapping[str, Analysis] = {
         evaluations=True,
     ),
     "complexity": Analysis("Policy complexity", "science.complexity", (("inputs", "R"),), observations=True),
+    "dynamics": Analysis("Dynamics of training", "science.dynamics", grown=True),
+    "probes": Analysis("What states tell: probes", "science.probes", (("erasures", "R"),), states=True),
 }
 """In the order of the report."""
 

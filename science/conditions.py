@@ -6,6 +6,7 @@ thresholds    weights below tau removed, and as many at random
 transplants   weights clamped to mean weights by subgoal: the run's own, another run's, the own shuffled
 dial          weights turned by exp(-lambda cost), of the policies of the lowest price
 inputs        no memory; the mission of another level
+erasures      without what a probe reads off the states, and without as much at random (`science.states`)
 """
 
 from __future__ import annotations
@@ -129,6 +130,11 @@ def count_conditions(design: Design) -> dict[tuple[str, str], int]:
     for family, source in list_families(design, design.config.analyses):
         if family == "transplants":
             counts[family, source] = 2 + min(len(design.config.seeds) - 1, OTHERS) + SHUFFLES
+        elif family == "erasures":
+            from science.probing import TARGETS
+            from science.states import list_conditions
+
+            counts[family, source] = len(list_conditions(TARGETS))
         else:
             counts[family, source] = len(build_conditions(family, source, sizes, 0))
     return counts

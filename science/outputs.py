@@ -20,7 +20,8 @@ from science.store import Item, Store
 ANALYSIS_SOURCES = (
     *("science.questions", "science.result", "science.statistics", "science.traces", "science.effects"),
     *("science.profiles", "science.exchange", "science.agreement", "science.fronts"),
-    *("science.observations", "science.feedforward"),
+    *("science.observations", "science.feedforward", "science.handover", "science.rises"),
+    *("science.probing", "science.states"),
 )
 FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels")
 

@@ -118,9 +118,19 @@ class Design:
         return name
 
     @property
+    def updates(self) -> list[int]:
+        """Updates at which runs are looked at while they train; the last one is the end."""
+        return list_updates(self.routed[0].config.num_updates, self.config.checkpoints)
+
+    @property
     def settings(self) -> list[str]:
         """Names of the settings in order, baselines last."""
         return list(dict.fromkeys(run.setting for run in self.runs))
+
+
+def list_updates(last: int, count: int) -> list[int]:
+    """Return `count` updates, or fewer where there are not as many, evenly spaced on a logarithmic scale from 1."""
+    return sorted({round(last ** (place / (count - 1))) for place in range(count)})
 
 
 def path_experts(layers: Sequence[Sequence[int]], path: str) -> list[int]:
@@ -158,6 +168,9 @@ def build_design(config: StudyConfig, widths: dict[str, int]) -> Design:
     tasks = tuple(dict.fromkeys(resolve_task_id(task) for task in config.tasks))
     places = {"checkpoint_dir": str(folder / "work" / "checkpoints"), "log_dir": str(folder / "work" / "runs")}
     shared = TrainConfig(**{"tensorboard": False, **config.train, **places, "final_eval_episodes": 0})
+    dense_of = shared
+    if "dynamics" in config.analyses:
+        shared = replace(shared, checkpoint_updates=list_updates(shared.num_updates, config.checkpoints)[:-1])
     registry = Trials(folder / "work" / "trials.json")
     runs = []
     for task in tasks:
@@ -165,7 +178,7 @@ def build_design(config: StudyConfig, widths: dict[str, int]) -> Design:
             (name_setting(alpha), alpha, replace(shared, task_id=task, lpc_alpha=alpha)) for alpha in config.lpc_alphas
         ]
         for path in config.baselines:
-            dense = replace(shared, task_id=task, policy=BASELINE, hidden_size=widths[path], lpc_alpha=0.0)
+            dense = replace(dense_of, task_id=task, policy=BASELINE, hidden_size=widths[path], lpc_alpha=0.0)
             kinds.append((f"{BASELINE}={path}", None, dense))
         for setting, alpha, of_kind in kinds:
             trial = registry.number(of_kind)

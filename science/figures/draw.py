@@ -15,6 +15,7 @@ from science.figures.curves import draw_curves, draw_usage
 from science.figures.fronts import draw_fronts
 from science.figures.maps import draw_audit, draw_map
 from science.figures.names import SOURCES, Drawn, number_of, what_of
+from science.figures.probes import draw_probes
 from science.figures.strips import Panel, draw_strips
 
 MOST_PANELS = 9
@@ -22,6 +23,9 @@ MOST_PANELS = 9
 
 NAIVE = ("lpc_entropy_naive", "lpc_entropy_smoothed", "lpc_entropy")
 """The same question asked in three ways, the published one first."""
+
+PROBED = ("accuracy", "selectivity", "memory_gain", "memory_gain_full")
+"""Maps of sources and targets."""
 
 HIDDEN = frozenset(
     {
@@ -59,8 +63,16 @@ def draw_analysis(
     if analysis == "complexity" and set(NAIVE) <= set(table["quantity"]):
         yield _draw_naive(table, label)
         taken |= set(NAIVE)
+    if analysis == "probes":
+        for quantity in PROBED:
+            rows = table[table["quantity"] == quantity]
+            if quantity != "memory_gain" and (rows["setting"] != "").any():
+                yield draw_probes(f"probes_{quantity}", rows, label(quantity))
+        taken |= set(PROBED)
     curves = [
-        q for q in dict.fromkeys(table["quantity"]) if is_curve(table[table["quantity"] == q]) and q not in HIDDEN
+        q
+        for q in dict.fromkeys(table["quantity"])
+        if q not in HIDDEN | taken and is_curve(table[table["quantity"] == q])
     ]
     if curves:
         parts = [(table[table["quantity"] == q], label(q)) for q in curves]
