@@ -27,7 +27,7 @@ SOURCES = (
     *("science.pathways", "science.distinctness", "science.knockouts", "science.sufficiency", "science.price"),
     *("science.complexity", "science.fronts", "science.result", "science.statistics"),
     *("science.dynamics", "science.handover", "science.rises", "science.probes", "science.probing", "science.states"),
-    *("science.planted_dynamics", "science.planted_states"),
+    *("science.planted_training", "science.training_cases"),
 )
 DRAWS = 39
 """Of each null in a data set; many data sets make up for few draws."""

@@ -27,6 +27,7 @@ from science.result import NAN, Draft, Result, Row
 from science.statistics.inference import compute_equivalence
 from science.synthetic import keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
 from science.traces import Traces
+from science.training_cases import try_erasure, try_handover, try_lead, try_memory_gain, try_selectivity
 
 MARGIN = 0.2
 """Of the rank correlation of price and success, where no effect is claimed."""
@@ -341,6 +342,16 @@ CASES = (
         "price.dial_gap (at equal costs)", _dial_gap_at_equal_costs, "success .1 more", many_prices=True, nothing=_EQUAL
     ),
     Case("complexity.lpc_entropy", _lpc_entropy, "LPC and entropy share an effect of place"),
+    Case("dynamics.rise_lead", try_lead, "routes come a doubling of updates before the skill", 1.0),
+    Case("dynamics.handover", try_handover, "hand-over rises with difficulty as much as it varies otherwise"),
+    Case("probes.selectivity", try_selectivity, "states hold a bit of 0.5 sd", nothing="states know time and level"),
+    Case(
+        "probes.memory_gain",
+        try_memory_gain,
+        "states hold a bit of 0.5 sd",
+        nothing="state and observation know time and level",
+    ),
+    Case("probes.erasure_gain_routers", try_erasure, "0.05 nats beyond random subspaces", 0.05),
 )
 """In the order of the card."""
 
@@ -350,5 +361,9 @@ UNTRIED = {
     "pathways.consistency_forced": "it is a share, and has no test",
     "knockouts.equivalence": "the size of an effect that is none is a convention",
     "price.half_price": "it is read off a curve, and has no test",
+    **{f"dynamics.{name}_rise": "it is read off a curve, and has no test" for name in ("saturation", "information")},
+    "dynamics.success_rise": "it is read off a curve, and has no test",
+    "dynamics.handover_size": "training fluctuates, which makes peaks by itself",
+    "probes.accuracy": "it has no test; selectivity has",
 }
 """Why quantities that could be claimed have no case; of others, that nobody has made one."""

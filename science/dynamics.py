@@ -15,13 +15,15 @@ update u (`condition`), per run:
 - lesion_settling: correlation over experts and groups of what knock-outs do at u (cross-entropy, nats) with what they
   do at the end; the twin of saturation: when is it settled who is *needed*? Floor and test as there.
 
-Times, in updates, read between two of them on a logarithmic scale; a run's row has these two as its interval. What has
-risen by the first update has 0 as its lower end. Means and t intervals are of log10.
+Times, in updates: the first of those looked at from which on the condition holds at all; a run's interval reaches down
+to the one before, 0 before the first. Means and t intervals are of log10. Nothing is read between two updates.
 
-- saturation_rise: first update from which on s stays above halfway between its floor and 1.
-- information_rise: above half of what it is in the end; of runs whose routers tell groups apart then (not collapsed).
+- saturation_rise: s is at least halfway between its floor and 1.
+- information_rise: at least half of what it is in the end; of runs whose routers tell groups apart then (not
+  collapsed).
 - success_rise: at 0.9 or above; of runs that are in the end.
-- rise_lead: log2(success_rise / information_rise), by how many doublings of updates routes come before the skill.
+- rise_lead: log2(success_rise / information_rise), by how many doublings of updates routes come before the
+  skill. Of few levels success dips below 0.9 by chance, and seems to come later.
 
 Hand-over: do routers first use what is costly, and save it later, the more so the harder the level?
 

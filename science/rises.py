@@ -15,20 +15,17 @@ from science.traces import Run
 
 
 def find_rises(updates: np.ndarray, values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Return from which update on each row of values (R, U) stays at or above its threshold (R,); NaN never.
+    """Return the first update from which on each row of values (R, U) stays at or above its threshold (R,); NaN none.
 
-    Between two updates it is read on a logarithmic scale; the first one if it is there from the start.
+    Nothing is read between two updates: a chord lies below a curve that flattens, so that the later in its rise a
+    quantity has its threshold, the later it would seem to be.
     """
     found = np.full(len(values), NAN)
     for row, (own, threshold) in enumerate(zip(values, thresholds, strict=True)):
         below = np.flatnonzero(~(own >= threshold))
-        if not len(below):
-            found[row] = updates[0]
-        elif below[-1] < len(updates) - 1:
-            low, high = own[below[-1]], own[below[-1] + 1]
-            ends = np.log(updates[below[-1] : below[-1] + 2])
-            share = (threshold - low) / (high - low) if high > low else 1.0
-            found[row] = np.exp(ends[0] + share * (ends[1] - ends[0]))
+        first = below[-1] + 1 if len(below) else 0
+        if first < len(updates):
+            found[row] = updates[first]
     return found
 
 
@@ -42,20 +39,18 @@ def add_rise(
     episodes: int,
 ) -> None:
     """Add times (R,), and their mean over runs, of log10; a run's interval are the two updates between which it is."""
-    ends = np.concatenate([[0.0], updates.astype(np.float64)])
-    after = np.searchsorted(ends, np.nan_to_num(found, nan=1.0) * (1 - 1e-9))
-    each = [
-        (NAN, NAN) if np.isnan(value) else (np.log10(max(ends[place - 1], 1e-300)), np.log10(ends[place]))
-        for value, place in zip(found, after, strict=True)
-    ]
+    before = np.concatenate([[0.0], updates.astype(np.float64)])
     why = [reason or ("" if np.isfinite(value) else "never") for reason, value in zip(reasons, found, strict=True)]
     begin = len(draft.rows)
-    shared = {"n_episodes": episodes, "tested": False, "estimator": "mean of log10"}
-    draft.over_runs(quantity, np.log10(found), runs, reasons=why, each=each, **shared)
-    for index in range(begin, len(draft.rows)):
+    draft.over_runs(
+        quantity, np.log10(found), runs, reasons=why, n_episodes=episodes, tested=False, estimator="mean of log10"
+    )
+    for index, value in enumerate(found, begin):
+        low = NAN if np.isnan(value) else float(before[np.searchsorted(updates, value)])
+        draft.rows[index] = replace(draft.rows[index], value=float(value), low=low, high=float(value))
+    for index in range(begin + len(found), len(draft.rows)):
         row = draft.rows[index]
-        low = 0.0 if row.low < -200 else 10**row.low
-        draft.rows[index] = replace(row, value=10**row.value, low=low, high=10**row.high)
+        draft.rows[index] = replace(row, value=10**row.value, low=10**row.low, high=10**row.high)
 
 
 def add_lead(
