@@ -142,12 +142,12 @@ def _probe_cell(draft: Draft, cell: States, seen: dict[tuple[str, bool], np.ndar
             for quantity, whole in (("memory_gain", False), ("memory_gain_full", True)):
                 table = own - seen[name, whole]
                 known = np.isfinite(table).any(axis=1)
-                values = np.full(len(table), NAN)
-                values[known] = np.nanmean(table[known], axis=1)
+                gains = np.full(len(table), NAN)
+                gains[known] = np.nanmean(table[known], axis=1)
                 both = allow_for_training(compare_over_both(table))
                 family, twin = f"{quantity}, {task}, {setting}", f"erasure_gain_{PLACES[int(expert >= 0)]}"
                 draft.over_runs(
-                    quantity, values, cell.runs, both=both, n_episodes=count, family=family, twin=twin, **place
+                    quantity, gains, cell.runs, both=both, n_episodes=count, family=family, twin=twin, **place
                 )
 
 

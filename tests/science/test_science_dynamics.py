@@ -32,7 +32,7 @@ def grown(template) -> Traces:
 
 @pytest.fixture(scope="module")
 def played(template) -> Effects:
-    return plant_play(template, np.random.default_rng(2), updates=UPDATES, chance=rise(UPDATES, AT * 3).round())
+    return plant_play(template, np.random.default_rng(2), updates=UPDATES, chance=rise(UPDATES, AT * 2.5).round())
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_routes_at_the_end_are_those_at_the_end(found):
 
 
 def test_planted_times_of_rise_are_found(found):
-    """The first update looked at that is not before the planted one; of success 0.9, three times later."""
+    """The first update looked at that is not before the planted one; of success 0.9, 2.5 times later."""
     expected = [8, 22, 22, 60]
     rows = found.find("information_rise", unit="run")
     # Information is quadratic in how far weights have come: half of it is there a little later than half of them
@@ -100,7 +100,7 @@ def test_information_is_that_of_exchanged_groups_where_there_is_none(template):
 
 
 def test_runs_that_do_not_learn_are_counted(grown, template):
-    chance = np.where(np.arange(4)[:, None] == 1, 0.5, rise(UPDATES, AT * 3).round())
+    chance = np.where(np.arange(4)[:, None] == 1, 0.5, rise(UPDATES, AT * 2.5).round())
     played = plant_play(template, np.random.default_rng(2), updates=UPDATES, chance=chance)
     row = dynamics.compute(grown, played=played, draws=0).row("success_rise")
     assert (row.n_runs, row.n_dropped) == (3, 1) and "below 0.9 in the end" in row.drop_reason

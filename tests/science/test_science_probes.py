@@ -65,6 +65,20 @@ def test_a_planted_bit_is_found_in_the_state_that_holds_it(template):
         assert row.value > 0.1 and row.p < 0.01 and row.unit == "runs+levels" and row.low > 0
 
 
+def test_each_target_and_source_is_told_by_itself(template):
+    states = plant_bit(template, np.random.default_rng(1), size=3.0)
+    both = replace(
+        states,
+        targets={"door": states.targets["carrying"], **states.targets},
+        sources={"weights": np.zeros_like(states.sources["routers"]), **states.sources},
+    )
+    found, alone = probes.compute([both]), probes.compute([states]).row("selectivity", condition="routers")
+    for name in both.targets:
+        assert found.row("selectivity", group=name, condition="routers").value == alone.value
+        assert found.row("accuracy", group=name, condition="weights").value == pytest.approx(0.5, abs=0.05)
+        assert not found.find("memory_gain", condition="weights")
+
+
 def test_noise_tells_nothing(template):
     """Labels that have to do with nothing: chance, and no selectivity, over 20 data sets."""
     values, p = [], []

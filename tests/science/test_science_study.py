@@ -33,7 +33,8 @@ STUDY = {
     "baselines": ["largest"],
     "episodes": 8,
     "changed_episodes": 4,
-    "analyses": ["pathways", "sufficiency", "price"],
+    "analyses": ["pathways", "sufficiency", "price", "dynamics", "probes"],
+    "checkpoints": 3,
     "statistics": {"draws": 9, "calibration": 1},
     "claims": [
         {"claim": "pathways.consistency", "direction": "greater", "says": "Pathways are consistent"},
@@ -148,12 +149,13 @@ def test_a_deleted_checkpoint_is_trained_again_with_all_that_is_made_of_it(study
 
 def test_only_some_analyses_are_made_and_the_others_stay(study):
     _, did, _ = study("--only", "sufficiency", statistics={**STUDY["statistics"], "seed": 1})
-    assert {name.partition("/")[0] for name in did} == {"intervene", "calibrate", "analyse", "draw"}
+    kinds = {name.partition("/")[0] for name in did}
+    assert kinds == {"intervene", "calibrate", "analyse", "draw"}
     assert {name for name in did if name.startswith("analyse")} == {"analyse/sufficiency"}
     sections = re.split(r'<h2 id="(\w+)"', (OUT / "report.html").read_text())
     text = dict(zip(sections[1::2], sections[2::2], strict=True))
     old = {name for name, section in text.items() if "of earlier inputs, settings or code" in section}
-    assert old == {"pathways", "price"} and "Consistency of pathways" in text["pathways"]
+    assert old == {"pathways", "price", "dynamics", "probes"} and "Consistency of pathways" in text["pathways"]
     study()
     assert "of earlier inputs" not in (OUT / "report.html").read_text()
 
@@ -180,6 +182,34 @@ def test_a_damaged_evaluation_cache_is_played_again_and_all_is_the_same(study):
     code, did, error = study()
     assert code == 1 and "Traceback" not in error and "evaluate of" not in error
     assert "played/BabyAI-GoToObjS4-v0/alpha=0" in did and not {name for name in did if name.startswith("replay")}
+    assert tables(OUT) == before
+
+
+def test_a_deleted_checkpoint_on_the_way_is_trained_again_aside_and_is_the_same(study):
+    before = tables(OUT)
+    folder = next((OUT / "work" / "checkpoints").rglob("trial_2/seed_1"))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint_1.pt",
+        "checkpoint_2.pt",
+        "checkpoint_final.pt",
+    ]
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "checkpoint_1.pt"}
+    (folder / "checkpoint_1.pt").unlink()
+    _, did, _ = study()
+    cell = "BabyAI-GoToObjS4-v0/alpha=0.001"
+    grown = [f"grown/{kind}/{cell}" for kind in ("replay", "played", "knockouts")]
+    assert did == [*grown, "analyse/dynamics", "draw/dynamics"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    aside = list((OUT / "work" / "aside" / "checkpoints").rglob("checkpoint_1.pt"))
+    assert len(aside) == 1 and "trial_2/seed_1" in str(aside[0])
+    assert tables(OUT) == before
+    assert study()[1] == []
+
+
+def test_states_are_kept_and_probed_again_alone(study):
+    before = tables(OUT)
+    next((OUT / "work" / "states").rglob("alpha_0.npz")).unlink()
+    assert study()[1] == ["states/BabyAI-GoToObjS4-v0/alpha=0", "analyse/probes", "draw/probes"]
     assert tables(OUT) == before
 
 
