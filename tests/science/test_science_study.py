@@ -138,7 +138,7 @@ def test_what_is_deleted_is_made_again_with_what_depends_on_it_and_is_the_same(s
 
 def test_a_deleted_checkpoint_is_trained_again_with_all_that_is_made_of_it(study):
     before = tables(OUT)
-    path = next((OUT / "work" / "checkpoints").rglob("trial_2/seed_1/*.pt"))
+    path = next((OUT / "work" / "checkpoints").rglob("trial_2/seed_1/checkpoint_final.pt"))
     path.unlink()
     _, did, _ = study()
     assert path.exists() and tables(OUT) == before
@@ -224,7 +224,7 @@ def test_another_price_is_trained_and_the_others_are_not(study):
 
 
 def test_a_damaged_checkpoint_is_named_and_the_rest_is_made(study):
-    path = next((OUT / "work" / "checkpoints").rglob("trial_1/seed_0/*.pt"))
+    path = next((OUT / "work" / "checkpoints").rglob("trial_1/seed_0/checkpoint_final.pt"))
     path.write_bytes(path.read_bytes()[:200])
     code, did, error = study()
     assert code == 1 and "Traceback" not in error
@@ -239,7 +239,7 @@ def test_a_damaged_checkpoint_is_named_and_the_rest_is_made(study):
 def test_a_run_that_diverged_is_named_and_the_rest_is_made(study):
     import torch
 
-    path = next((OUT / "work" / "checkpoints").rglob("trial_1/seed_0/*.pt"))
+    path = next((OUT / "work" / "checkpoints").rglob("trial_1/seed_0/checkpoint_final.pt"))
     content = torch.load(path, weights_only=True)
     for weight in content["policy_state_dict"].values():
         weight.fill_(float("nan"))
