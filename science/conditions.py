@@ -6,7 +6,7 @@ thresholds    weights below tau removed, and as many at random
 transplants   weights clamped to mean weights by subgoal: the run's own, another run's, the own shuffled
 dial          weights turned by exp(-lambda cost), of the policies of the lowest price
 inputs        no memory; the mission of another level
-erasures      without what a probe reads off the states, and without as much at random (`science.states`)
+erasures      without what a probe reads off the states, and without as much at random (`science.erasures`)
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 
 from science.catalogue import ANALYSES
 from science.plan import Design
+from science.probing import TARGETS
+from science.states import PLACES
 
 if TYPE_CHECKING:
     from pipeline.interventions.spec import Intervention
@@ -30,6 +32,9 @@ TURNS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 SHUFFLES = 3
 """Shuffled transplants of each run."""
+
+RANDOM = 2
+"""Random subspaces beside each one that a probe reads."""
 
 OTHERS = 3
 """Other runs of which each run gets the weights, at most."""
@@ -123,6 +128,21 @@ def build_transplants(means: Sequence[np.ndarray], run: int, subgoals: Sequence[
     return found
 
 
+def build_erasures(names: Sequence[str]) -> list[Intervention]:
+    """Return the sham, and of each target and place what removes what a probe reads, and as much at random."""
+    from pipeline.interventions.spec import Intervention
+
+    found = [Intervention()]
+    for name in names:
+        for place in PLACES:
+            label = f"{name} of {place}"
+            found.append(Intervention(what="project", subspace=label, name=label, label="erasure"))
+            for number in range(1, RANDOM + 1):
+                text = f"random {number} for {label}"
+                found.append(Intervention(what="project", subspace=text, name=text, label="random_erasure"))
+    return found
+
+
 def count_conditions(design: Design) -> dict[tuple[str, str], int]:
     """Return how many conditions each family has that the study's analyses need."""
     sizes = design.routed[0].config.expert_hidden_sizes
@@ -131,10 +151,7 @@ def count_conditions(design: Design) -> dict[tuple[str, str], int]:
         if family == "transplants":
             counts[family, source] = 2 + min(len(design.config.seeds) - 1, OTHERS) + SHUFFLES
         elif family == "erasures":
-            from science.probing import TARGETS
-            from science.states import list_conditions
-
-            counts[family, source] = len(list_conditions(TARGETS))
+            counts[family, source] = len(build_erasures(TARGETS))
         else:
             counts[family, source] = len(build_conditions(family, source, sizes, 0))
     return counts

@@ -36,7 +36,7 @@ EFFECT_SOURCES = (
     *("science.conditions", "pipeline.interventions", "pipeline.replay", "pipeline.records.effects"),
     *("pipeline.evaluation.grid", "pipeline.evaluation.effects"),
 )
-ERASURE_SOURCES = ("science.states", "science.probing")
+ERASURE_SOURCES = ("science.erasures", "science.states", "science.probing")
 """Of erasures besides."""
 
 
@@ -229,7 +229,7 @@ def _intervene(design: Design, store: Store, item: Item, link: Link) -> tuple[li
     if family == "transplants":
         table = _transplant(design, agents, runs, task, way, link)
     elif family == "erasures":
-        from science.states import erase
+        from science.erasures import erase
 
         first, seed = design.routed[0].config, design.config.statistics.seed
         table = erase(agents, runs, way, follow_donors(design, task), seed, first.lpc_exponent)

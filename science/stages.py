@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command.workers import Link
-from science import card, films, growth, inputs, outputs, states
+from science import card, films, gathering, growth, inputs, outputs
 from science.catalogue import ANALYSES
 from science.conditions import list_families, settings_of
 from science.plan import Design
@@ -84,7 +84,7 @@ def _grown(design: Design, only: Sequence[str]) -> list[Item]:
 
 
 def _states(design: Design, only: Sequence[str]) -> list[Item]:
-    return states.list_items(design) if any(ANALYSES[name].states for name in only) else []
+    return gathering.list_items(design) if any(ANALYSES[name].states for name in only) else []
 
 
 def _intervene(design: Design, only: Sequence[str]) -> list[Item]:
@@ -114,7 +114,7 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
         if entry.grown:
             needs += [item.name for item in growth.list_items(design)]
         if entry.states:
-            needs += [item.name for item in states.list_items(design)]
+            needs += [item.name for item in gathering.list_items(design)]
         if entry.evaluations:
             needs += [f"evaluate/{run.name}" for run in design.runs]
         statistics = design.config.to_dict()["statistics"]
@@ -142,7 +142,7 @@ STAGES = (
     Stage("replay", _replay, inputs.make_replay),
     Stage("observe", _observe, inputs.make_observations),
     Stage("grown", _grown, growth.make_grown),
-    Stage("states", _states, states.make_states),
+    Stage("states", _states, gathering.make_states),
     Stage("intervene", _intervene, inputs.make_effects),
     Stage("film", films.list_items, films.make_films),
     Stage("calibrate", _calibrate, card.make_case),

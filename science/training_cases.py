@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from science.planted_training import plant_bit, plant_erasures, plant_handover, 
 from science.result import Draft, Result, Row
 from science.rises import add_lead, find_rises
 
-if TYPE_CHECKING:
-    from science.cases import Found, Setup
+Found = tuple[Row, np.ndarray]
+"""As of `science.cases`, whose `Setup` each takes."""
 
 UPDATES = (1, 3, 7, 18, 46, 119, 309, 800)
 
 
-def try_lead(setup: Setup) -> Found:
+def try_lead(setup: Any) -> Found:
     """Routes come halfway, and success at 0.9, at an update that differs between runs; the former an octave before."""
     rng, runs, levels = setup.rng, setup.template.runs, len(np.unique(setup.template.level_seed))
     skill = 60 * 2 ** rng.normal(0, 0.5, len(runs))
@@ -36,7 +36,7 @@ def try_lead(setup: Setup) -> Found:
     return _pick(draft.finish(), "rise_lead")
 
 
-def try_handover(setup: Setup) -> Found:
+def try_handover(setup: Any) -> Found:
     """Levels hand over by chance, in all runs alike; and the harder, the more."""
     first = setup.template.episode_run == 0
     lengths = np.bincount(setup.template.episode, minlength=len(setup.template.episode_run))[first].astype(np.float64)
@@ -49,22 +49,22 @@ def try_handover(setup: Setup) -> Found:
     return _pick(draft.finish(), "handover")
 
 
-def try_selectivity(setup: Setup) -> Found:
+def try_selectivity(setup: Any) -> Found:
     """States know the time and the level; and a bit."""
     return _probe(setup, "selectivity")
 
 
-def try_memory_gain(setup: Setup) -> Found:
+def try_memory_gain(setup: Any) -> Found:
     """States know the time and the level as well as the observation does; and a bit."""
     return _probe(setup, "memory_gain")
 
 
-def _probe(setup: Setup, quantity: str) -> Found:
+def _probe(setup: Any, quantity: str) -> Found:
     states = plant_bit(setup.template, setup.rng, size=0.5 if setup.planted else 0.0)
     return _pick(probes.compute([states], seed=setup.draw_seed()), quantity)
 
 
-def try_erasure(setup: Setup) -> Found:
+def try_erasure(setup: Any) -> Found:
     """What is erased does as much harm as what is erased at random; and 0.05 nats more."""
     effects = plant_erasures(setup.template, setup.rng, harm=0.05 if setup.planted else 0.0)
     draft = Draft("probes", "")
@@ -72,5 +72,5 @@ def try_erasure(setup: Setup) -> Found:
     return _pick(draft.finish(), "erasure_gain_routers")
 
 
-def _pick(result: Result, quantity: str) -> tuple[Row, np.ndarray]:
+def _pick(result: Result, quantity: str) -> Found:
     return result.row(quantity), np.array([row.value for row in result.find(quantity, unit="run")])

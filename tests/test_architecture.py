@@ -296,6 +296,7 @@ ANALYSES = {
     *("agreement", "calibration", "cases", "complexity", "distinctness", "effects", "exchange", "feedforward"),
     *("fronts", "knockouts", "observations", "pathways", "planted_effects", "planted_fronts", "price", "profiles"),
     *("reading", "result", "sufficiency"),
+    *("dynamics", "handover", "planted_training", "probes", "probing", "rises", "states", "training_cases"),
     *("synthetic", "traces"),
 }
 """Modules of `science/` that are pure functions of arrays."""

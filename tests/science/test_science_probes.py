@@ -11,6 +11,9 @@ from babyai.observations import OBSERVATION_DIM
 from pipeline.replay.run import replay
 from pipeline.replay.trajectories import follow_expert
 from science import probes
+from science.conditions import build_erasures
+from science.erasures import erase, find_subspaces
+from science.gathering import gather
 from science.planted_training import plant_bit, plant_erasures
 from science.probing import (
     WIDTH,
@@ -23,7 +26,7 @@ from science.probing import (
     score_episodes,
 )
 from science.result import Draft
-from science.states import erase, find_subspaces, gather, list_conditions, read_states, write_states
+from science.states import read_states, write_states
 from science.statistics.inference import compare_over_both
 from science.synthetic import Design, draw_template
 from science.traces import Run, TraceError
@@ -228,7 +231,7 @@ def test_files_that_are_no_states_are_named(tmp_path, content):
 def test_subspaces_are_orthonormal_and_of_equal_rank_in_their_place(agents, way):
     targets = list_targets(way.steps, way.episode)
     found = find_subspaces(agents, way, targets, seed=0)
-    assert set(found) == {item.subspace for item in list_conditions(list(targets)) if item.subspace}
+    assert set(found) == {item.subspace for item in build_erasures(list(targets)) if item.subspace}
     routers, units = [], 0
     for layer in SIZES:
         routers += range(units, units + 18)
