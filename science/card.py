@@ -28,6 +28,8 @@ SOURCES = (
     *("science.needed", "science.shapley", "science.planted_forced", "science.forced", "science.coalitions"),
     *("science.difficulty", "science.kinship", "science.levels", "science.planted_levels"),
     *("science.agreement", "science.complexity", "science.fronts", "science.result", "science.statistics"),
+    *("science.dynamics", "science.handover", "science.rises", "science.probes", "science.probing", "science.states"),
+    *("science.planted_training", "science.training_cases"),
 )
 DRAWS = 39
 """Of each null in a data set; many data sets make up for few draws."""

@@ -41,6 +41,7 @@ from science.statistics.inference import compute_equivalence
 from science.statistics.nulls import EpisodeBlocks
 from science.synthetic import Setup, keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
 from science.traces import Traces
+from science.training_cases import try_erasure, try_handover, try_lead, try_memory_gain, try_selectivity
 
 MARGIN = 0.2
 """Of the rank correlation of price and success, where no effect is claimed."""
@@ -432,6 +433,16 @@ CASES = (
         0.0,
         nothing=f"a loss of {planted_levels.MARGIN:g}, the margin",
     ),
+    Case("dynamics.rise_lead", try_lead, "routes come a doubling of updates before the skill", 1.0),
+    Case("dynamics.handover", try_handover, "hand-over rises with difficulty as much as it varies otherwise"),
+    Case("probes.selectivity", try_selectivity, "states hold a bit of 0.5 sd", nothing="states know time and level"),
+    Case(
+        "probes.memory_gain",
+        try_memory_gain,
+        "states hold a bit of 0.5 sd",
+        nothing="state and observation know time and level",
+    ),
+    Case("probes.erasure_gain_routers", try_erasure, "0.05 nats beyond random subspaces", 0.05),
 )
 """In the order of the card."""
 
@@ -446,5 +457,9 @@ UNTRIED = {
     "similarity.held_out_agreement": "it is told, not tested",
     "similarity.held_out_lpc": "it is told, not tested",
     "price.half_price": "it is read off a curve, and has no test",
+    **{f"dynamics.{name}_rise": "it is read off a curve, and has no test" for name in ("saturation", "information")},
+    "dynamics.success_rise": "it is read off a curve, and has no test",
+    "dynamics.handover_size": "training fluctuates, which makes peaks by itself",
+    "probes.accuracy": "it has no test; selectivity has",
 }
 """Why quantities that could be claimed have no case; of others, that nobody has made one."""

@@ -23,6 +23,8 @@ class Analysis:
         observations: Whether it reads what the replayed steps show.
         forced: Whether it reads what each single path would do.
         learners: Whether it reads how long dense networks need to learn each task.
+        grown: Whether it reads what runs did while they trained.
+        states: Whether it reads the states of routers and experts.
     """
 
     title: str
@@ -33,6 +35,8 @@ class Analysis:
     observations: bool = False
     forced: bool = False
     learners: bool = False
+    grown: bool = False
+    states: bool = False
 
     @property
     def quantities(self) -> Mapping[str, str]:
@@ -64,6 +68,8 @@ ANALYSES: Mapping[str, Analysis] = {
     "similarity": Analysis(
         "Similarity of levels, and held-out ones", "science.similarity", (("knockouts", "R"),), untrained=True
     ),
+    "dynamics": Analysis("Dynamics of training", "science.dynamics", grown=True),
+    "probes": Analysis("What states tell: probes", "science.probes", (("erasures", "R"),), states=True),
 }
 """In the order of the report."""
 

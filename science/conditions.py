@@ -8,6 +8,7 @@ dial          weights turned by exp(-lambda cost), of the policies of the lowest
 lesions       the largest expert of each layer out, all at once; the smallest that are no skip
 inputs        no memory; the mission of another level
 coalitions    every set of experts that are no skip silent; each alone with the others' weights summing to 1 besides
+erasures      without what a probe reads off the states, and without as much at random (`science.erasures`)
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pipeline.command.errors import ConfigError
 from science.catalogue import ANALYSES
 from science.coalitions import list_players, name_without
 from science.plan import Design, path_experts
+from science.probing import TARGETS
+from science.states import PLACES
 
 if TYPE_CHECKING:
     from pipeline.interventions.spec import Intervention
@@ -34,6 +37,9 @@ TURNS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 SHUFFLES = 3
 """Shuffled transplants of each run."""
+
+RANDOM = 2
+"""Random subspaces beside each one that a probe reads."""
 
 OTHERS = 3
 """Other runs of which each run gets the weights, at most."""
@@ -174,6 +180,21 @@ def build_transplants(means: Sequence[np.ndarray], run: int, subgoals: Sequence[
     return found
 
 
+def build_erasures(names: Sequence[str]) -> list[Intervention]:
+    """Return the sham, and of each target and place what removes what a probe reads, and as much at random."""
+    from pipeline.interventions.spec import Intervention
+
+    found = [Intervention()]
+    for name in names:
+        for place in PLACES:
+            label = f"{name} of {place}"
+            found.append(Intervention(what="project", subspace=label, name=label, label="erasure"))
+            for number in range(1, RANDOM + 1):
+                text = f"random {number} for {label}"
+                found.append(Intervention(what="project", subspace=text, name=text, label="random_erasure"))
+    return found
+
+
 def count_conditions(design: Design) -> dict[tuple[str, str], int]:
     """Return how many conditions each family has that the study's analyses need."""
     sizes = design.routed[0].config.expert_hidden_sizes
@@ -181,6 +202,9 @@ def count_conditions(design: Design) -> dict[tuple[str, str], int]:
     for family, source in list_families(design, design.config.analyses):
         if family == "transplants":
             counts[family, source] = 2 + min(len(design.config.seeds) - 1, OTHERS) + SHUFFLES
+            continue
+        if family == "erasures":
+            counts[family, source] = len(build_erasures(TARGETS))
             continue
         try:
             counts[family, source] = len(build_conditions(family, source, sizes, 0))

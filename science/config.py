@@ -28,7 +28,7 @@ Part = TypeVar("Part")
 
 OWN_FIELDS = (
     *("task_id", "task_weights", "mixture", "trial", "seed", "lpc_alpha", "checkpoint_dir", "log_dir"),
-    "final_eval_episodes",
+    *("final_eval_episodes", "checkpoint_updates"),
 )
 """Fields of a run that the study sets itself."""
 
@@ -310,6 +310,8 @@ class StudyConfig:
         episodes: Levels on which each run is evaluated and replayed.
         changed_episodes: Levels on which it is changed; null: as many, though at most 100.
         eval_seed: Which fixed list of levels; the same for all runs.
+        checkpoints: How many updates runs are looked at at while they train, from the first to the last, evenly spaced
+            on a logarithmic scale; of the analysis dynamics.
         films: Twin films of each task, of the knock-outs that matter most, intact above and changed below; 0: none.
         analyses: What is asked; all that there are if it is empty.
         statistics: Draws, levels and thresholds (`Statistics`): draws, calibration, level, power, seed.
@@ -330,6 +332,7 @@ class StudyConfig:
     episodes: int = 200
     changed_episodes: int | None = None
     eval_seed: int | None = None
+    checkpoints: int = 8
     films: int = 3
     analyses: list[str] = field(default_factory=list, metadata={"read": _read_analyses})
     statistics: Any = field(default_factory=dict, metadata={"read": _read_statistics})
@@ -350,6 +353,7 @@ class StudyConfig:
         if self.changed_episodes is None:
             object.__setattr__(self, "changed_episodes", min(100, self.episodes))
         check_numbers(self, 0, "eval_seed", "films")
+        check_numbers(self, 3, "checkpoints")
         if not isinstance(self.statistics, Statistics):
             object.__setattr__(self, "statistics", build_part("statistics", Statistics, self.statistics))
         if not self.analyses:

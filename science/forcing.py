@@ -22,7 +22,7 @@ def list_items(design: Design, only: Sequence[str]) -> list[Item]:
         return []
     settings = {"episodes": design.config.changed_episodes, "eval_seed": design.config.eval_seed}
     return [
-        Item(f"force/{task}/{setting}", settings, tuple(f"train/{run.name}" for run in runs), SOURCES)
+        Item(f"force/{task}/{setting}", settings, tuple(f"train/{run.training}" for run in runs), SOURCES)
         for (task, setting), runs in inputs.cells(design).items()
     ]
 
@@ -42,7 +42,7 @@ def _force(design: Design, store: Store, item: Item, link: Link) -> tuple[list[P
 
     list_paths(design.routed[0].config.expert_hidden_sizes)  # too many of them are refused before anything is played
     kept, agents, missing = inputs.load_agents(design, store, item)
-    runs = [inputs.traced(run, store.read(f"train/{run.name}").notes.get("update", -1)) for run in kept]
+    runs = [inputs.traced(run, store.read(f"train/{run.training}").notes.get("update", -1)) for run in kept]
     way = inputs.follow_levels(design, item.name.split("/")[1], design.config.changed_episodes)
     link.heed()
     intact = replay(agents, way, bank=True, lpc_exponent=design.runs[0].config.lpc_exponent)

@@ -105,6 +105,15 @@ def estimate_seconds(design: Design, item: Item) -> float:
         return len(config.seeds) * config.episodes / EPISODES_PER_SECOND["replay"]
     if item.kind == "force":
         return len(config.seeds) * config.changed_episodes / EPISODES_PER_SECOND["force"]
+    if item.kind == "states":
+        return len(config.seeds) * config.episodes / EPISODES_PER_SECOND["replay"]
+    if item.kind == "grown":
+        kind = item.name.split("/")[1]
+        layers = design.routed[0].config.expert_hidden_sizes
+        conditions = 2 + sum(map(len, layers)) if kind == "knockouts" else 1
+        episodes = len(config.seeds) * len(design.updates) * conditions
+        episodes *= config.episodes if kind == "replay" else config.changed_episodes
+        return episodes / EPISODES_PER_SECOND["intervene" if kind == "played" else "replay"]
     if item.kind == "intervene":
         _, family, source = item.name.split("/")[:3]
         episodes = count_conditions(design)[family, source] * len(config.seeds) * config.changed_episodes

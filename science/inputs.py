@@ -45,6 +45,8 @@ EFFECT_SOURCES = (
     ),
     *("pipeline.evaluation.grid", "pipeline.evaluation.effects"),
 )
+ERASURE_SOURCES = ("science.erasures", "science.states", "science.probing")
+"""Of erasures besides."""
 
 
 class InputError(UserError):
@@ -239,6 +241,11 @@ def _intervene(design: Design, store: Store, item: Item, link: Link) -> tuple[li
     link.heed()
     if family == "transplants":
         table = _transplant(design, agents, runs, task, way, link)
+    elif family == "erasures":
+        from science.erasures import erase
+
+        first, seed = design.routed[0].config, design.config.statistics.seed
+        table = erase(agents, runs, way, follow_donors(design, task), seed, first.lpc_exponent)
     else:
         first, seed = design.routed[0].config, design.config.statistics.seed
         conditions = build_conditions(family, source, first.expert_hidden_sizes, seed, first.lpc_exponent)

@@ -22,6 +22,7 @@ ANALYSIS_SOURCES = (
     *("science.profiles", "science.exchange", "science.agreement", "science.fronts"),
     *("science.observations", "science.feedforward", "science.forced", "science.coalitions"),
     *("science.levels", "science.kinship"),
+    *("science.handover", "science.rises", "science.probing", "science.states"),
 )
 FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels", "plotting.cells")
 

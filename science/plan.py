@@ -149,9 +149,19 @@ class Design:
         return name
 
     @property
+    def updates(self) -> list[int]:
+        """Updates at which runs are looked at while they train; the last one is the end."""
+        return list_updates(self.routed[0].config.num_updates, self.config.checkpoints)
+
+    @property
     def settings(self) -> list[str]:
         """Names of the settings in order, baselines last."""
         return list(dict.fromkeys(run.setting for run in self.runs))
+
+
+def list_updates(last: int, count: int) -> list[int]:
+    """Return `count` updates, or fewer where there are not as many, evenly spaced on a logarithmic scale from 1."""
+    return sorted({round(last ** (place / (count - 1))) for place in range(count)})
 
 
 def path_experts(layers: Sequence[Sequence[int]], path: str) -> list[int]:
@@ -169,17 +179,15 @@ def path_experts(layers: Sequence[Sequence[int]], path: str) -> list[int]:
 
 
 def _list_learners(config: StudyConfig, tasks: Sequence[str], shared: TrainConfig, registry: Trials) -> tuple[Run, ...]:
-    """Return the dense networks that learn a task by itself; none if the study does not ask for any."""
+    """Return the dense networks that learn a task by itself, from settings of one; none if the study does not ask."""
     asked, found = config.difficulty_baselines, []
     for task in tasks if asked is not None else ():
         own = replace(
             shared,
             task_id=task,
-            policy=BASELINE,
             hidden_size=asked.hidden_size,
             num_updates=asked.num_updates,
             log_interval=max(1, asked.num_updates // LEARNER_LINES),
-            lpc_alpha=0.0,
         )
         trial = registry.number(own)
         found += [Run(task, LEARNER, None, replace(own, trial=trial, seed=seed)) for seed in range(asked.seeds)]
@@ -214,6 +222,9 @@ def build_design(config: StudyConfig, widths: dict[str, int]) -> Design:
     levels = {"task_id": list(tasks), "mixture": config.mixture, "task_weights": config.task_weights}
     learned = levels if config.mixture is not None else {}
     shared = TrainConfig(**{"tensorboard": False, **config.train, **learned, **places, "final_eval_episodes": 0})
+    dense = replace(shared, policy=BASELINE, lpc_alpha=0.0)
+    if "dynamics" in config.analyses:
+        shared = replace(shared, checkpoint_updates=list_updates(shared.num_updates, config.checkpoints)[:-1])
     registry = Trials(folder / "work" / "trials.json")
     runs = []
     for task in (*tasks, *held_out):
@@ -222,13 +233,13 @@ def build_design(config: StudyConfig, widths: dict[str, int]) -> Design:
             (name_setting(alpha), alpha, replace(own, lpc_alpha=alpha)) for alpha in config.lpc_alphas
         ]
         for path in config.baselines:
-            dense = replace(own, policy=BASELINE, hidden_size=widths[path], lpc_alpha=0.0)
-            kinds.append((f"{BASELINE}={path}", None, dense))
+            own = dense if learned else replace(dense, task_id=task)
+            kinds.append((f"{BASELINE}={path}", None, replace(own, hidden_size=widths[path])))
         for setting, alpha, of_kind in kinds:
             trial = registry.number(of_kind)
             runs += [Run(task, setting, alpha, replace(of_kind, trial=trial, seed=seed)) for seed in config.seeds]
     runs.sort(key=lambda run: run.alpha is None)
-    learners = _list_learners(config, tasks, replace(shared, **ALONE, lpc_alpha=0.0) if learned else shared, registry)
+    learners = _list_learners(config, tasks, replace(dense, **ALONE) if learned else dense, registry)
     design = Design(config, folder, (*tasks, *held_out), tuple(runs), registry, held_out, learners)
     for claim in config.claims:
         if claim.task is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from science.fronts import FrontPoint
     from science.observations import Observations
     from science.result import Result, Row
+    from science.states import States
     from science.traces import Run as TracedRun
     from science.traces import Traces
 
@@ -91,6 +92,39 @@ class Given:
                 learned = (steps for steps, success in stamp.notes["learning"] if success >= enough)
                 found.setdefault(run.task, []).append(next(learned, None))
         return rank_learning(found)
+
+    def grown(self) -> Iterator[tuple[Traces, Effects | None, Effects | None]]:
+        """Yield of each task and setting what runs did while they trained: replay, own play, knock-outs.
+
+        Raises:
+            UserError: If there is nothing.
+        """
+        from science.effects import read_effects
+
+        nothing = True
+        for name in (n for n in self.item.needs if n.startswith("grown/replay/")):
+            traces = inputs.read_all(self.store, [name])
+            if traces is not None:
+                nothing = False
+                files = [self.store.files(name.replace("/replay/", f"/{kind}/")) for kind in ("played", "knockouts")]
+                played, knockouts = (read_effects(paths[0]) if paths else None for paths in files)
+                yield traces, played, knockouts
+        if nothing:
+            raise UserError("expected replays of checkpoints on the way, found none: see what failed before")
+
+    def states(self) -> list[States]:
+        """Return the states of each task and setting.
+
+        Raises:
+            UserError: If there are none.
+        """
+        from science.states import read_states
+
+        names = [name for name in self.item.needs if name.startswith("states/")]
+        found = [read_states(path) for name in names for path in self.store.files(name)]
+        if not found:
+            raise UserError("expected states of some run, found none: see what failed before")
+        return found
 
     @property
     def drawn(self) -> dict[str, int]:
@@ -233,6 +267,23 @@ def _similarity(given: Given) -> Result:
     )
 
 
+def _dynamics(given: Given) -> Result:
+    from science import dynamics
+
+    return join(
+        [
+            dynamics.compute(traces, played=played, effects=knockouts, **given.drawn)
+            for traces, played, knockouts in given.grown()
+        ]
+    )
+
+
+def _probes(given: Given) -> Result:
+    from science import probes
+
+    return probes.compute(given.states(), effects=given.effects("erasures", "R"), seed=given.drawn["seed"])
+
+
 def list_usage(analysis: str, traces: Traces) -> list[Row]:
     """Return each expert's usage in each run, its mean weight: the map that knock-outs are held against."""
     import numpy as np
@@ -306,4 +357,6 @@ _ASKED: Mapping[str, Callable[[Given], Result]] = {
     "shapley": _shapley,
     "difficulty": _difficulty,
     "similarity": _similarity,
+    "dynamics": _dynamics,
+    "probes": _probes,
 }

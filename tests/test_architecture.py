@@ -297,6 +297,7 @@ ANALYSES = {
     *("agreement", "calibration", "cases", "complexity", "distinctness", "effects", "exchange", "feedforward"),
     *("fronts", "knockouts", "observations", "pathways", "planted_effects", "planted_fronts", "price", "profiles"),
     *("difficulty", "kinship", "levels", "planted_levels", "reading", "result", "similarity", "sufficiency"),
+    *("dynamics", "handover", "planted_training", "probes", "probing", "rises", "states", "training_cases"),
     *("synthetic", "traces"),
     *("coalitions", "forced", "needed", "planted_forced", "shapley"),
 }

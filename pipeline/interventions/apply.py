@@ -68,6 +68,7 @@ class IntervenedBatch:
         self._draws = any(item.what in ("resample", "random_direction", "random_drop") for item in interventions)
         self._swaps = np.array([item.what == "swap_mission" for item in self._interventions])
         self._by_subgoal = torch.tensor([item.by == "subgoal" for item in self._interventions], device=like.device)
+        self._projects = np.array([item.what == "project" for item in self._interventions])
         self._tapes: dict[int, list[list[Tape]]] = {}
 
     @property
@@ -99,6 +100,7 @@ class IntervenedBatch:
         packed, rows = self._packed, self._find_rows(now)
         tapes = self._find_tapes(inputs.shape[1])
         inputs = self._swap_missions(inputs, rows, now)
+        hidden = self._project(hidden, rows, now)
         x = inputs if packed.projection is None else packed.projection(inputs)
         weights, after = [], []
         for index, (layer, tables) in enumerate(zip(packed.layers, self._tables, strict=True)):
@@ -190,6 +192,18 @@ class IntervenedBatch:
         swapped = torch.cat([inputs[..., : -vectors.shape[-1]], drawn.to(inputs.dtype)], dim=-1)
         does = torch.from_numpy(self._swaps[now.condition]).to(self.device) & rows.open
         return torch.where(does.unsqueeze(-1), swapped, inputs)
+
+    def _project(self, hidden: Hidden, rows: _Rows, now: Situation) -> Hidden:
+        """Return the state before the step, without the part that projections remove."""
+        if not self._projects[now.condition].any():
+            return hidden
+        widths = [cell.shape[-1] for cells in hidden for cell in cells]
+        whole = torch.cat([cell for cells in hidden for cell in cells], dim=-1)
+        for condition in np.unique(now.condition[self._projects[now.condition]]):
+            removed = self._donors.subspaces[self._interventions[condition].subspace].remove(whole)
+            whole = torch.where(((rows.condition == int(condition)) & rows.open).unsqueeze(-1), removed, whole)
+        parts = iter(whole.split(widths, dim=-1))
+        return [[next(parts) for _ in cells] for cells in hidden]
 
     def _weigh(self, index: int, logits: Tensor, rows: _Rows) -> Tensor:
         """Return a layer's weights (P, M, E), changed where an intervention says so."""

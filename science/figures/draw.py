@@ -18,6 +18,7 @@ from science.figures.fronts import draw_fronts
 from science.figures.levels import draw_levels
 from science.figures.maps import draw_audit, draw_map
 from science.figures.names import SOURCES, Drawn, number_of, what_of
+from science.figures.probes import draw_probes
 from science.figures.strips import Panel, draw_strips
 from science.levels import ALL_TASKS
 
@@ -32,6 +33,9 @@ MOST_WIDE = 6
 
 NAIVE = ("lpc_entropy_naive", "lpc_entropy_smoothed", "lpc_entropy")
 """The same question asked in three ways, the published one first."""
+
+PROBED = ("accuracy", "selectivity", "memory_gain", "memory_gain_full")
+"""Maps of sources and targets."""
 
 HIDDEN = frozenset(
     {
@@ -107,6 +111,12 @@ def _draw_own(
         for drawn in credit.draw_credit(table, label, sizes):
             yield drawn, credit.DRAWN
         own = credit.DRAWN
+    if analysis == "probes":
+        for quantity in PROBED:
+            rows = table[table["quantity"] == quantity]
+            if quantity != "memory_gain" and (rows["setting"] != "").any():
+                yield draw_probes(f"probes_{quantity}", rows, label(quantity)), set(PROBED)
+        own = set(PROBED)
     if analysis == "complexity" and set(NAIVE) <= set(table["quantity"]):
         yield _draw_naive(table, label), set(NAIVE)
     curves = [

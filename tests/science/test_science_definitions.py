@@ -6,13 +6,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from science import complexity, distinctness, fronts, knockouts, needed, pathways, price, shapley, sufficiency
+from science import (
+    complexity,
+    distinctness,
+    dynamics,
+    fronts,
+    knockouts,
+    needed,
+    pathways,
+    price,
+    probes,
+    shapley,
+    sufficiency,
+)
 from science.coalitions import code_of, list_players, name_without
-from science.effects import Condition
+from science.effects import Condition, Effects
 from science.fronts import FrontPoint
 from science.observations import Observations
 from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
 from science.planted_forced import plant_forced
+from science.planted_training import plant_bit, plant_erasures, plant_play, plant_rise, rise
 from science.synthetic import Design, draw_template, plant_noisy_policy, plant_signal
 from science.traces import Group
 
@@ -70,6 +83,23 @@ def results():
     games = build_effects(
         runs[:4], seeds, coalitions, worth[..., 0], groups=("Open", "Pickup"), by_group=worth[..., 1:]
     )
+    still = draw_template(Design(runs=3, episodes=24), rng)
+    updates = [1, 10, 100]
+    grown = plant_rise(still, rng, updates=updates, at=5.0)
+    success = np.tile(rise(updates, 5.0).round(), (3, 1))
+    gone = plant_knockouts(still, rng, rng.random((3, 9)), by_group=rng.random((3, 9, 4)), noise=0.1)
+    gone = Effects.concatenate(
+        [replace(gone, runs=tuple(replace(run, update=update) for run in gone.runs)) for update in updates]
+    )
+    bits = plant_bit(still, rng, size=1.0)
+    bits = replace(
+        bits, sources={**bits.sources, "expert 0.1": bits.sources["routers"]}, experts={"expert 0.1": (0, 1)}
+    )
+    erased = plant_erasures(still, rng, harm=0.1)
+    of_experts = replace(
+        erased,
+        conditions=tuple(replace(c, name=c.name.replace("routers", "experts")) for c in erased.conditions),
+    )
     points = [FrontPoint(seed, 1000.0, 0.5) for seed in range(4)]
     return [
         pathways.compute(traces, effects=others, untrained=traces, draws=9),
@@ -82,10 +112,15 @@ def results():
         complexity.compute(traces, observed={"Planted": observed}, effects=others, draws=9),
         needed.compute(tasks, draws=9),
         shapley.compute(games, traces, draws=9),
+        dynamics.compute(grown, played=plant_play(still, rng, updates=updates, chance=success), effects=gone, draws=9),
+        probes.compute([bits], effects=Effects.concatenate([erased, of_experts])),
     ]
 
 
-@pytest.mark.parametrize("module", [pathways, sufficiency, distinctness, knockouts, price, complexity, needed, shapley])
+@pytest.mark.parametrize(
+    "module",
+    [pathways, sufficiency, distinctness, knockouts, price, complexity, needed, shapley, dynamics, probes],
+)
 def test_every_quantity_has_a_name_and_a_definition(results, module):
     name = module.__name__.rpartition(".")[2]
     found = {row.quantity for result in results if result.analysis == name for row in result.rows}
