@@ -13,7 +13,7 @@ update u (`condition`), per run:
   mean over runs (unit: episodes) and of information minus its null over runs.
 - success: of own play, most probable action first.
 - lesion_settling: correlation over experts and groups of what knock-outs do at u (cross-entropy, nats) with what they
-  do at the end; the twin of saturation: when is it settled who is *needed*? Floor and test as there.
+  do at the end; the twin of saturation: when is it settled who is needed? Floor and test as there.
 
 Times, in updates: the first of those looked at from which on the condition holds at all; a run's interval reaches down
 to the one before, 0 before the first. Means and t intervals are of log10. Nothing is read between two updates.
@@ -35,7 +35,7 @@ Hand-over: do routers first use what is costly, and save it later, the more so t
   the larger of that over runs and of difficulties permuted over levels, in all runs alike.
 - handover_of_need: the twin: the same of the harm done by taking out each layer's largest expert, in place of LPC.
 
-Known answers: s = 1 at the end, planted times of rise, a planted slope, and no peak in noise.
+Known answer: s = 1 at the end, planted times of rise, a planted slope, and no peak in noise.
 """
 
 from __future__ import annotations

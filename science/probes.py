@@ -20,18 +20,18 @@ Quantities, per run:
 - memory_gain: accuracy of routers and experts minus that of the observation: what the state tells that is not seen now.
 - memory_gain_full: minus that of the observation before it was cut, which no projection makes poorer: it is cautious.
 
-**Tests** are over runs and levels at once: balanced accuracy is a mean over episodes of their shares in it. p values
+Tests are over runs and levels at once: balanced accuracy is a mean over episodes of their shares in it. p values
 are adjusted over the map of sources and targets (Benjamini and Hochberg). The variance of memory gains is
 multiplied by 1 + 4/3, as the parts share their training episodes (Nadeau, Bengio 2003, Mach. Learn. 52:239): one
 observation is held against all runs, and without that a test of 40 levels was wrong in 17 % of data sets of noise.
 
-**Twin**, erasure: a state may hold what nobody reads. Probes are trained on 64 levels that are not scored; the part of
+Twin, erasure: a state may hold what nobody reads. Probes are trained on 64 levels that are not scored; the part of
 the state in the subspace that a probe reads (rank: classes - 1) is set to its mean before every step, in all layers at
 once. erasure_gain_routers, erasure_gain_experts: cross-entropy to the bot without it, minus that without a random
 subspace of the same rank (2 of them). Random directions are drawn as the state itself varies (its covariance), so that
 they take as much from it as a direction usually has; a probe is not held to that, and may read one of more variance.
 
-Known answers: a planted bit is found by its source alone, noise has selectivity 0.
+Known answer: a planted bit is found by its source alone, noise has selectivity 0.
 """
 
 from __future__ import annotations
