@@ -102,6 +102,7 @@ ROOMS: dict[str, set[str]] = {
     "stateful_mop": {"mixture_of_experts"},
     "babyai": set(),
     "pipeline/command": {"babyai"},
+    "pipeline/launch": {"pipeline/command"},
     "pipeline/mixtures": {"pipeline/command"},
     "pipeline/config": {"pipeline/command", "pipeline/mixtures"},
     "pipeline/places": {"pipeline/command"},
@@ -134,8 +135,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "pipeline/training": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoint_files", "pipeline/checkpoints", "pipeline/command"),
-        *("pipeline/config", "pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/places"),
-        *("pipeline/mixtures", "pipeline/policies", "pipeline/records", "pipeline/tracking"),
+        *("pipeline/config", "pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/launch"),
+        *("pipeline/mixtures", "pipeline/places", "pipeline/policies", "pipeline/records", "pipeline/tracking"),
     },
     "science/statistics": {"pipeline/records"},
     "plotting": {
@@ -222,7 +223,8 @@ ROOMS: dict[str, set[str]] = {
 
 FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
 LIGHT_ROOMS = (
-    *("pipeline/command", "pipeline/mixtures", "pipeline/config", "pipeline/places", "pipeline/records"),
+    *("pipeline/command", "pipeline/launch", "pipeline/mixtures", "pipeline/config", "pipeline/places"),
+    "pipeline/records",
     *("science/statistics", "science", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
     *("maxent/settings", "maxent/answers", "maxent/questions", "maxent/levels", "maxent/stand_ins", "maxent/results"),
@@ -452,7 +454,7 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
     for path in PATHS:
         at_import = imports_of(path, lazy=False)
         late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg", "pyarrow"}
-        late |= {"statsmodels", "sklearn", "jinja2"}
+        late |= {"statsmodels", "sklearn", "jinja2", "ray", "submitit"}
         late -= {"transformers"} if path.startswith("more/exported/") else set()  # which opens these files itself
         assert not top(at_import) & late, path
         assert "torch.utils.tensorboard" not in at_import, path
