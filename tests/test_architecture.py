@@ -123,7 +123,7 @@ ROOMS: dict[str, set[str]] = {
     "pipeline/evaluation": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoints", "pipeline/command", "pipeline/config"),
         *("pipeline/engine", "pipeline/interventions", "pipeline/mixtures", "pipeline/places", "pipeline/policies"),
-        "pipeline/records",
+        *("pipeline/launch", "pipeline/records"),
     },
     "pipeline/replay": {
         *("babyai", "mixture_of_experts", "pipeline/command", "pipeline/engine", "pipeline/interventions"),
@@ -165,7 +165,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "more": {
         *("mixture_of_experts", "pipeline/checkpoint_files", "pipeline/command", "pipeline/config", "pipeline/guard"),
-        *("pipeline/records", "pipeline/tracking", "plotting"),
+        *("pipeline/launch", "pipeline/records", "pipeline/tracking", "plotting"),
     },
     "maxent/registry": set(),
     "maxent/data": {"pipeline/command"},

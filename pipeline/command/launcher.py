@@ -63,6 +63,9 @@ OPTIONS: dict[str, dict[str, Option]] = {
     },
     "modal": {
         **_COMMON,
+        "executor": Option(str, "modal", "modal; or local, without an account, to try it"),
+        "app": Option(str, "rl-mop", "name of the app that `modal deploy modal_app.py` has made"),
+        "containers": Option(int, 20, "containers at once", 1),
         "sync_seconds": Option(float, 5.0, "after which files that an item has written come back", 0.05),
     },
 }
@@ -113,7 +116,7 @@ def parse_launcher(launcher: str | None, launcher_options: str | None) -> Launch
     if name not in OPTIONS:
         raise ConfigError(f"--launcher: expected {', '.join(OPTIONS)}, found {name!r}{_likely(name, OPTIONS)}")
     told = {}
-    for part in re.split(r",(?=\s*\w*\s*=)|\s+(?=\w+=)", launcher_options or "") if launcher_options else []:
+    for part in filter(str.strip, re.split(r",(?=\s*\w*\s*=)|\s+(?=\w+=)", launcher_options or "")):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals or key not in OPTIONS[name]:
             known = "; ".join(f"{known}: {option.help}" for known, option in OPTIONS[name].items())

@@ -10,11 +10,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
 
 from pipeline.command.errors import ConfigError, explain
+from pipeline.command.launcher import Launcher
 from pipeline.command.workers import Event, WorkItem
 from pipeline.launch.files import apply_changes, check_relative
 from pipeline.launch.journal import Journal
@@ -79,34 +81,31 @@ def drive(
     carrier: Carrier,
     items: Sequence[WorkItem],
     *,
+    launcher: Launcher,
     jobs: int | None,
-    retries: int,
-    sync_seconds: float,
     report: Callable[[Event], object],
     stopping: Callable[[], bool],
     journal: Journal,
+    folder: Path | None = None,
 ) -> None:
     """Do items as `pipeline.command.workers.do_items` does, by a carrier.
 
     Args:
-        carrier: Of orders and messages; it is closed in the end.
+        carrier: Of orders and messages; who has opened it closes it.
         items: Their inputs and outputs are below the current folder.
+        launcher: Knows how often an item is tried again, and after what time written files come back.
         jobs: Most at once; None: as many as there is room for.
-        retries: Tries of an item after its first one was lost.
-        sync_seconds: After which written files come back.
         report: Called with every event, once an event's files are here.
         stopping: Whether a stop is wished.
         journal: Of states.
+        folder: Of the journal.
 
     Raises:
         ConfigError: If a machine has other code than this one, or a file cannot be named there; all is saved then.
     """
-    try:
-        for item in items:
-            check_relative(item)
-        _Drive(carrier, items, jobs, retries, sync_seconds, report, journal).run(stopping)
-    finally:
-        carrier.close()
+    for item in items:
+        check_relative(item)
+    _Drive(carrier, items, launcher, jobs, report, journal).run(stopping)
 
 
 class _Drive:
@@ -114,14 +113,14 @@ class _Drive:
         self,
         carrier: Carrier,
         items: Sequence[WorkItem],
+        launcher: Launcher,
         jobs: int | None,
-        retries: int,
-        sync_seconds: float,
         report: Callable[[Event], object],
         journal: Journal,
     ) -> None:
-        self._carrier, self._items, self._jobs, self._retries = carrier, items, jobs, retries
-        self._sync_seconds, self._report, self._journal = sync_seconds, report, journal
+        self._carrier, self._items, self._jobs = carrier, items, jobs
+        self._retries, self._sync_seconds = launcher["retries"], launcher["sync_seconds"]
+        self._report, self._journal = report, journal
         self._waiting = deque((number, 1) for number in range(len(items)))  # item and number of its next try
         self._tries: dict[int, _Try] = {}
         self._wished = False

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 from pipeline.command.launcher import Launcher
 from pipeline.command.workers import Event, WorkItem, do_items
+from pipeline.launch.driver import drive
 from pipeline.launch.journal import EVENTS_FILE, Journal, begin_record
+from pipeline.launch.packages import need_package
 
 RESUME = ("--resume",)
 """Words that a command of training needs besides to go on."""
@@ -42,26 +46,28 @@ def launch(
     items = list(items)
     if not items:
         return
-    do = _open(launcher)
-    folder = begin_record(launcher, [item.name for item in items], again)
-    with Journal(folder / EVENTS_FILE) as journal:
+    with ExitStack() as stack:
+        do = _open(launcher, stack)  # before anything is written: it may not be there
+        folder = begin_record(launcher, [item.name for item in items], again)
+        journal = stack.enter_context(Journal(folder / EVENTS_FILE))
         do(items, launcher=launcher, jobs=jobs, report=report, stopping=stopping, journal=journal, folder=folder)
 
 
-def _open(launcher: Launcher) -> Callable[..., None]:
-    """Return what does items by a launcher."""
-    if launcher.name == "ray":
-        from pipeline.launch.ray_carrier import do_items_by_ray
-
-        return do_items_by_ray
+def _open(launcher: Launcher, stack: ExitStack) -> Callable[..., None]:
+    """Return what does items by a launcher; what that has opened, the stack closes."""
     if launcher.name == "slurm":
         from pipeline.launch.slurm import do_items_by_slurm
 
+        need_package("submitit")
         return do_items_by_slurm
-    if launcher.name == "modal":
-        from pipeline.launch.modal_carrier import do_items_by_modal
+    if launcher.name == "ray":
+        from pipeline.launch.ray_carrier import RayCarrier
 
-        return do_items_by_modal
+        return partial(drive, stack.enter_context(closing(RayCarrier(launcher))))
+    if launcher.name == "modal":
+        from pipeline.launch.modal_carrier import ModalCarrier
+
+        return partial(drive, stack.enter_context(closing(ModalCarrier(launcher))))
     return _do_recorded
 
 

@@ -87,7 +87,7 @@ class Journal:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def begin_record(launcher: Launcher, names: Sequence[str], again: Sequence[str]) -> Path:

@@ -8,43 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from pipeline.command.errors import ConfigError, explain
 from pipeline.command.interruption import ENDING
 from pipeline.command.launcher import Launcher
-from pipeline.command.workers import Event, WorkItem
-from pipeline.launch.driver import Message, drive
-from pipeline.launch.journal import Journal
+from pipeline.launch.driver import Message
 from pipeline.launch.packages import need_package
 
 CONNECT_SECONDS = 30
 _SIGNALS = (signal.SIGINT, *ENDING)
-
-
-def do_items_by_ray(
-    items: Sequence[WorkItem],
-    *,
-    launcher: Launcher,
-    jobs: int | None,
-    report: Callable[[Event], object],
-    stopping: Callable[[], bool],
-    journal: Journal,
-    **_: Any,
-) -> None:
-    """Do items by Ray; see `drive`."""
-    drive(
-        RayCarrier(launcher),
-        items,
-        jobs=jobs,
-        retries=launcher["retries"],
-        sync_seconds=launcher["sync_seconds"],
-        report=report,
-        stopping=stopping,
-        journal=journal,
-    )
 
 
 class RayCarrier:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import shutil
 import socket
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,7 @@ from pipeline.command.errors import explain
 from pipeline.command.workers import Link, WorkItem, do_item
 from pipeline.launch.code import compute_code, describe_code, refuse_other_code
 from pipeline.launch.files import Change, Outbox, gather, lay_out
-
-EVENT_SECONDS = 0.25
-"""For which events wait for company."""
+from pipeline.launch.pickling import pickle_item
 
 Post = Callable[[bytes], bool]
 """Takes a parcel to the driver; returns whether a stop is wished."""
@@ -54,13 +53,9 @@ def write_order(item: WorkItem, sync_seconds: float) -> bytes:
     Raises:
         TypeError: If the item cannot be pickled.
     """
-    try:
-        pickled = pickle.dumps(item)
-    except Exception as error:
-        raise TypeError(f"{item.name}: expected a module's function and what can be pickled: {error}") from error
     return pickle.dumps(
         {
-            **{"code": compute_code(), "described": describe_code(), "item": pickled},
+            **{"code": compute_code(), "described": describe_code(), "item": pickle_item(item)},
             **{"files": gather(item), "sync_seconds": sync_seconds},
         }
     )
@@ -85,7 +80,7 @@ def serve(order: bytes, post: Post) -> None:
         item = pickle.loads(wanted["item"])
         courier = _Courier(post, Outbox(item.outputs), wanted["sync_seconds"])
         courier.tell("started", None)
-        if courier.deliver():  # withdrawn meanwhile
+        if courier.deliver():  # a stop is wished already
             courier.tell("withdrawn", None)
             courier.deliver()
             return
@@ -96,7 +91,7 @@ def serve(order: bytes, post: Post) -> None:
             finally:
                 courier.end()
         courier.tell(*end)
-        courier.deliver(files=True)
+        courier.deliver()
     finally:
         os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)
@@ -107,7 +102,7 @@ class _Courier:
 
     def __init__(self, post: Post, outbox: Outbox, sync_seconds: float) -> None:
         self._post, self._outbox = post, outbox
-        self._every = max(1, round(sync_seconds / EVENT_SECONDS))
+        self._sync_seconds = sync_seconds
         self._events: list[tuple[str, Any]] = []
         self._lock, self._over = threading.Lock(), threading.Event()
         self._stop = False
@@ -123,11 +118,11 @@ class _Courier:
         """Return whether a stop is wished, or nobody is there to take what is done."""
         return self._stop
 
-    def deliver(self, *, files: bool = False) -> bool:
-        """Send what there is, and changes of files if asked; return whether a stop is wished."""
+    def deliver(self) -> bool:
+        """Send what has happened, if only to ask; return whether a stop is wished."""
         with self._lock:
             events, self._events = tuple(self._events), []
-        changes = tuple(self._outbox.collect()) if files else ()  # after the events: what they tell of is there
+        changes = tuple(self._outbox.collect())  # after the events: what they tell of is there
         try:
             parcel = pickle.dumps(Parcel(changes, events, node=socket.gethostname()))
         except Exception as error:  # a result that cannot be pickled
@@ -138,11 +133,9 @@ class _Courier:
         return self._stop
 
     def _run(self) -> None:
-        turn = 0
-        while not self._over.wait(EVENT_SECONDS):
-            turn += 1
+        while not self._over.wait(self._sync_seconds):
             try:
-                self.deliver(files=turn % self._every == 0)
+                self.deliver()
             except Exception:
                 traceback.print_exc(file=sys.stderr)
                 self._stop = True
@@ -157,3 +150,31 @@ class _Courier:
 def open_parcel(sent: bytes) -> Parcel:
     """Return a parcel as its machine has sent it."""
     return pickle.loads(sent)
+
+
+def stream(order: bytes, stopping: Callable[[], bool]) -> Iterator[bytes]:
+    """Do `serve` in a thread, and yield its parcels: for what calls functions that yield.
+
+    Args:
+        order: See `write_order`.
+        stopping: Asked with each parcel whether a stop is wished.
+    """
+    parcels: queue.Queue[bytes | BaseException | None] = queue.Queue()
+
+    def post(parcel: bytes) -> bool:
+        parcels.put(parcel)
+        return stopping()
+
+    def work() -> None:
+        try:
+            serve(order, post)
+        except BaseException as error:
+            parcels.put(error)
+        else:
+            parcels.put(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    while (parcel := parcels.get()) is not None:
+        if isinstance(parcel, BaseException):
+            raise parcel
+        yield parcel
