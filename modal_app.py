@@ -1,14 +1,14 @@
 """The project on Modal: https://modal.com/docs. docs/clusters.md says what to do first.
 
-    modal run modal_app.py::train --tasks GoToObj,Open --trials 1-2 --seeds 0-4 --flags "--num_updates 2000"
-    modal run modal_app.py::evaluate --flags "--num_episodes 1000 --final-only"
-    modal run modal_app.py::results
+    modal run modal_app.py --do train --tasks GoToObj,Open --trials 1-2 --seeds 0-4 --flags "--num_updates 2000"
+    modal run modal_app.py --do evaluate --flags "--num_episodes 1000"
+    modal run modal_app.py --do results
 
 These three work on a volume, need nobody who waits (`modal run --detach`), and go on where they were when they are
 called again. `--launcher modal` of any command brings its files here instead, and needs `modal deploy modal_app.py`.
 
 On the volume each checkpoint's evaluation has a file of its own, rows/<checkpoint>.csv, for two containers that write
-one file of a volume lose what the other has written. `results` reads them all and makes evaluation_results.csv.
+one file of a volume lose what the other has written. `--do results` reads them all and makes evaluation_results.csv.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ WORK: dict[str, Any] = {
     "max_containers": 100,
     "retries": modal.Retries(max_retries=5, backoff_coefficient=1.0, initial_delay=10.0),
 }
-"""What each container has; `gpu="T4"` here gives each one a GPU."""
+"""What each container has; `gpu="T4"` here gives each one a GPU. What yields is retried by the driver."""
 
 
-@app.function(**{**WORK, "retries": 0})
+@app.function(**{name: value for name, value in WORK.items() if name != "retries"})
 def do_order(order: bytes, stop: Any) -> Iterator[bytes]:
     """Do a work item of `pipeline.launch.remote`, and yield what it sends.
 
@@ -160,23 +160,41 @@ def list_runs(tasks: str, trials: str, seeds: str, config: str, flags: str) -> l
 
 
 @app.local_entrypoint()
-def train(tasks: str = "", trials: str = "1", seeds: str = "0", config: str = "config.yaml", flags: str = "") -> None:
-    """Train tasks x trials x seeds, each run in a container of its own; what is done is left as it is."""
-    runs = list_runs(tasks, trials, seeds, config, flags)
-    _tell(runs, train_run.map(runs, return_exceptions=True))
+def main(
+    do: str = "train",
+    tasks: str = "",
+    trials: str = "1",
+    seeds: str = "0",
+    config: str = "config.yaml",
+    flags: str = "",
+    every_checkpoint: bool = False,
+    output: str = "evaluation_results.csv",
+) -> None:
+    """Train, evaluate, or bring the results here; what is done is left as it is.
 
-
-@app.local_entrypoint()
-def evaluate(flags: str = "", every_checkpoint: bool = False) -> None:
-    """Evaluate the final checkpoints of the volume, or every one; what is done is left as it is."""
-    paths = list_checkpoints.remote(not every_checkpoint)
-    _tell(paths, evaluate_checkpoint.starmap([(path, shlex.split(flags)) for path in paths], return_exceptions=True))
-
-
-@app.local_entrypoint()
-def results(path: str = "evaluation_results.csv") -> None:
-    """Write the rows of all evaluations on the volume into one file here."""
-    print(f"{path}: {merge_rows(read_rows.remote(), Path(path))} rows")
+    Args:
+        do: train: tasks x trials x seeds, each run in a container of its own. evaluate: the volume's final checkpoints.
+            results: the rows of all evaluations into one file here.
+        tasks: See `list_runs`.
+        trials: Likewise.
+        seeds: Likewise.
+        config: Likewise.
+        flags: Of train_mop.py or batch_eval.py.
+        every_checkpoint: Evaluate those on the way too.
+        output: Of results, the file.
+    """
+    if do == "train":
+        runs = list_runs(tasks, trials, seeds, config, flags)
+        _tell(runs, train_run.map(runs, return_exceptions=True))
+    elif do == "evaluate":
+        paths = list_checkpoints.remote(not every_checkpoint)
+        calls = [(path, shlex.split(flags)) for path in paths]
+        _tell(paths, evaluate_checkpoint.starmap(calls, return_exceptions=True))
+    elif do == "results":
+        print(f"{output}: {merge_rows(read_rows.remote(), Path(output))} rows")
+    else:
+        print(f"error: --do: expected train, evaluate or results, found {do!r}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def merge_rows(files: list[tuple[str, bytes]], path: Path) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command.errors import MISTAKES, explain
+from pipeline.command.launcher import HERE, Launcher
 from science.plan import BASELINE, Design, Run, path_experts
 from science.store import Item, Store
 
@@ -98,8 +99,17 @@ def _count_parameters(policy: Any) -> dict[Any, int]:
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], object]) -> Failures:
+def train_missing(
+    design: Design, store: Store, jobs: int | None, say: Callable[[str], object], launcher: Launcher = HERE
+) -> Failures:
     """Train the runs that are not there, task by task, and stamp those that are.
+
+    Args:
+        design: Of the study.
+        store: Of its stamps.
+        jobs: Processes; elsewhere None is as many as there is room for.
+        say: Takes a line.
+        launcher: Where.
 
     Returns:
         Why runs could not be trained.
@@ -133,12 +143,12 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
             continue
         able.sort(key=lambda run: (run.config.trial, run.seed))
         why = ""
-        processes = min(jobs, 1 + sum(run.config.num_updates * run.config.num_envs * run.config.unroll_len
-                                      for run in able) // STEPS_OF_A_PROCESS)  # fmt: skip
+        steps = sum(run.config.num_updates * run.config.num_envs * run.config.unroll_len for run in able)
+        processes = min(jobs, 1 + steps // STEPS_OF_A_PROCESS) if launcher.is_local else jobs
         sweep = Sweep(tuple(run.config for run in able), jobs=processes)
         try:
             with (design.work / "training.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
-                code = train_runs(sweep, resume=True)
+                code = train_runs(sweep, resume=True, launcher=launcher)
         except MISTAKES as error:
             code, why = 1, explain(error)
         if code >= 128:
@@ -171,8 +181,17 @@ def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failur
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str], object]) -> Failures:
+def evaluate_missing(
+    design: Design, store: Store, jobs: int | None, say: Callable[[str], object], launcher: Launcher = HERE
+) -> Failures:
     """Play the fixed levels with the runs that have not yet, and stamp those that have.
+
+    Args:
+        design: Of the study.
+        store: Of its stamps.
+        jobs: Processes; elsewhere None is as many as there is room for.
+        say: Takes a line.
+        launcher: Where.
 
     Returns:
         Why runs could not be evaluated; of runs without a checkpoint nothing is said.
@@ -185,6 +204,7 @@ def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str
     if not stale:
         return {}
     say(f"evaluate: {len(stale)} of {len(design.runs)} runs, {design.config.episodes} levels each")
+    from pipeline.evaluation.elsewhere import run_batch_elsewhere
     from pipeline.evaluation.select import BatchPlan
     from pipeline.evaluation.work import run_batch
     from pipeline.places import Place
@@ -194,7 +214,10 @@ def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str
     )
     places = {run.checkpoint: run for run in stale}
     todo = [Place(path, run.task, run.config.trial, run.seed, None) for path, run in places.items()]
-    outcome = run_batch(plan, todo, jobs=min(jobs, len(todo)))
+    if launcher.is_local:
+        outcome = run_batch(plan, todo, jobs=min(jobs, len(todo)))
+    else:
+        outcome = run_batch_elsewhere(plan, todo, launcher, jobs=jobs)
     failures: Failures = {}
     for found in todo:
         run, (kind, _, content) = places[found.path], outcome[found.path]

@@ -21,6 +21,8 @@ pytest.importorskip("modal", reason="needs requirements/cluster.txt")
 
 import modal_app
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is executing locally")  # which is meant
+
 ROOT = Path(__file__).parents[1]
 SHORT = "--num_updates 6 --num_envs 2 --unroll_len 8 --final_eval_episodes 2 --checkpoint_interval 4"
 
@@ -116,12 +118,28 @@ def test_a_sweep_has_the_weights_of_the_local_one(folder):
     assert updates[0] == updates[1]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["modal_app.py::train", "--help"], ["modal_app.py::results", "--help"]])
-def test_modal_run_shows_what_can_be_called(words):
-    arguments = words if words[0] != "--help" else ["modal_app.py", *words]
-    done = subprocess.run(
-        [sys.executable, "-m", "modal", "run", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+def test_modal_run_shows_what_can_be_asked():
+    command = [sys.executable, "-m", "modal", "run", "modal_app.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    if "::train" in words[0]:
-        assert "--tasks" in done.stdout and "--seeds" in done.stdout
+    for flag in ("--do", "--tasks", "--trials", "--seeds", "--flags"):
+        assert flag in done.stdout
+
+
+def test_what_is_asked_is_done_and_failures_are_named(monkeypatch, capsys):
+    asked = []
+
+    class Calls:
+        def map(self, runs, return_exceptions):
+            asked.extend(runs)
+            return iter([0, 1, RuntimeError("lost"), 0])
+
+    monkeypatch.setattr(modal_app, "train_run", Calls())
+    with pytest.raises(SystemExit, match="1"):
+        modal_app.main("train", tasks="GoToObj,Open", seeds="0-1", config="configs/debug.yaml")
+    said = capsys.readouterr()
+    assert said.out == "2 of 4 done\n" and len(asked) == 4
+    assert "Open: exit code 1" in said.err and "GoToObj: lost" in said.err
+    with pytest.raises(SystemExit, match="2"):
+        modal_app.main("dance")
+    assert "expected train, evaluate or results, found 'dance'" in capsys.readouterr().err

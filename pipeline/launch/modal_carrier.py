@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import os
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -117,7 +117,7 @@ class ModalCarrier:
 
 def _do_here(pipe: Any, order: bytes, stop: Any) -> None:
     """Call the function's `.local()` as a container would its own, and send what it yields."""
-    os.environ.setdefault("MODAL_LOGLEVEL", "ERROR")
+    warnings.simplefilter("ignore")  # Modal says of each call that it has no volume here
     for parcel in importlib.import_module("modal_app").do_order.local(order, _Stop(stop)):
         pipe.send_bytes(parcel)
 

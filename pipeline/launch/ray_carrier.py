@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.command.launcher import Launcher
 from pipeline.launch.driver import Message
 from pipeline.launch.packages import need_package
 
-CONNECT_SECONDS = 30
+CONNECT_SECONDS = 10
 _SIGNALS = (signal.SIGINT, *ENDING)
 
 
@@ -115,14 +116,25 @@ def _connect(ray: Any, address: str | None) -> None:
     if address is None:
         ray.init(address="local", include_dashboard=False, **quiet)
         return
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(CONNECT_SECONDS))
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError and others, as the version has it
         raise ConfigError(
             f"--launcher ray: expected a Ray cluster at {address}, found none that answers ({explain(error)[:300]}); "
             "`ray status` shows one, and without an address and RAY_ADDRESS this machine is used"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Ask whether anybody is at an address; Ray itself takes minutes to give up.
+
+    Raises:
+        OSError: If nobody is.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _fits(node: dict[str, float], needs: dict[str, float]) -> bool:

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline.checkpoints import read_checkpoint
+from pipeline.command.workers import WorkItem
+from pipeline.launch.ray_carrier import _define_task
+from pipeline.launch.remote import write_order
 from pipeline.records.results import read_results
 from tests.ray_cluster import ROOT, Cluster, environment
 from tests.training_runs import DEBUG, TASK
@@ -108,7 +112,7 @@ def test_a_sweep_that_loses_a_node_and_its_driver_ends_with_the_same_bits(local,
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     before = checkpoints(folder)
-    assert 0 < len([path for path in before if path.endswith("final.pt")]) < RUNS or before  # begun, and not done
+    assert 0 < len(before) < RUNS * 8  # begun, and not done
 
     cluster.add("third")
     said = finish(start(folder, cluster.address, "train_mop.py", *SWEEP, *BY_RAY, "--resume"))
@@ -151,16 +155,13 @@ def test_ctrl_c_at_the_driver_lets_items_save(cluster, tmp_path):
     assert len(checkpoints(tmp_path)) >= 1
 
 
-def test_a_node_without_the_code_is_told_in_one_line(tmp_path_factory, tmp_path):
-    cluster = Cluster(tmp_path_factory.mktemp("other_cluster"))
-    try:
-        cluster.add("bare", code=tmp_path)
-        driver = start(tmp_path, cluster.address, "train_mop.py", *SWEEP, *BY_RAY)
-        said = finish(driver, 2)
-    finally:
-        cluster.close()
-    (line,) = [line for line in said.splitlines() if line.startswith("error:")]
-    assert "expected this project, version" in line and "install it on every node" in line
+def test_a_node_without_the_code_says_so_in_one_line(monkeypatch):
+    """Nodes of one machine find the driver's folder; here the node's side is called as where there is none."""
+    task = _define_task(SimpleNamespace(remote=lambda function: function))
+    order = write_order(WorkItem("x", print), 1.0)
+    monkeypatch.setitem(sys.modules, "pipeline.launch.remote", None)
+    said = task(0, 1, order, None)
+    assert "expected this project, version" in said and "install it on every node" in said and "\n" not in said
 
 
 def test_an_address_where_nobody_answers_is_told_in_one_line(tmp_path):
