@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.command.errors import ConfigError
 from pipeline.command.workers import Link, WorkItem
 from pipeline.launch.driver import Message
-from pipeline.launch.remote import serve
+from pipeline.launch.remote import open_parcel, serve
 
 
 def count(
@@ -70,10 +70,15 @@ def count_item(
 
 
 class ProcessCarrier:
-    """Carries orders to processes of this machine, each in a folder of its own."""
+    """Carries orders to processes of this machine, each in a folder of its own.
 
-    def __init__(self, slots: int = 2) -> None:
-        self._slots = slots
+    Args:
+        slots: Processes at once.
+        loses: Changed file by whose name a process is known that is killed once it has sent that.
+    """
+
+    def __init__(self, slots: int = 2, loses: str | None = None) -> None:
+        self._slots, self._loses, self.lost = slots, loses, 0
         self._running = {}
         self._stop = multiprocessing.get_context("spawn").Event()
 
@@ -93,7 +98,12 @@ class ProcessCarrier:
         for pipe in wait(list(self._running), timeout=seconds):
             number, attempt, process = self._running[pipe]
             try:
-                found.append(Message(number, attempt, pipe.recv_bytes()))
+                parcel = pipe.recv_bytes()
+                found.append(Message(number, attempt, parcel))
+                names = [change.path for change in open_parcel(parcel).changes]
+                if self._loses is not None and not self.lost and any(name.endswith(self._loses) for name in names):
+                    self.lost += 1
+                    process.kill()
             except EOFError:
                 process.join()
                 found.append(

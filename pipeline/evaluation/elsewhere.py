@@ -15,6 +15,7 @@ from pipeline.command.errors import MISTAKES, explain
 from pipeline.command.interruption import Interruption, stop_at_once
 from pipeline.command.launcher import Launcher
 from pipeline.command.workers import Event, WorkItem
+from pipeline.evaluation.checkpoint import name_of
 from pipeline.evaluation.progress import EvaluationBar
 from pipeline.evaluation.select import BatchPlan
 from pipeline.evaluation.work import Report, take_up, work_share
@@ -46,6 +47,7 @@ def run_batch_elsewhere(
 
         def keep(kind: str, found: Place, content: Any) -> None:
             if kind == "done":
+                content = {**content, "checkpoint_path": name_of(found.path)}  # a link leads elsewhere only here
                 try:
                     append_result(plan.results_path, content)
                 except MISTAKES as error:
@@ -96,7 +98,7 @@ def _leave_out_done(plan: BatchPlan, todo: Sequence[Place], keep: Any) -> list[P
         known = set(read_results(plan.results_path)["checkpoint_path"])
     left = []
     for found in todo:
-        if found.path.as_posix() in known or stored_cache(plan.cache_of(found)).exists():
+        if name_of(found.path) in known or stored_cache(plan.cache_of(found)).exists():
             try:
                 taken = take_up(here, found)
             except MISTAKES as error:
