@@ -26,6 +26,7 @@ def compute_code() -> str:
     return found.hexdigest()[:16]
 
 
+@functools.cache
 def describe_code() -> str:
     """Return how messages call the code of this machine."""
     commit = find_commit(10)
