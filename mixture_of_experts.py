@@ -28,6 +28,12 @@ from torch import Tensor, nn
 
 LayerHidden = tuple[Tensor, list[Tensor]]  # (router state, one state per expert), each (1, batch, size)
 
+VIEW_CELLS = 7 * 7
+CODE_COUNTS = (11, 6, 3)  # objects, colours, states: minigrid's OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX
+NUM_CODES = len(CODE_COUNTS) * VIEW_CELLS  # numbers at the head of an observation that are codes
+ENCODINGS = ("raw", "onehot", "embedding")
+EMBEDDING_DIM = 16
+
 
 def normalize_expert_sizes(expert_hidden_sizes: str | Sequence[int | str | Sequence[int]]) -> list[list[int]]:
     """Return expert sizes as one list per layer, from any accepted spelling.
@@ -60,6 +66,99 @@ def normalize_expert_sizes(expert_hidden_sizes: str | Sequence[int | str | Seque
             f"{expert_hidden_sizes!r}"
         )
     return parsed
+
+
+# ------------------------------------------------------------------------------------------------------ what is seen
+
+
+def check_encoding(obs_encoding: str) -> None:
+    """Refuse a name of no encoding.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if obs_encoding not in ENCODINGS:
+        raise ValueError(f"obs_encoding: expected {', '.join(ENCODINGS)}, found {obs_encoding!r}")
+
+
+class ObservationEncoder(nn.Module):
+    """What a policy makes of the codes in an observation, before its first linear map.
+
+    An observation is 147 codes (an object, a colour and a state for each cell of the view), then other numbers, which
+    are left as they are. A code that is no value of its vocabulary (negative, too large, a fraction, NaN) stands for
+    nothing.
+
+    Args:
+        obs_encoding: `raw` leaves codes the numbers they are. `onehot` makes a code a vector with a 1 at its place in
+            its vocabulary. `embedding` makes a cell the sum of a learned vector for each of its codes, the same vectors
+            in all cells: the bag of words of the BabyAI baselines (https://arxiv.org/abs/2007.12770).
+        embedding_dim: Width of these vectors.
+    """
+
+    def __init__(self, obs_encoding: str = "raw", embedding_dim: int = EMBEDDING_DIM) -> None:
+        super().__init__()
+        check_encoding(obs_encoding)
+        self.obs_encoding = obs_encoding
+        if obs_encoding == "embedding":
+            self.table = nn.Parameter(torch.randn(sum(CODE_COUNTS), embedding_dim))
+
+    def width(self, input_dim: int) -> int:
+        """Return the width of what an observation of width `input_dim` becomes.
+
+        Raises:
+            ValueError: If it is too narrow to hold the codes.
+        """
+        if self.obs_encoding == "raw":
+            return input_dim
+        if input_dim < NUM_CODES:
+            raise ValueError(
+                f"input_dim: expected at least {NUM_CODES}, the codes that obs_encoding {self.obs_encoding} reads, "
+                f"found {input_dim}"
+            )
+        per_cell = sum(CODE_COUNTS) if self.obs_encoding == "onehot" else self.table.shape[1]
+        return input_dim - NUM_CODES + VIEW_CELLS * per_cell
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., width) for observations (..., input_dim)."""
+        if self.obs_encoding == "raw":
+            return x
+        wide = encode_one_hot(x)
+        return wide if self.obs_encoding == "onehot" else self._embed(wide)
+
+    def _embed(self, wide: Tensor) -> Tensor:
+        cells, rest = wide.tensor_split([VIEW_CELLS * sum(CODE_COUNTS)], dim=-1)
+        vectors = cells.unflatten(-1, (VIEW_CELLS, -1)) @ self.table  # (..., cells, embedding_dim)
+        return torch.cat([vectors.flatten(-2), rest], dim=-1)
+
+
+def encode_one_hot(x: Tensor) -> Tensor:
+    """Return observations (..., 147 + rest) with each code as a one-hot vector, (..., 980 + rest).
+
+    The codes come in by channel (objects of all cells, colours, states); the vectors of a cell go out side by side. A
+    code that its vocabulary does not have becomes zeros.
+    """
+    codes, rest = x.tensor_split([NUM_CODES], dim=-1)
+    by_channel = codes.unflatten(-1, (len(CODE_COUNTS), VIEW_CELLS, 1)).unbind(dim=-3)
+    known = zip(by_channel, CODE_COUNTS, strict=True)
+    cells = torch.cat([of_all == torch.arange(count, device=x.device) for of_all, count in known], dim=-1)
+    return torch.cat([cells.flatten(-2).to(x.dtype), rest], dim=-1)  # cells: (..., 49, 20)
+
+
+def widen_embedding(table: Tensor, weight: Tensor) -> Tensor:
+    """Return the weight that gives for one-hot vectors what `weight` gives for embedded cells.
+
+    Embedding and linear map are one linear map of one-hot vectors: this is their product, cell by cell.
+
+    Args:
+        table: (..., codes, K) of `ObservationEncoder`.
+        weight: (..., out, 49 * K + rest) of the linear map behind it.
+
+    Returns:
+        (..., out, 980 + rest).
+    """
+    cells, rest = weight.tensor_split([VIEW_CELLS * table.shape[-1]], dim=-1)
+    wide = cells.unflatten(-1, (VIEW_CELLS, -1)) @ table.mT.unsqueeze(-3)  # (..., out, cells, codes)
+    return torch.cat([wide.flatten(-2), rest], dim=-1)
 
 
 # ----------------------------------------------------------------------------------------------------------- router
@@ -297,6 +396,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         router_hidden_size: Width of each router's GRU.
         num_actions: Width of the output.
         lang_dim: Width of the mission vector.
+        obs_encoding: What becomes of the observation's codes, see `ObservationEncoder`.
     """
 
     def __init__(
@@ -307,10 +407,12 @@ class MixtureOfExpertsPolicy(nn.Module):
         router_hidden_size: int,
         num_actions: int,
         lang_dim: int = 32,
+        obs_encoding: str = "raw",
     ) -> None:
         super().__init__()
         self.layer_expert_sizes = normalize_expert_sizes(expert_hidden_sizes)
-        self.input_projection = nn.Linear(input_dim + lang_dim, intermediate_dim)
+        self.encoder = ObservationEncoder(obs_encoding)
+        self.input_projection = nn.Linear(self.encoder.width(input_dim) + lang_dim, intermediate_dim)
         self.moe_layers = nn.ModuleList(
             MoELayer(intermediate_dim, sizes, router_hidden_size) for sizes in self.layer_expert_sizes
         )
@@ -342,7 +444,7 @@ class MixtureOfExpertsPolicy(nn.Module):
             dict of `router_weights` (batch, experts), `expert_outputs` (batch, experts, intermediate_dim) and
             `layer_output` (batch, intermediate_dim). Router weights are those before expert dropout.
         """
-        features = self.input_projection(torch.cat([x, lang_embs], dim=-1))  # (batch, D)
+        features = self.input_projection(torch.cat([self.encoder(x), lang_embs], dim=-1))  # (batch, D)
         new_hidden: list[LayerHidden] = []
         info: dict[str, dict[str, Tensor]] = {}
         for index, layer in enumerate(self.moe_layers):

@@ -23,7 +23,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import ExpertDropout, LayerHidden, MoELayer, normalize_expert_sizes
+from mixture_of_experts import (
+    ExpertDropout,
+    LayerHidden,
+    MoELayer,
+    ObservationEncoder,
+    check_encoding,
+    normalize_expert_sizes,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class MoPConfig:
         layers: Expert sizes of each block, as lists of integers.
         expert_norm: "none" or "layer".
         device: Where a policy built from this is placed.
+        obs_encoding: What becomes of the observation's codes, see `mixture_of_experts.ObservationEncoder`.
     """
 
     input_dim: int
@@ -47,13 +55,15 @@ class MoPConfig:
     layers: list[list[int]] = field(default_factory=lambda: [[32, 64, 128], [64, 128, 256]])
     expert_norm: str = "none"
     device: str = "cpu"
+    obs_encoding: str = "raw"
 
     def __post_init__(self) -> None:
         """Check sizes and spelling.
 
         Raises:
-            ValueError: If a size is impossible or `expert_norm` unknown.
+            ValueError: If a size is impossible, `expert_norm` or `obs_encoding` unknown.
         """
+        check_encoding(self.obs_encoding)
         if self.expert_norm not in ("none", "layer"):
             raise ValueError(f'expert_norm: expected "none" or "layer", found {self.expert_norm!r}')
         for name in ("input_dim", "output_dim", "intermediate_dim", "router_dim"):
@@ -69,6 +79,7 @@ def create_babyai_mop_config(
     layers: str | Sequence[str] | Sequence[Sequence[int]] | None = None,
     device: str = "cpu",
     expert_norm: str = "none",
+    obs_encoding: str = "raw",
 ) -> MoPConfig:
     """Return the sizes of a Mixture-of-Pathways policy for BabyAI.
 
@@ -80,12 +91,13 @@ def create_babyai_mop_config(
         layers: Experts of each block, `["32,64,128", "64,128,256"]` by default.
         device: Where the policy is placed.
         expert_norm: "none" or "layer".
+        obs_encoding: "raw", "onehot" or "embedding"; `input_dim` is the width before it.
 
     Raises:
-        ValueError: If a size is impossible or `expert_norm` unknown.
+        ValueError: If a size is impossible, `expert_norm` or `obs_encoding` unknown.
     """
     sizes = normalize_expert_sizes(["32,64,128", "64,128,256"] if layers is None else layers)
-    return MoPConfig(input_dim, num_actions, intermediate_dim, router_dim, sizes, expert_norm, device)
+    return MoPConfig(input_dim, num_actions, intermediate_dim, router_dim, sizes, expert_norm, device, obs_encoding)
 
 
 class StatefulMoPPolicy(nn.Module):
@@ -99,7 +111,8 @@ class StatefulMoPPolicy(nn.Module):
         super().__init__()
         self.config = config
         self.layer_expert_sizes = normalize_expert_sizes(config.layers)
-        self.input_projection = nn.Linear(config.input_dim, config.intermediate_dim)
+        self.encoder = ObservationEncoder(config.obs_encoding)
+        self.input_projection = nn.Linear(self.encoder.width(config.input_dim), config.intermediate_dim)
         norm = config.expert_norm == "layer"
         self.moe_layers = nn.ModuleList(
             MoELayer(config.intermediate_dim, sizes, config.router_dim, relu=True, norm=norm)
@@ -137,7 +150,7 @@ class StatefulMoPPolicy(nn.Module):
         hidden_states: dict[str, Tensor],
         dropped: Sequence[ExpertDropout] | None,
     ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        features = self.input_projection(torch.cat([x, lang_embs], dim=-1))  # (batch, D)
+        features = self.input_projection(torch.cat([self.encoder(x), lang_embs], dim=-1))  # (batch, D)
         weights: list[Tensor] = []
         new_hidden: list[LayerHidden] = []
         for index, (layer, norm) in enumerate(zip(self.moe_layers, self.norms, strict=True)):

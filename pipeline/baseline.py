@@ -5,20 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mixture_of_experts import ObservationEncoder
+
 
 class GRUPolicy(nn.Module):
     """Observation and mission -> GRU -> Linear to action logits.
+
+    With another encoding than `raw` a linear map to the GRU's width stands before it, as before the routed layers: the
+    three gates of a GRU would need three times its weights for the many inputs.
 
     Args:
         input_dim: Width of the observation vector.
         hidden_size: Width of the GRU.
         num_actions: Width of the output.
         lang_dim: Width of the mission vector.
+        obs_encoding: What becomes of the observation's codes, see `mixture_of_experts.ObservationEncoder`.
     """
 
-    def __init__(self, input_dim: int, hidden_size: int, num_actions: int, lang_dim: int = 32) -> None:
+    def __init__(
+        self, input_dim: int, hidden_size: int, num_actions: int, lang_dim: int = 32, obs_encoding: str = "raw"
+    ) -> None:
         super().__init__()
-        self.gru = nn.GRU(input_dim + lang_dim, hidden_size, batch_first=True)
+        self.encoder = ObservationEncoder(obs_encoding)
+        inputs = self.encoder.width(input_dim) + lang_dim
+        self.input_projection = None if obs_encoding == "raw" else nn.Linear(inputs, hidden_size)
+        self.gru = nn.GRU(inputs if obs_encoding == "raw" else hidden_size, hidden_size, batch_first=True)
         self.head = nn.Linear(hidden_size, num_actions)
 
     def init_hidden(self, batch_size: int, device: torch.device | str | None = None) -> Tensor:
@@ -37,5 +48,8 @@ class GRUPolicy(nn.Module):
         Returns:
             Logits (batch, num_actions) and the new state.
         """
-        features, h_new = self.gru(torch.cat([x, lang_embs], dim=-1).unsqueeze(1), h)
+        inputs = torch.cat([self.encoder(x), lang_embs], dim=-1)
+        if self.input_projection is not None:
+            inputs = self.input_projection(inputs)
+        features, h_new = self.gru(inputs.unsqueeze(1), h)
         return self.head(features.squeeze(1)), h_new

@@ -37,6 +37,10 @@ The first do not change what the weights are after a given update. An encoder is
 verified when it is loaded, not by its name or folder. Device and compilation change results in the last bits only.
 """
 
+LATER_FIELDS: dict[str, Any] = {**OF_MIXTURES, "obs_encoding": "raw"}
+"""Fields that came later, with what they are where they play no part: what a run that was saved before there were such
+fields would have said."""
+
 
 def parse_expert_sizes(value: Any) -> list[list[int]]:
     """Return expert sizes per layer from any accepted spelling, as `mixture_of_experts.normalize_expert_sizes` does.
@@ -89,6 +93,7 @@ class TrainConfig:
         expert_action_prob: Probability at update 0 that a step executes the expert's action instead of the student's.
         expert_action_decay: Updates over which that probability falls linearly to 0; 0 keeps it constant.
         input_dim: Width of the observation vector (7 x 7 x 3 view + 4 directions + 1 carrying).
+        obs_encoding: What the policy makes of the view's codes. raw (numbers), onehot, or embedding (learned vectors).
         lang_dim: Width to which the mission's sentence vector is projected.
         lang_encoder: auto, builtin, a Hugging Face id, or a local folder. auto takes DistilBERT where it can be had.
         train_lang_proj: Train the mission projection; false keeps it random and frozen, the classic setup.
@@ -141,6 +146,7 @@ class TrainConfig:
     expert_action_prob: float = 0.0
     expert_action_decay: int = 0
     input_dim: int = 152
+    obs_encoding: Literal["raw", "onehot", "embedding"] = "raw"
     lang_dim: int = 32
     lang_encoder: str = "auto"
     train_lang_proj: bool = False
@@ -256,11 +262,11 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what the weights are after a given update.
 
-        Those of `OF_MIXTURES` are not among them where they play no part, so that digests of what was trained before
+        Those of `LATER_FIELDS` are not among them where they play no part, so that digests of what was trained before
         there were such fields stay what they are; two runs are compared by `full_identity`.
         """
         full = self.full_identity()
-        return {name: value for name, value in full.items() if name not in OF_MIXTURES or value != OF_MIXTURES[name]}
+        return {name: value for name, value in full.items() if name not in LATER_FIELDS or value != LATER_FIELDS[name]}
 
     def full_identity(self) -> dict[str, Any]:
         """Return the fields that decide what the weights are after a given update, all of them."""

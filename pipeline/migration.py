@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from babyai.missions import FOREIGN_DESCRIPTION
-from pipeline.config import TrainConfig
-from pipeline.mixtures import OF_MIXTURES
+from pipeline.config import LATER_FIELDS, TrainConfig
 from pipeline.plain_objects import NumpyArray
 
 _FIELDS = (
@@ -30,10 +29,11 @@ _FIELDS = (
 def fill_config(content: dict[str, Any]) -> dict[str, Any]:
     """Return a checkpoint of this project whose config says all of today's fields.
 
-    One that was written before a policy could learn many levels says nothing of them; it was trained on one.
+    One that was written before a policy could learn many levels says nothing of them; it was trained on one. One from
+    before there were encodings of observations sees the raw codes.
     """
     config = content.get("config")
-    return {**content, "config": {**OF_MIXTURES, **config}} if isinstance(config, dict) else content
+    return {**content, "config": {**LATER_FIELDS, **config}} if isinstance(config, dict) else content
 
 
 def migrate_foreign(content: dict[str, Any]) -> dict[str, Any]:

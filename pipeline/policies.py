@@ -22,7 +22,9 @@ def build_policy(config: TrainConfig, num_actions: int = NUM_ACTIONS) -> nn.Modu
     """Return the untrained policy that a configuration describes, on the CPU, its weights drawn from `config.seed`."""
     with seeded_init(config.seed, stream=0):
         if config.policy == "gru":
-            return GRUPolicy(config.policy_input_dim, config.hidden_size, num_actions, config.lang_dim)
+            return GRUPolicy(
+                config.policy_input_dim, config.hidden_size, num_actions, config.lang_dim, config.obs_encoding
+            )
         if config.policy == "mop":
             sizes = create_babyai_mop_config(
                 input_dim=config.policy_input_dim + config.lang_dim,
@@ -31,6 +33,7 @@ def build_policy(config: TrainConfig, num_actions: int = NUM_ACTIONS) -> nn.Modu
                 router_dim=config.router_hidden_size,
                 layers=config.expert_hidden_sizes,
                 expert_norm=config.expert_norm,
+                obs_encoding=config.obs_encoding,
             )
             return StatefulMoPPolicy(sizes)
         return MixtureOfExpertsPolicy(
@@ -40,6 +43,7 @@ def build_policy(config: TrainConfig, num_actions: int = NUM_ACTIONS) -> nn.Modu
             config.router_hidden_size,
             num_actions,
             config.lang_dim,
+            config.obs_encoding,
         )
 
 
@@ -65,9 +69,10 @@ def fix_level(policy: nn.Module, config: TrainConfig, task_id: str) -> nn.Module
             "task_input onehot it is told a level's place among them"
         )
     weights = dict(policy.state_dict())
-    first, bias = ("gru.weight_ih_l0", "gru.bias_ih_l0") if config.policy == "gru" else (
+    unprojected = config.policy == "gru" and config.obs_encoding == "raw"
+    first, bias = ("gru.weight_ih_l0", "gru.bias_ih_l0") if unprojected else (
         "input_projection.weight", "input_projection.bias")  # fmt: skip
-    begin, end = config.input_dim, config.policy_input_dim
+    begin, end = policy.encoder.width(config.input_dim), policy.encoder.width(config.policy_input_dim)
     wide = weights[first]
     weights[first] = torch.cat([wide[:, :begin], wide[:, end:]], dim=1)
     weights[bias] = weights[bias] + wide[:, begin + config.levels.index(task_id)]

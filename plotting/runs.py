@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import NOT_IDENTITY, TrainConfig
-from pipeline.mixtures import OF_MIXTURES
+from pipeline.config import LATER_FIELDS, NOT_IDENTITY, TrainConfig
 from pipeline.places import FINAL_NAME
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import Rows, as_results
@@ -212,7 +211,7 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
     """
     values = last[list(SETTING_COLUMNS)].astype(object)
     configs = [config if isinstance(config, Mapping) else {} for config in last.get("config", [None] * len(last))]
-    configs = [{**OF_MIXTURES, **config} if config else {} for config in configs]  # older ones do not tell
+    configs = [{**LATER_FIELDS, **config} if config else {} for config in configs]  # older ones do not tell
     for name in FURTHER_FIELDS:
         told = [_told(name, config[name]) if name in config else None for config in configs]
         if any(value is not None for value in told):

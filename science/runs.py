@@ -61,20 +61,33 @@ def match_baselines(config: Any) -> dict[str, int]:
     from pipeline.policies import build_policy
 
     settings = TrainConfig(**config.train)
-    counts = _count_parameters(build_policy(settings))
-    inputs, actions = settings.input_dim + settings.lang_dim, _count_actions()
+    policy = build_policy(settings)
+    counts = _count_parameters(policy)
+    counts[None] -= sum(parameter.numel() for parameter in policy.encoder.parameters())  # the GRU has as many there
+    inputs, actions = policy.encoder.width(settings.input_dim) + settings.lang_dim, _count_actions()
+    projected = settings.obs_encoding != "raw"
     found = {}
     for path in config.baselines:
         active = counts[None]
         for place in enumerate(path_experts(settings.expert_hidden_sizes, path)):
             active += counts.get(place, 0)
-        found[path] = min(range(1, 2048), key=lambda width: abs(count_gru(width, inputs, actions) - active))
+        found[path] = min(
+            range(1, 2048), key=lambda width: abs(count_gru(width, inputs, actions, projected=projected) - active)
+        )
     return found
 
 
-def count_gru(width: int, inputs: int, actions: int) -> int:
-    """Return the number of parameters of `pipeline.baseline.GRUPolicy`."""
-    return 3 * width * (inputs + width + 2) + width * actions + actions
+def count_gru(width: int, inputs: int, actions: int, *, projected: bool = False) -> int:
+    """Return the number of parameters of `pipeline.baseline.GRUPolicy`, but for those of an embedding.
+
+    Args:
+        width: Of the GRU.
+        inputs: Width of observation and mission, as the first map takes them.
+        actions: Width of the output.
+        projected: Whether a linear map to the GRU's width stands before it.
+    """
+    before, into = (width * (inputs + 1), width) if projected else (0, inputs)
+    return before + 3 * width * (into + width + 2) + width * actions + actions
 
 
 def _count_actions() -> int:

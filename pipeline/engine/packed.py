@@ -22,10 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixture_of_experts import MixtureOfExpertsPolicy, MoELayer
-from pipeline.engine.packed_policy import Gates, Linear, Mixture, Norm, PackedLayer, PackedPolicy
+from mixture_of_experts import MixtureOfExpertsPolicy, MoELayer, widen_embedding
+from pipeline.engine.packed_policy import CodeProjection, Gates, Linear, Mixture, Norm, PackedLayer, PackedPolicy
 from pipeline.engine.recurrence import Cell
 from stateful_mop import StatefulMoPPolicy
+
+TABLE, PROJECTION = "encoder.table", "input_projection.weight"
+"""Parameters that together make the first map of a policy with embedded codes."""
 
 
 def pack_replicas(policies: Sequence[nn.Module]) -> PackedPolicy:
@@ -42,7 +45,10 @@ def pack_replicas(policies: Sequence[nn.Module]) -> PackedPolicy:
     shapes = [{name: weight.shape for name, weight in weights.items()} for weights in named]
     if any(type(policy) is not type(policies[0]) for policy in policies) or any(s != shapes[0] for s in shapes):
         raise ValueError("expected policies of one architecture, found differing types or sizes")
-    return arrange(policies[0], {name: torch.stack([weights[name] for weights in named]) for name in named[0]})
+    stacked = {name: torch.stack([weights[name] for weights in named]) for name in named[0]}
+    if TABLE in stacked:
+        stacked[PROJECTION] = widen_embedding(stacked[TABLE], stacked[PROJECTION])
+    return arrange(policies[0], stacked)
 
 
 def arrange(
@@ -55,7 +61,8 @@ def arrange(
 
     Args:
         policy: Gives the architecture; its own weights are not used.
-        weights: Name of each parameter -> (R, *shape).
+        weights: Name of each parameter -> (R, *shape). Where codes are embedded, the input projection is that of
+            one-hot vectors (`mixture_of_experts.widen_embedding`), and the embedding is not used.
         place: Called once with each packed array, in an order that depends on the architecture alone; what it returns
             takes the array's place.
 
@@ -65,6 +72,13 @@ def arrange(
 
     def linear(name: str) -> Linear:
         return Linear(place(weights[f"{name}.weight"]), place(weights[f"{name}.bias"].unsqueeze(1)))
+
+    def projection() -> Linear | CodeProjection | None:
+        encoder = getattr(policy, "encoder", None)
+        if encoder is None or encoder.obs_encoding == "raw":
+            return linear("input_projection") if PROJECTION in weights else None
+        bias = weights["input_projection.bias"].unsqueeze(1)
+        return CodeProjection(place(weights[PROJECTION].mT), place(bias))
 
     def norm(names: Sequence[str]) -> Norm:
         parts = [[weights[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias")]
@@ -118,9 +132,10 @@ def arrange(
             routed(f"moe_layers.{i}", layer, f"norms.{i}" if residual else None)
             for i, layer in enumerate(policy.moe_layers)
         )
-        return PackedPolicy(linear("input_projection"), layers, linear("head"))
+        return PackedPolicy(projection(), layers, linear("head"))
     if isinstance(getattr(policy, "gru", None), nn.GRU) and isinstance(getattr(policy, "head", None), nn.Linear):
-        return PackedPolicy(None, (PackedLayer(gates([["gru"]]), (cell(["gru"]),), None),), linear("head"))
+        layer = PackedLayer(gates([["gru"]]), (cell(["gru"]),), None)
+        return PackedPolicy(projection(), (layer,), linear("head"))
     raise TypeError(f"expected a routed policy or one with gru and head, found {type(policy).__name__}")
 
 

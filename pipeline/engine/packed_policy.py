@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixture_of_experts import ExpertDropout
+from mixture_of_experts import ExpertDropout, encode_one_hot
 from pipeline.engine.recurrence import Cell, Tape, recur, step_cell
 
 
@@ -61,6 +61,23 @@ class Gates:
     def __call__(self, x: Tensor) -> Tensor:
         """Return (R, M, G) for x (R, M, in)."""
         return torch.baddbmm(self.bias, x, self.weight)
+
+
+@dataclass(frozen=True)
+class CodeProjection:
+    """The input projection of policies that see codes as one-hot vectors, or as embedded ones, per replica.
+
+    Attributes:
+        weight: (R, in, out), transposed: a row for each one-hot number, so that a step is a sum of rows.
+        bias: (R, 1, out).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (R, M, out) for x (R, M, observation and mission), the observation's codes as they are."""
+        return torch.baddbmm(self.bias, encode_one_hot(x), self.weight)
 
 
 @dataclass(frozen=True)
@@ -197,12 +214,12 @@ class PackedPolicy:
     (R, N, H) tensors into such lists and back.
 
     Attributes:
-        projection: Input projection; None for the baseline.
+        projection: Input projection; None for the baseline that sees raw codes.
         layers: The layers.
         head: Map to action logits.
     """
 
-    projection: Linear | None
+    projection: Linear | CodeProjection | None
     layers: tuple[PackedLayer, ...]
     head: Linear
 

@@ -66,6 +66,7 @@ class TorchEngine:
     @torch.no_grad()
     def begin(self, dropped: list[ExpertDropout] | None) -> None:
         """Begin an unroll with the weights of the moment; noise of the dropout is (R, T, N, experts) per layer."""
+        self._weights.derive()
         torch.index_select(self._weights.flat, 1, self._index, out=self._buffer)
         self._before, self._dropped = self._hidden, dropped
 
@@ -121,3 +122,4 @@ class TorchEngine:
         places = [view for replica in weights.projection_gradients for view in replica]
         for view, grad in zip(places, grads[len(self._leaves) :], strict=True):
             view.copy_(grad)
+        weights.fold_gradient()

@@ -5,6 +5,10 @@ Each replica's weights are one row of `flat` (R, P). Its modules' parameters are
 rows (`Packing`); one gather makes it, the opposite one brings gradients back. Adam has one parameter per replica, its
 row: its
 steps are elementwise, hence the same as with one parameter per weight matrix.
+
+Where the codes of observations are embedded, the packed form has one map of one-hot vectors in place of the embedding
+and the linear map behind it. That product stands in the row too, behind what is trained: `derive` computes it from the
+weights of the moment, `fold_gradient` takes its gradient back to the two.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.engine.packed import arrange
+from mixture_of_experts import widen_embedding
+from pipeline.engine.packed import PROJECTION, TABLE, arrange
 
 _ALIGN = 16  # floats: rows begin at a cache line, and vector instructions see each replica alike
 
@@ -33,22 +38,23 @@ class Packing:
         back: (P,) int64, position in a packed row of each weight's gradient; Q, one too far, for weights not packed.
     """
 
-    def __init__(self, policy: nn.Module, positions: Sequence[Tensor], width: int) -> None:
+    def __init__(self, policy: nn.Module, positions: Mapping[str, Tensor], width: int, zero: int) -> None:
         """Find the places.
 
         Args:
             policy: Gives the architecture.
-            positions: Positions of its parameters' weights in a row, float64, in the parameters' shapes.
-            width: P; its last column is always zero.
+            positions: Name of each parameter -> its weights' positions in a row, float64, in the shape that `arrange`
+                takes.
+            width: P.
+            zero: Position of a column that is always zero.
         """
-        names = [name for name, _ in policy.named_parameters()]
         self.arrays: list[Tensor] = []
-        named = {name: view[None] + 1 for name, view in zip(names, positions, strict=True)}
+        named = {name: view[None] + 1 for name, view in positions.items()}
         self.places = arrange(policy, named, place=self._note)
         self.offsets = list(accumulate((array.numel() for array in self.arrays), initial=0))
         self.size = self.offsets.pop()
         found = torch.cat([array.reshape(-1) for array in self.arrays]).long() - 1
-        self.index = torch.where(found < 0, width - 1, found)
+        self.index = torch.where(found < 0, zero, found)
         self.back = torch.full((width,), self.size)
         self.back[found[found >= 0]] = torch.arange(self.size)[found >= 0]
 
@@ -65,8 +71,8 @@ class ReplicaWeights:
     """The trained weights of R replicas.
 
     Attributes:
-        flat: (R, P).
-        gradient: (R, P), filled by whoever computes it.
+        flat: (R, P); whoever reads it calls `derive` first.
+        gradient: (R, P), filled by whoever computes it, who then calls `fold_gradient`.
         packing: Where each weight of a row goes in the packed form.
         projections: Per replica, weight and bias of a trained mission projection as leaves for autograd.
         projection_gradients: Per replica, the places of their gradients within `gradient`.
@@ -90,21 +96,32 @@ class ReplicaWeights:
         self._offsets = list(accumulate(counts, initial=0))
         self._size = self._offsets.pop()
         like = trained[0][0][1]
-        width = (self._size // _ALIGN + 1) * _ALIGN  # at least one spare column, always zero: padding of packed arrays
+        # At least one spare column, always zero: padding of packed arrays.
+        self._trained = width = (self._size // _ALIGN + 1) * _ALIGN
+        self._embeds = TABLE in self._names
+        if self._embeds:
+            shapes = (self._shapes[self._names.index(name)] for name in (TABLE, PROJECTION))
+            self._wide = widen_embedding(*(torch.empty(shape, device="meta") for shape in shapes)).shape
+            width += -(-math.prod(self._wide) // _ALIGN) * _ALIGN
         self.flat = torch.zeros(len(policies), width, dtype=like.dtype, device=like.device)
         for row, parameters in zip(self.flat, trained, strict=True):
             for (_, parameter), view in zip(parameters, self._views(row), strict=True):
                 view.copy_(parameter.detach())
                 parameter.data = view
-        self.packing = Packing(policies[0], self._views(torch.arange(width, dtype=torch.float64))[:in_policy], width)
+        places = torch.arange(width, dtype=torch.float64)
+        positions = dict(zip(self._names[:in_policy], self._views(places), strict=False))
+        if self._embeds:
+            positions[PROJECTION] = self._product(places[None])[0]
+        self.packing = Packing(policies[0], positions, width, zero=self._trained - 1)
         self.gradient = torch.zeros_like(self.flat)
         # Per replica, the projection's weight and bias as leaves, and where their gradients go; empty if frozen.
         self.projections = [
             [view.detach().requires_grad_() for view in self._views(row)[in_policy:]] for row in self.flat
         ]
         self.projection_gradients = [self._views(row)[in_policy:] for row in self.gradient]
-        self._rows = [nn.Parameter(row) for row in self.flat]
-        for row, gradient in zip(self._rows, self.gradient, strict=True):
+        self._rows = [nn.Parameter(row[: self._trained]) for row in self.flat]
+        self._gradients = self.gradient[:, : self._trained]
+        for row, gradient in zip(self._rows, self._gradients, strict=True):
             row.grad = gradient
         # The fused step updates all weights in one call; on these small networks a loop over tensors costs more.
         self._adam = torch.optim.Adam(self._rows, lr=lr, fused=True)
@@ -116,9 +133,39 @@ class ReplicaWeights:
             for start, shape in zip(self._offsets, self._shapes, strict=True)
         ]
 
+    def _stacked(self, rows: Tensor, name: str) -> Tensor:
+        """Return a parameter's part of rows (R, P) as a view (R, *shape)."""
+        index = self._names.index(name)
+        start, shape = self._offsets[index], self._shapes[index]
+        return rows[:, start : start + math.prod(shape)].unflatten(1, shape)
+
+    def _product(self, rows: Tensor) -> Tensor:
+        """Return the part of rows (R, P) that is the map of one-hot vectors, a view (R, out, in)."""
+        return rows[:, self._trained : self._trained + math.prod(self._wide)].unflatten(1, self._wide)
+
+    @torch.no_grad()
+    def derive(self) -> None:
+        """Compute what of `flat` is a product of trained weights."""
+        if self._embeds:
+            factors = (self._stacked(self.flat, name) for name in (TABLE, PROJECTION))
+            self._product(self.flat).copy_(widen_embedding(*factors))
+
+    def fold_gradient(self) -> None:
+        """Take the gradient of what `derive` computes to what it is computed from."""
+        if not self._embeds:
+            return
+        names = (TABLE, PROJECTION)
+        factors = [self._stacked(self.flat, name).detach().requires_grad_() for name in names]
+        with torch.enable_grad():
+            product = widen_embedding(*factors)
+        for name, gradient in zip(
+            names, torch.autograd.grad(product, factors, self._product(self.gradient)), strict=True
+        ):
+            self._stacked(self.gradient, name).copy_(gradient)
+
     def norms(self) -> Tensor:
         """Return the norm of each replica's gradient, (R,)."""
-        return torch.stack([row.norm() for row in self.gradient])
+        return torch.stack([row.norm() for row in self._gradients])
 
     def step(self, norms: Tensor, finite: Sequence[bool], grad_clip: float | None) -> None:
         """Take a step of Adam along `gradient`.
@@ -130,7 +177,7 @@ class ReplicaWeights:
         """
         if grad_clip is not None:
             self.gradient.mul_((grad_clip / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
-        for row, gradient, takes_part in zip(self._rows, self.gradient, finite, strict=True):
+        for row, gradient, takes_part in zip(self._rows, self._gradients, finite, strict=True):
             row.grad = gradient if takes_part else None
         self._adam.step()
 

@@ -33,9 +33,9 @@ LARGEST = 8.0**2 + 6.0**2
 WHOLE = Prior(1.0, None, 1.0)
 
 
-def build_parts(kind: str = "moe"):
+def build_parts(kind: str = "moe", obs_encoding: str = "raw"):
     """Return policy, encoder and projection."""
-    policy = build_small_policy(kind, SIZES, Widths(152, 32, 8, 8, 7)).eval()
+    policy = build_small_policy(kind, SIZES, Widths(152, 32, 8, 8, 7), obs_encoding=obs_encoding).eval()
     encoder = build_mission_encoder("builtin", announce=lambda line: None)
     return policy, encoder, torch.nn.Linear(encoder.width, 32)
 
@@ -115,9 +115,11 @@ def wander(model: BabyAIPolicyModel, seed: int, waves: int = 4) -> dict[tuple[in
 # ------------------------------------------------------------------------------------------- against playing the level
 
 
-@pytest.mark.parametrize("kind", ["moe", "mop with LayerNorm"])
-def test_every_branch_equals_playing_it_alone(kind):
-    parts = build_parts(kind)
+@pytest.mark.parametrize(
+    ("kind", "obs_encoding"), [("moe", "raw"), ("mop with LayerNorm", "raw"), ("moe", "onehot"), ("mop", "embedding")]
+)
+def test_every_branch_equals_playing_it_alone(kind, obs_encoding):
+    parts = build_parts(kind, obs_encoding)
     model = BabyAIPolicyModel(*parts, TASK, max_steps=7)
     over = 0
     for seed in (3, 4):

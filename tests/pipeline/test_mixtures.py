@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pipeline.command.cli import parse_command
 from pipeline.command.errors import ConfigError
-from pipeline.config import TrainConfig, resolved_yaml
-from pipeline.mixtures import OF_MIXTURES, count_slots, parse_task_ids, parse_weights, short_level
+from pipeline.config import LATER_FIELDS, TrainConfig, resolved_yaml
+from pipeline.mixtures import count_slots, parse_task_ids, parse_weights, short_level
 
 TWO = {"task_id": ["GoToObj", "PickupLoc"], "mixture": "verbs2"}
 
@@ -91,12 +91,13 @@ def test_what_does_not_fit_is_told_once(argv, expected):
     assert "found" in message
 
 
-def test_fields_of_mixtures_change_no_older_identity():
+def test_later_fields_change_no_older_identity():
     """Digests of studies are made of it; two runs are compared by all fields."""
     single = TrainConfig()
-    assert not OF_MIXTURES.keys() & single.identity().keys()
-    assert single.full_identity() == {**OF_MIXTURES, **single.identity()}
-    mixture = TrainConfig(**TWO, task_input="onehot")
+    assert LATER_FIELDS == {"task_weights": None, "mixture": None, "task_input": "none", "obs_encoding": "raw"}
+    assert not LATER_FIELDS.keys() & single.identity().keys()
+    assert single.full_identity() == {**LATER_FIELDS, **single.identity()}
+    mixture = TrainConfig(**TWO, task_input="onehot", obs_encoding="onehot")
     assert mixture.identity() == {k: v for k, v in mixture.full_identity().items() if k != "task_weights"}
     assert replace(mixture, task_input="none").full_identity() != mixture.full_identity()
 

@@ -72,6 +72,9 @@ def test_a_baseline_has_as_many_parameters_as_are_active(config):
     assert count_gru(5, 184, 7) == sum(
         p.numel() for p in build_policy(TrainConfig(policy="gru", hidden_size=5, lang_dim=32)).parameters()
     )
+    for encoding, inputs, table in (("onehot", 1017, 0), ("embedding", 821, 320)):
+        gru = build_policy(TrainConfig(policy="gru", hidden_size=5, obs_encoding=encoding))
+        assert count_gru(5, inputs, 7, projected=True) + table == sum(p.numel() for p in gru.parameters())
 
 
 def test_a_claim_about_a_task_that_is_not_studied_is_refused(config):

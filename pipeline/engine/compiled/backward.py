@@ -19,6 +19,7 @@ from pipeline.engine.compiled.kernels import (
     copy,
     dot,
     fill,
+    find_rows,
     multiply_add,
     multiply_add_rows,
     total,
@@ -30,6 +31,8 @@ def backpropagate(
     plans: np.ndarray,
     layers: np.ndarray,
     sizes: np.ndarray,
+    codes: np.ndarray,
+    inputs: np.ndarray,
     start: np.ndarray,
     weights: np.ndarray,
     tape: np.ndarray,
@@ -46,17 +49,21 @@ def backpropagate(
         plans: (1,) `POLICY`.
         layers: (L,) `LAYER`.
         sizes: Units of each expert of each layer.
+        codes: (C, 2), see `Layout`.
+        inputs: (G, T, N, inputs) observation and mission.
         start: (G, T, N) bool.
         weights: (R, Q) packed weights of the replicas.
         tape: (G, T, N, width).
         grad_logits: (G, T, N, A).
         grad_probs: (G, T, N, experts of all layers), of the probabilities before dropout.
         grads: (G, T, N, width) filled.
-        gradient: (G, Q) filled: of biases, LayerNorms and the head. Zero for other matrices, left to the caller.
+        gradient: (G, Q) filled: of biases, LayerNorms, the head, and the projection's rows that codes stand for. Zero
+            for other matrices, left to the caller.
         first_group: First of the groups.
         end_group: One past the last.
     """
     plan = plans[0]
+    shown = np.empty(len(codes), np.int64)
     groups, steps, envs, _ = tape.shape
     widest, units = 0, 0
     for layer in layers:
@@ -120,6 +127,11 @@ def backpropagate(
                 for i in range(envs):
                     copy(out[i][plan.first_gradient : plan.first_gradient + width], upper[i])
                     add_to(gathered[plan.projection_bias : plan.projection_bias + width], upper[i][:width])
+                if plan.codes > 0:
+                    projection_gradient = as_matrix(gathered, plan.projection, plan.columns, width)
+                    for i in range(envs):
+                        for p in range(find_rows(inputs[group, t, i], codes, shown)):
+                            add_to(projection_gradient[shown[p]], upper[i][:width])
 
 
 @compiled

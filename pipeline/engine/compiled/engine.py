@@ -109,6 +109,7 @@ class CompiledEngine:
 
     def begin(self, dropped: list[ExpertDropout] | None) -> None:
         """Begin an unroll with the weights of the moment; noise of the dropout is (R, T, N, experts) per layer."""
+        self._weights.derive()
         gather(self._flat, self._index, self._packed)
         self._first[:] = self._results[0][:, -1]
         if dropped:
@@ -119,7 +120,7 @@ class CompiledEngine:
         """Take step t of the unroll; return logits (R, N, actions)."""
         layout = self._layout
         arrays = (*self._arrays, self._noise, *self._drop, *self._results)
-        self._share_out(act_step, layout.policy, layout.layers, layout.sizes, t, *arrays)
+        self._share_out(act_step, layout.policy, layout.layers, layout.sizes, layout.codes, t, *arrays)
         return self._logits_by_step[t]
 
     def _share_out(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -155,6 +156,8 @@ class CompiledEngine:
             layout.policy,
             layout.layers,
             layout.sizes,
+            layout.codes,
+            self._arrays[0],
             self._start,
             self._packed,
             self._results[0],
@@ -170,11 +173,12 @@ class CompiledEngine:
         gather(self._packed_gradient.numpy(), self._back, self._gradient)
         if self._sentences:
             self._differentiate_missions()
+        self._weights.fold_gradient()
 
     def _list_products(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Return what weight gradients are products of: (R, K, steps), (R, steps, M), and where it goes, (R, K, M).
 
-        Steps are those of all environments. The head has its gradient already.
+        Steps are those of all environments. The head has its gradient already, and so have codes.
         """
         replicas = len(self._packed)
         inputs, tape, grads = (
@@ -187,10 +191,13 @@ class CompiledEngine:
             place = self._packed_gradient[:, at : at + shape[0] * shape[1]].unflatten(1, shape)
             products.append((left.mT, right, place))
 
-        if self._policy.projected:
-            add(
-                grads[..., self._policy.first_gradient :][..., : self._layers[0].width], inputs, self._policy.projection
-            )
+        policy, width = self._policy, self._layers[0].width
+        if policy.projected:
+            of_first = grads[..., policy.first_gradient :][..., :width]
+            if policy.codes:
+                add(inputs[..., policy.codes :], of_first, policy.projection + policy.columns * width)
+            else:
+                add(of_first, inputs, policy.projection)
         for layer in self._layers:
             x, gates = tape[..., layer.x :][..., : layer.width], grads[..., layer.gradient :][..., : layer.num_gates]
             add(x, gates, layer.gates)
@@ -212,7 +219,13 @@ class CompiledEngine:
         packed = torch.from_numpy(self._packed)
         if policy.projected:
             at, width = policy.first_gradient, first.width
-            to_inputs = packed[:, policy.projection :][:, : width * policy.inputs].unflatten(1, (width, policy.inputs))
+            if policy.codes:
+                rows = policy.columns + policy.inputs - policy.codes
+                to_inputs = packed[:, policy.projection :][:, : rows * width].unflatten(1, (rows, width)).mT
+            else:
+                to_inputs = packed[:, policy.projection :][:, : width * policy.inputs].unflatten(
+                    1, (width, policy.inputs)
+                )
         else:
             at, width = first.gradient, first.num_gates
             to_inputs = packed[:, first.gates :][:, : width * policy.inputs].unflatten(1, (policy.inputs, width)).mT

@@ -220,6 +220,43 @@ def _add_few(out: np.ndarray, at: int, few: int, first: float, second: float, th
 
 
 @compiled
+def find_rows(seen: np.ndarray, codes: np.ndarray, rows: np.ndarray) -> int:
+    """Write to `rows` which rows of a matrix the codes of an observation stand for; return how many.
+
+    A code that is no value of its vocabulary stands for none.
+
+    Args:
+        seen: The observation, codes first.
+        codes: (C, 2) the row of each code's value 0, and how many values it has.
+        rows: At least C places, int64.
+    """
+    found = 0
+    for c in range(len(codes)):
+        value = seen[c]
+        if value >= ZERO and value < codes[c, 1]:  # never true of NaN
+            code = int(value)
+            if value == code:
+                rows[found] = codes[c, 0] + code
+                found += 1
+    return found
+
+
+@compiled
+def add_rows(out: np.ndarray, matrix: np.ndarray, rows: np.ndarray) -> None:
+    """Add rows of a matrix to a vector, four at a time: `out` is then read and written a quarter as often."""
+    width, p = len(out), 0
+    while p + 3 < len(rows):
+        a, b = matrix[rows[p]], matrix[rows[p + 1]]
+        c, d = matrix[rows[p + 2]], matrix[rows[p + 3]]
+        for j in range(width):
+            out[j] = out[j] + a[j] + b[j] + c[j] + d[j]
+        p += 4
+    while p < len(rows):
+        add_to(out, matrix[rows[p]])
+        p += 1
+
+
+@compiled
 def gather(rows: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
     """Write rows[:, index] to out, (R, Q) from (R, P) and (Q,)."""
     for r in range(len(rows)):

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from pipeline.engine.packed_policy import Mixture, PackedLayer
+from mixture_of_experts import CODE_COUNTS, VIEW_CELLS
+from pipeline.engine.packed_policy import CodeProjection, Mixture, PackedLayer
 from pipeline.engine.weights import Packing
 
 ALIGN = 16  # floats in a cache line
@@ -70,7 +71,7 @@ LAYER = record(
 POLICY = record(
     "inputs",  # width of observation and mission
     "projected",  # 1 if there is an input projection
-    "projection",  # of packed weights: (D, inputs)
+    "projection",  # of packed weights: (D, inputs); with codes (columns + inputs - codes, D)
     "projection_bias",  # (D,)
     "head",  # (A, K)
     "head_bias",  # (A,)
@@ -78,6 +79,8 @@ POLICY = record(
     "last",  # of the tape: input of the head (K)
     "last_width",  # K
     "first_gradient",  # of grads: gradient of the first layer's input (D)
+    "codes",  # numbers at the head of the inputs that are codes, for one-hot vectors; 0: they are plain numbers
+    "columns",  # width of these vectors together
 )
 """What lies before and behind the layers."""
 
@@ -89,6 +92,8 @@ class Layout:
         policy: (1,) `POLICY`.
         layers: (L,) `LAYER`.
         sizes: Units of each expert of each layer, one after another, int64; a skip has none.
+        codes: (codes, 2) int64, of each code of an observation: the row of the projection that is its value 0's, and
+            how many values it has. Empty where codes are plain numbers.
         tape: Numbers kept per environment and step.
         grads: Gradients kept per environment and step.
     """
@@ -109,8 +114,12 @@ class Layout:
         policy = self.policy[0]
         width, first = inputs, 0
         policy["inputs"], policy["projected"] = inputs, places.projection is not None
+        self.codes = np.zeros((0, 2), np.int64)
+        if isinstance(places.projection, CodeProjection):
+            self.codes = _list_codes()
+            policy["codes"], policy["columns"] = len(self.codes), VIEW_CELLS * sum(CODE_COUNTS)
         if places.projection is not None:
-            width = places.projection.weight.shape[1]
+            width = places.projection.bias.shape[2]
             policy["projection"] = self._offset(places.projection.weight)
             policy["projection_bias"] = self._offset(places.projection.bias)
             policy["first_gradient"] = self._grad(width)
@@ -173,3 +182,13 @@ class Layout:
         for name, size in kept.items():
             record[name] = self._keep(size)
         record["router_gradient"], record["mixed_gradient"] = self._grad(experts), self._grad(width)
+
+
+def _list_codes() -> np.ndarray:
+    """Return the `codes` of a layout: as `mixture_of_experts.encode_one_hot` arranges them."""
+    before, per_cell = 0, sum(CODE_COUNTS)
+    codes = []
+    for count in CODE_COUNTS:
+        codes += [(cell * per_cell + before, count) for cell in range(VIEW_CELLS)]
+        before += count
+    return np.array(codes, np.int64)

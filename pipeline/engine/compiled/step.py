@@ -14,6 +14,7 @@ from pipeline.engine.compiled.jit import compiled
 from pipeline.engine.compiled.kernels import (
     ONE,
     ZERO,
+    add_rows,
     add_scaled,
     add_to,
     as_matrix,
@@ -21,6 +22,7 @@ from pipeline.engine.compiled.kernels import (
     dot,
     exp,
     fill,
+    find_rows,
     multiply_add,
     multiply_add_rows,
     sigmoid,
@@ -36,6 +38,7 @@ def act_step(
     plans: np.ndarray,
     layers: np.ndarray,
     sizes: np.ndarray,
+    codes: np.ndarray,
     t: int,
     inputs: np.ndarray,
     start: np.ndarray,
@@ -55,6 +58,7 @@ def act_step(
         plans: (1,) `POLICY`.
         layers: (L,) `LAYER`.
         sizes: Units of each expert of each layer.
+        codes: (C, 2), see `Layout`.
         t: Step.
         inputs: (G, T, N, inputs) observation and mission.
         start: (G, T, N) bool; the state is zeroed before such a step.
@@ -69,6 +73,7 @@ def act_step(
         end_group: One past the last.
     """
     plan = plans[0]
+    shown = np.empty(len(codes), np.int64)
     for group in range(first_group, end_group):
         packed, rows, seen = weights[group * len(weights) // len(tape)], tape[group, t], inputs[group, t]
         before = first_state[group] if t == 0 else tape[group, t - 1]
@@ -77,7 +82,15 @@ def act_step(
         for i in range(envs):
             x = rows[i][layers[0].x : layers[0].x + layers[0].width]
             copy(x, packed[plan.projection_bias :] if plan.projected else seen[i])
-        if plan.projected:
+        if plan.codes > 0:
+            width, others = layers[0].width, plan.inputs - plan.codes
+            matrix = as_matrix(packed, plan.projection, plan.columns, width)
+            for i in range(envs):
+                found = find_rows(seen[i], codes, shown)
+                add_rows(rows[i][layers[0].x : layers[0].x + width], matrix, shown[:found])
+            matrix = as_matrix(packed, plan.projection + plan.columns * width, others, width)
+            multiply_add(seen, plan.codes, others, matrix, 0, width, rows, layers[0].x)
+        elif plan.projected:
             matrix = as_matrix(packed, plan.projection, layers[0].width, plan.inputs)
             multiply_add_rows(seen, 0, plan.inputs, matrix, layers[0].width, rows, layers[0].x)
         for layer in layers:

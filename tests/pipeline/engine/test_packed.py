@@ -10,7 +10,7 @@ from mixture_of_experts import ExpertDropout, MixtureOfExpertsPolicy
 from pipeline.baseline import GRUPolicy
 from pipeline.engine.packed import pack_replicas
 from pipeline.engine.packed_policy import PackedOutput, PackedPolicy
-from tests.policies import Widths, build_small_policy
+from tests.policies import Widths, build_small_policy, draw_codes
 
 OBS, LANG, WIDTH, ROUTER, ACTIONS = 6, 3, 8, 5, 4
 STEPS, ENVS = 9, 4
@@ -125,8 +125,9 @@ def gradients(policy: nn.Module, hidden: list[torch.Tensor], obs, scalar: torch.
     return dict(zip(named, values, strict=True))
 
 
-def assert_forms_agree(policy: nn.Module, dtype: torch.dtype, tolerance: float, dropped=None) -> None:
-    obs, lang, start = make_inputs(dtype)
+def assert_forms_agree(policy: nn.Module, dtype: torch.dtype, tolerance: float, dropped=None, obs=None) -> None:
+    drawn, lang, start = make_inputs(dtype)
+    obs = drawn if obs is None else obs
     obs.requires_grad_()
     hidden = make_hidden(policy)
     close = {"rtol": tolerance, "atol": tolerance}
@@ -146,6 +147,16 @@ CASES = [("gru", "classic"), *((kind, name) for kind in ("moe", "mop", "mop with
 @pytest.mark.parametrize(("kind", "layers"), CASES)
 def test_outputs_states_and_gradients_equal_the_plain_form(kind, layers):
     assert_forms_agree(build(kind, LAYERS[layers]), torch.float64, 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["moe", "mop with LayerNorm", "gru"])
+@pytest.mark.parametrize("encoding", ["onehot", "embedding"])
+def test_encoded_observations_give_the_plain_form_s_outputs_states_and_gradients(kind, encoding):
+    obs = draw_codes(STEPS, ENVS, generator=torch.Generator().manual_seed(8)).double()
+    obs[2:, :, ::13] = torch.tensor([-1.0, 0.5, 11.0, torch.nan])[torch.arange(12) % 4]  # codes of no vocabulary
+    widths = Widths(obs.shape[-1], LANG, WIDTH, ROUTER, ACTIONS)
+    policy = build_small_policy(kind, LAYERS["classic"], widths, obs_encoding=encoding).double()
+    assert_forms_agree(policy, torch.float64, 1e-10, obs=obs)
 
 
 @pytest.mark.parametrize("kind", ["moe", "mop", "mop with LayerNorm", "gru"])

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mixture_of_experts import widen_embedding
 from pipeline.checkpoints import CheckpointError, read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import ConfigError, TrainConfig
+from pipeline.engine.packed import PROJECTION, TABLE
 from pipeline.engine.weights import ReplicaWeights
 from pipeline.policies import build_policy
 from pipeline.training.batch import ReplicaBatch
@@ -17,7 +19,13 @@ from pipeline.training.loop import run_update
 from tests.pipeline.training.test_training import BASELINE, EVERYTHING_ON, PLAIN, assert_same
 
 ROOT = Path(__file__).parents[3]
-KINDS = pytest.mark.parametrize("changes", [PLAIN, EVERYTHING_ON, BASELINE], ids=["moe", "mop", "gru"])
+ENCODED = [{**PLAIN, "obs_encoding": "onehot"}, {**EVERYTHING_ON, "obs_encoding": "embedding"},
+           {**BASELINE, "obs_encoding": "embedding"}]  # fmt: skip
+KINDS = pytest.mark.parametrize(
+    "changes",
+    [PLAIN, EVERYTHING_ON, BASELINE, *ENCODED],
+    ids=["moe", "mop", "gru", "moe, onehot", "mop, embedding", "gru, embedding"],
+)
 VARIANTS = [{"seed": 3, "lpc_alpha": 0.0}, {"seed": 0, "lpc_alpha": 0.01, "trial": 4}, {"seed": 1, "lpc_alpha": 1.0}]
 
 
@@ -232,14 +240,53 @@ def test_policies_and_common_array_are_the_same_numbers():
 
 @KINDS
 def test_every_weight_is_packed_once(changes):
+    """Of an embedding and the map behind it, their product is, which stands behind all weights."""
     config = configs(**changes)[0]
-    weights = ReplicaWeights([build_policy(config)], [], lr=1e-3)
-    packing, count = weights.packing, sum(p.numel() for p in build_policy(config).parameters())
-    places = packing.index[packing.index < count]
-    assert sorted(places.tolist()) == list(range(count))
-    assert torch.equal(packing.index[packing.back[:count]], torch.arange(count))
-    assert (packing.back[count:] == packing.size).all()
+    policy = build_policy(config)
+    counts = {name: parameter.numel() for name, parameter in policy.named_parameters()}
+    weights = ReplicaWeights([policy], [], lr=1e-3)
+    packing, count = weights.packing, sum(counts.values())
+    packed = torch.cat([torch.full((n,), name not in (TABLE, PROJECTION)) for name, n in counts.items()])
+    if config.obs_encoding == "embedding":
+        padding = torch.zeros(-count % 16 or 16, dtype=torch.bool)
+        width = config.hidden_size if config.policy == "gru" else config.intermediate_dim
+        packed = torch.cat([packed, padding, torch.ones(width * (980 + 5 + config.lang_dim), dtype=torch.bool)])
+    else:
+        packed = torch.ones(count, dtype=torch.bool)
+    wanted = packed.nonzero().flatten()
+    zero = count + (-count % 16 or 16) - 1
+    assert torch.equal(packing.index[packing.index != zero].sort().values, wanted)
+    assert torch.equal(packing.index[packing.back[wanted]], wanted)
+    assert (packing.back[: len(packed)][~packed] == packing.size).all()
+    assert (packing.back[len(packed) :] == packing.size).all()
     assert (weights.flat[0, count:] == 0).all()
+
+
+@pytest.mark.parametrize("policy", ["mop", "gru"])
+def test_an_embedding_is_trained_through_its_product_and_never_by_it(policy):
+    """Adam and the norm see the gradients of the table and of the map behind it; none of their product's."""
+    config = configs(policy=policy, obs_encoding="embedding")[0]
+    policies = [build_policy(replace(config, seed=seed)) for seed in (0, 1)]
+    weights = ReplicaWeights(policies, [], lr=1e-3)
+    weights.derive()
+    weights.gradient.normal_(generator=torch.Generator().manual_seed(0))
+    given = weights.gradient.clone()
+    weights.fold_gradient()
+    factors = [(p.encoder.table, p.input_projection.weight) for p in policies]
+    outs = [widen_embedding(table, weight) for table, weight in factors]
+    size = outs[0].numel()
+    start = (sum(p.numel() for p in policies[0].parameters()) // 16 + 1) * 16
+    for row, (out, pair, policy_) in enumerate(zip(outs, factors, policies, strict=True)):
+        wanted = torch.autograd.grad(out, pair, given[row, start : start + size].view_as(out))
+        at = 0
+        for name, parameter in policy_.named_parameters():
+            found = weights.gradient[row, at : at + parameter.numel()].view_as(parameter)
+            here = dict(zip((TABLE, PROJECTION), wanted, strict=True)).get(name)
+            close = given[row, at : at + parameter.numel()].view_as(parameter) if here is None else here
+            torch.testing.assert_close(found, close)
+            at += parameter.numel()
+        torch.testing.assert_close(weights.flat[row, start : start + size].view_as(out), out)
+        torch.testing.assert_close(weights.norms()[row], weights.gradient[row, :start].norm())
 
 
 def test_optimiser_state_of_other_parameters_is_refused():

@@ -12,6 +12,7 @@ from babyai.level_seeds import SeedList
 from babyai.missions import build_mission_encoder
 from babyai.observations import OBSERVATION_DIM, encode_observations
 from babyai.vector_env import VectorEnv
+from mixture_of_experts import ENCODINGS
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
 from pipeline.evaluation.play import PlaySettings
@@ -33,12 +34,12 @@ SIZES = [[0, 3, 6], [2, 0]]
 ROWS = 16
 
 
-def build_agents(kind: str = "moe", number: int = 2) -> list:
+def build_agents(kind: str = "moe", number: int = 2, obs_encoding: str = "raw") -> list:
     widths = Widths(OBSERVATION_DIM, 5, 8, 6, NUM_ACTIONS)
     encoder = build_mission_encoder("builtin")
     agents = []
     for seed in range(number):
-        policy = build_small_policy(kind, SIZES, widths, seed)
+        policy = build_small_policy(kind, SIZES, widths, seed, obs_encoding)
         agents.append((policy, encoder, torch.nn.Linear(encoder.width, 5)))
     return agents
 
@@ -289,14 +290,16 @@ def test_a_bank_is_needed_for_single_steps_and_donors_are_of_other_levels(agents
         intervene(bare, ITEMS[:1], donors=same)
 
 
-def test_donors_hold_what_each_expert_gives(agents, donors):
-    way = follow_expert(TASK, range(100, 104))
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_donors_hold_what_each_expert_gives(encoding):
+    agents, way = build_agents(obs_encoding=encoding), follow_expert(TASK, range(100, 104))
+    donors = find_donors(agents, way, rows=ROWS)
     policy = replay(agents, way, rows=ROWS).policies[0]
     hidden = start_plain(policy)
     with torch.no_grad():
         for row in range(way.begins[1]):
             obs, mission = show(agents, way, 0, row)
-            x = policy.input_projection(torch.cat([obs, mission], dim=-1))
+            x = policy.input_projection(torch.cat([policy.encoder(obs), mission], dim=-1))
             states = [(h["router"][None], [state[None] for state in h["experts"]]) for h in hidden]
             _, after, info = policy(obs, mission, states, return_routing_info=True)
             hidden = [{"router": r[0], "experts": [state[0] for state in experts]} for r, experts in after]
@@ -306,14 +309,15 @@ def test_donors_hold_what_each_expert_gives(agents, donors):
             torch.testing.assert_close(donors.outputs[0][0, row, 0], x[0])  # the skip expert's
 
 
-def test_policies_with_a_residual_and_baselines_too(way):
-    for kind in ("mop", "gru"):
-        intact = replay(build_agents(kind), way, bank=True, rows=ROWS)
-        items = [Intervention(), Intervention(state="zero")]
-        for one_step in (False, True):
-            effects = intervene(intact, items, one_step=one_step)
-            assert (effects.kl[:, 0] == 0).all() and (effects.kl[:, 1] > 0).any()
-            assert effects.lpc.isnan().all() == (kind == "gru")
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("kind", ["mop", "gru"])
+def test_policies_with_a_residual_and_baselines_too(way, kind, encoding):
+    intact = replay(build_agents(kind, obs_encoding=encoding), way, bank=True, rows=ROWS)
+    items = [Intervention(), Intervention(state="zero")]
+    for one_step in (False, True):
+        effects = intervene(intact, items, one_step=one_step)
+        assert (effects.kl[:, 0] == 0).all() and (effects.kl[:, 1] > 0).any()
+        assert effects.lpc.isnan().all() == (kind == "gru")
 
 
 # -------------------------------------------------------------------------------------------------------------- tables

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mixture_of_experts import ENCODINGS
 from pipeline.checkpoints import load_policy, read_checkpoint, save_checkpoint
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.packed import pack_replicas
@@ -28,6 +29,7 @@ from tests.pipeline.training.test_training import (
     train,
     weights,
 )
+from tests.policies import draw_codes
 
 LEVELS = ["BabyAI-GoToObjS6-v1", "BabyAI-GoToRedBallNoDists-v0", "BabyAI-OpenDoor-v0"]
 MIXTURE = {"task_id": LEVELS, "mixture": "three", "task_weights": [2, 1, 1], "task_input": "onehot"}
@@ -220,13 +222,14 @@ def test_evaluation_plays_the_same_levels_of_each_task_as_a_single_one():
     assert found.metrics["success_rate"] == pytest.approx(np.mean(rates))
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("policy", ["moe", "mop", "gru"])
-def test_a_policy_fixed_to_a_level_is_the_one_that_is_told_of_it(policy):
-    config = debug_config(**MIXTURE, policy=policy)
+def test_a_policy_fixed_to_a_level_is_the_one_that_is_told_of_it(policy, encoding):
+    config = debug_config(**MIXTURE, policy=policy, obs_encoding=encoding)
     wide = build_policy(config)
     assert list(wide.state_dict()) == list(build_policy(replace(config, task_input="none")).state_dict())
     generator = torch.Generator().manual_seed(0)
-    obs, mission = torch.randn(1, 5, 2, 152, generator=generator), torch.randn(1, 5, 2, 16, generator=generator)
+    obs, mission = draw_codes(1, 5, 2, generator=generator), torch.randn(1, 5, 2, 16, generator=generator)
     start = torch.zeros(1, 5, 2, dtype=torch.bool)
     logits = {}
     for level, name in enumerate(LEVELS):

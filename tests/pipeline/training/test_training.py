@@ -35,6 +35,7 @@ EVERYTHING_ON = {
     "max_steps": 20,
 }
 BASELINE = {"policy": "gru"}
+EMBEDDED = {**BASELINE, "obs_encoding": "embedding"}
 
 
 def debug_config(**changes) -> TrainConfig:
@@ -77,7 +78,11 @@ def assert_same(first, second, where: str = "checkpoint") -> None:
         assert first == second, where
 
 
-@pytest.mark.parametrize("changes", [PLAIN, EVERYTHING_ON, BASELINE], ids=["moe", "mop", "gru"])
+@pytest.mark.parametrize(
+    "changes",
+    [PLAIN, EVERYTHING_ON, BASELINE, {**PLAIN, "obs_encoding": "onehot"}, EMBEDDED],
+    ids=["moe", "mop", "gru", "moe, onehot", "gru, embedding"],
+)
 def test_one_seed_fixes_every_bit_and_another_seed_differs(changes):
     first = train(debug_config(**changes), 4)
     torch.manual_seed(12345)  # the global generator must play no part
@@ -90,7 +95,11 @@ def test_one_seed_fixes_every_bit_and_another_seed_differs(changes):
     assert first.envs[0].state_dict() != other.envs[0].state_dict()
 
 
-@pytest.mark.parametrize("changes", [PLAIN, EVERYTHING_ON, BASELINE], ids=["moe", "mop", "gru"])
+@pytest.mark.parametrize(
+    "changes",
+    [PLAIN, EVERYTHING_ON, BASELINE, {**EVERYTHING_ON, "obs_encoding": "onehot"}, EMBEDDED],
+    ids=["moe", "mop", "gru", "mop, onehot", "gru, embedding"],
+)
 def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(changes, tmp_path):
     config = debug_config(**changes)
     whole = train(config, 9)
