@@ -216,8 +216,14 @@ def _(cache_dir_field, checkpoint_dir_field, reload_button, source_field):
     else:
         try:
             places = find_checkpoints(checkpoint_dir_field.value)
+            if any(place.is_mixture for place in places):  # which levels it has a checkpoint tells, to torch alone
+                from pipeline.evaluation.select import spread_levels
+
+                places = spread_levels(places)
         except PlaceError as error:
             picker_problem = str(error)
+        except ImportError as error:
+            picker_problem = f"Evaluating needs what is in requirements.txt: {error}"
     return picker_problem, places
 
 
@@ -237,7 +243,7 @@ def _(cache_dir_field, places):
 
 @app.cell(hide_code=True)
 def _():
-    get_fresh, set_fresh = mo.state((None, None))  # (the checkpoint, its evaluation)
+    get_fresh, set_fresh = mo.state({})  # of one checkpoint: its evaluation on each level that it has played
     return get_fresh, set_fresh
 
 
@@ -248,12 +254,24 @@ def _():
     evaluate_button = mo.ui.run_button(label="Evaluate", kind="success")
     keep_button = mo.ui.run_button(label="Keep it as cache and in the results")
     replace_field = mo.ui.checkbox(label="it may replace an evaluation on more episodes")
-    evaluate_controls = mo.vstack([episodes_field, environments_field, evaluate_button, keep_button, replace_field])
-    return environments_field, episodes_field, evaluate_button, evaluate_controls, keep_button, replace_field
+    every_level_field = mo.ui.checkbox(label="on all levels of its mixture")
+    return environments_field, episodes_field, evaluate_button, every_level_field, keep_button, replace_field
 
 
 @app.cell(hide_code=True)
-def _(environments_field, episodes_field, evaluate_button, place_field, set_fresh):
+def _(environments_field, episodes_field, evaluate_button, every_level_field, keep_button, place_field, replace_field):
+    _mixed = place_field.value is not None and place_field.value.eval_task_id is not None
+    _levels = [every_level_field] if _mixed else []
+    evaluate_controls = mo.vstack(
+        [episodes_field, environments_field, *_levels, evaluate_button, keep_button, replace_field]
+    )
+    return (evaluate_controls,)
+
+
+@app.cell(hide_code=True)
+def _(
+    environments_field, episodes_field, evaluate_button, every_level_field, get_fresh, place_field, places, set_fresh
+):
     mo.stop(not evaluate_button.value or place_field.value is None)
     from pipeline.command.errors import MISTAKES
 
@@ -264,11 +282,14 @@ def _(environments_field, episodes_field, evaluate_button, place_field, set_fres
         mo.stop(True, mo.callout(f"Evaluating needs what is in requirements.txt: {error}", kind="danger"))
 
     _settings = EvaluationSettings(num_episodes=episodes_field.value, num_envs=environments_field.value)
-    _done = None
+    _chosen, _done = place_field.value, None
+    _meant = [place for place in places if place.path == _chosen.path] if every_level_field.value else [_chosen]
     try:
-        _options = {"title": str(place_field.value), "show_eta": True, "remove_on_exit": True}
-        with mo.status.progress_bar(total=_settings.num_episodes, **_options) as _bar:
-            set_fresh((place_field.value, evaluate_fresh(place_field.value, _settings, progress=_bar.update)))
+        _options = {"title": str(_chosen), "show_eta": True, "remove_on_exit": True}
+        with mo.status.progress_bar(total=_settings.num_episodes * len(_meant), **_options) as _bar:
+            _caches = {place: evaluate_fresh(place, _settings, progress=_bar.update) for place in _meant}
+        _others = {place: cache for place, cache in get_fresh().items() if place.path == _chosen.path}
+        set_fresh(_others | _caches)
     except MISTAKES as error:
         _done = mo.callout(f"{error}", kind="danger")
     _done
@@ -277,19 +298,24 @@ def _(environments_field, episodes_field, evaluate_button, place_field, set_fres
 
 @app.cell(hide_code=True)
 def _(cache_dir_field, get_fresh, keep_button, replace_field, results_path):
-    _place, _cache = get_fresh()
+    _fresh = get_fresh()
     mo.stop(not keep_button.value)
-    mo.stop(_cache is None, mo.callout("Nothing has been evaluated yet: press Evaluate.", kind="info"))
+    mo.stop(not _fresh, mo.callout("Nothing has been evaluated yet: press Evaluate.", kind="info"))
     from pipeline.command.errors import explain
     from pipeline.evaluation.fresh import keep_fresh
 
-    _names = (_place.task_id, _place.trial, _place.seed, _place.update, _place.eval_task_id)
-    _path = cache_path(cache_dir_field.value, *_names)
+    _paths = []
     try:
-        keep_fresh(_cache, _path, results_path, replace_more=replace_field.value)
-        _words, _kind = f"Wrote {_path} and its row in {results_path}", "success"
+        for _place, _cache in _fresh.items():
+            _names = (_place.task_id, _place.trial, _place.seed, _place.update, _place.eval_task_id)
+            _path = cache_path(cache_dir_field.value, *_names)
+            keep_fresh(_cache, _path, results_path, replace_more=replace_field.value)
+            _paths.append(str(_path))
+        _words = f"Wrote {', '.join(_paths)} and {'its row' if len(_paths) == 1 else 'their rows'} in {results_path}"
+        _kind = "success"
     except (ValueError, OSError) as error:  # UserErrors of the evaluation are ValueErrors
-        _words, _kind = explain(error), "danger"
+        _written = f" (kept before that: {', '.join(_paths)})" if _paths else ""
+        _words, _kind = f"{explain(error)}{_written}", "danger"
     mo.status.toast("Kept" if _kind == "success" else "Not kept", _words, kind=None if _kind == "success" else _kind)
     mo.callout(_words, kind=_kind)
     return
@@ -305,8 +331,8 @@ def _(get_fresh, place_field, source_field):
         pass
     elif source_field.value == CACHE:
         cache, cache_problem = try_cache(place_field.value.path)
-    elif get_fresh()[0] == place_field.value:
-        cache = get_fresh()[1]
+    elif place_field.value in get_fresh():
+        cache = get_fresh()[place_field.value]
     else:
         cache_problem = "Not evaluated yet: choose how many episodes and press Evaluate."
     return cache, cache_problem

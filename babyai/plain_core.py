@@ -22,23 +22,23 @@ class PlainCore:
     """N simulators.
 
     Attributes:
-        task_id: Full id.
+        task_ids: Of each task, full id.
         labels: int64 (N,), the expert's action for the present state of each slot, NO_LABEL where it has none.
     """
 
     name = "plain"
 
-    def __init__(self, task_id: str, num_envs: int, max_steps: int | None, *, label: bool, record: bool) -> None:
-        self.labels = np.full(num_envs, NO_LABEL, np.int64)
+    def __init__(self, tasks: Sequence[tuple[str, int]], max_steps: int | None, *, label: bool, record: bool) -> None:
         self._label = label
-        self._simulators = [Simulator(task_id, max_steps) for _ in range(num_envs)]
+        self._simulators = [Simulator(task_id, max_steps) for task_id, slots in tasks for _ in range(slots)]
+        self.task_ids = list(dict.fromkeys(simulator.task_id for simulator in self._simulators))
+        self.labels = np.full(len(self._simulators), NO_LABEL, np.int64)
         self._experts = [Expert(simulator) for simulator in self._simulators]
         pairs = zip(self._simulators, self._experts, strict=True)
         self._recorders = [Recorder(simulator, expert) for simulator, expert in pairs] if record else None
-        self.task_id = self._simulators[0].task_id
         # Plans are played out on a simulator of their own, with each level's own limit: which levels are solvable must
         # not depend on how long the student may try.
-        self._planner: Simulator | None = None
+        self._planners: dict[str, Simulator] = {}
 
     def start(self, slots: Sequence[int], seeds: Sequence[int], plans: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
         """Start a level in each of `slots`.
@@ -55,9 +55,10 @@ class PlainCore:
         started, lengths = np.zeros(len(slots), bool), np.full(len(slots), -1, np.int64)
         for k, (slot, seed, plan) in enumerate(zip(slots, seeds, plans, strict=True)):
             if plan:
-                if self._planner is None:
-                    self._planner = Simulator(self.task_id)
-                length = plan_length(self._planner, int(seed))
+                task_id = self._simulators[slot].task_id
+                if task_id not in self._planners:
+                    self._planners[task_id] = Simulator(task_id)
+                length = plan_length(self._planners[task_id], int(seed))
                 if length is None:
                     continue
                 lengths[k] = length

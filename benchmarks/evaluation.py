@@ -160,11 +160,12 @@ class Together:
 
 
 def build_subject(
-    args: argparse.Namespace, name: str, checkpoint: Path | None = None, *, seed: int | None = None
+    args: argparse.Namespace, name: str, task_id: str, checkpoint: Path | None = None, *, seed: int | None = None
 ) -> Subject:
-    """Return a policy with its encoder, and how long it took to get them; untrained weights of another seed if given.
+    """Return what plays a task, and how long it took to get it; untrained weights of another seed if given.
 
     Raises:
+        ConfigError: If the checkpoint's policy is told of levels and was not trained on this one.
         CheckpointError: If the checkpoint cannot be used.
         MissionEncoderError: If its sentence encoder cannot be had.
     """
@@ -172,7 +173,7 @@ def build_subject(
     device = resolve_device(args.device)
     if checkpoint is not None:
         loaded: Checkpoint = load_checkpoint(checkpoint, device=device, lang_encoder=args.lang_encoder)
-        parts = loaded.policy, loaded.encoder, loaded.projection, loaded.config.max_steps
+        parts = *loaded.agent(task_id), loaded.config.max_steps
     else:
         config = TrainConfig(seed=args.seed if seed is None else seed)
         encoder = build_mission_encoder("builtin", device=device, announce=lambda line: None)
@@ -245,7 +246,7 @@ def measure_evaluation(
 
 def measure_together(args: argparse.Namespace, task_id: str) -> Together:
     """Return the times of `args.together` untrained policies, as many episodes each as fit."""
-    subjects = [build_subject(args, UNTRAINED, seed=args.seed + k) for k in range(args.together)]
+    subjects = [build_subject(args, UNTRAINED, task_id, seed=args.seed + k) for k in range(args.together)]
     players = [(subject.policy, subject.encoder, subject.projection) for subject in subjects]
     settings = PlaySettings(num_envs=args.num_envs)
     probe = partial(evaluate_task_many, players[:1], task_id, args.num_envs, settings)
@@ -352,8 +353,11 @@ def measure_task(
     args: argparse.Namespace, task_id: str, checkpoint: Path | None
 ) -> tuple[list[EvaluationTime], CacheCost, list[Subject]]:
     """Return all that is measured of a task, and the policies it was measured with."""
-    untrained = build_subject(args, UNTRAINED)
-    solving = replace(untrained, name=EXPERT) if checkpoint is None else build_subject(args, TRAINED, checkpoint)
+    untrained = build_subject(args, UNTRAINED, task_id)
+    if checkpoint is None:
+        solving = replace(untrained, name=EXPERT)
+    else:
+        solving = build_subject(args, TRAINED, task_id, checkpoint)
     times, cost = [], None
     for subject in (solving, untrained):
         for record in (True, False):

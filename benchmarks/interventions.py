@@ -96,12 +96,11 @@ def list_conditions(sizes: Sequence[Sequence[int]], number: int) -> list[Interve
     return parse_interventions(items[:number])
 
 
-def load_agents(args: argparse.Namespace) -> list[Agent]:
-    """Return trained policies where checkpoints are given, else untrained ones of several seeds."""
+def load_agents(args: argparse.Namespace, task_id: str) -> list[Agent]:
+    """Return what plays a task: trained policies where checkpoints are given, else untrained ones of several seeds."""
     device = resolve_device(args.device)
     if args.checkpoint:
-        loaded = [load_checkpoint(path, device=device) for path in args.checkpoint]
-        return [(one.policy, one.encoder, one.projection) for one in loaded]
+        return [load_checkpoint(path, device=device).agent(task_id) for path in args.checkpoint]
     encoder = build_mission_encoder("builtin", device=device, announce=lambda line: None)
     configs = [TrainConfig(seed=seed) for seed in range(args.runs)]
     return [(build_policy(c).to(device), encoder, build_projection(c, encoder.width).to(device)) for c in configs]
@@ -210,7 +209,8 @@ def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
     """Measure and print."""
     torch.set_num_threads(args.threads)
     print(format_machine_facts(machine, [args.threads]), end="\n\n")
-    task_id, agents = resolve_task_id(args.task), load_agents(args)
+    task_id = resolve_task_id(args.task)
+    agents = load_agents(args, task_id)
     items = list_conditions(getattr(agents[0][0], "layer_expert_sizes", []), args.conditions)
     seeds = evaluation_seeds(0, args.levels + 16)
     way = follow_expert(task_id, seeds[: args.levels])

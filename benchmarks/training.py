@@ -286,6 +286,9 @@ def load_checkpoints(paths: Sequence[Path], task_ids: Sequence[str]) -> dict[str
     found: dict[str, LoadedPolicy] = {}
     for path in paths:
         loaded = load_policy(path)
+        if isinstance(loaded.config.task_id, list) or loaded.config.task_input != "none":
+            found = f"mixture {loaded.config.mixture}" if loaded.config.mixture else "task_input onehot"
+            raise CheckpointError(f"{path}: expected a policy of one level that is told nothing of it, found {found}")
         task_id = resolve_task_id(loaded.config.task_id)
         if task_id not in task_ids:
             raise CheckpointError(f"{path}: expected a policy of {', '.join(task_ids)}, found one of {task_id}")

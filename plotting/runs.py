@@ -28,10 +28,14 @@ from pipeline.records.results import Rows, as_results
 from plotting.collapse import describe_collapse
 from plotting.style import count_of
 
+MIXTURE_COLUMNS = ("trained_levels", "task_weights", "task_input")
+"""Columns by which runs of one mixture, or of one level, differ."""
+
 SETTING_COLUMNS = (
     *("task_id", "trained_on", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
     *("expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "hidden_size", "lang_dim", "expert_norm"),
     *("expert_dropout", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
+    *MIXTURE_COLUMNS,
     *("max_steps", "eval_seed"),
 )
 """Columns by which settings differ; the last two are of the evaluation, as the task is; the others of the training.
@@ -63,6 +67,9 @@ _PHRASES = {
     "expert_hidden_sizes": "experts {}",
     "num_updates": "{} updates",
     "trained_on": "trained on {}",
+    "trained_levels": "levels {}",
+    "task_weights": "weights {}",
+    "task_input": "task input {}",
     "config.task_id": "trained on {}",
     "config.max_steps": "max_steps {} in training",
 }
@@ -210,6 +217,8 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
     Columns are `SETTING_COLUMNS`, and `config.` with those `FURTHER_FIELDS` that a run's `config` tells.
     """
     values = last[list(SETTING_COLUMNS)].astype(object)
+    values["task_input"] = values["task_input"].fillna(OF_MIXTURES["task_input"])  # rows from before do not tell
+    values["trained_levels"] = values["trained_levels"].map(_name_levels, na_action="ignore")
     configs = [config if isinstance(config, Mapping) else {} for config in last.get("config", [None] * len(last))]
     configs = [{**LATER_FIELDS, **config} if config else {} for config in configs]  # older ones do not tell
     for name in FURTHER_FIELDS:
@@ -226,8 +235,13 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
 def _told(name: str, value: Any) -> Any:
     """Return a value of a configuration; None, which is a value too, as text."""
     if name == "task_id":
-        return short_task(value) if isinstance(value, str) else ", ".join(map(short_task, value))
+        return short_task(value) if isinstance(value, str) else _name_levels(value)
     return value if isinstance(value, str | int | float) else _text(value)
+
+
+def _name_levels(levels: list[str]) -> str:
+    """Return short names of levels."""
+    return ", ".join(map(short_task, levels))
 
 
 def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
@@ -244,13 +258,18 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
         by_task = alike.groupby("task_id")
         differing = (by_task.nunique(dropna=False) > 1).any()
         differing[further] = (by_task[further].nunique() > 1).any()
+        mixture = list(MIXTURE_COLUMNS)
+        differing[mixture] = False
+        # A mixture is told from a level, and from another one, by its name
+        within = alike.groupby("trained_on", dropna=False)[mixture].transform(lambda told: told.nunique(dropna=False))
         differing["policy"] = mixed and (bool((alike["policy"] == "gru").all()) or alike["policy"].nunique() > 1)
         counts = by_task[further].count()
         unsure = ((counts > 0) & counts.lt(by_task.size(), axis=0)).any()
         for setting, values in alike.iterrows():
             known = values[values.notna()]
             parts = [_PHRASES.get(name, f"{name.removeprefix('config.')} {{}}").format(_text(value))
-                     for name, value in known.items() if differing.get(name, False)]  # fmt: skip
+                     for name, value in known.items()
+                     if differing.get(name, False) or (name in mixture and within.at[setting, name] > 1)]  # fmt: skip
             unknown = [name.removeprefix("config.") for name in further if unsure[name] and name not in known]
             if unknown:
                 told = any(name in known for name in further)

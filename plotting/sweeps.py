@@ -174,9 +174,11 @@ def _curves_of(last: pd.DataFrame, logs: pd.DataFrame | None) -> pd.DataFrame:
     if logs is None or logs.empty:
         return pd.DataFrame(columns=["run", "update", *LOGGED], dtype=float)
     paths = last["checkpoint_path"].fillna("").astype(str)
-    levels = (
-        last["task_id"].map(short_task).where(last["trained_on"].notna(), "")
-    )  # a log of one level does not name it
+    alone = [
+        pd.isna(run) or (isinstance(levels, list) and levels == [task])
+        for task, run, levels in zip(last["task_id"], last["trained_on"], last["trained_levels"], strict=True)
+    ]
+    levels = last["task_id"].map(short_task).mask(np.array(alone, bool), "")  # a log of one level does not name it
     folders = [PurePosixPath(path).parent.as_posix() for path in paths]
     of_runs = pd.DataFrame({"run": last["run"], "folder": folders, "level": levels})
     logs = logs if "level" in logs else logs.assign(level="")

@@ -1,5 +1,6 @@
 """Benchmarks run and write what they document. How fast anything is, is never asserted."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from babyai.observations import OBSERVATION_DIM
 from babyai.vector_env import VectorEnv
+from benchmarks import evaluation, interventions, training
 from benchmarks.analyses import AnalysisTime
 from benchmarks.checkpoints import CheckpointCost
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
@@ -24,6 +27,7 @@ from benchmarks.timers import PARTS, TimeSplit
 from benchmarks.training import Throughput
 from benchmarks.world import LevelTimes, WorldRates
 from benchmarks.yardstick import EnvironmentRates
+from pipeline.checkpoints import CheckpointError
 from pipeline.config import TrainConfig
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
@@ -276,3 +280,33 @@ def test_analyses_benchmark(tmp_path):
     assert all(set(each) == names(AnalysisTime) and each["rows"] > 0 for each in results["times"])
     assert {"price", "complexity", "knockouts"} <= {each["analysis"] for each in results["times"]}
     assert printed.count("| analysis") == 1
+
+
+LEVELS = ["BabyAI-GoToObjS6-v1", "BabyAI-GoToRedBallNoDists-v0"]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> Path:
+    """The checkpoint of an untrained mixture whose policy is told its level."""
+    path = tmp_path_factory.mktemp("told") / "checkpoint_final.pt"
+    fields = {"task_id": LEVELS, "mixture": "two", "task_input": "onehot", "lang_encoder": "builtin", "num_envs": 2}
+    ReplicaBatch([TrainConfig(**fields, device="cpu")], announce=lambda line: None).save(0, path)
+    return path
+
+
+def test_policies_that_are_told_their_level_are_measured_on_one(told):
+    """The policy of the checkpoint itself wants a wider input than evaluation gives."""
+    args = argparse.Namespace(device="cpu", lang_encoder=None, seed=0, checkpoint=[told])
+    subject = evaluation.build_subject(args, evaluation.TRAINED, LEVELS[1], told)
+    ((policy, _, _),) = interventions.load_agents(args, LEVELS[1])
+    for found in (subject.policy, policy):
+        assert found.input_projection.in_features == OBSERVATION_DIM + TrainConfig().lang_dim
+    with pytest.raises(ValueError, match="BabyAI-GoTo-v0: expected a level that this policy was trained on"):
+        evaluation.build_subject(args, evaluation.TRAINED, "BabyAI-GoTo-v0", told)
+    with pytest.raises(ValueError, match="BabyAI-GoTo-v0: expected a level that this policy was trained on"):
+        interventions.load_agents(args, "BabyAI-GoTo-v0")
+
+
+def test_training_is_measured_with_checkpoints_of_one_level(told):
+    with pytest.raises(CheckpointError, match="expected a policy of one level that is told nothing of it, found mix"):
+        training.load_checkpoints([told], LEVELS)

@@ -54,7 +54,7 @@ from babyai.compiled.search import DROP_PLACE, NO_CELL, PLACE, SHUT_DOOR, UNSEEN
 def bot_reset(world, row):
     """Forget everything and plan for the level that is in the row, at its start."""
     scalars, instruction = world.scalars, world.instruction
-    for index in range(world.geometry[at.G_CELLS]):
+    for index in range(world.geometry[row, at.G_CELLS]):
         world.seen[row, index] = 0
     for column in (DEPTH, GAVE_UP, at.PUSHES, at.KEY_LISTS, PREV_AGENT, PREV_CARRIED, at.FACED_BOX):
         scalars[row, column] = 0
@@ -166,7 +166,7 @@ def _take_in(world, row, action):
             undo = plan.GO
     elif action == facts.LEFT or action == facts.RIGHT:
         undo = plan.GO
-        cell += heading_step(world, (direction + (1 if action == facts.LEFT else 3)) % 4)
+        cell += heading_step(world, row, (direction + (1 if action == facts.LEFT else 3)) % 4)
     elif action == facts.DROP and handed:
         if not KEY <= code // 18 <= BOX:
             return -plan.NOT_DROPPED
@@ -290,9 +290,9 @@ def _go_next(world, row, subgoal):
         if target < 0:
             return -plan.NO_PLACE if datum_kind == at.DATUM_THING else target
         agent, direction = np.int64(scalars[row, AGENT]), scalars[row, DIRECTION]
-        stride = np.int64(world.geometry[G_STRIDE])
-        ahead = np.int64(heading_step(world, direction))
-        right = np.int64(heading_step(world, (direction + 1) % 4))
+        stride = np.int64(world.geometry[row, G_STRIDE])
+        ahead = np.int64(heading_step(world, row, direction))
+        right = np.int64(heading_step(world, row, (direction + 1) % 4))
         front = agent + ahead
         code = np.int64(cells[row, front])
         away, away_front = abs(target - agent), abs(target - front)

@@ -43,11 +43,12 @@ def describe_level(world: World, row: int, memory: Memory) -> dict[str, Any]:
             carrying_at_start: what the agent carries already, such as "red ball", else None.
             walls: one string per row, "#" for a wall, "." for any other cell.
     """
-    width, height, stride, room_size, cols, rows, _ = world.geometry.tolist()
+    width, height, stride, room_size, cols, rows, size = world.geometry[row].tolist()
     pitch = room_size - 1
     scalars = world.scalars[row].tolist()
     x, y = _position(scalars[at.AGENT], stride)
-    cells = world.cells[row].reshape(-1, stride)[at.PAD : at.PAD + height, at.PAD : at.PAD + width]  # (height, width)
+    padded = world.cells[row, :size].reshape(-1, stride)
+    cells = padded[at.PAD : at.PAD + height, at.PAD : at.PAD + width]  # (height, width)
     objects: dict[str, list[list]] = {"goals": [], **{_LISTS[kind]: [] for kind in (at.KEY, at.BALL, at.BOX, at.DOOR)}}
     occupied = np.flatnonzero((cells != at.EMPTY_CODE) & (cells != at.WALL_CODE))
     codes = cells.reshape(-1)[occupied].tolist()

@@ -1,6 +1,6 @@
 """N levels played by compiled code, behind the methods that `babyai.plain_core.PlainCore` has too.
 
-    core = build_compiled_core("GoToObj", num_envs=16, max_steps=None, label=True, record=False)
+    core = build_compiled_core([("GoToObj", 16)], max_steps=None, label=True, record=False)
 
 One call steps, verifies, looks and asks the bot in all slots; another starts levels; a third writes observations. None
 holds the interpreter lock, and slots can be spread over threads: each touches its own row alone.
@@ -52,16 +52,16 @@ OWN_LIMIT = 0  # instead of a step limit: each level's own
 
 
 @compiled
-def _start_row(world, scratch, params, limit, row, seed, plan, label, labels):
+def _start_row(world, scratch, params, task, limit, row, seed, plan, label, labels):
     """Start a level in a row; return the length of the expert's plan (-1: none asked for), -2 if it cannot be."""
     length = -1
     if plan:
-        if generate(world, row, seed, params, scratch, 0) == 0:
+        if generate(world, row, seed, params[task], scratch, task) == 0:
             return -2
         length = _play_expert(world, row)
         if length < 0:
             return -2
-    if generate(world, row, seed, params, scratch, 0) == 0:
+    if generate(world, row, seed, params[task], scratch, task) == 0:
         return -2
     if limit != OWN_LIMIT:
         world.scalars[row, MAX_STEPS] = limit
@@ -91,11 +91,11 @@ def _play_expert(world, row):
 
 
 @compiled
-def start_rows(world, scratch, params, limit, rows, seeds, plans, label, labels, record, memory, keys, lengths):
+def start_rows(world, scratch, params, tasks, limit, rows, seeds, plans, label, labels, record, memory, keys, lengths):
     """Start a level in each of `rows`; `lengths` tells what `_start_row` returned."""
     for k in range(len(rows)):
         row = rows[k]
-        lengths[k] = _start_row(world, scratch, params, limit, row, seeds[k], plans[k], label, labels)
+        lengths[k] = _start_row(world, scratch, params, tasks[row], limit, row, seeds[k], plans[k], label, labels)
         if lengths[k] != -2:
             write_mission_key(world, row, keys[row])
             if record:
@@ -157,10 +157,10 @@ def observe_rows(world, active, view, direction, carrying):
 @compiled
 def describe_rows(world, memory, active, position, unlocked, subgoal, walking, straight):
     """Write the facts of all active rows but for events."""
-    stride = world.geometry[G_STRIDE]
     for row in range(len(active)):
         if not active[row]:
             continue
+        stride = world.geometry[row, G_STRIDE]
         agent = world.scalars[row, AGENT]
         x, y = agent % stride - PAD, agent // stride - PAD
         position[row, 0], position[row, 1] = x, y
@@ -184,19 +184,17 @@ def is_on_disk() -> bool:
 
 
 def build_compiled_core(
-    task_id: str,
-    num_envs: int,
+    tasks: Sequence[tuple[str, int]],
     max_steps: int | None,
     *,
     label: bool,
     record: bool,
     required: bool = False,
 ) -> CompiledCore | None:
-    """Return a core that plays a task's levels, None where they are not compiled.
+    """Return a core that plays levels of tasks, None where those of one are not compiled.
 
     Args:
-        task_id: Id or short name.
-        num_envs: Slots.
+        tasks: Id or short name of each, and how many slots play it; slots are in the order of tasks.
         max_steps: Step limit of every episode; None keeps each level's own.
         label: Whether the expert labels every observation.
         record: Whether facts are recorded; needs `label`.
@@ -208,19 +206,23 @@ def build_compiled_core(
     """
     if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1):
         raise ValueError(f"max_steps: expected None or an int >= 1, found {max_steps!r}")
-    program = level_program(task_id)
-    if isinstance(program, LevelProgram):
-        return CompiledCore(program, num_envs, max_steps, label=label, record=record)
-    if required:
-        raise ValueError(f"core: {program.task_id} is not compiled ({program.reason}); use auto or plain")
-    return None
+    programs = []
+    for task_id, slots in tasks:
+        program = level_program(task_id)
+        if isinstance(program, LevelProgram):
+            programs.append((program, slots))
+        elif required:
+            raise ValueError(f"core: {program.task_id} is not compiled ({program.reason}); use auto or plain")
+        else:
+            return None
+    return CompiledCore(programs, max_steps, label=label, record=record)
 
 
 class CompiledCore:
     """N rows of the compiled world; its methods are described at `babyai.plain_core.PlainCore`.
 
     Attributes:
-        task_id: Full id.
+        task_ids: Of each task, full id.
         labels: int64 (N,), the expert's action for the present state of each slot, NO_LABEL where it has none.
         world: The rows.
     """
@@ -228,14 +230,17 @@ class CompiledCore:
     name = "compiled"
 
     def __init__(
-        self, program: LevelProgram, num_envs: int, max_steps: int | None, *, label: bool, record: bool
+        self, programs: Sequence[tuple[LevelProgram, int]], max_steps: int | None, *, label: bool, record: bool
     ) -> None:
-        self.task_id = program.task_id
+        each, slots = [program for program, _ in programs], [count for _, count in programs]
+        num_envs, geometry = sum(slots), np.stack([program.geometry for program in each])
+        self.task_ids = [program.task_id for program in each]
         self.labels = np.full(num_envs, NO_LABEL, np.int64)
-        self.world: World = at.allocate(program.geometry, num_envs)
-        self._params = program.params
+        self._tasks = np.repeat(np.arange(len(each)), slots)  # of each row
+        self.world: World = at.allocate(geometry[self._tasks], num_envs)
+        self._params = np.stack([program.params for program in each])
         self._limit = OWN_LIMIT if max_steps is None else max_steps
-        self._scratch = allocate_scratch(program.geometry, 1)
+        self._scratch = allocate_scratch(geometry, len(each))
         self._memory: Memory = allocate_memory(self.world)
         self._keys = np.zeros((num_envs, KEY_LENGTH), np.int8)
         self._contexts: list[dict[str, Any]] = [{}] * num_envs
@@ -246,7 +251,7 @@ class CompiledCore:
         lengths = np.empty(len(slots), np.int64)
         rows = np.array(slots), np.array(seeds, np.int64), np.array(plans, bool)
         told = self._label, self.labels, self._record, self._memory, self._keys, lengths
-        start_rows(self.world, self._scratch, self._params, self._limit, *rows, *told)
+        start_rows(self.world, self._scratch, self._params, self._tasks, self._limit, *rows, *told)
         started = lengths != -2
         if self._record:
             for slot, good in zip(slots, started.tolist(), strict=True):

@@ -63,15 +63,16 @@ class Scratch(NamedTuple):
 
 
 def allocate_scratch(geometry: np.ndarray, rows: int) -> Scratch:
-    """Return scratch for `rows` rows of worlds of this geometry."""
-    width, height, stride, room_size, _, _, cells = (int(value) for value in geometry)
-    draft = np.zeros((rows, MAPS + 4 * cells), np.int64)
-    draft[:, : len(geometry)] = geometry
-    walls = np.full((height + 2 * at.PAD, stride), at.WALL_NUMBER, np.int64)
-    y, x = np.mgrid[:height, :width]
-    inner = (x % (room_size - 1) != 0) & (y % (room_size - 1) != 0)
-    walls[at.PAD : at.PAD + height, at.PAD : at.PAD + width][inner] = 0
-    draft[:, MAPS + 3 * cells :] = walls.ravel()
+    """Return scratch for `rows` rows of worlds of this geometry, (G,), or each of its own, (R, G)."""
+    geometry = np.broadcast_to(geometry, (rows, geometry.shape[-1]))
+    draft = np.zeros((rows, MAPS + 4 * int(geometry[:, at.G_CELLS].max())), np.int64)
+    draft[:, : geometry.shape[1]] = geometry
+    for row, (width, height, stride, room_size, _, _, cells) in zip(draft, geometry.tolist(), strict=True):
+        walls = np.full((height + 2 * at.PAD, stride), at.WALL_NUMBER, np.int64)
+        y, x = np.mgrid[:height, :width]
+        inner = (x % (room_size - 1) != 0) & (y % (room_size - 1) != 0)
+        walls[at.PAD : at.PAD + height, at.PAD : at.PAD + width][inner] = 0
+        row[MAPS + 3 * cells : MAPS + 4 * cells] = walls.ravel()
     return Scratch(np.zeros((rows, NUM_DRAWS), np.uint64), draft)
 
 

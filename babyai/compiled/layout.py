@@ -58,7 +58,7 @@ UNPLACED = -2  # a cell: minigrid's cur_pos None, of a thing that was never put 
 # ------------------------------------------------------------------------------------------------------------ geometry
 
 (G_WIDTH, G_HEIGHT, G_STRIDE, G_ROOM_SIZE, G_COLS, G_ROWS, G_CELLS) = range(7)
-"""Columns of `World.geometry`, which all rows share; G_CELLS is the length of the padded map."""
+"""Columns of `World.geometry`; G_CELLS is the length of the padded map."""
 
 # ------------------------------------------------------------------------------------------------------------- scalars
 
@@ -120,11 +120,11 @@ DATUM_NONE, DATUM_CELL, DATUM_THING, DATUM_DESC, DATUM_KEYS = range(5)
 
 
 class World(NamedTuple):
-    """R rows of levels, one task; see the module's docstring and the names of the columns above.
+    """R rows of levels; see the module's docstring and the names of the columns above.
 
     Attributes:
-        geometry: int32 (G,).
-        cells: uint8 (R, C) byte of each cell of the padded map.
+        geometry: int32 (R, G); rows of several tasks can have several sizes.
+        cells: uint8 (R, C) byte of each cell of the padded map, of which the largest has C cells.
         things: uint8 (R, C) number of the thing in a cell, 0 for none (also for a wall).
         codes: uint8 (R, MAX_THINGS + 1) byte of each thing, as `cells` has it.
         places: int32 (R, MAX_THINGS + 1) minigrid's `cur_pos` of each thing: a cell, NOWHERE or UNPLACED.
@@ -182,8 +182,14 @@ def build_geometry(room_size: int, cols: int, rows: int) -> np.ndarray:
 
 
 def allocate(geometry: np.ndarray, rows: int) -> World:
-    """Return `rows` rows without a level; their outcome is TIMEOUT, so that no step is taken by mistake."""
-    cells = int(geometry[G_CELLS])
+    """Return `rows` rows without a level; their outcome is TIMEOUT, so that no step is taken by mistake.
+
+    Args:
+        geometry: int32 (G,) of all, or (R, G).
+        rows: R.
+    """
+    geometry = np.array(np.broadcast_to(geometry, (rows, geometry.shape[-1])))
+    cells = int(geometry[:, G_CELLS].max(initial=0))
     world = World(
         geometry=geometry,
         cells=np.full((rows, cells), WALL_CODE, np.uint8),

@@ -62,9 +62,9 @@ def list_keys(world, row, door_code):
     if number < 0:
         return -1
     code = KEY * 18 + door_code // 3 % 6 * 3
-    first = at.PAD * np.int64(world.geometry[at.G_STRIDE]) + at.PAD
-    width, height = world.geometry[at.G_WIDTH], world.geometry[at.G_HEIGHT]
-    stride = np.int64(world.geometry[at.G_STRIDE])
+    first = at.PAD * np.int64(world.geometry[row, at.G_STRIDE]) + at.PAD
+    width, height = world.geometry[row, at.G_WIDTH], world.geometry[row, at.G_HEIGHT]
+    stride = np.int64(world.geometry[row, at.G_STRIDE])
     count = 0
     for x in range(width):  # column by column: of keys equally near the first counts
         for y in range(height):

@@ -68,19 +68,19 @@ _TAKEABLE_FROM, _TAKEABLE_TO = KEY * 18, (BOX + 1) * 18  # bytes of keys, balls 
 @compiled
 def front_of(world, row):
     """Return the cell in front of the agent."""
-    return world.scalars[row, AGENT] + heading_step(world, world.scalars[row, DIRECTION])
+    return world.scalars[row, AGENT] + heading_step(world, row, world.scalars[row, DIRECTION])
 
 
 @compiled
-def heading_step(world, direction):
+def heading_step(world, row, direction):
     """Return what one move in a direction (0..3: right, down, left, up) adds to a cell's number."""
     if direction == 0:
         return 1
     if direction == 1:
-        return world.geometry[G_STRIDE]
+        return world.geometry[row, G_STRIDE]
     if direction == 2:
         return -1
-    return -world.geometry[G_STRIDE]
+    return -world.geometry[row, G_STRIDE]
 
 
 # ---------------------------------------------------------------------------------------------------------------- step
@@ -158,7 +158,7 @@ def act_on_front(world, row, action):
 @compiled
 def _update_places(world, row):
     """Find the instruction's things again, wherever they lie now; minigrid does so at every drop action."""
-    width, height, stride = world.geometry[G_WIDTH], world.geometry[G_HEIGHT], world.geometry[G_STRIDE]
+    width, height, stride = world.geometry[row, G_WIDTH], world.geometry[row, G_HEIGHT], world.geometry[row, G_STRIDE]
     for d in range(at.NUM_DESCS):
         listed = world.desc[row, d, D_THINGS]
         if listed == 0:
@@ -233,7 +233,7 @@ def _verify_leaf(world, row, leaf, action):
     place = world.places[row, before]
     if place < 0:
         return CONTINUE
-    stride = world.geometry[G_STRIDE]
+    stride = world.geometry[row, G_STRIDE]
     for k in range(world.desc[row, desc + 1, D_PLACES]):
         apart = abs(world.desc_places[row, desc + 1, k] - place)
         if apart == 1 or apart == stride:  # next to each other: padding keeps rows from touching
@@ -287,8 +287,8 @@ def _verify(world, row, action):
 def look(world, row):
     """Find the cells in the agent's view and which of them it sees; `window` and `lit` hold them."""
     agent, direction = world.scalars[row, AGENT], world.scalars[row, DIRECTION]
-    ahead = heading_step(world, direction)
-    aside = heading_step(world, (direction + 1) % 4)
+    ahead = heading_step(world, row, direction)
+    aside = heading_step(world, row, (direction + 1) % 4)
     window, lit, cells = world.window, world.lit, world.cells
     light = 1 << VIEW_SIZE // 2
     for j in range(VIEW_SIZE - 1, -1, -1):  # nearest row first

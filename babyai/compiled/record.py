@@ -279,7 +279,7 @@ def _search(world, row, memory, through_things):
             if q > 0 and not through_things and code != EMPTY_CODE and code // 18 != DOOR:
                 continue
             for direction in range(4):
-                neighbour = index + heading_step(world, direction)
+                neighbour = index + heading_step(world, row, direction)
                 if reached[row, neighbour] != search and world.cells[row, neighbour] != WALL_CODE:
                     reached[row, neighbour] = search
                     queue[row, end] = neighbour

@@ -69,7 +69,7 @@ def find(world, row, what, where):
     """
     state = world.search
     cells, seen = world.cells[row], world.seen[row]
-    agent, stride = np.int64(world.scalars[row, AGENT]), np.int64(world.geometry[G_STRIDE])
+    agent, stride = np.int64(world.scalars[row, AGENT]), np.int64(world.geometry[row, G_STRIDE])
     target = where if what == PLACE else 0  # cell 0 is never reached
     locked, locked_by = 0, 0
     for which in range(PUSHING + 1):

@@ -210,7 +210,8 @@ def build_row(header: dict[str, Any], metrics: dict[str, Any], *, has_routing: b
     routed = ("expert_hidden_sizes", "intermediate_dim", "router_hidden_size")
     absent = dict.fromkeys(routed if config.get("policy") == "gru" else ("hidden_size",))
     identity = {name: value for name, value in header.items() if name not in ("config", "expert_hidden_sizes")}
-    return {**config, **absent, **metrics, **identity, "has_routing": has_routing}
+    levels = config.get("task_id") if isinstance(config.get("task_id"), list) else None
+    return {**config, **absent, **metrics, **identity, "trained_levels": levels, "has_routing": has_routing}
 
 
 def write_evaluation(

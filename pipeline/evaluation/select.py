@@ -6,7 +6,7 @@ least as many episodes), and its cache is there. `pipeline/evaluation/work.py` d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,15 @@ def _spread(place: Place, wanted: set[str], played: Sequence[str]) -> list[Place
         for level in levels
         if not wanted or place.task_id in wanted or level in wanted
     ]
+
+
+def spread_levels(places: Iterable[Place]) -> list[Place]:
+    """Return checkpoints in their order, one of a mixture once for each of its levels, with `eval_task_id`.
+
+    Args:
+        places: From `pipeline.places.find_checkpoints`.
+    """
+    return [part for place in places for part in _spread(place, set(), ())]
 
 
 def levels_of(path: Path) -> list[str] | None:

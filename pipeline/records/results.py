@@ -10,60 +10,23 @@ is whole and holds every row added before. docs/cache.md says what the columns m
 
 from __future__ import annotations
 
-import ast
 import glob
-import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.command.files import replace_atomically
 from pipeline.command.folders import HeldError, hold_lock
 from pipeline.command.names import name_command
-from pipeline.config import parse_expert_sizes
+from pipeline.records.cells import COLUMNS, TEXT, build_column, dtype, from_cell, is_typed, kind, to_cell
 from pipeline.records.texts import ResultsError, read_texts, write_texts
 
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
 """Rows of results: a DataFrame, or dicts with None for what is empty."""
 
-_FLOATS = frozenset(
-    "success_rate path_ratio mean_lpc lr lpc_alpha lpc_eps lpc_exponent success_low success_high path_ratio_median "
-    "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement mean_steps".split()
-)
-_BOOLS = frozenset("normalize_lpc expert_dropout train_lang_proj has_routing".split())
-_RATES = frozenset("success_rate success_low success_high agreement".split())
-_LISTS = frozenset(["expert_hidden_sizes"])
-_TEXTS = frozenset(
-    "checkpoint_path task_id evaluated_at policy lpc_denominator expert_norm lang_encoder checkpoint_digest "
-    "eval_task_id".split()
-)
-
-FIRST_COLUMNS = tuple(
-    "checkpoint_path task_id trial num_episodes success_rate path_ratio mean_lpc bot_plan_failures num_updates "
-    "unroll_len lr lpc_alpha expert_hidden_sizes intermediate_dim router_hidden_size max_steps lang_dim "
-    "evaluated_at".split()
-)
-"""What every reader of these files knows, in this order."""
-
-COLUMNS = (
-    *FIRST_COLUMNS,
-    *"seed update policy hidden_size normalize_lpc lpc_denominator lpc_eps lpc_exponent expert_norm expert_dropout "
-    "lang_encoder train_lang_proj successes failures timeouts success_low success_high path_ratio_median path_ratio_n "
-    "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement labelled_steps mean_steps "
-    "total_steps eval_seed checkpoint_digest has_routing eval_task_id".split(),
-)
-"""The columns of a new file; one with other columns keeps them at its end."""
-
-_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-_NOTHING = frozenset(["", *"nan na n/a <na> none null inf +inf -inf infinity -infinity".split()])
-"""How other writers spell what is not known, or an average over nothing; in any case. Not of texts."""
-
-_TEXT = pd.StringDtype("python")  # pyarrow's cannot hold file names that are no Unicode
 _LOCK_SECONDS = 120.0  # a row takes milliseconds; who waits as long waits for a process that hangs
 
 
@@ -88,7 +51,7 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock = hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS)
-        with lock, pd.option_context("mode.string_storage", "python"):  # as _TEXT, where pyarrow is installed
+        with lock, pd.option_context("mode.string_storage", "python"):  # as TEXT, where pyarrow is installed
             texts = read_texts(path).reset_index(drop=True)
             columns = [*COLUMNS, *(name for name in texts if name not in COLUMNS)]
             texts = texts.reindex(columns=columns, fill_value="")
@@ -97,7 +60,7 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
             places = texts.index[mine]
             texts = texts.drop(index=places[1:])
             place = places[0] if len(places) else len(texts)
-            texts.loc[place] = [_to_cell(name, row[name]) if name in row else "" for name in columns]
+            texts.loc[place] = [to_cell(name, row[name]) if name in row else "" for name in columns]
             for stray in glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent, include_hidden=True):
                 (path.parent / stray).unlink(missing_ok=True)  # of a process that was killed; we hold the lock
             with replace_atomically(path) as temporary:
@@ -113,7 +76,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     """Return the rows; every column of `COLUMNS` is there, what is empty is NA.
 
     Whole numbers are Int64, others float64, yes and no boolean, texts (`evaluated_at`, in ISO form, too) string;
-    `expert_hidden_sizes` holds lists, one per layer, however they are spelled. NaN, None and the like, and what is not
+    `expert_hidden_sizes` holds lists, one per layer, however they are spelled; `trained_levels` and `task_weights` hold
+    lists where a mixture was trained. NaN, None and the like, and what is not
     finite, are NA. Columns that are not of `COLUMNS` are texts as they stand.
 
     Raises:
@@ -128,13 +92,13 @@ def read_results(path: str | Path) -> pd.DataFrame:
         values: list[Any] = [None] * len(texts)
         for place, cell in enumerate(texts[name] if name in texts else ()):
             try:
-                values[place] = _from_cell(name, cell)
+                values[place] = from_cell(name, cell)
             except (ValueError, OverflowError, RecursionError):
                 raise ResultsError(
-                    f"{path}: line {texts.index[place]}: {name}: expected {_kind(name)}, found {cell[:60]!r}; correct "
+                    f"{path}: line {texts.index[place]}: {name}: expected {kind(name)}, found {cell[:60]!r}; correct "
                     "it, or remove the line and evaluate that checkpoint again"
                 ) from None
-        columns[name] = pd.Series(values, dtype=_dtype(name) if name in COLUMNS else _TEXT)
+        columns[name] = pd.Series(values, dtype=dtype(name) if name in COLUMNS else TEXT)
     return pd.DataFrame(columns)
 
 
@@ -147,12 +111,12 @@ def as_results(rows: Rows) -> pd.DataFrame:
     index = None
     if isinstance(rows, pd.DataFrame):
         index = rows.index if rows.index.is_unique else pd.RangeIndex(len(rows))
-        if set(COLUMNS) <= set(rows) and all(_is_typed(rows[name], name) for name in COLUMNS):
+        if set(COLUMNS) <= set(rows) and all(is_typed(rows[name], name) for name in COLUMNS):
             return rows.set_axis(index) if index is not rows.index else rows
         rows = plain_rows(rows)
     rows = list(rows)
     names = dict.fromkeys((*COLUMNS, *(name for row in rows for name in row)))
-    return pd.DataFrame({name: _build_column(name, [row.get(name) for row in rows], index) for name in names}, index)
+    return pd.DataFrame({name: build_column(name, [row.get(name) for row in rows], index) for name in names}, index)
 
 
 def plain_rows(results: pd.DataFrame) -> list[dict[str, Any]]:
@@ -212,104 +176,3 @@ def _other_level(rows: pd.DataFrame) -> pd.Series:
     played = rows.reindex(columns=["eval_task_id"], fill_value="")["eval_task_id"].fillna("").astype(str)
     own = rows.reindex(columns=["task_id"], fill_value="")["task_id"].fillna("").astype(str)
     return played.where(played != own, "")
-
-
-def _to_cell(name: str, value: Any) -> str:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or value is pd.NA:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, or None where there is none, found {value}")
-    if isinstance(value, int) and not _fits(value):
-        raise ValueError(f"{name}: expected a number of 64 bits, found {value}")
-    if isinstance(value, list | tuple | dict):
-        return json.dumps(value, allow_nan=False)
-    return str(value)
-
-
-def _fits(whole: int) -> bool:
-    """Return whether a whole number can be read back, as Int64."""
-    return -(2**63) <= whole < 2**63
-
-
-def _from_cell(name: str, cell: str) -> Any:
-    if name not in COLUMNS or name in _TEXTS:
-        if name == "task_id" and not cell:
-            raise ValueError
-        if name in _TEXTS and name != "checkpoint_path":  # names of files may be no Unicode; others are drawn
-            cell.encode()
-        return cell or None
-    cell = cell.strip()
-    if cell.lower() in _NOTHING:
-        return None
-    if name in _BOOLS and cell.lower() in _TRUTH:
-        return _TRUTH[cell.lower()]
-    if name in _LISTS:
-        return _parse_sizes(cell)
-    if name in _FLOATS:
-        number = float(cell)
-        if math.isfinite(number) and (name not in _RATES or 0 <= number <= 1):
-            return number
-    elif name not in _BOOLS:
-        number = float(cell)
-        if number.is_integer():  # pandas writes whole numbers as 100.0 where others are missing
-            whole = int(number) if "." in cell or "e" in cell.lower() else int(cell)
-            if _fits(whole):
-                return whole
-    raise ValueError
-
-
-def _parse_sizes(value: Any) -> list[list[int]]:
-    """Return expert sizes per layer from a cell, or from what other code took from one; [] without routers.
-
-    Raises:
-        ValueError: If they are none.
-    """
-    if isinstance(value, str) and value.lstrip().startswith(("[", "(")):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:  # as Python writes lists of texts, and tuples
-            try:
-                value = ast.literal_eval(value.strip())
-            except (SyntaxError, MemoryError):
-                raise ValueError from None
-    return [] if value == [] else parse_expert_sizes(value)
-
-
-def _build_column(name: str, values: list[Any], index: pd.Index | None) -> pd.Series:
-    try:
-        if name in _LISTS:
-            values = [None if value is None else _parse_sizes(value) for value in values]
-        return pd.Series(values, index, dtype=_dtype(name))
-    except (TypeError, ValueError):
-        return pd.Series(values, index, dtype=object)
-
-
-def _is_typed(values: pd.Series, name: str) -> bool:
-    """Return whether a column is as `read_results` gives it."""
-    nested = name not in _LISTS or all(value is None or _is_nested(value) for value in values)
-    return values.dtype == _dtype(name) and nested
-
-
-def _is_nested(sizes: Any) -> bool:
-    return isinstance(sizes, list) and all(isinstance(layer, list) for layer in sizes)
-
-
-def _dtype(name: str) -> Any:
-    if name in _LISTS or name not in COLUMNS:
-        return object
-    return "float64" if name in _FLOATS else "boolean" if name in _BOOLS else _TEXT if name in _TEXTS else "Int64"
-
-
-def _kind(name: str) -> str:
-    kinds = (
-        (_RATES, "a number from 0 to 1"),
-        (_FLOATS, "a finite number"),
-        (_BOOLS, "true or false"),
-        (_LISTS, "sizes such as [[0, 16, 32], [0, 16, 32]]"),
-        (_TEXTS, "a text in UTF-8"),
-    )
-    return next((kind for names, kind in kinds if name in names), "a whole number")

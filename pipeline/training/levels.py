@@ -1,6 +1,6 @@
 """One policy on many levels: environments shared out, and what of a step's level the loss and logs need.
 
-A single level has none of this: its environment is a `VectorEnv`, and all that is by level is empty.
+A single level has none of this: all that is by level is empty.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from babyai.level_seeds import SeedStreams
-from babyai.mixture_env import MixtureEnv
 from babyai.vector_env import VectorEnv
 from pipeline.config import TrainConfig
 from pipeline.mixtures import count_slots, short_level
@@ -35,16 +34,12 @@ def describe_slots(config: TrainConfig) -> str:
     return ", ".join(f"{short_level(level)} {slots}" for level, slots in pairs)
 
 
-def build_env(config: TrainConfig) -> VectorEnv | MixtureEnv:
+def build_env(config: TrainConfig) -> VectorEnv:
     """Return the environment of a run, its levels with full ids: each of several has slots and seeds of its own."""
-
-    def build(level: str, slots: int, key: str | None) -> VectorEnv:
-        seeds = SeedStreams(config.seed, slots, key)
-        return VectorEnv(level, slots, seeds, max_steps=config.max_steps, plan_every=config.plan_every)
-
-    if len(config.levels) == 1:
-        return build(config.levels[0], config.num_envs, None)
-    return MixtureEnv([build(*pair, pair[0]) for pair in zip(config.levels, slots_of(config), strict=True)])
+    slots = slots_of(config)
+    keys = config.levels if len(slots) > 1 else [None]
+    seeds = [SeedStreams(config.seed, count, key) for count, key in zip(slots, keys, strict=True)]
+    return VectorEnv(config.levels, slots, seeds, max_steps=config.max_steps, plan_every=config.plan_every)
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Levels:
         shares = torch.tensor(self.slots, dtype=torch.float32) / sum(self.slots)
         return StepLevels(member.to(device), shares.to(device))
 
-    def summary(self, windows: Sequence[EpisodeWindow], env: VectorEnv | MixtureEnv) -> dict[str, Any]:
+    def summary(self, windows: Sequence[EpisodeWindow], env: VectorEnv) -> dict[str, Any]:
         """Return the `rollout/` metrics of each level, by their keys in `pipeline.tracking.METRICS`."""
         if not self.names:
             return {}

@@ -15,6 +15,7 @@ from pipeline.command.devices import resolve_device
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
 from pipeline.guard import Conflict, RunFolderError, describe_held, differing_settings, find_conflict, is_held
+from pipeline.mixtures import short_level
 from pipeline.places import find_trials, list_checkpoints, list_run_folders, run_folder
 from pipeline.tracking import import_wandb
 from pipeline.training.folders import (
@@ -68,10 +69,11 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
     (it was stopped in it) is taken up at its last update without --resume: nothing of it is replaced.
 
     Raises:
-        RunFolderError: If a trial holds runs of other settings, a run is begun and neither switch is given, or another
-            process trains one.
+        RunFolderError: If a mixture's name stands for other levels, a trial holds runs of other settings, a run is
+            begun and neither switch is given, or another process trains one.
         CheckpointError: If the newest checkpoint of a run is damaged; nothing goes on from an older one unasked.
     """
+    _check_mixture_name(sweep, overwrite)
     runs: list[PlannedRun] = []
     problems: dict[str, list[str]] = {"other": [], "begun": [], "held": [], "damaged": []}
     for config in sweep.configs:
@@ -177,6 +179,41 @@ def _find_strangers(config: TrainConfig, sweep: Sweep) -> Iterator[str]:
             but = {"seed", *header.unknown_fields}
             if differences := differing_settings(header.config, config.full_identity(), but):
                 yield f"{folder} holds a run of another setting ({differences})"
+
+
+def _check_mixture_name(sweep: Sweep, overwrite: bool) -> None:
+    """Refuse a mixture whose name stands for another list of levels in a folder of checkpoints.
+
+    A list is known by its name in paths and figures. Trials of a mixture differ in all else.
+
+    Raises:
+        RunFolderError: If it does; with both lists.
+    """
+    config = sweep.configs[0]
+    if config.mixture is None:
+        return
+    replaced = {run_folder(other.checkpoint_dir, other) for other in sweep.configs} if overwrite else set()
+    for trial in find_trials(config.checkpoint_dir, config.run_name):
+        for folder in list_run_folders(config.checkpoint_dir, replace(config, trial=trial)):
+            if folder in replaced or not (checkpoints := list_checkpoints(folder)):
+                continue
+            try:
+                levels = read_header(checkpoints[-1]).config.get("task_id")
+            except CheckpointError:  # told of where it stands in the way
+                continue
+            if levels != config.task_id:
+                raise RunFolderError(
+                    f"{folder} holds a run of mixture {config.mixture} on {_name_levels(levels)}; found "
+                    f"{_name_levels(config.task_id)}. A mixture's name stands for one list of levels, in one order: "
+                    "choose another --mixture for these levels, or move those runs away"
+                )
+            break  # of one trial one run tells
+
+
+def _name_levels(levels: str | Sequence[str] | None) -> str:
+    """Return short names of levels."""
+    names = [levels] if isinstance(levels, str) else list(levels or ("unknown levels",))
+    return ", ".join(map(short_level, names))
 
 
 def _first_free_trial(config: TrainConfig) -> int:

@@ -51,7 +51,7 @@ def load_level(world: World, row: int, env: Any) -> None:
         UnknownInstructionError: The level cannot be expressed.
     """
     numbers: dict[int, int] = {}  # id of a minigrid object -> thing
-    stride = int(world.geometry[at.G_STRIDE])
+    stride = int(world.geometry[0, at.G_STRIDE])
 
     def cell_at(x: int, y: int) -> int:
         return (int(y) + at.PAD) * stride + int(x) + at.PAD

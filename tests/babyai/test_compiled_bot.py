@@ -158,7 +158,7 @@ def test_drop_place_by_hand():
     load_level(world, 0, env)
     bot_reset(world, 0)
     world.seen[0] = 1
-    stride = int(world.geometry[at.G_STRIDE])
+    stride = int(world.geometry[0, at.G_STRIDE])
 
     def cell(x: int, y: int) -> int:
         return (y + at.PAD) * stride + x + at.PAD
@@ -199,7 +199,7 @@ def test_drop_places_are_minigrids(seed, crowded, known):
         direction=int(rng.integers(4)),
     )
     pair = Advised(env, f"{seed} {crowded} {known}")
-    bot, stride = pair.bot.bot, int(pair.world.geometry[at.G_STRIDE])
+    bot, stride = pair.bot.bot, int(pair.world.geometry[0, at.G_STRIDE])
     bot.vis_mask = rng.random(bot.vis_mask.shape) < known
     bot.vis_mask[2, 2] = True
     for (x, y), seen in np.ndenumerate(bot.vis_mask):
@@ -218,7 +218,7 @@ def test_key_lists_are_shared_and_reused():
     world = at.allocate(geometry_of(env), 1)
     load_level(world, 0, env)
     bot_reset(world, 0)
-    stride = int(world.geometry[at.G_STRIDE])
+    stride = int(world.geometry[0, at.G_STRIDE])
     red_door, blue_door = (at.DOOR * 6 + 0) * 3 + 2, (at.DOOR * 6 + 2) * 3 + 2
     red = lists.list_keys(world, 0, red_door)
     count = world.key_count[0, red]

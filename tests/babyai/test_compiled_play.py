@@ -51,7 +51,7 @@ class Pair:
         return walk(self.env.instrs)
 
     def places(self) -> list:
-        stride = int(self.world.geometry[at.G_STRIDE])
+        stride = int(self.world.geometry[0, at.G_STRIDE])
         found = []
         for d in range(at.NUM_DESCS):
             if self.world.desc[ROW, d, at.D_THINGS]:

@@ -12,7 +12,8 @@ from matplotlib import pyplot as plt
 
 from pipeline.places import find_caches
 from pipeline.records.cache import read_cache, read_header
-from pipeline.records.results import FIRST_COLUMNS, read_results
+from pipeline.records.cells import FIRST_COLUMNS
+from pipeline.records.results import read_results
 from plotting.browsing import describe_cache, label_place, metrics_table, try_caches
 from plotting.command import main
 from plotting.data import as_routing_data

@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.command.files import replace_atomically
+from pipeline.records.cells import COLUMNS, FIRST_COLUMNS
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import (
-    COLUMNS,
-    FIRST_COLUMNS,
     ResultsError,
     append_result,
     as_results,

@@ -287,6 +287,23 @@ def test_a_mixture_goes_on_and_is_not_taken_for_another(call):
     assert "resumed at update 6" in out
 
 
+@pytest.mark.parametrize("levels", [LEVELS[1::-1], [LEVELS[0], LEVELS[2]], LEVELS[:1]], ids=["order", "other", "fewer"])
+def test_a_mixture_names_one_list(call, levels):
+    """Also in another trial, with --overwrite of that one, and with --resume; one overwritten whole does not count."""
+    assert call(*LIST, "--final_eval_episodes", "0")[0] == 0
+    before = sorted(Path().rglob("*"))
+    other = ("--task_id", f"[{','.join(levels)}]", "--mixture", "two")
+    for flags in (("--trial", "2"), ("--trial", "2", "--overwrite"), ("--resume",), ("--seed", "1")):
+        code, _, err = call(*other, *flags)
+        assert code == 2
+        names = ", ".join(level.removeprefix("BabyAI-").removesuffix("-v0") for level in levels)
+        assert "trial_1/seed_0 holds a run of mixture two on GoToObjS6-v1, GoToRedBallNoDists; found " + names in err
+        assert "choose another --mixture" in err and err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    assert call(*other, "--overwrite", "--final_eval_episodes", "0")[0] == 0
+    assert call(*LIST, "--trial", "2")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
