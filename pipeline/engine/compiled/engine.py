@@ -15,6 +15,7 @@ from mixture_of_experts import ExpertDropout
 from pipeline.engine.compiled.backward import backpropagate
 from pipeline.engine.compiled.kernels import gather
 from pipeline.engine.compiled.layout import ALIGN, Layout
+from pipeline.engine.compiled.loss import sum_losses
 from pipeline.engine.compiled.step import act_step
 from pipeline.engine.weights import ReplicaWeights
 
@@ -57,7 +58,7 @@ class CompiledEngine:
         self._policy, self._layers = layout.policy.view(np.recarray)[0], layout.layers.view(np.recarray)
         self._logits = torch.zeros(*shape, self._policy.actions)
         self._first = np.zeros((shape[0], shape[2], layout.tape), np.float32)
-        self._grad_probs = torch.zeros(*shape, len(layout.sizes))
+        self._grad_logits, self._grad_probs = torch.zeros_like(self._logits), torch.zeros(*shape, len(layout.sizes))
         self._noise, self._drop = np.zeros((*shape, 1), np.float32), (np.float32(0), np.float32(0))
         self._index, self._back = packing.index.numpy(), packing.back.numpy()
         self._flat, self._gradient = weights.flat.numpy(), weights.gradient.numpy()
@@ -143,13 +144,57 @@ class CompiledEngine:
         self._leaves = [value.detach().requires_grad_() for value in (self._logits, *routing)]
         return self._leaves[0], self._leaves[1:]
 
-    @torch.no_grad()
     def differentiate(self, loss: Tensor) -> None:
         """Fill `ReplicaWeights.gradient` from a loss computed from what `replay` returned last."""
         grad_logits, *grad_probs = torch.autograd.grad(loss, self._leaves)
-        grad_logits = grad_logits.contiguous()
+        self._grad_logits.copy_(grad_logits)
         if grad_probs:
             torch.cat(grad_probs, dim=-1, out=self._grad_probs)
+        self._backpropagate()
+
+    def sum_losses(
+        self, labels: Tensor, valid: Tensor, costs: np.ndarray, levels: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Fill (R, levels, ...) `sums` of the unroll, see `pipeline.engine.compiled.loss.sum_losses`.
+
+        Args:
+            labels: Of all steps, int64, in the order of the engine's inputs.
+            valid: Which are labels, likewise.
+            costs: Of each expert of each layer.
+            levels: Of all steps of a replica, int64.
+            sums: Filled.
+        """
+        shape = self._start.shape
+        arrays = (labels.numpy().reshape(shape), valid.numpy().reshape(shape), levels.reshape(-1, *shape[1:]))
+        layers, tape = self._layout.layers, self._results
+        sum_losses(layers, costs, *tape, *arrays, sums, self._grad_logits.numpy())
+
+    def differentiate_losses(
+        self,
+        to_task: np.ndarray,
+        to_lpc: np.ndarray,
+        costs: np.ndarray,
+        levels: np.ndarray,
+        sentences: Sequence[Tensor],
+    ) -> None:
+        """Fill `ReplicaWeights.gradient` after `sum_losses`, whose levels and costs are given again.
+
+        Args:
+            to_task: (R, levels) derivative of a replica's loss by the cross-entropy of a labelled step of a level.
+            to_lpc: (R, levels) that by the LPC of a step.
+            costs: Of each expert of each layer.
+            levels: Of all steps of a replica.
+            sentences: As for `replay`.
+        """
+        self._sentences = sentences
+        places = (*self._start.shape, 1)
+        self._grad_logits.numpy()[...] *= to_task[:, levels].reshape(places)
+        self._grad_probs.numpy()[...] = to_lpc[:, levels].reshape(places) * costs
+        self._backpropagate()
+
+    @torch.no_grad()
+    def _backpropagate(self) -> None:
+        """Fill `ReplicaWeights.gradient` from the gradients of logits and routing."""
         layout = self._layout
         self._share_out(
             backpropagate,
@@ -161,7 +206,7 @@ class CompiledEngine:
             self._start,
             self._packed,
             self._results[0],
-            grad_logits.numpy(),
+            self._grad_logits.numpy(),
             self._grad_probs.numpy(),
             self._grads.numpy(),
             self._group_gradients.numpy(),
