@@ -6,7 +6,7 @@ RUN     = $(VENV)/bin/python
 CONFIG ?= config.yaml
 ARGS   ?=
 
-.PHONY: help train maxent test lint format check docs bench pages clean
+.PHONY: help train maxent test lint format check docs bench levels pages clean
 
 help:
 	@echo "make train   train the default policy (CONFIG=config.yaml, ARGS='--seed 1')"
@@ -15,6 +15,8 @@ help:
 	@echo "make check   format, lint and test, as CI does"
 	@echo "make docs    build the documentation site into site/"
 	@echo "make bench   measure speed (docs/LOG.md keeps results)"
+	@echo "make levels  what the default policy learns on every level in ten minutes and an hour, docs/levels.md; it takes"
+	@echo "             days, goes on where it was stopped (ARGS='--minutes 10 --only GoTo,PickupLoc')"
 	@echo "make pages   the notebooks as pages to keep, plots/routing.html and plots/runs.html; they need no network"
 	@echo "make format  rewrite the code in the project's format"
 	@echo "make clean   delete .venv and caches; results stay"
@@ -73,6 +75,9 @@ bench: $(VENV)/.science
 	$(RUN) -m benchmarks.analyses
 	$(RUN) -m benchmarks.maxent
 	@echo "and with a cache: $(RUN) -m benchmarks.figures --cache PATH"
+
+levels: $(VENV)/.run
+	$(RUN) -m benchmarks.levels --config $(CONFIG) --docs docs $(ARGS)
 
 pages: $(VENV)/.run
 	$(RUN) routing_viz.py -- --all_views --page plots/routing.html $(ARGS)

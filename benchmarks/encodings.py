@@ -41,7 +41,7 @@ class EncodingScore:
         accuracy: Share of the expert's actions that would have been taken, mean over runs.
         success: Share of the fixed levels solved, of each run.
         path_ratio: Of the expert's path to the policy's, mean over runs; None where nothing was solved.
-        lpc: Learned Pathway Complexity on them, mean over runs.
+        lpc: Learned Pathway Complexity on them, mean over runs; None for the baseline.
     """
 
     level: str
@@ -51,7 +51,7 @@ class EncodingScore:
     accuracy: float
     success: list[float]
     path_ratio: float | None
-    lpc: float
+    lpc: float | None
 
 
 class _Contestant:
@@ -81,7 +81,7 @@ class _Contestant:
             accuracy=accuracy,
             success=[m["success_rate"] for m in metrics],
             path_ratio=statistics.fmean(ratios) if ratios else None,
-            lpc=statistics.fmean(m["mean_lpc"] for m in metrics),
+            lpc=statistics.fmean(m["mean_lpc"] for m in metrics) if self.batch.expert_sizes else None,
         )
 
 

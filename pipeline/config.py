@@ -19,6 +19,7 @@ NOT_IDENTITY = frozenset(
         "checkpoint_dir",
         "checkpoint_interval",
         "checkpoint_minutes",
+        "checkpoint_updates",
         "log_dir",
         "tensorboard",
         "wandb_project",
@@ -116,6 +117,7 @@ class TrainConfig:
         log_interval: Updates between two lines of metrics.
         checkpoint_dir: Folder of all checkpoints.
         checkpoint_interval: Updates between two checkpoints that stay; 0 = none before the final one.
+        checkpoint_updates: Updates after each of which a checkpoint stays besides, e.g. [10, 30, 100].
         checkpoint_minutes: Minutes between two checkpoints against mishaps, each in the last one's place; 0 = none.
         log_dir: Folder of metrics (JSONL and TensorBoard).
         tensorboard: Write TensorBoard event files.
@@ -171,6 +173,7 @@ class TrainConfig:
     log_interval: int = 10
     checkpoint_dir: str = "checkpoints"
     checkpoint_interval: int = 500
+    checkpoint_updates: list[int] = field(default_factory=list)
     checkpoint_minutes: float = 5.0
     log_dir: str = "runs"
     tensorboard: bool = True
@@ -202,6 +205,8 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name, value in self.to_dict().items():  # as large as paths, results and tables can hold
             self._require(name, not isinstance(value, int) or value < 2**63, "less than 2^63")
+        updates = self.checkpoint_updates
+        self._require("checkpoint_updates", all(1 <= update < 2**63 for update in updates), "updates, 1 or more")
         sizes = [size for layer in self.expert_hidden_sizes for size in layer]
         self._require("expert_hidden_sizes", max(sizes) < 2**63, "sizes less than 2^63")
         self._require("lpc_alpha", self.lpc_alpha < float("inf"), "a finite number")

@@ -90,9 +90,17 @@ def compute(
 
 
 def run_dataset(
-    case: Case, design: Design | Traces, planted: bool, number: int, draws: int = 39, seed: int = 0
+    case: Case,
+    design: Design | Traces,
+    planted: bool,
+    number: int,
+    draws: int = 39,
+    seed: int = 0,
+    levels: tuple[int, int] = (16, 0),
 ) -> Found:
     """Return the claim's row, and each run's values, of one data set; the same for the same arguments anywhere.
+
+    `levels` is how many level families the runs have learned, and how many were held out, for claims over levels.
 
     Raises:
         LookupError: If the design does not have what the claim needs; the message says what.
@@ -105,7 +113,7 @@ def run_dataset(
             raise LookupError(f"needs three prices, found {prices}")
     else:
         template = draw_template(design, rng, alphas=PRICES if case.many_prices else PRICES[:1])
-    return case.test(Setup(template, rng, planted, draws))
+    return case.test(Setup(template, rng, planted, draws, *levels))
 
 
 def _first_task(traces: Traces) -> Traces:

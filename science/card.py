@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 SOURCES = (
     *("science.calibration", "science.cases", "science.synthetic", "science.planted_effects", "science.planted_fronts"),
     *("science.pathways", "science.distinctness", "science.knockouts", "science.sufficiency", "science.price"),
-    *("science.complexity", "science.fronts", "science.result", "science.statistics"),
+    *("science.needed", "science.shapley", "science.planted_forced", "science.forced", "science.coalitions"),
+    *("science.difficulty", "science.kinship", "science.levels", "science.planted_levels"),
+    *("science.agreement", "science.complexity", "science.fronts", "science.result", "science.statistics"),
+    *("science.dynamics", "science.handover", "science.rises", "science.probes", "science.probing", "science.states"),
+    *("science.planted_training", "science.training_cases"),
 )
 DRAWS = 39
 """Of each null in a data set; many data sets make up for few draws."""
@@ -72,13 +76,13 @@ def calibrate(name: str, design: Design, traces: Any, link: Link) -> Result:
     sizes = tuple(tuple(layer) for layer in design.routed[0].config.expert_hidden_sizes)
     shape = Shape(len(design.config.seeds), design.config.episodes, sizes=sizes) if traces is None else traces
     draft, found = Draft("calibration", ""), []
-    statistics = design.config.statistics
+    statistics, levels = design.config.statistics, (len(design.tasks) - len(design.held_out), len(design.held_out))
     try:
         for planted in (False, True):
             found.append([])
             for number in range(statistics.calibration):
                 link.heed()
-                found[-1].append(run_dataset(case, shape, planted, number, DRAWS, statistics.seed))
+                found[-1].append(run_dataset(case, shape, planted, number, DRAWS, statistics.seed, levels))
         summarise(draft, case, *found)
     except LookupError as error:
         draft.note(f"{name}: cannot be calibrated on this design: {error}")

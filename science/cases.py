@@ -19,41 +19,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from science import complexity, distinctness, fronts, knockouts, pathways, price, sufficiency
+from science import (
+    complexity,
+    distinctness,
+    fronts,
+    knockouts,
+    needed,
+    pathways,
+    planted_levels,
+    price,
+    shapley,
+    sufficiency,
+)
+from science.coalitions import list_players
 from science.planted_effects import plant_knockouts, plant_thresholds, plant_transplants
+from science.planted_forced import plant_credit, plant_forced
 from science.planted_fronts import plant_front, plant_outcomes
 from science.profiles import correlate, find_profiles, list_experts, mean_over_pairs
 from science.result import NAN, Draft, Result, Row
 from science.statistics.inference import compute_equivalence
-from science.synthetic import keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
+from science.statistics.nulls import EpisodeBlocks
+from science.synthetic import Setup, keep_first_steps, plant_noisy_policy, plant_prices, plant_signal
 from science.traces import Traces
+from science.training_cases import try_erasure, try_handover, try_lead, try_memory_gain, try_selectivity
 
 MARGIN = 0.2
 """Of the rank correlation of price and success, where no effect is claimed."""
 
 Found = tuple[Row, np.ndarray]
 """The row that a claim rests on, and each run's values."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a data set is made of.
-
-    Attributes:
-        template: Runs, level seeds, lengths and groups of one task and setting, or of a task at all prices.
-        rng: Draws everything.
-        planted: Whether the claim holds.
-        draws: Of each null.
-    """
-
-    template: Traces
-    rng: np.random.Generator
-    planted: bool
-    draws: int
-
-    def draw_seed(self) -> int:
-        """Return a seed for an analysis."""
-        return int(self.rng.integers(2**31))
 
 
 @dataclass(frozen=True)
@@ -294,6 +288,62 @@ def _lpc_entropy(setup: Setup) -> Found:
     return _values(found, found.row("lpc_entropy"))
 
 
+# ------------------------------------------------------------------------------------------- needed complexity, credit
+
+
+def _needed_used(setup: Setup) -> Found:
+    forced = plant_forced(setup.template, setup.rng, coupling=0.3 if setup.planted else 0.0)
+    draft, steps = Draft("needed", ""), needed.measure_steps(forced)
+    blocks = EpisodeBlocks(forced.episode)
+    needed.add_correlation(draft, forced.runs, steps, blocks, setup.rng, setup.draws)
+    found = draft.finish()
+    return _values(found, found.row("needed_used"))
+
+
+def _path_matters(setup: Setup) -> Found:
+    forced = plant_forced(setup.template, setup.rng, wrong=0.03, matters=0.3 if setup.planted else 0.0)
+    draft = Draft("needed", "")
+    needed.add_twin(draft, forced, needed.measure_steps(forced))
+    found = draft.finish()
+    if not found.rows:
+        raise LookupError("needs paths that cost the same, found none")
+    return _values(found, found.row("path_matters"))
+
+
+def _usage_credit(setup: Setup) -> Found:
+    """Usage and credit both depend on the layer, without effect too."""
+    rng, runs, sizes = setup.rng, setup.template.runs, setup.template.sizes
+    players = list_players(sizes)
+    if len(players) < shapley.MIN_PLAYERS:
+        raise LookupError(f"needs {shapley.MIN_PLAYERS} experts that are no skip, found {len(players)}")
+    layers = np.array([layer for layer, _ in players])
+    used = rng.normal(size=(len(runs), len(players)))
+    credit = rng.normal(size=used.shape) + (used if setup.planted else 0.0)
+    effect = rng.normal(size=(2, len(sizes)))[:, layers]
+    of_player = np.array([sizes[layer][expert] for layer, expert in players])
+    draft = Draft("shapley", "")
+    about = (effect[0] + used, effect[1] + credit, layers, of_player, rng, setup.draws)
+    shapley.add_usage(draft, runs, *about)
+    found = draft.finish()
+    return _values(found, found.row("usage_credit"))
+
+
+def _credit_consistency(setup: Setup) -> Found:
+    template = setup.template
+    groups = find_profiles(Draft("", ""), template, "subgoal", keep_collapsed=True).groups
+    players = list_players(template.sizes)
+    if len(groups) < 2 or len(players) < 2:
+        raise LookupError(f"needs two subgoals and two experts that are no skip, found {len(groups)}, {len(players)}")
+    levels = int((template.episode_run == 0).sum())
+    shape = (len(template.runs), levels, len(groups), len(players))
+    credit = plant_credit(setup.rng, *shape, shared=0.1 if setup.planted else 0.0)
+    draft = Draft("shapley", "")
+    shapley.add_consistency(draft, template.runs, credit, [], setup.rng, setup.draws, {})
+    found = draft.finish()
+    return _values(found, found.row("credit_consistency"))
+
+
+_ALIKE, _HARD = "effects of levels that all runs share", "1.5 sd with difficulty, beside those effects"
 _COSTS = "same success at the same cost"
 _EQUAL = "same success at the same costs, as many points"
 
@@ -341,6 +391,58 @@ CASES = (
         "price.dial_gap (at equal costs)", _dial_gap_at_equal_costs, "success .1 more", many_prices=True, nothing=_EQUAL
     ),
     Case("complexity.lpc_entropy", _lpc_entropy, "LPC and entropy share an effect of place"),
+    Case(
+        "needed.needed_used",
+        _needed_used,
+        "used rises by .3 of what a step needs",
+        nothing="both change in the course of an episode and between levels",
+    ),
+    Case(
+        "needed.path_matters",
+        _path_matters,
+        "other paths of the same cost wrong .3 more often",
+        nothing="paths are right by their cost alone",
+    ),
+    Case(
+        "shapley.usage_credit",
+        _usage_credit,
+        "credit follows usage by 1 sd within layers",
+        nothing="both depend on the layer, and on nothing else",
+    ),
+    Case(
+        "shapley.credit_consistency",
+        _credit_consistency,
+        "half of the variance by subgoal and expert shared",
+        nothing="profiles are each run's own, levels act on all runs alike, hard subgoals and important experts add up",
+    ),
+    Case("difficulty.lpc_plan_length", planted_levels.follow_difficulty, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_subgoals", planted_levels.follow_subgoals, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_plan_length_played", planted_levels.follow_played, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_steps_to_learn", planted_levels.follow_learning, _HARD, nothing=_ALIKE),
+    Case("difficulty.lpc_remaining_above_untrained", planted_levels.follow_plan, "0.15 more", 0.15),
+    Case("difficulty.lesion_slope", planted_levels.lesion_by_difficulty, _HARD, nothing=_ALIKE),
+    Case("difficulty.lesion_slope_above_small", planted_levels.lesion_above_small, _HARD, nothing=_ALIKE),
+    *(
+        Case(f"similarity.{name}", test, "places follow subgoals by 2 sd", nothing="places of levels that runs share")
+        for name, test in planted_levels.KINSHIP.items()
+    ),
+    Case(
+        "similarity.held_out_loss (no effect)",
+        planted_levels.no_held_out_loss,
+        "no loss",
+        0.0,
+        nothing=f"a loss of {planted_levels.MARGIN:g}, the margin",
+    ),
+    Case("dynamics.rise_lead", try_lead, "routes come a doubling of updates before the skill", 1.0),
+    Case("dynamics.handover", try_handover, "hand-over rises with difficulty as much as it varies otherwise"),
+    Case("probes.selectivity", try_selectivity, "states hold a bit of 0.5 sd", nothing="states know time and level"),
+    Case(
+        "probes.memory_gain",
+        try_memory_gain,
+        "states hold a bit of 0.5 sd",
+        nothing="state and observation know time and level",
+    ),
+    Case("probes.erasure_gain_routers", try_erasure, "0.05 nats beyond random subspaces", 0.05),
 )
 """In the order of the card."""
 
@@ -349,6 +451,15 @@ UNTRIED = {
     "pathways.consistency_raw": "routers that all prefer the same experts have it, and nothing else is claimed",
     "pathways.consistency_forced": "it is a share, and has no test",
     "knockouts.equivalence": "the size of an effect that is none is a convention",
+    "shapley.credit": "its test is that of knockouts.effect_on_ce",
+    "difficulty.lpc_remaining": "that LPC drifts in the course of an episode needs no training; see above untrained",
+    "similarity.held_out_success": "it is told, not tested",
+    "similarity.held_out_agreement": "it is told, not tested",
+    "similarity.held_out_lpc": "it is told, not tested",
     "price.half_price": "it is read off a curve, and has no test",
+    **{f"dynamics.{name}_rise": "it is read off a curve, and has no test" for name in ("saturation", "information")},
+    "dynamics.success_rise": "it is read off a curve, and has no test",
+    "dynamics.handover_size": "training fluctuates, which makes peaks by itself",
+    "probes.accuracy": "it has no test; selectivity has",
 }
 """Why quantities that could be claimed have no case; of others, that nobody has made one."""

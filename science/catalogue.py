@@ -21,6 +21,10 @@ class Analysis:
         untrained: Whether it compares with policies as they are before training.
         evaluations: Whether it reads each run's evaluation, the baselines' included.
         observations: Whether it reads what the replayed steps show.
+        forced: Whether it reads what each single path would do.
+        learners: Whether it reads how long dense networks need to learn each task.
+        grown: Whether it reads what runs did while they trained.
+        states: Whether it reads the states of routers and experts.
     """
 
     title: str
@@ -29,6 +33,10 @@ class Analysis:
     untrained: bool = False
     evaluations: bool = False
     observations: bool = False
+    forced: bool = False
+    learners: bool = False
+    grown: bool = False
+    states: bool = False
 
     @property
     def quantities(self) -> Mapping[str, str]:
@@ -52,6 +60,16 @@ ANALYSES: Mapping[str, Analysis] = {
         evaluations=True,
     ),
     "complexity": Analysis("Policy complexity", "science.complexity", (("inputs", "R"),), observations=True),
+    "needed": Analysis("Needed against used complexity", "science.needed", forced=True),
+    "shapley": Analysis("Exact Shapley values of experts", "science.shapley", (("coalitions", "R"),)),
+    "difficulty": Analysis(
+        "Difficulty and complexity", "science.difficulty", (("lesions", "R"),), untrained=True, learners=True
+    ),
+    "similarity": Analysis(
+        "Similarity of levels, and held-out ones", "science.similarity", (("knockouts", "R"),), untrained=True
+    ),
+    "dynamics": Analysis("Dynamics of training", "science.dynamics", grown=True),
+    "probes": Analysis("What states tell: probes", "science.probes", (("erasures", "R"),), states=True),
 }
 """In the order of the report."""
 

@@ -78,17 +78,20 @@ class Part:
     p_equivalence: float
 
 
-def judge(claims: Sequence[Claim], tables: Mapping[str, pd.DataFrame], level: float) -> pd.DataFrame:
+def judge(
+    claims: Sequence[Claim], tables: Mapping[str, pd.DataFrame], level: float, held_out: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return the verdicts, with the columns `COLUMNS`.
 
     Args:
         claims: Declared ones.
         tables: Tidy rows of each analysis, by its name; one that is missing leaves its claims undecided.
         level: Chance of a false verdict over all claims together.
+        held_out: Tasks that no policy was trained on: a claim is about one of them only if it names it.
     """
     import pandas as pd
 
-    parts = [find_parts(claim, tables.get(claim.analysis)) for claim in claims]
+    parts = [find_parts(claim, tables.get(claim.analysis), held_out) for claim in claims]
     largest = [_largest([part.p for part in of_claim]) for of_claim in parts]
     equivalent = [_largest([part.p_equivalence for part in of_claim]) for of_claim in parts]
     adjusted, equivalent_adjusted = adjust(np.array(largest), "holm"), adjust(np.array(equivalent), "holm")
@@ -113,13 +116,12 @@ def judge(claims: Sequence[Claim], tables: Mapping[str, pd.DataFrame], level: fl
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def find_parts(claim: Claim, table: pd.DataFrame | None) -> list[Part]:
-    """Return what a table says of a claim, none if it has nothing of it."""
+def find_parts(claim: Claim, table: pd.DataFrame | None, held_out: Sequence[str] = ()) -> list[Part]:
+    """Return what a table says of a claim, none if it has nothing of it; of tasks held out only if it names one."""
     if table is None:
         return []
     rows = table[table["quantity"] == claim.quantity]
-    if claim.task is not None:
-        rows = rows[rows["task"] == claim.task]
+    rows = rows[~rows["task"].isin(held_out)] if claim.task is None else rows[rows["task"] == claim.task]
     if claim.alpha is not None:
         rows = rows[rows["setting"] == name_setting(claim.alpha)]
     over = rows[(rows["unit"] != "run") & (rows["estimator"] != "worst")]

@@ -21,11 +21,15 @@ from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.errors import ConfigError
 from pipeline.command.flags import fields_of
 from pipeline.config import TrainConfig
+from pipeline.mixtures import check_mixture, parse_weights
 from science.catalogue import ANALYSES, find_quantity
 
 Part = TypeVar("Part")
 
-OWN_FIELDS = ("task_id", "trial", "seed", "lpc_alpha", "checkpoint_dir", "log_dir", "final_eval_episodes")
+OWN_FIELDS = (
+    *("task_id", "task_weights", "mixture", "trial", "seed", "lpc_alpha", "checkpoint_dir", "log_dir"),
+    *("final_eval_episodes", "checkpoint_updates"),
+)
 """Fields of a run that the study sets itself."""
 
 PATHS = ("largest", "smallest")
@@ -63,6 +67,29 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class Learners:
+    """Dense networks that learn each task by itself, to tell how hard it is: by env-steps until success.
+
+    Attributes:
+        seeds: Networks of each task, of whose steps the median is taken.
+        num_updates: Updates after which a task that is not learned is censored.
+        hidden_size: Of the GRU.
+        success: Share of the last `train.window` episodes, acting as it learns, from which on it is learned.
+    """
+
+    seeds: int = 5
+    num_updates: int = 1000
+    hidden_size: int = 128
+    success: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_numbers(self, 1, "seeds", "num_updates", "hidden_size")
+        if not 0 < self.success <= 1:
+            raise ConfigError(f"success: expected a share above 0, at most 1, found {self.success!r}")
+
+
+@dataclass(frozen=True)
 class Claim:
     """One declared claim: it gets a verdict, everything else is exploratory.
 
@@ -73,7 +100,7 @@ class Claim:
         margin: Half the width of the interval around the reference within which a value counts as no effect; null: no
             equivalence is tested.
         says: The claim in words.
-        task: Of this task alone; null: of every task, and the claim holds if it does in each.
+        task: Of this task alone; null: of every task that is trained on, and the claim holds if it does in each.
         alpha: At this price of complexity alone; null: at every price of which the analysis tells it by itself.
     """
 
@@ -159,12 +186,12 @@ def _read_train(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         for key in OWN_FIELDS:
             if key in value:
-                raise ConfigError(f"train: {key} is set by the study itself; leave it out")
+                words = {"task_id": "; its levels are `tasks`"}.get(key, "")
+                words = f"; give {key} beside tasks" if key in ("mixture", "task_weights") else words
+                raise ConfigError(f"train: {key} is set by the study itself{words}; leave it out")
     config = build_part("train", TrainConfig, value)
     if config.policy == "gru":
         raise ConfigError("train: policy: expected moe or mop, which have routers to study; found gru (see baselines)")
-    if config.task_input != "none":
-        raise ConfigError("train: task_input: expected none, as each policy of a study learns one level")
     if config.wandb_project is not None:
         raise ConfigError("train: wandb_project: a study tracks its runs itself; leave it out")
     given = {} if value is None else value
@@ -209,13 +236,7 @@ def _read_tasks(value: Any) -> list[str]:
 
 
 def _read_held_out(value: Any) -> list[str]:
-    names = _read_names("held_out_tasks", value)
-    if names:
-        raise ConfigError(
-            "held_out_tasks: policies cannot be asked about levels they were not trained on yet; leave it empty, "
-            f"found {', '.join(names)}"
-        )
-    return names
+    return _read_names("held_out_tasks", value)
 
 
 def _read_baselines(value: Any) -> list[str]:
@@ -247,6 +268,11 @@ def _read_statistics(value: Any) -> Statistics:
     return build_part("statistics", Statistics, _load(value))
 
 
+def _read_learners(value: Any) -> Learners | None:
+    value = _load(value)
+    return None if value is None or value is False else build_part("difficulty_baselines", Learners, value)
+
+
 def _read_claims(value: Any) -> list[Claim]:
     value = _load(value)
     value = [] if value is None else value
@@ -272,14 +298,20 @@ class StudyConfig:
     Attributes:
         name: Of its folder within `out`.
         train: Fields of train_mop.py's settings, which all runs share; seed, price, task and folders are the study's.
-        tasks: BabyAI level families; each is trained and studied by itself.
-        held_out_tasks: Levels that no policy was trained on; none can be given yet.
+        tasks: BabyAI level families. Policies are trained on each by itself, or with `mixture` on all of them together.
+        mixture: Name of the tasks as one training set: each policy learns all of them; null: one of them.
+        task_weights: Shares of the env-steps that the tasks of a mixture get, such as [1, 1, 2]; null: equal ones.
+        held_out_tasks: Levels that the policies of a mixture were not trained on, and play all the same.
         seeds: One run of each price for each of these seeds: 0-9, or a list.
         lpc_alphas: Prices of complexity.
         baselines: Dense GRUs with as many parameters as are active on a path: largest, smallest, both or none.
+        difficulty_baselines: Dense networks that learn each task by itself, which tells how hard it is (`Learners`):
+            seeds, num_updates, hidden_size, success; null: none do.
         episodes: Levels on which each run is evaluated and replayed.
         changed_episodes: Levels on which it is changed; null: as many, though at most 100.
         eval_seed: Which fixed list of levels; the same for all runs.
+        checkpoints: How many updates runs are looked at at while they train, from the first to the last, evenly spaced
+            on a logarithmic scale; of the analysis dynamics.
         films: Twin films of each task, of the knock-outs that matter most, intact above and changed below; 0: none.
         analyses: What is asked; all that there are if it is empty.
         statistics: Draws, levels and thresholds (`Statistics`): draws, calibration, level, power, seed.
@@ -290,13 +322,17 @@ class StudyConfig:
     name: str = "study"
     train: dict[str, Any] = field(default_factory=dict, metadata={"read": _read_train})
     tasks: list[str] = field(default_factory=list, metadata={"read": _read_tasks})
+    mixture: str | None = None
+    task_weights: list[float] | None = field(default=None, metadata={"read": parse_weights})
     held_out_tasks: list[str] = field(default_factory=list, metadata={"read": _read_held_out})
     seeds: list[int] = field(default_factory=lambda: list(range(10)), metadata={"read": _read_seeds})
     lpc_alphas: list[float] = field(default_factory=lambda: [0.0], metadata={"read": _read_alphas})
     baselines: list[str] = field(default_factory=list, metadata={"read": _read_baselines})
+    difficulty_baselines: Any = field(default=None, metadata={"read": _read_learners})
     episodes: int = 200
     changed_episodes: int | None = None
     eval_seed: int | None = None
+    checkpoints: int = 8
     films: int = 3
     analyses: list[str] = field(default_factory=list, metadata={"read": _read_analyses})
     statistics: Any = field(default_factory=dict, metadata={"read": _read_statistics})
@@ -310,10 +346,14 @@ class StudyConfig:
                 "name: expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit, found "
                 f"{self.name!r}"
             )
+        if isinstance(self.difficulty_baselines, Mapping):
+            object.__setattr__(self, "difficulty_baselines", _read_learners(self.difficulty_baselines))
+        self._check_mixture()
         check_numbers(self, 1, "episodes", "changed_episodes")
         if self.changed_episodes is None:
             object.__setattr__(self, "changed_episodes", min(100, self.episodes))
         check_numbers(self, 0, "eval_seed", "films")
+        check_numbers(self, 3, "checkpoints")
         if not isinstance(self.statistics, Statistics):
             object.__setattr__(self, "statistics", build_part("statistics", Statistics, self.statistics))
         if not self.analyses:
@@ -326,6 +366,36 @@ class StudyConfig:
             if claim.alpha is not None and claim.alpha not in self.lpc_alphas:
                 prices = ", ".join(f"{alpha:g}" for alpha in self.lpc_alphas)
                 raise ConfigError(f"claims: {claim.claim}: alpha: expected one of {prices}, found {claim.alpha:g}")
+
+    def _check_mixture(self) -> None:
+        """Check what belongs to policies that learn several levels."""
+        if self.mixture is not None:
+            check_mixture(self.tasks, self.task_weights, self.mixture, self.shared.num_envs)
+        else:
+            alone = {"task_weights": self.task_weights, "held_out_tasks": self.held_out_tasks}
+            for name, value in alone.items():
+                if value:
+                    raise ConfigError(
+                        f"{name}: expected a mixture with it, such as mixture: verbs3, whose policies learn all tasks; "
+                        f"found {value!r} and policies that learn one level each"
+                    )
+            if self.shared.task_input != "none":
+                raise ConfigError(
+                    "train: task_input: expected none, as each policy learns one level; onehot goes with a mixture"
+                )
+        if self.held_out_tasks and self.shared.task_input == "onehot":
+            raise ConfigError(
+                f"held_out_tasks: {', '.join(self.held_out_tasks)}: by train.task_input onehot policies are told a "
+                "level's place among those they learn, and these have none; leave them out, or set task_input: none"
+            )
+        for name in self.held_out_tasks:
+            if name in self.tasks:
+                raise ConfigError(f"held_out_tasks: expected levels that are not in tasks, found {name} in both")
+
+    @property
+    def shared(self) -> TrainConfig:
+        """Settings of training that all runs share; levels, seed, price and folders are not set."""
+        return TrainConfig(**self.train)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain types."""

@@ -33,7 +33,7 @@ class Condition:
     Attributes:
         name: Unique in its table.
         kind: sham, knockout, random_direction, threshold, random_drop, transplant_own, transplant_other,
-            transplant_shuffled, dial, zero_states, swap_mission.
+            transplant_shuffled, dial, zero_states, swap_mission, coalition (several experts out).
         layer: Of a single expert; -1 none.
         expert: The expert; -1 none.
         size: Its hidden size; -1 none.

@@ -31,7 +31,7 @@ def list_items(design: Design, only: Sequence[str]) -> list[Item]:
     found = []
     for task, setting in settings_of(design, "dial"):
         needs = [f"intervene/knockouts/P/{task}/{setting}"]
-        needs += [f"train/{run.name}" for run in design.routed if (run.task, run.setting) == (task, setting)]
+        needs += [f"train/{run.training}" for run in design.routed if (run.task, run.setting) == (task, setting)]
         found.append(Item(f"film/{task}/{setting}", settings, tuple(needs), SOURCES))
     return found
 

@@ -10,7 +10,7 @@ from pipeline.training.summary import align_right
 from science import stages
 from science.conditions import count_conditions
 from science.config import StudyConfig
-from science.plan import Design, build_design
+from science.plan import LEARNER, Design, build_design
 from science.run import count_cores
 from science.runs import evaluate_item, match_baselines, train_item
 from science.statistics.inference import detectable_effect, smallest_p
@@ -19,12 +19,16 @@ from science.store import Item, Store
 STEPS_PER_SECOND = 18_000.0
 """Env-steps of training, of one core (docs/LOG.md)."""
 
-EPISODES_PER_SECOND = {"evaluate": 60.0, "intervene": 350.0, "replay": 1000.0}
-"""Episodes, of one core: of own play, of own play under a condition, of replay under one or none. Measured on three
-layers of [0, 16, 32]: 20,500 steps a second under conditions, 30,400 on replay; who fails plays five times as long."""
+EPISODES_PER_SECOND = {"evaluate": 60.0, "intervene": 350.0, "replay": 1000.0, "force": 250.0}
+"""Episodes, of one core: of own play, of own play under a condition, of replay under one or none, along all paths.
+Measured on three layers of [0, 16, 32]: 20,500 steps a second under conditions, 30,400 on replay; who fails plays five
+times as long."""
 
 SECONDS = {"film": 15.0, "played": 2.0, "draw": 8.0}
 """Of one item, of one core."""
+
+OVER_LEVELS = ("difficulty", "similarity")
+"""Analyses whose claims are over levels."""
 
 CALIBRATION_SECONDS = 3e-5
 """Of a data set, for each run and level in it, of one core: the mean over cases, 18 of 200 + 200 data sets in 270 s."""
@@ -53,13 +57,20 @@ def describe_runs(design: Design) -> list[str]:
     config = design.config
     prices = ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)
     dense = sorted({(run.setting, run.config.hidden_size) for run in design.runs if run.alpha is None})
+    learned = [task for task in design.tasks if task not in design.held_out]
+    together = "" if config.mixture is None else f"{config.mixture}, learned by one policy: "
     lines = [
         f"study {config.name}, in {design.folder}",
-        f"tasks       {', '.join(design.tasks)}",
-        f"runs        {len(design.runs)}: {len(config.seeds)} seeds, prices {prices}"
+        f"tasks       {together}{', '.join(learned)}",
+        *([f"held out    {', '.join(design.held_out)}"] if design.held_out else []),
+        f"runs        {len(design.trainings)}: {len(config.seeds)} seeds, prices {prices}"
         + "".join(f"; {setting}, a GRU of {width}" for setting, width in dense),
         f"levels      {config.episodes} of each task, {config.changed_episodes} for interventions",
     ]
+    if design.learners:
+        asked = config.difficulty_baselines
+        each = f"{asked.seeds} GRUs of {asked.hidden_size}, {asked.num_updates} updates each"
+        lines.append(f"learners    {len(design.learners)}: {each}, on each task by itself, for how hard it is")
     counts = count_conditions(design)
     if counts:
         lines.append("conditions  " + "; ".join(f"{family} {source} {n}" for (family, source), n in counts.items()))
@@ -70,7 +81,7 @@ def list_work(design: Design, store: Store, only: Sequence[str]) -> list[tuple[s
     """Return each stage's name, items, and those that are to be made: stale, or of what is."""
     found, pending = [], set()
     kinds = [
-        ("train", [train_item(run) for run in design.runs]),
+        ("train", [train_item(run) for run in (*design.trainings, *design.learners)]),
         ("evaluate", [evaluate_item(design, run) for run in design.runs]),
         *((stage.name, stage.items(design, only)) for stage in stages.STAGES),
     ]
@@ -85,12 +96,24 @@ def estimate_seconds(design: Design, item: Item) -> float:
     """Return about how long an item takes one core."""
     config = design.config
     if item.kind == "train":
-        first = design.runs[0].config
+        learner = f"/{LEARNER}/" in item.name
+        first = (design.learners if learner else design.runs)[0].config
         return first.num_updates * first.num_envs * first.unroll_len / STEPS_PER_SECOND
     if item.kind == "evaluate":
         return config.episodes / EPISODES_PER_SECOND["evaluate"]
     if item.kind == "replay":
         return len(config.seeds) * config.episodes / EPISODES_PER_SECOND["replay"]
+    if item.kind == "force":
+        return len(config.seeds) * config.changed_episodes / EPISODES_PER_SECOND["force"]
+    if item.kind == "states":
+        return len(config.seeds) * config.episodes / EPISODES_PER_SECOND["replay"]
+    if item.kind == "grown":
+        kind = item.name.split("/")[1]
+        layers = design.routed[0].config.expert_hidden_sizes
+        conditions = 2 + sum(map(len, layers)) if kind == "knockouts" else 1
+        episodes = len(config.seeds) * len(design.updates) * conditions
+        episodes *= config.episodes if kind == "replay" else config.changed_episodes
+        return episodes / EPISODES_PER_SECOND["intervene" if kind == "played" else "replay"]
     if item.kind == "intervene":
         _, family, source = item.name.split("/")[:3]
         episodes = count_conditions(design)[family, source] * len(config.seeds) * config.changed_episodes
@@ -136,5 +159,22 @@ def describe_claims(config: StudyConfig) -> list[str]:
         f"detectable: mean over standard deviation between runs, found with {statistics.power:.0%} power at this "
         f"claim's share of the level; where a null is drawn, p is at least {exchanged:.2g} besides"
     )
+    levels = len(config.tasks)
+    if levels > 3 and any(claim.analysis in OVER_LEVELS for claim in claims):
+        known = find_correlation(levels, statistics.level / len(claims), statistics.power)
+        lines.append(
+            f"over levels: {levels} of them show a rank correlation of {known:.2f} or more with that power at this "
+            "share of the level, however many runs there are"
+        )
     assert not math.isnan(effect)
     return lines
+
+
+def find_correlation(number: int, level: float, power: float) -> float:
+    """Return the rank correlation over so many levels that a two-sided test finds so often.
+
+    By Fisher's z, whose variance is 1.06 / (n - 3) of ranks (Fieller, Hartley, Pearson 1957, Biometrika 44:470).
+    """
+    from scipy.special import ndtri  # takes 0.1 s
+
+    return math.tanh((ndtri(1 - level / 2) + ndtri(power)) * math.sqrt(1.06 / (number - 3)))

@@ -29,13 +29,24 @@ DONORS = 64
 SLOTS = 256
 """Environments of each policy side by side."""
 
+MANY = 128
+"""Conditions beyond which policies are changed one after the other."""
+
 TRACE_SOURCES = ("science.traces", "science.reading")
 REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.interventions", "pipeline.replay")
 OBSERVATION_SOURCES = ("science.observations", "pipeline.replay.trajectories")
 EFFECT_SOURCES = (
-    *("science.conditions", "pipeline.interventions", "pipeline.replay", "pipeline.records.effects"),
+    *(
+        "science.conditions",
+        "science.coalitions",
+        "pipeline.interventions",
+        "pipeline.replay",
+        "pipeline.records.effects",
+    ),
     *("pipeline.evaluation.grid", "pipeline.evaluation.effects"),
 )
+ERASURE_SOURCES = ("science.erasures", "science.states", "science.probing")
+"""Of erasures besides."""
 
 
 class InputError(UserError):
@@ -76,7 +87,7 @@ def make_played(design: Design, store: Store, item: Item, link: Link) -> tuple[l
     for run in runs_of(design, item):
         files = store.files(f"evaluate/{run.name}")
         if files:
-            update = store.read(f"train/{run.name}").notes.get("update", -1)
+            update = store.read(f"train/{run.training}").notes.get("update", -1)
             entries.append((traced(run, update), files[0]))
         else:
             missing[run.name] = "was not evaluated"
@@ -109,7 +120,7 @@ def _replay(design: Design, store: Store, item: Item, link: Link) -> tuple[list[
         runs = [TracedRun(task, UNTRAINED, 0, seed, 0) for seed in design.config.seeds]
     else:
         kept, agents, missing = load_agents(design, store, item)
-        runs = [traced(run, store.read(f"train/{run.name}").notes.get("update", -1)) for run in kept]
+        runs = [traced(run, store.read(f"train/{run.training}").notes.get("update", -1)) for run in kept]
     link.heed()
     way = follow_levels(design, task, design.config.episodes)
     intact = replay(agents, way, lpc_exponent=design.runs[0].config.lpc_exponent)
@@ -182,16 +193,16 @@ def load_agents(design: Design, store: Store, item: Item) -> tuple[list[Run], li
 
     kept, agents, missing = [], [], {}
     for run in runs_of(design, item):
-        if not store.files(f"train/{run.name}"):
+        if not store.files(f"train/{run.training}"):
             missing[run.name] = "has no checkpoint"
             continue
         try:
-            found = load_checkpoint(run.checkpoint)
+            agent = load_checkpoint(run.checkpoint).agent(run.task)
         except MISTAKES as error:
             missing[run.name] = explain(error)
             continue
         kept.append(run)
-        agents.append((found.policy, found.encoder, found.projection))
+        agents.append(agent)
     if not kept:
         raise InputError("expected one checkpoint at least, found none: " + "; ".join(missing.values()))
     return kept, [(policy, agents[0][1], projection) for policy, _, projection in agents], missing
@@ -200,11 +211,15 @@ def load_agents(design: Design, store: Store, item: Item) -> tuple[list[Run], li
 def build_untrained(design: Design, task: str) -> list[Any]:
     """Return the policies of a task's seeds as they are before training."""
     from babyai.missions import build_mission_encoder
-    from pipeline.policies import build_policy, build_projection
+    from pipeline.policies import build_policy, build_projection, fix_level
 
     runs = [run for run in design.routed if run.task == task and run.alpha == design.routed[0].alpha]
     encoder = build_mission_encoder(runs[0].config.lang_encoder, announce=lambda line: None)
-    return [(build_policy(run.config).eval(), encoder, build_projection(run.config, encoder.width)) for run in runs]
+    policies = [fix_level(build_policy(run.config).eval(), run.config, task) for run in runs]
+    return [
+        (policy, encoder, build_projection(run.config, encoder.width))
+        for policy, run in zip(policies, runs, strict=True)
+    ]
 
 
 def make_effects(design: Design, store: Store, item: Item, link: Link) -> tuple[list[Path], dict[str, Any]]:
@@ -226,6 +241,11 @@ def _intervene(design: Design, store: Store, item: Item, link: Link) -> tuple[li
     link.heed()
     if family == "transplants":
         table = _transplant(design, agents, runs, task, way, link)
+    elif family == "erasures":
+        from science.erasures import erase
+
+        first, seed = design.routed[0].config, design.config.statistics.seed
+        table = erase(agents, runs, way, follow_donors(design, task), seed, first.lpc_exponent)
     else:
         first, seed = design.routed[0].config, design.config.statistics.seed
         conditions = build_conditions(family, source, first.expert_hidden_sizes, seed, first.lpc_exponent)
@@ -237,7 +257,7 @@ def _intervene(design: Design, store: Store, item: Item, link: Link) -> tuple[li
 
 def describe_run(run: Run, store: Store) -> dict[str, Any]:
     """Return what tables of effects tell of a run."""
-    return dataclasses.asdict(traced(run, store.read(f"train/{run.name}").notes.get("update", -1)))
+    return dataclasses.asdict(traced(run, store.read(f"train/{run.training}").notes.get("update", -1)))
 
 
 def _change(
@@ -263,6 +283,8 @@ def _change(
     if source == "R":
         intact = replay(agents, way, lpc_exponent=first.lpc_exponent)
         link.heed()
+        if len(conditions) > MANY:  # a policy at a time, for memory
+            return _change_each(design, agents, runs, way, conditions, link)
         return build_effect_table(intact, intervene(intact, conditions, donors=donors), runs)
     if not any(condition.is_sham for condition in conditions):
         conditions = [Intervention(), *conditions]
@@ -270,6 +292,22 @@ def _change(
     seeds = way.level_seeds.tolist()
     played = evaluate_grid(agents, conditions, way.task_id, seeds, settings, donors=donors, progress=link.heed)
     return tabulate(played, runs, way.task_id)
+
+
+def _change_each(
+    design: Design, agents: Sequence[Any], runs: list[dict[str, Any]], way: Any, conditions: list[Any], link: Link
+) -> Any:
+    """Return the effects of many conditions that need no donors, policy by policy."""
+    from pipeline.records.effects import EffectTable
+    from pipeline.replay.run import intervene, replay
+    from pipeline.replay.tables import build_effect_table
+
+    tables = []
+    for agent, run in zip(agents, runs, strict=True):
+        link.heed()
+        intact = replay([agent], way, lpc_exponent=design.routed[0].config.lpc_exponent)
+        tables.append(build_effect_table(intact, intervene(intact, conditions), [run]))
+    return EffectTable.concatenate(tables)
 
 
 def _transplant(

@@ -20,9 +20,11 @@ from science.store import Item, Store
 ANALYSIS_SOURCES = (
     *("science.questions", "science.result", "science.statistics", "science.traces", "science.effects"),
     *("science.profiles", "science.exchange", "science.agreement", "science.fronts"),
-    *("science.observations", "science.feedforward"),
+    *("science.observations", "science.feedforward", "science.forced", "science.coalitions"),
+    *("science.levels", "science.kinship"),
+    *("science.handover", "science.rises", "science.probing", "science.states"),
 )
-FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels")
+FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels", "plotting.cells")
 
 
 def table_path(design: Design, analysis: str) -> Path:
@@ -179,7 +181,7 @@ def build_report(
         dataclasses.replace(claim, task=None if claim.task is None else design.full_name(claim.task))
         for claim in design.config.claims
     ]
-    claims = judge(judged, tables, design.config.statistics.level)
+    claims = judge(judged, tables, design.config.statistics.level, design.held_out)
     entries: tuple[ClaimEntry, ...] = doubt_claims(read_claims(claims), design, card_path(design))
     pictures = Pictures(design.folder)
     calibration = calibration_of(design, store, pictures, card_path(design))

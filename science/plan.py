@@ -17,13 +17,22 @@ from science.store import digest
 
 BASELINE = "gru"
 
+LEARNER = "learner"
+"""Setting of dense networks that tell how hard a task is."""
+
+LEARNER_LINES = 200
+"""Lines of metrics of such a network, about: how finely the steps that it needs are told."""
+
+ALONE = {"task_id": "GoToObj", "mixture": None, "task_weights": None, "task_input": "none"}
+"""Settings of training on one level, to be named."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the study.
+    """A run of the study on one level family; a policy of a mixture is one run on each of its levels.
 
     Attributes:
-        task: Full name of its task.
+        task: Full name of the task that is played: its own, one of its mixture, or one held out.
         setting: How tables name what it shares with the runs of other seeds: alpha=1e-05, or gru=largest.
         alpha: Its price of complexity; None for a baseline.
         config: All of its settings, trial and folders included.
@@ -45,6 +54,16 @@ class Run:
         return f"{self.task}/{self.setting}/seed={self.seed}"
 
     @property
+    def training(self) -> str:
+        """Name of what is trained, which runs on other tasks may share: the mixture's stands for the task."""
+        return f"{self.config.run_name}/{self.setting}/seed={self.seed}"
+
+    @property
+    def played_elsewhere(self) -> str | None:
+        """The task, if the policy has no single one of its own."""
+        return None if self.config.mixture is None else self.task
+
+    @property
     def checkpoint(self) -> Path:
         """Its final one."""
         return checkpoint_path(run_folder(self.config.checkpoint_dir, self.config), None)
@@ -63,8 +82,8 @@ class Trials:
     def number(self, config: TrainConfig) -> int:
         """Return the number of a run's trial."""
         identity = {name: value for name, value in config.identity().items() if name not in ("trial", "seed")}
-        mine = {"task_id": config.task_id, "digest": digest({**identity, "num_updates": config.num_updates})}
-        numbers = [entry["trial"] for entry in self._known if entry["task_id"] == config.task_id]
+        mine = {"task_id": config.run_name, "digest": digest({**identity, "num_updates": config.num_updates})}
+        numbers = [entry["trial"] for entry in self._known if entry["task_id"] == config.run_name]
         for entry in self._known:
             if {key: entry[key] for key in mine} == mine:
                 return entry["trial"]
@@ -83,9 +102,11 @@ class Design:
     Attributes:
         config: The study file.
         folder: Of the study.
-        tasks: Full names.
+        tasks: Full names of all that are played, those held out last.
         runs: All of them, by task, setting and seed; baselines last.
         trials: The numbers of their trials.
+        held_out: The tasks that no policy was trained on.
+        learners: Dense networks that learn a task by itself, which tell how hard it is.
     """
 
     config: StudyConfig
@@ -93,6 +114,16 @@ class Design:
     tasks: tuple[str, ...]
     runs: tuple[Run, ...]
     trials: Trials
+    held_out: tuple[str, ...] = ()
+    learners: tuple[Run, ...] = ()
+
+    @property
+    def trainings(self) -> list[Run]:
+        """A run of each policy: those of a mixture differ in more than the task they play."""
+        found: dict[str, Run] = {}
+        for run in self.runs:
+            found.setdefault(run.training, run)
+        return list(found.values())
 
     @property
     def work(self) -> Path:
@@ -118,9 +149,19 @@ class Design:
         return name
 
     @property
+    def updates(self) -> list[int]:
+        """Updates at which runs are looked at while they train; the last one is the end."""
+        return list_updates(self.routed[0].config.num_updates, self.config.checkpoints)
+
+    @property
     def settings(self) -> list[str]:
         """Names of the settings in order, baselines last."""
         return list(dict.fromkeys(run.setting for run in self.runs))
+
+
+def list_updates(last: int, count: int) -> list[int]:
+    """Return `count` updates, or fewer where there are not as many, evenly spaced on a logarithmic scale from 1."""
+    return sorted({round(last ** (place / (count - 1))) for place in range(count)})
 
 
 def path_experts(layers: Sequence[Sequence[int]], path: str) -> list[int]:
@@ -135,6 +176,22 @@ def path_experts(layers: Sequence[Sequence[int]], path: str) -> list[int]:
     return [
         min(range(len(sizes)), key=lambda expert, sizes=sizes: (sizes[expert] == 0, sizes[expert])) for sizes in layers
     ]
+
+
+def _list_learners(config: StudyConfig, tasks: Sequence[str], shared: TrainConfig, registry: Trials) -> tuple[Run, ...]:
+    """Return the dense networks that learn a task by itself, from settings of one; none if the study does not ask."""
+    asked, found = config.difficulty_baselines, []
+    for task in tasks if asked is not None else ():
+        own = replace(
+            shared,
+            task_id=task,
+            hidden_size=asked.hidden_size,
+            num_updates=asked.num_updates,
+            log_interval=max(1, asked.num_updates // LEARNER_LINES),
+        )
+        trial = registry.number(own)
+        found += [Run(task, LEARNER, None, replace(own, trial=trial, seed=seed)) for seed in range(asked.seeds)]
+    return tuple(found)
 
 
 def study_folder(config: StudyConfig) -> Path:
@@ -156,22 +213,34 @@ def build_design(config: StudyConfig, widths: dict[str, int]) -> Design:
 
     folder = study_folder(config)
     tasks = tuple(dict.fromkeys(resolve_task_id(task) for task in config.tasks))
+    held_out = tuple(dict.fromkeys(resolve_task_id(task) for task in config.held_out_tasks))
+    if both := [task for task in held_out if task in tasks]:
+        raise ConfigError(f"held_out_tasks: expected levels that are not in tasks, found {', '.join(both)} in both")
+    if config.mixture is not None and len(tasks) < len(config.tasks):
+        raise ConfigError(f"tasks: expected distinct levels in a mixture, found {', '.join(config.tasks)}")
     places = {"checkpoint_dir": str(folder / "work" / "checkpoints"), "log_dir": str(folder / "work" / "runs")}
-    shared = TrainConfig(**{"tensorboard": False, **config.train, **places, "final_eval_episodes": 0})
+    levels = {"task_id": list(tasks), "mixture": config.mixture, "task_weights": config.task_weights}
+    learned = levels if config.mixture is not None else {}
+    shared = TrainConfig(**{"tensorboard": False, **config.train, **learned, **places, "final_eval_episodes": 0})
+    dense = replace(shared, policy=BASELINE, lpc_alpha=0.0)
+    if "dynamics" in config.analyses:
+        shared = replace(shared, checkpoint_updates=list_updates(shared.num_updates, config.checkpoints)[:-1])
     registry = Trials(folder / "work" / "trials.json")
     runs = []
-    for task in tasks:
+    for task in (*tasks, *held_out):
+        own = shared if learned else replace(shared, task_id=task)
         kinds: list[tuple[str, float | None, TrainConfig]] = [
-            (name_setting(alpha), alpha, replace(shared, task_id=task, lpc_alpha=alpha)) for alpha in config.lpc_alphas
+            (name_setting(alpha), alpha, replace(own, lpc_alpha=alpha)) for alpha in config.lpc_alphas
         ]
         for path in config.baselines:
-            dense = replace(shared, task_id=task, policy=BASELINE, hidden_size=widths[path], lpc_alpha=0.0)
-            kinds.append((f"{BASELINE}={path}", None, dense))
+            own = dense if learned else replace(dense, task_id=task)
+            kinds.append((f"{BASELINE}={path}", None, replace(own, hidden_size=widths[path])))
         for setting, alpha, of_kind in kinds:
             trial = registry.number(of_kind)
             runs += [Run(task, setting, alpha, replace(of_kind, trial=trial, seed=seed)) for seed in config.seeds]
     runs.sort(key=lambda run: run.alpha is None)
-    design = Design(config, folder, tasks, tuple(runs), registry)
+    learners = _list_learners(config, tasks, replace(dense, **ALONE) if learned else dense, registry)
+    design = Design(config, folder, (*tasks, *held_out), tuple(runs), registry, held_out, learners)
     for claim in config.claims:
         if claim.task is not None:
             design.full_name(claim.task)

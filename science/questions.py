@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ from science.store import Item, Store
 
 if TYPE_CHECKING:
     from science.effects import Effects
+    from science.forced import Forced
     from science.fronts import FrontPoint
     from science.observations import Observations
     from science.result import Result, Row
+    from science.states import States
     from science.traces import Run as TracedRun
     from science.traces import Traces
 
@@ -64,6 +66,65 @@ class Given:
 
         names = [name for name in self.item.needs if name.startswith("observe/")]
         return {name.partition("/")[2]: read_observations(path) for name in names for path in self.store.files(name)}
+
+    def forced(self) -> list[Forced]:
+        """Return what single paths would do, of each task and setting.
+
+        Raises:
+            UserError: If there is none.
+        """
+        from science.forced import read_forced
+
+        names = [name for name in self.item.needs if name.startswith("force/")]
+        found = [read_forced(path) for name in names for path in self.store.files(name)]
+        if not found:
+            raise UserError("expected policies with every path forced, found none: see what failed before")
+        return found
+
+    def steps_to_learn(self) -> dict[str, float]:
+        """Return log env-steps that dense networks need to learn each task, infinity: they do not; none untried."""
+        from science.difficulty import rank_learning
+
+        found: dict[str, list[float | None]] = {}
+        for run in self.design.learners:
+            if (stamp := self.store.read(f"train/{run.name}")) is not None:
+                enough = self.design.config.difficulty_baselines.success
+                learned = (steps for steps, success in stamp.notes["learning"] if success >= enough)
+                found.setdefault(run.task, []).append(next(learned, None))
+        return rank_learning(found)
+
+    def grown(self) -> Iterator[tuple[Traces, Effects | None, Effects | None]]:
+        """Yield of each task and setting what runs did while they trained: replay, own play, knock-outs.
+
+        Raises:
+            UserError: If there is nothing.
+        """
+        from science.effects import read_effects
+
+        nothing = True
+        for name in (n for n in self.item.needs if n.startswith("grown/replay/")):
+            traces = inputs.read_all(self.store, [name])
+            if traces is not None:
+                nothing = False
+                files = [self.store.files(name.replace("/replay/", f"/{kind}/")) for kind in ("played", "knockouts")]
+                played, knockouts = (read_effects(paths[0]) if paths else None for paths in files)
+                yield traces, played, knockouts
+        if nothing:
+            raise UserError("expected replays of checkpoints on the way, found none: see what failed before")
+
+    def states(self) -> list[States]:
+        """Return the states of each task and setting.
+
+        Raises:
+            UserError: If there are none.
+        """
+        from science.states import read_states
+
+        names = [name for name in self.item.needs if name.startswith("states/")]
+        found = [read_states(path) for name in names for path in self.store.files(name)]
+        if not found:
+            raise UserError("expected states of some run, found none: see what failed before")
+        return found
 
     @property
     def drawn(self) -> dict[str, int]:
@@ -164,6 +225,65 @@ def _complexity(given: Given) -> Result:
     )
 
 
+def _needed(given: Given) -> Result:
+    from science import needed
+
+    return needed.compute(given.forced(), **given.drawn)
+
+
+def _shapley(given: Given) -> Result:
+    from science import shapley
+
+    effects = given.effects("coalitions", "R")
+    if effects is None:
+        raise UserError("expected effects of coalitions of experts, found none: see what failed before")
+    return shapley.compute(effects, given.traces("replay"), **given.drawn)
+
+
+def _difficulty(given: Given) -> Result:
+    from science import difficulty
+
+    return difficulty.compute(
+        given.traces("replay"),
+        played=given.traces("played"),
+        effects=given.effects("lesions", "R"),
+        untrained=given.untrained(),
+        steps_to_learn=given.steps_to_learn(),
+        held_out=given.design.held_out,
+        **given.drawn,
+    )
+
+
+def _similarity(given: Given) -> Result:
+    from science import similarity
+
+    return similarity.compute(
+        given.traces("replay"),
+        played=given.traces("played"),
+        effects=given.effects("knockouts", "R"),
+        untrained=given.untrained(),
+        held_out=given.design.held_out,
+        **given.drawn,
+    )
+
+
+def _dynamics(given: Given) -> Result:
+    from science import dynamics
+
+    return join(
+        [
+            dynamics.compute(traces, played=played, effects=knockouts, **given.drawn)
+            for traces, played, knockouts in given.grown()
+        ]
+    )
+
+
+def _probes(given: Given) -> Result:
+    from science import probes
+
+    return probes.compute(given.states(), effects=given.effects("erasures", "R"), seed=given.drawn["seed"])
+
+
 def list_usage(analysis: str, traces: Traces) -> list[Row]:
     """Return each expert's usage in each run, its mean weight: the map that knock-outs are held against."""
     import numpy as np
@@ -233,4 +353,10 @@ _ASKED: Mapping[str, Callable[[Given], Result]] = {
     "knockouts": _knockouts,
     "price": _price,
     "complexity": _complexity,
+    "needed": _needed,
+    "shapley": _shapley,
+    "difficulty": _difficulty,
+    "similarity": _similarity,
+    "dynamics": _dynamics,
+    "probes": _probes,
 }

@@ -18,7 +18,9 @@ from pipeline.command.folders import LOCK_NAME, HeldError, check_folder, hold_lo
 from pipeline.command.interruption import Interruption
 from pipeline.command.workers import Event, Link, WorkItem, do_items
 from science import stages
+from science.catalogue import ANALYSES
 from science.config import StudyConfig
+from science.growth import grow_missing
 from science.outputs import write_report
 from science.plan import Design, build_design, study_folder
 from science.runs import (
@@ -80,6 +82,8 @@ def _do(design: Design, only: Sequence[str], jobs: int) -> int:
     try:
         progress.failed |= train_missing(design, store, jobs, print)
         progress.failed |= evaluate_missing(design, store, jobs, print)
+        if any(ANALYSES[name].grown for name in only):
+            progress.failed |= grow_missing(design, store, jobs, print)
         for stage in stages.STAGES:
             code = _do_stage(stage, design, store, only, jobs, progress)
             if code:

@@ -5,15 +5,20 @@ Nothing is trained or played that is there: checkpoints are resumed, evaluations
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.command.errors import MISTAKES, explain
-from science.plan import BASELINE, Design, Run, path_experts
+from science.plan import BASELINE, LEARNER, Design, Run, path_experts
 from science.store import Item, Store
+
+if TYPE_CHECKING:
+    from pipeline.config import TrainConfig
 
 STEPS_OF_A_PROCESS = 500_000
 """Env-steps for which another process is started: it takes some seconds until it trains."""
@@ -37,13 +42,15 @@ class StoppedError(Exception):
 def train_item(run: Run) -> Item:
     """Return the item of training a run."""
     settings = {**run.config.identity(), "trial": None, "num_updates": run.config.num_updates}
-    return Item(f"train/{run.name}", settings)
+    if run.setting == LEARNER:
+        settings["lines"] = run.config.log_interval
+    return Item(f"train/{run.training}", settings)
 
 
 def evaluate_item(design: Design, run: Run) -> Item:
     """Return the item of a run's own play on the fixed levels."""
     settings = {"episodes": design.config.episodes, "eval_seed": design.config.eval_seed}
-    return Item(f"evaluate/{run.name}", settings, (f"train/{run.name}",))
+    return Item(f"evaluate/{run.name}", settings, (f"train/{run.training}",))
 
 
 def match_baselines(config: Any) -> dict[str, int]:
@@ -57,43 +64,34 @@ def match_baselines(config: Any) -> dict[str, int]:
     """
     if not config.baselines:
         return {}
-    from pipeline.config import TrainConfig
     from pipeline.policies import build_policy
 
-    settings = TrainConfig(**config.train)
-    policy = build_policy(settings)
-    counts = _count_parameters(policy)
-    counts[None] -= sum(parameter.numel() for parameter in policy.encoder.parameters())  # the GRU has as many there
-    inputs, actions = policy.encoder.width(settings.input_dim) + settings.lang_dim, _count_actions()
-    projected = settings.obs_encoding != "raw"
+    settings = config.shared
+    if config.mixture is not None:
+        settings = replace(settings, task_id=config.tasks, mixture=config.mixture, task_weights=config.task_weights)
+    counts = _count_parameters(build_policy(settings))
+    dense = fit_sizes(settings)
     found = {}
     for path in config.baselines:
         active = counts[None]
         for place in enumerate(path_experts(settings.expert_hidden_sizes, path)):
             active += counts.get(place, 0)
-        found[path] = min(
-            range(1, 2048), key=lambda width: abs(count_gru(width, inputs, actions, projected=projected) - active)
-        )
+        found[path] = min(range(1, 2048), key=lambda width: abs(dense(width) - active))
     return found
 
 
-def count_gru(width: int, inputs: int, actions: int, *, projected: bool = False) -> int:
-    """Return the number of parameters of `pipeline.baseline.GRUPolicy`, but for those of an embedding.
+def fit_sizes(settings: TrainConfig) -> Callable[[int], int]:
+    """Return a function that has the number of parameters of the dense baseline of a width.
 
-    Args:
-        width: Of the GRU.
-        inputs: Width of observation and mission, as the first map takes them.
-        actions: Width of the output.
-        projected: Whether a linear map to the GRU's width stands before it.
+    It is a polynomial of the second degree, found from three that are built: so it counts what a policy really takes,
+    however observations are shown to it.
     """
-    before, into = (width * (inputs + 1), width) if projected else (0, inputs)
-    return before + 3 * width * (into + width + 2) + width * actions + actions
+    from pipeline.policies import build_policy
 
-
-def _count_actions() -> int:
-    from babyai.facts import NUM_ACTIONS
-
-    return NUM_ACTIONS
+    dense = [build_policy(replace(settings, policy=BASELINE, hidden_size=width)) for width in (1, 2, 3)]
+    one, two, three = (sum(weight.numel() for weight in policy.parameters()) for policy in dense)
+    bend = one - 2 * two + three
+    return lambda width: one + (width - 1) * (two - one) + (width - 1) * (width - 2) // 2 * bend
 
 
 def _count_parameters(policy: Any) -> dict[Any, int]:
@@ -121,16 +119,21 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
         StoppedError: If it was interrupted.
     """
     failures: Failures = {}
-    stale = [run for run in design.runs if not store.is_fresh(train_item(run))]
+    everyone = [*design.trainings, *design.learners]
+    stale = [run for run in everyone if not store.is_fresh(train_item(run))]
     if not stale:
         return failures
-    say(f"train: {len(stale)} of {len(design.runs)} runs; what training says is in {design.work / 'training.log'}")
+    say(f"train: {len(stale)} of {len(everyone)} runs; what training says is in {design.work / 'training.log'}")
     from pipeline.training.driver import train_runs
     from pipeline.training.options import Sweep
     from pipeline.training.plan import plan_runs
 
     def kind(run: Run) -> tuple[str, bool, int]:
-        return run.task, run.config.policy == BASELINE, run.config.hidden_size if run.config.policy == BASELINE else 0
+        return (
+            run.config.run_name,
+            run.config.policy == BASELINE,
+            run.config.hidden_size if run.config.policy == BASELINE else 0,
+        )
 
     for _, members in groupby(sorted(stale, key=kind), key=kind):
         able: list[Run] = []
@@ -155,13 +158,13 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
         except MISTAKES as error:
             code, why = 1, explain(error)
         if code >= 128:
-            _stamp_trained(able, store, why, {})
+            _stamp_trained(design, able, store, why, {})
             raise StoppedError(code)
-        _stamp_trained(able, store, why, failures)
+        _stamp_trained(design, able, store, why, failures)
     return failures
 
 
-def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failures) -> None:
+def _stamp_trained(design: Design, runs: Sequence[Run], store: Store, why: str, failures: Failures) -> None:
     """Stamp the runs that are trained; forget the others, and say why they are not."""
     from pipeline.checkpoints import CheckpointError, read_header
 
@@ -178,7 +181,24 @@ def _stamp_trained(runs: Sequence[Run], store: Store, why: str, failures: Failur
         if item.name in failures:
             store.forget(item)
         else:
-            store.write(item, [run.checkpoint], {"update": update})
+            notes: dict[str, Any] = {"update": update}
+            if run.setting == LEARNER:
+                notes["learning"] = read_learning(run)
+            store.write(item, [run.checkpoint], notes)
+
+
+def read_learning(run: Run) -> list[tuple[int, float]]:
+    """Return env-steps and success of a run's metrics, of windows that were full; none where it has left no metrics."""
+    from pipeline.places import run_folder
+    from pipeline.tracking import METRICS_FILE
+
+    path = run_folder(run.config.log_dir, run.config) / METRICS_FILE
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines() if path.is_file() else [])
+    return [
+        (int(row["env_steps"]), float(row["rollout/success_rate"]))
+        for row in rows
+        if row.get("rollout/window_episodes", 0) >= run.config.window
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
@@ -197,20 +217,20 @@ def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str
     stale = [run for run in ready if not store.is_fresh(evaluate_item(design, run))]
     if not stale:
         return {}
-    say(f"evaluate: {len(stale)} of {len(design.runs)} runs, {design.config.episodes} levels each")
+    what = "runs" if design.config.mixture is None else "runs and tasks"
+    say(f"evaluate: {len(stale)} of {len(design.runs)} {what}, {design.config.episodes} levels each")
     from pipeline.evaluation.select import BatchPlan
     from pipeline.evaluation.work import run_batch
-    from pipeline.places import Place
 
     plan = BatchPlan(
         evaluation_settings(design), design.work / "evaluation_results.csv", cache_folder(design), compact=True
     )
-    places = {run.checkpoint: run for run in stale}
-    todo = [Place(path, run.task, run.config.trial, run.seed, None) for path, run in places.items()]
+    places = {_place(run): run for run in stale}
+    todo = list(places)
     outcome = run_batch(plan, todo, jobs=min(jobs, len(todo)))
     failures: Failures = {}
-    for found in todo:
-        run, (kind, _, content) = places[found.path], outcome[found.path]
+    for found, run in places.items():
+        kind, _, content = outcome[found.item]
         item = evaluate_item(design, run)
         if kind in ("done", "already"):
             store.write(
@@ -220,6 +240,14 @@ def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str
             store.forget(item)
             failures[item.name] = str(content or "another process is at it; call again when it has ended")
     return failures
+
+
+def _place(run: Run) -> Any:
+    """Return a run's checkpoint, with the level that is to be played if it is of a mixture."""
+    from pipeline.places import Place
+
+    name, elsewhere = run.config.run_name, run.played_elsewhere
+    return Place(run.checkpoint, name, run.config.trial, run.seed, None, eval_task_id=elsewhere)
 
 
 def evaluation_settings(design: Design) -> Any:
@@ -240,4 +268,5 @@ def played_cache(design: Design, run: Run) -> Path:
     """Return the file of a run's own play."""
     from pipeline.places import cache_path, stored_cache
 
-    return stored_cache(cache_path(cache_folder(design), run.task, run.config.trial, run.seed))
+    name, elsewhere = run.config.run_name, run.played_elsewhere
+    return stored_cache(cache_path(cache_folder(design), name, run.config.trial, run.seed, eval_task_id=elsewhere))

@@ -3,6 +3,9 @@
 played      P traces: what each run's routers did while it played the fixed levels
 replay      R traces: what they do on the bot's trajectories of the same levels; of untrained policies too
 observe     what the steps of these trajectories show
+force       what every single path would do at each step, for each analysis that asks for it
+grown       what runs did while they trained: routing, success, knock-outs at some updates
+states      of the routers and experts, at some of the replayed steps
 intervene   effects of changing the policies, for each analysis that asks for any
 film        twin films of the knock-outs that matter most
 calibrate   the design itself, on noise and on planted effects
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command.workers import Link
-from science import card, films, inputs, outputs
+from science import card, films, forcing, gathering, growth, inputs, outputs
 from science.catalogue import ANALYSES
 from science.conditions import list_families, settings_of
 from science.plan import Design
@@ -54,11 +57,15 @@ def _played(design: Design, only: Sequence[str]) -> list[Item]:
 def _replay(design: Design, only: Sequence[str]) -> list[Item]:
     settings = {"episodes": design.config.episodes, "eval_seed": design.config.eval_seed}
     found = [
-        Item(f"replay/{task}/{setting}", settings, tuple(f"train/{run.name}" for run in runs), inputs.REPLAY_SOURCES)
+        Item(
+            f"replay/{task}/{setting}", settings, tuple(f"train/{run.training}" for run in runs), inputs.REPLAY_SOURCES
+        )
         for (task, setting), runs in inputs.cells(design).items()
     ]
     if any(ANALYSES[name].untrained for name in only):
         untrained = {**settings, "train": design.config.train, "seeds": design.config.seeds}
+        if design.config.mixture is not None:  # what policies are told of levels is as wide as their number
+            untrained["levels"] = len(design.config.tasks)
         found += [
             Item(f"replay/{task}/{inputs.UNTRAINED}", untrained, (), inputs.REPLAY_SOURCES) for task in design.tasks
         ]
@@ -77,14 +84,23 @@ def _observe(design: Design, only: Sequence[str]) -> list[Item]:
     return [Item(f"observe/{task}", settings, (), inputs.OBSERVATION_SOURCES) for task in design.tasks]
 
 
+def _grown(design: Design, only: Sequence[str]) -> list[Item]:
+    return growth.list_items(design) if any(ANALYSES[name].grown for name in only) else []
+
+
+def _states(design: Design, only: Sequence[str]) -> list[Item]:
+    return gathering.list_items(design) if any(ANALYSES[name].states for name in only) else []
+
+
 def _intervene(design: Design, only: Sequence[str]) -> list[Item]:
     config = design.config
     settings = {"episodes": config.changed_episodes, "eval_seed": config.eval_seed, "seed": config.statistics.seed}
     cells, found = inputs.cells(design), []
     for family, source in list_families(design, only):
         for task, setting in settings_of(design, family):
-            needs = tuple(f"train/{run.name}" for run in cells[task, setting])
-            found.append(Item(f"intervene/{family}/{source}/{task}/{setting}", settings, needs, inputs.EFFECT_SOURCES))
+            needs = tuple(f"train/{run.training}" for run in cells[task, setting])
+            sources = inputs.EFFECT_SOURCES + (inputs.ERASURE_SOURCES if family == "erasures" else ())
+            found.append(Item(f"intervene/{family}/{source}/{task}/{setting}", settings, needs, sources))
     return found
 
 
@@ -100,10 +116,22 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
             needs += [f"observe/{task}" for task in design.tasks]
         for family, source in entry.conditions:
             needs += [f"intervene/{family}/{source}/{t}/{s}" for t, s in settings_of(design, family)]
+        if entry.forced:
+            needs += [f"force/{task}/{setting}" for task, setting in cells]
+        if entry.learners:
+            needs += [f"train/{run.name}" for run in design.learners]
+        if entry.grown:
+            needs += [item.name for item in growth.list_items(design)]
+        if entry.states:
+            needs += [item.name for item in gathering.list_items(design)]
         if entry.evaluations:
             needs += [f"evaluate/{run.name}" for run in design.runs]
         statistics = design.config.to_dict()["statistics"]
         settings = {"draws": statistics["draws"], "seed": statistics["seed"]}
+        if entry.learners and design.learners:
+            settings["learned"] = design.config.difficulty_baselines.success
+        if design.held_out:
+            settings["held_out"] = list(design.held_out)
         found.append(Item(f"analyse/{name}", settings, tuple(needs), (entry.module, *outputs.ANALYSIS_SOURCES)))
     return found
 
@@ -126,6 +154,9 @@ STAGES = (
     Stage("played", _played, inputs.make_played),
     Stage("replay", _replay, inputs.make_replay),
     Stage("observe", _observe, inputs.make_observations),
+    Stage("force", forcing.list_items, forcing.make_forced),
+    Stage("grown", _grown, growth.make_grown),
+    Stage("states", _states, gathering.make_states),
     Stage("intervene", _intervene, inputs.make_effects),
     Stage("film", films.list_items, films.make_films),
     Stage("calibrate", _calibrate, card.make_case),

@@ -42,6 +42,31 @@ class Design:
     side: int = 6
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a data set is made of.
+
+    Attributes:
+        template: Runs, level seeds, lengths and groups of one task and setting, or of a task at all prices.
+        rng: Draws everything.
+        planted: Whether the claim holds.
+        draws: Of each null.
+        levels: Families that the runs have learned.
+        held_out: Families that they have not.
+    """
+
+    template: Traces
+    rng: np.random.Generator
+    planted: bool
+    draws: int
+    levels: int = 16
+    held_out: int = 0
+
+    def draw_seed(self) -> int:
+        """Return a seed for an analysis."""
+        return int(self.rng.integers(2**31))
+
+
 def draw_template(design: Design, rng: np.random.Generator, *, alphas: Sequence[float] = (0.0,)) -> Traces:
     """Return traces of runs that see the same levels, with routers and a policy that do nothing.
 

@@ -30,7 +30,7 @@ class Run:
     """Which training run a policy comes from.
 
     Attributes:
-        task: Level family it was trained on.
+        task: Level family that it plays; of a policy of several there is a run for each, alike in all else.
         setting: All that differs between cells of a study but task and seed, in words.
         trial: Number of the experiment.
         seed: Of the run.

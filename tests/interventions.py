@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from babyai.facts import EVENT_NAMES, SUBGOAL_NAMES
-from pipeline.interventions.donors import Donors
+from pipeline.interventions.donors import Donors, Subspace
 from pipeline.interventions.draws import draw_directions, draw_uniform, mix_keys
 from pipeline.interventions.spec import Intervention
 from stateful_mop import StatefulMoPPolicy
@@ -139,6 +139,8 @@ def act_plainly(
         others = [k for k in range(len(donors.missions)) if k != scene.mission]
         drawn = draw_uniform(mix_keys(identity, scene.level_seed), 1)[0]
         mission = donors.mission_vectors[p, others[int(drawn * len(others))]][None]
+    if open_now and item.what == "project":
+        hidden = project_plainly(hidden, donors.subspaces[item.subspace], p)
     x = policy.input_projection(torch.cat([obs, mission], dim=-1))
     found, after = [], []
     for layer, block in enumerate(policy.moe_layers):
@@ -192,6 +194,16 @@ def act_plainly(
         found.append(weights)
         x = policy.norms[layer](x + mixed) if isinstance(policy, StatefulMoPPolicy) else mixed[None]
     return policy.head(x)[0], found, after
+
+
+def project_plainly(hidden: Plain, subspace: Subspace, p: int) -> Plain:
+    """Return states whose part in a subspace is that of the mean."""
+    cells = [cell for layer in hidden for cell in (layer["router"], *layer["experts"])]
+    flat = torch.cat([cell[0] for cell in cells])
+    for column in subspace.basis[p].T:
+        flat = flat - column * (column @ (flat - subspace.mean[p]))
+    parts = iter(flat[None].split([cell.shape[1] for cell in cells], dim=1))
+    return [{"router": next(parts), "experts": [next(parts) for _ in layer["experts"]]} for layer in hidden]
 
 
 def _group(subgoal: int) -> int:

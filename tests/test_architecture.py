@@ -152,8 +152,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "science": {
         *("babyai", "film", "pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/evaluation"),
+        "pipeline/mixtures",
         *("pipeline/interventions", "pipeline/places", "pipeline/policies", "pipeline/records", "pipeline/replay"),
-        *("pipeline/training", "plotting", "science/statistics"),
+        *("pipeline/tracking", "pipeline/training", "plotting", "science/statistics"),
     },
     "pipeline/inspection": {
         *("pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/guard", "pipeline/places"),
@@ -295,8 +296,10 @@ def test_nothing_but_benchmarks_imports_the_language_models_and_their_search(pac
 ANALYSES = {
     *("agreement", "calibration", "cases", "complexity", "distinctness", "effects", "exchange", "feedforward"),
     *("fronts", "knockouts", "observations", "pathways", "planted_effects", "planted_fronts", "price", "profiles"),
-    *("reading", "result", "sufficiency"),
+    *("difficulty", "kinship", "levels", "planted_levels", "reading", "result", "similarity", "sufficiency"),
+    *("dynamics", "handover", "planted_training", "probes", "probing", "rises", "states", "training_cases"),
     *("synthetic", "traces"),
+    *("coalitions", "forced", "needed", "planted_forced", "shapley"),
 }
 """Modules of `science/` that are pure functions of arrays."""
 

@@ -16,6 +16,7 @@ from benchmarks import evaluation, interventions, training
 from benchmarks.analyses import AnalysisTime
 from benchmarks.checkpoints import CheckpointCost
 from benchmarks.common import collect_machine_facts, format_machine_facts, format_records, format_table, time_call
+from benchmarks.encodings import EncodingScore
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
 from benchmarks.interventions import GridTime
 from benchmarks.maxent import Bookkeeping, Drawing
@@ -310,3 +311,14 @@ def test_policies_that_are_told_their_level_are_measured_on_one(told):
 def test_training_is_measured_with_checkpoints_of_one_level(told):
     with pytest.raises(CheckpointError, match="expected a policy of one level that is told nothing of it, found mix"):
         training.load_checkpoints([told], LEVELS)
+
+
+def test_encodings_benchmark(tmp_path):
+    flags = "--config configs/debug.yaml --levels GoToObjS4 --seconds 0.02 --seeds 2 --parts 2 --episodes 3"
+    printed, results = run_benchmark("encodings", tmp_path / "encodings.json", *flags.split())
+    rows = results["encodings"]
+    assert [row["encoding"] for row in rows] == ["raw", "onehot", "embedding"] * 2
+    assert all(set(row) == names(EncodingScore) and row["level"] == "GoToObjS4" for row in rows)
+    assert all(len(row["success"]) == 2 and 0 <= row["accuracy"] <= 1 for row in rows)
+    assert all(row["cpu_seconds"] >= 0.01 * part for part, row in zip([1, 1, 1, 2, 2, 2], rows, strict=True))
+    assert printed.count("| level") == 2

@@ -156,12 +156,13 @@ ALL_HELP = """
 import contextlib, sys
 from rlmop.command import COMMANDS, main
 from maxent import experiment, reward_checks
+from benchmarks.levels import command as levels
 from benchmarks.maxent_study import command as study
 from more import commands, compare
 calls = [(main, [name]) for name in COMMANDS] + [(main, ["evaluate", "--checkpoint=x"])]
 calls += [(run, []) for run in (commands.train, commands.evaluate, commands.evaluate_for_llm, commands.export)]
 calls += [(compare.main, [])]
-calls += [(run, []) for run in (experiment.main, reward_checks.main, study.main)]
+calls += [(run, []) for run in (experiment.main, reward_checks.main, study.main, levels.main)]
 for run, words in calls:
     sys.argv = ["rlmop", *words, "--help"]
     with contextlib.suppress(SystemExit):

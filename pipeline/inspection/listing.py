@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif not runs:
         print(f"{settings.folder}: no runs yet; train one: {name_command('train')} --config config.yaml")
     else:
-        print("\n".join([*list_lines(runs, terminal_width()), "", summary(runs)]))
+        print("\n".join([*list_lines(runs, terminal_width()), "", *mixture_lines(runs), summary(runs)]))
         for run in runs:
             if run.problem is not None:
                 print(f"{run.state}: {run.problem}", file=sys.stderr)
@@ -117,6 +117,12 @@ def _score(score: Score | None) -> list[str]:
     interval = "" if score.low is None or score.high is None else f"{score.low:.1%} to {score.high:.1%}"
     levels = str(score.levels) if score.fixed else f"last {score.levels} of training"
     return [f"{score.success:.1%}", interval, "-" if score.lpc is None else f"{score.lpc:.0f}", levels]
+
+
+def mixture_lines(runs: Sequence[RunInfo]) -> list[str]:
+    """Return a line for each mixture of the runs, with its levels; one for each list where a name has several."""
+    lists = {(run.task_id, tuple(levels)) for run in runs if isinstance(levels := run.settings.get("task_id"), list)}
+    return [f"{name}: {', '.join(map(short_task, levels))}" for name, levels in sorted(lists)]
 
 
 def summary(runs: Sequence[RunInfo]) -> str:

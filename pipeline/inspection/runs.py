@@ -170,6 +170,9 @@ def _own_rows(rows: Sequence[dict[str, Any]], settings: Mapping[str, Any]) -> li
     for by_level in together.values():
         if set(settings["task_id"]) <= by_level.keys():
             mine = [by_level[level] for level in settings["task_id"]]
+            if len(mine) == 1:
+                found.append(mine[0])
+                continue
             means = {name: _mean([row[name] for row in mine]) for name in ("success_rate", "mean_lpc")}
             ends = {"success_low": None, "success_high": None}  # of a mean over levels there is none
             found.append({**mine[0], **means, **ends, "num_episodes": sum(row["num_episodes"] or 0 for row in mine)})

@@ -11,7 +11,7 @@ alone. The pieces of a layer are those of `pipeline.engine.packed_policy`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +68,7 @@ class IntervenedBatch:
         self._draws = any(item.what in ("resample", "random_direction", "random_drop") for item in interventions)
         self._swaps = np.array([item.what == "swap_mission" for item in self._interventions])
         self._by_subgoal = torch.tensor([item.by == "subgoal" for item in self._interventions], device=like.device)
+        self._projects = np.array([item.what == "project" for item in self._interventions])
         self._tapes: dict[int, list[list[Tape]]] = {}
 
     @property
@@ -99,6 +100,7 @@ class IntervenedBatch:
         packed, rows = self._packed, self._find_rows(now)
         tapes = self._find_tapes(inputs.shape[1])
         inputs = self._swap_missions(inputs, rows, now)
+        hidden = self._project(hidden, rows, now)
         x = inputs if packed.projection is None else packed.projection(inputs)
         weights, after = [], []
         for index, (layer, tables) in enumerate(zip(packed.layers, self._tables, strict=True)):
@@ -135,6 +137,35 @@ class IntervenedBatch:
             x = mixture.close(x, mixture.mix(x, experts, probs))
         return outputs, weights, after
 
+    def branch(self, inputs: Tensor, hidden: Hidden, start: Tensor) -> Iterator[Tensor]:
+        """Take a step along every path of one expert a layer, without interventions; yield logits (P, M, actions).
+
+        Paths are in the order of `itertools.product`, the last layer's expert changing fastest. Those that begin alike
+        share what they have in common: 13 layers are computed for the 27 paths of three layers of three.
+
+        Args:
+            inputs: (P, M, obs_dim + lang_dim).
+            hidden: State before the step, of a policy with routers.
+            start: (P, M) bool; the state is zeroed before such a step.
+        """
+        packed, tapes = self._packed, self._find_tapes(inputs.shape[1])
+
+        def follow(index: int, x: Tensor) -> Iterator[Tensor]:
+            if index == len(packed.layers):
+                yield packed.head(x)
+                return
+            layer = packed.layers[index]
+            mixture = layer.mixture
+            states = layer.step(layer.gates(x), hidden[index], start.unsqueeze(-1), tapes[index], 0)
+            experts = mixture.read(states)  # no part of the tapes, which the next branch overwrites
+            count = len(self.sizes[index])
+            for alone in torch.eye(count, dtype=x.dtype, device=x.device):
+                weights = alone.expand(*x.shape[:2], -1).contiguous()
+                yield from follow(index + 1, mixture.close(x, mixture.mix(x, experts, weights)))
+
+        with torch.no_grad():
+            yield from follow(0, packed.projection(inputs))
+
     def _find_tapes(self, rows: int) -> list[list[Tape]]:
         """Return where a step of so many rows is computed; the next one of as many overwrites it."""
         if rows not in self._tapes:
@@ -161,6 +192,18 @@ class IntervenedBatch:
         swapped = torch.cat([inputs[..., : -vectors.shape[-1]], drawn.to(inputs.dtype)], dim=-1)
         does = torch.from_numpy(self._swaps[now.condition]).to(self.device) & rows.open
         return torch.where(does.unsqueeze(-1), swapped, inputs)
+
+    def _project(self, hidden: Hidden, rows: _Rows, now: Situation) -> Hidden:
+        """Return the state before the step, without the part that projections remove."""
+        if not self._projects[now.condition].any():
+            return hidden
+        widths = [cell.shape[-1] for cells in hidden for cell in cells]
+        whole = torch.cat([cell for cells in hidden for cell in cells], dim=-1)
+        for condition in np.unique(now.condition[self._projects[now.condition]]):
+            removed = self._donors.subspaces[self._interventions[condition].subspace].remove(whole)
+            whole = torch.where(((rows.condition == int(condition)) & rows.open).unsqueeze(-1), removed, whole)
+        parts = iter(whole.split(widths, dim=-1))
+        return [[next(parts) for _ in cells] for cells in hidden]
 
     def _weigh(self, index: int, logits: Tensor, rows: _Rows) -> Tensor:
         """Return a layer's weights (P, M, E), changed where an intervention says so."""

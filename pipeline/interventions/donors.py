@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,24 @@ from pipeline.interventions.draws import draw_uniform, mix_keys
 
 NUM_GROUPS = len(SUBGOAL_NAMES) + 1
 """The bot's subgoals, and behind them those steps at which it has none."""
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """A part of the states of P policies: of all cells of all layers side by side, U units.
+
+    Attributes:
+        mean: (P, U), mean state.
+        basis: (P, U, K), orthonormal columns; a column of zeros is none.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def remove(self, state: Tensor) -> Tensor:
+        """Return states (P, M, U) whose part in the subspace is that of the mean."""
+        inside = torch.bmm(state - self.mean[:, None], self.basis)
+        return state - torch.bmm(inside, self.basis.mT)
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,7 @@ class Donors:
         missions: Distinct sentences of the levels.
         mission_vectors: (P, K, lang_dim) of these sentences.
         lent: Per layer (P, groups + 1, E), as `mean_weights`, of another policy for each; None if nothing was lent.
+        subspaces: By name, those of the states that can be projected out.
     """
 
     episode: np.ndarray
@@ -40,6 +59,7 @@ class Donors:
     missions: tuple[str, ...]
     mission_vectors: Tensor
     lent: tuple[Tensor, ...] | None = None
+    subspaces: Mapping[str, Subspace] = field(default_factory=dict)
 
     def lend(self, lenders: Sequence[int]) -> Donors:
         """Return donors by which each policy can be given the mean weights of another one, by its number.
@@ -77,7 +97,8 @@ class Donors:
         rows = list(rows)
         parts = {name: tuple(part[rows] for part in getattr(self, name)) for name in ("outputs", "weights")}
         lent = None if self.lent is None else tuple(part[rows] for part in self.lent)
-        return replace(self, **parts, mission_vectors=self.mission_vectors[rows], lent=lent)
+        subspaces = {name: Subspace(s.mean[rows], s.basis[rows]) for name, s in self.subspaces.items()}
+        return replace(self, **parts, mission_vectors=self.mission_vectors[rows], lent=lent, subspaces=subspaces)
 
     @cached_property
     def mean_outputs(self) -> tuple[Tensor, ...]:

@@ -26,6 +26,8 @@ or neither:
 
 - none: nothing; with `state: update` this is the sham
 - swap_mission: the mission is that of another level of the donors, drawn for each episode
+- project: of all GRU states before the step, the part in a subspace is what it is on average: h = h - B B'(h - mean);
+  `subspace` names one of those that the donors hold
 
 `state` says what becomes of the GRU states of S, of the routers of those layers (what changes weights), or of all that
 `where` names (none): update (they go on as usual), freeze (the state before the step is carried on), zero (it is set to
@@ -52,7 +54,7 @@ ON_EXPERTS = ("zero", "mean", "resample", "skip", "random_direction")
 """What changes outputs of experts."""
 ON_WEIGHTS = ("clamp", "threshold", "random_drop", "temperature", "dial")
 """What changes the weights of a layer's router."""
-WHATS = ("none", *ON_EXPERTS, *ON_WEIGHTS, "swap_mission")
+WHATS = ("none", *ON_EXPERTS, *ON_WEIGHTS, "swap_mission", "project")
 STATES = ("update", "freeze", "zero")
 
 _NUMBERS = {"threshold": "tau", "random_drop": "tau", "temperature": "temperature", "dial": "lambda"}
@@ -75,6 +77,7 @@ class Intervention:
         exponent: Of an expert's cost, for dial.
         to: For clamp: one of `TARGETS`, vectors of all layers, or those by subgoal.
         by: For mean: "subgoal" or None.
+        subspace: For project: name of a subspace of the donors.
         seed: Of what is drawn.
         name: Free; by default what it is in a few words. No part of what is done.
         label: A kind of its own for tables, such as transplant_own; empty for the usual one.
@@ -92,6 +95,7 @@ class Intervention:
     exponent: float = 2.0
     to: Target | None = None
     by: str | None = None
+    subspace: str | None = None
     seed: int = 0
     name: str = ""
     label: str = ""
@@ -115,6 +119,8 @@ class Intervention:
             refuse("to", f"none with {self.what} (it goes with clamp)", self.to)
         if self.by not in (None, "subgoal") or (self.by and self.what != "mean"):
             refuse("by", "subgoal, with mean only", self.by)
+        if (self.what == "project") != (isinstance(self.subspace, str) and bool(self.subspace)):
+            refuse("subspace", "the name of one with project, none with anything else", self.subspace)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             refuse("seed", "an integer >= 0", self.seed)
         if self.seed and not self._is_seeded:
@@ -135,8 +141,8 @@ class Intervention:
             refuse("where", f"{expected} with {what}", where.to_plain())
         if self.to == "one_hot" and len({layer for layer, _ in where.experts or ()}) != len(where.experts or ()):
             refuse("where", "one expert for each layer with clamp to one_hot", where.to_plain())
-        if what == "swap_mission" and (where != Where() or self.state != "update"):
-            refuse("where and state", "all and update with swap_mission", [where.to_plain(), self.state])
+        if what in ("swap_mission", "project") and (where != Where() or self.state != "update"):
+            refuse("where and state", f"all and update with {what}", [where.to_plain(), self.state])
 
     @property
     def _is_seeded(self) -> bool:
@@ -150,7 +156,7 @@ class Intervention:
     @property
     def needs_donors(self) -> bool:
         """Whether steps of donors are needed."""
-        return self.what in ("mean", "resample", "swap_mission") or self.to in OF_DONORS
+        return self.what in ("mean", "resample", "swap_mission", "project") or self.to in OF_DONORS
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Intervention:
@@ -204,6 +210,8 @@ class Intervention:
             found["to"] = plain_target(self.to)
         if self.by is not None:
             found["by"] = self.by
+        if self.subspace is not None:
+            found["subspace"] = self.subspace
         if self._is_seeded:
             found["seed"] = self.seed
         if self.label:
@@ -234,6 +242,7 @@ class Intervention:
         if self.to is not None:
             parts.append(f"to {self.to if isinstance(self.to, str) else self.digest[:8]}")
         parts += [f"by {self.by}"] if self.by else []
+        parts += [self.subspace] if self.subspace else []
         parts += [self.where.describe(), self.when.describe()]
         if self.what in _RENORMALISE and self.renormalise != (self.what != "zero"):
             parts.append("renormalised" if self.renormalise else "not renormalised")

@@ -76,10 +76,10 @@ def build_tables(
 
 
 def _check(item: Intervention, sizes: Sequence[Sequence[int]], donors: Donors | None) -> None:
-    if not sizes and (item.what not in ("none", "swap_mission") or item.where != Where()):
+    if not sizes and (item.what not in ("none", "swap_mission", "project") or item.where != Where()):
         raise ConfigError(
-            f"{item.name}: expected a policy with routers and experts, found one without; it can have what none or "
-            "swap_mission, where all"
+            f"{item.name}: expected a policy with routers and experts, found one without; it can have what none, "
+            "swap_mission or project, where all"
         )
     if item.needs_donors and donors is None:
         raise ConfigError(f"{item.name}: expected steps of donors, found none; give donors=find_donors(...)")
@@ -87,6 +87,9 @@ def _check(item: Intervention, sizes: Sequence[Sequence[int]], donors: Donors | 
         raise ConfigError(f"{item.name}: expected weights lent by other policies, found none; give donors.lend(...)")
     if item.to == "shuffled" and len(np.unique(donors.groups)) < 2:
         raise ConfigError(f"{item.name}: expected donors with two subgoals or more, found one")
+    if item.what == "project" and item.subspace not in donors.subspaces:
+        known = ", ".join(donors.subspaces) or "none"
+        raise ConfigError(f"{item.name}: expected a subspace that donors hold ({known}), found {item.subspace}")
     if item.what == "swap_mission" and len(donors.missions) < 2:
         raise ConfigError(f"{item.name}: expected donors with two missions or more, found {list(donors.missions)}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -45,6 +45,11 @@ class Player:
         """Return experts' outputs, weights and the new state, see `IntervenedBatch.read_experts`."""
         inputs, start = self._show(lane)
         return self._batch.read_experts(inputs, hidden, start)
+
+    def branch(self, lane: Lane, hidden: Hidden) -> Iterator[Tensor]:
+        """Yield logits along every path, see `IntervenedBatch.branch`."""
+        inputs, start = self._show(lane)
+        return self._batch.branch(inputs, hidden, start)
 
     def _show(self, lane: Lane) -> tuple[Tensor, Tensor]:
         device, steps = self._batch.device, self._way.steps

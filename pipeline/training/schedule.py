@@ -38,4 +38,5 @@ class Due:
     def checkpoint(self) -> bool:
         """Whether a numbered checkpoint is to be written; after the last update comes the final one instead."""
         interval = self.config.checkpoint_interval
-        return interval > 0 and self.update % interval == 0 and not self.last
+        asked = self.update in self.config.checkpoint_updates
+        return (asked or (interval > 0 and self.update % interval == 0)) and not self.last

@@ -13,7 +13,21 @@ from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from plotting.panels import PAGE_WIDTH, finish, use_axes
 from plotting.runs import short_task
 from plotting.style import expert_colors, expert_labels, figure_style, wrap_text
-from science.figures.names import Drawn, alpha_of, color_of, count_text, in_order, label_of, name_of, number_of, runs_of
+from science.figures.names import (
+    Drawn,
+    alpha_of,
+    color_of,
+    count_text,
+    in_order,
+    label_of,
+    means_of,
+    name_of,
+    number_of,
+    runs_of,
+)
+
+LOGARITHMIC = ("update",)
+"""What conditions count whose axis is logarithmic."""
 
 _BAND = "thin: runs; thick, band: mean over runs and its 95 % t interval"
 
@@ -30,7 +44,7 @@ def draw_curves(name: str, quantities: Sequence[tuple[pd.DataFrame, str]], start
     tasks = list(dict.fromkeys(quantities[0][0]["task"]))
     size = (PAGE_WIDTH, 1.0 + 2.2 * len(quantities))
     axes = use_axes(None, len(quantities), len(tasks), size=size, sharex=True, sharey="row")
-    axis = ""
+    axis, nulls = "", False
     for across, (rows, label) in zip(axes, quantities, strict=True):
         rows = rows.assign(x=[number_of(text) for text in rows["condition"]])
         axis = name_of(rows["condition"].iloc[0]) or "condition"
@@ -42,6 +56,11 @@ def draw_curves(name: str, quantities: Sequence[tuple[pd.DataFrame, str]], start
                 if start is not None:
                     wide.insert(0, 0.0, start)
                 counts.append(_draw_lines(ax, wide, color_of(setting), f"alpha {label_of(setting)}"))
+                nulls |= _draw_null(ax, rows[(rows["task"] == task) & (rows["setting"] == setting)], color_of(setting))
+            if axis in LOGARITHMIC:
+                ax.set_xscale("log")
+                ax.set_xticks(places := sorted(set(rows["x"].dropna())), [f"{place:g}" for place in places])
+                ax.minorticks_off()
             ax.set_title(
                 f"{short_task(task)}, n = {count_text(counts)} runs at each price", loc="left", fontsize="medium"
             )
@@ -51,9 +70,17 @@ def draw_curves(name: str, quantities: Sequence[tuple[pd.DataFrame, str]], start
         across[0].set_ylabel("\n".join(wrap_text(label, 2.0, 9.0)))
     for ax in axes[-1]:
         ax.set_xlabel(axis)
-    finish(list(axes.flat), [_BAND], own=True)
+    finish(list(axes.flat), [_BAND, "dashed: mean under the null" if nulls else ""], own=True)
     labels = "; ".join(label for _, label in quantities)
-    return Drawn(name, axes.flat[0].figure, f"Against {axis}: {labels}. Thin lines are runs.")
+    said = " Dashed: the mean under the null." if nulls else ""
+    return Drawn(name, axes.flat[0].figure, f"Against {axis}: {labels}. Thin lines are runs.{said}")
+
+
+def _draw_null(ax: Axes, rows: pd.DataFrame, color: str) -> bool:
+    """Draw the mean under the null, where there is one; return whether there is."""
+    known = means_of(rows).sort_values("x").dropna(subset=["null_mean"])
+    ax.plot(known["x"], known["null_mean"], color=color, lw=1.0, ls=(0, (2, 1)), zorder=2)
+    return len(known) > 0
 
 
 def _draw_lines(ax: Axes, wide: pd.DataFrame, color: str, label: str) -> int:

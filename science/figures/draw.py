@@ -7,26 +7,42 @@ Some analyses have figures of their own; all else of a table that is told of sin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from science.figures import credit, needed
 from science.figures.curves import draw_curves, draw_usage
+from science.figures.forest import draw_forest
 from science.figures.fronts import draw_fronts
+from science.figures.levels import draw_levels
 from science.figures.maps import draw_audit, draw_map
 from science.figures.names import SOURCES, Drawn, number_of, what_of
+from science.figures.probes import draw_probes
 from science.figures.strips import Panel, draw_strips
+from science.levels import ALL_TASKS
 
 MOST_PANELS = 9
 """Of one figure; more begin another."""
 
+MOST_TASKS = 4
+"""Of one figure; of more there are several figures, and strips lie on their side."""
+
+MOST_WIDE = 6
+"""Panels of a figure of many tasks."""
+
 NAIVE = ("lpc_entropy_naive", "lpc_entropy_smoothed", "lpc_entropy")
 """The same question asked in three ways, the published one first."""
+
+PROBED = ("accuracy", "selectivity", "memory_gain", "memory_gain_full")
+"""Maps of sources and targets."""
 
 HIDDEN = frozenset(
     {
         *("sham_changed", "usage", "collapsed"),
         *(f"{kind}_{name}" for kind in ("front", "dial", "baseline") for name in ("lpc", "success")),
+        *("level_lpc", "k_task", "k_route", "k_lesion"),
+        *(f"difficulty_{kind}" for kind in ("plan_length", "subgoals", "steps_to_learn")),
     }
 )
 """In tables alone, or in a figure of their own."""
@@ -47,29 +63,68 @@ def draw_analysis(
     def label(quantity: str) -> str:
         return labels.get(quantity, quantity.replace("_", " "))
 
-    taken: set[str] = set()
-    if analysis == "knockouts":
-        yield from _draw_knockouts(table, label, sizes)
-    if analysis == "price":
-        if (front := draw_fronts("price_fronts", table)) is not None:
-            yield front
-        usage = table[table["quantity"] == "usage"]
-        if len(usage):
-            yield draw_usage("price_usage", usage, sizes)
-    if analysis == "complexity" and set(NAIVE) <= set(table["quantity"]):
-        yield _draw_naive(table, label)
-        taken |= set(NAIVE)
-    curves = [
-        q for q in dict.fromkeys(table["quantity"]) if is_curve(table[table["quantity"] == q]) and q not in HIDDEN
-    ]
-    if curves:
-        parts = [(table[table["quantity"] == q], label(q)) for q in curves]
-        yield draw_curves(f"{analysis}_curves", parts, 1.0 if analysis == "sufficiency" else None)
-        taken |= set(curves)
+    tasks = [task for task in dict.fromkeys(table["task"]) if task not in ("", ALL_TASKS)]
+    if len(tasks) <= MOST_TASKS:
+        taken = set()
+        for drawn, quantities in _draw_own(analysis, table, label, sizes):
+            yield drawn
+            taken |= quantities
+    else:
+        taken = set()
+        for number, start in enumerate(range(0, len(tasks), MOST_TASKS)):
+            some = table[table["task"].isin(tasks[start : start + MOST_TASKS])]
+            for drawn, quantities in _draw_own(analysis, some, label, sizes):
+                yield Drawn(f"{drawn.name}_levels_{number + 1}", drawn.figure, drawn.caption)
+                taken |= quantities
+    yield from draw_levels(analysis, table, label)
     panels = list(list_panels(table[~table["quantity"].isin(taken | HIDDEN)], label))
+    wide = [panel for panel in panels if panel.rows["task"].nunique() > MOST_TASKS]
+    if wide:
+        for number, start in enumerate(range(0, len(wide), MOST_WIDE)):
+            yield draw_forest(f"{analysis}_by_level_{number + 1}", wide[start : start + MOST_WIDE])
+        panels = [panel for panel in panels if panel not in wide]
     for number, start in enumerate(range(0, len(panels), MOST_PANELS)):
         name = analysis if len(panels) <= MOST_PANELS else f"{analysis}_{number + 1}"
         yield draw_strips(name, panels[start : start + MOST_PANELS])
+
+
+def _draw_own(
+    analysis: str, table: pd.DataFrame, label: Callable[[str], str], sizes: Sequence[Sequence[int]]
+) -> Iterator[tuple[Drawn, set[str]]]:
+    """Yield the figures that an analysis has to itself, each with the quantities that it tells of."""
+    nothing: set[str] = set()
+    own = nothing
+    if analysis == "knockouts":
+        for drawn in _draw_knockouts(table, label, sizes):
+            yield drawn, nothing
+    if analysis == "price":
+        if (front := draw_fronts("price_fronts", table)) is not None:
+            yield front, nothing
+        usage = table[table["quantity"] == "usage"]
+        if len(usage):
+            yield draw_usage("price_usage", usage, sizes), nothing
+    if analysis == "needed":
+        for drawn in needed.draw_needed(table):
+            yield drawn, needed.DRAWN
+        own = needed.DRAWN
+    if analysis == "shapley":
+        for drawn in credit.draw_credit(table, label, sizes):
+            yield drawn, credit.DRAWN
+        own = credit.DRAWN
+    if analysis == "probes":
+        for quantity in PROBED:
+            rows = table[table["quantity"] == quantity]
+            if quantity != "memory_gain" and (rows["setting"] != "").any():
+                yield draw_probes(f"probes_{quantity}", rows, label(quantity)), set(PROBED)
+        own = set(PROBED)
+    if analysis == "complexity" and set(NAIVE) <= set(table["quantity"]):
+        yield _draw_naive(table, label), set(NAIVE)
+    curves = [
+        q for q in dict.fromkeys(table["quantity"]) if is_curve(table[table["quantity"] == q]) and q not in HIDDEN | own
+    ]
+    if curves:
+        parts = [(table[table["quantity"] == q], label(q)) for q in curves]
+        yield draw_curves(f"{analysis}_curves", parts, 1.0 if analysis == "sufficiency" else None), set(curves)
 
 
 def is_curve(rows: pd.DataFrame) -> bool:

@@ -43,7 +43,9 @@ def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sequence[Sequence
                 grid[layer, expert] = value
                 star = "*" if cell["p_adjusted"] <= level else ""
                 color = "white" if abs(value) > 0.62 * most else "black"
-                ax.text(expert, layer, _short(value) + star, ha="center", va="center", color=color, fontsize="xx-small")
+                ax.text(
+                    expert, layer, format_cell(value) + star, ha="center", va="center", color=color, fontsize="xx-small"
+                )
             ax.imshow(grid, aspect="auto", **style)
             n = int(here["n_runs"].max()) if len(here) else 0
             price = f"alpha {label_of(setting)}" if alpha_of(setting) is not None else label_of(setting)
@@ -61,7 +63,8 @@ def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sequence[Sequence
     return Drawn(name, axes.flat[0].figure, f"{label}, of each expert: means over runs. {note}{'.' if note else ''}")
 
 
-def _short(value: float) -> str:
+def format_cell(value: float) -> str:
+    """Return a number as a cell of a map has it, "" for none."""
     if not np.isfinite(value):
         return ""
     text = f"{value:.2f}" if abs(value) >= 0.005 else "0" if abs(value) < 5e-4 else f"{value:.3f}"

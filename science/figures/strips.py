@@ -106,18 +106,19 @@ def _draw_panel(ax: Axes, panel: Panel, columns: int, tasks: Sequence[str], told
     rows = panel.rows
     places = in_order(rows["setting"]) if panel.by == "setting" else list(dict.fromkeys(rows[panel.by]))
     inner = [""] if panel.by == "setting" else in_order(rows["setting"])
-    count = max(1, len(tasks)) * len(inner)
+    own = [(t, task) for t, task in enumerate(tasks or [""]) if not tasks or (rows["task"] == task).any()]
+    count = max(1, len(own)) * len(inner)
     width = 0.78 / count
     for p, place in enumerate(places):
         counts, lost = [], 0
-        for t, task in enumerate(tasks or [""]):
+        for at, (t, task) in enumerate(own or [(0, "")]):
             for s, setting in enumerate(inner):
                 here = rows[(rows[panel.by] == place) & (rows["task"] == task)]
                 here = here if panel.by == "setting" else here[here["setting"] == setting]
                 if not len(here):
                     continue
                 told.alphas |= {setting} if setting else set()
-                x = p + width * (t * len(inner) + s - (count - 1) / 2)
+                x = p + width * (at * len(inner) + s - (count - 1) / 2)
                 n, dropped = _draw_place(ax, here, x, width, setting or place, series_style(t)[1], told)
                 counts.append(n)
                 lost += dropped

@@ -245,7 +245,7 @@ def build_section(
     over = table[table["unit"] != "run"]
     counts = {name: over[name] for name in ("n_runs", "n_levels", "n_episodes")}
     words = {"n_runs": "runs", "n_levels": "level families", "n_episodes": "episodes"}
-    said = [f"{_span(values)} {words[name]}" for name, values in counts.items() if len(values) and values.max() > 0]
+    said = [f"{_span(values[values > 0])} {words[name]}" for name, values in counts.items() if (values > 0).any()]
     return Section(
         key,
         title,

@@ -27,13 +27,19 @@ def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]
     config = design.config
     prices = ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)
     seeds = count_words(len(config.seeds), "seed")
-    policies = f"{len(design.routed)} routed policies ({seeds} at each price of complexity, {prices})"
-    baselines = len(design.runs) - len(design.routed)
-    dense = f" and {baselines} dense baselines" if baselines else ""
-    tasks = " and ".join(short_name(task) for task in design.tasks)
+    routed = sum(run.alpha is not None for run in design.trainings)
+    policies = f"{routed} routed policies ({seeds} at each price of complexity, {prices})"
+    baselines = len(design.trainings) - routed
+    dense = f" and {count_words(baselines, 'dense baseline')}" if baselines else ""
+    learned = [short_name(task) for task in design.tasks if task not in design.held_out]
+    if config.mixture is None:
+        trained, of = f"{join_words(learned)}, each task by itself,", "it"
+    else:
+        trained, of = f"all of {join_words(learned)} together", "each"
+        trained += f", and not on {join_words([short_name(task) for task in design.held_out])}," * bool(design.held_out)
     done = (
-        f"{policies}{dense} were trained on {tasks}, each task by itself, and studied on the same "
-        f"{config.episodes:,} levels of it: on their own play, on the bot's trajectories, and with parts changed."
+        f"{policies}{dense} were trained on {trained} and studied on the same "
+        f"{config.episodes:,} levels of {of}: on their own play, on the bot's trajectories, and with parts changed."
     )
     if not claims:
         return (done, "No claim was declared; everything is exploratory.")
@@ -41,6 +47,11 @@ def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]
     counts = {word: [str(c.number) for c in claims if c.verdict == word] for word in words}
     found = "; ".join(f"{len(n)} {word} ({', '.join(n)})" for word, n in counts.items() if n)
     return (done, f"Of {count_words(len(claims), 'declared claim')}: {found}.")
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence: a, b and c."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def count_words(n: int, word: str) -> str:
@@ -63,7 +74,8 @@ def design_facts(design: Design) -> Facts:
         f"found at level {level:g} over {count_words(tests, 'claim')}"
     )
     return (
-        ("Tasks", ", ".join(short_name(task) for task in design.tasks)),
+        ("Tasks", ", ".join(short_name(task) for task in design.tasks if task not in design.held_out)),
+        *_mixture_facts(design),
         ("Prices of complexity", ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)),
         ("Seeds", f"{runs} ({seeds})"),
         ("Baselines", ", ".join(_baselines(design)) or "none"),
@@ -71,6 +83,15 @@ def design_facts(design: Design) -> Facts:
         ("Analyses", ", ".join(ANALYSES[name].title for name in config.analyses)),
         ("What this many runs can show", can),
     )
+
+
+def _mixture_facts(design: Design) -> Facts:
+    config = design.config
+    if config.mixture is None:
+        return ()
+    weights = "equal ones" if config.task_weights is None else ", ".join(f"{w:g}" for w in config.task_weights)
+    held_out = ", ".join(short_name(task) for task in design.held_out) or "none"
+    return (("Mixture", f"{config.mixture}: each policy learns all tasks, weights {weights}"), ("Held out", held_out))
 
 
 def _baselines(design: Design) -> list[str]:
@@ -89,6 +110,7 @@ def training_facts(design: Design) -> Facts:
         *("policy", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "num_updates", "num_envs"),
         *("unroll_len", "lr", "action_selection", "lang_encoder", "lpc_exponent", "normalize_lpc"),
     )
+    names += tuple(name for name in config.identity() if name in design.config.train and name not in names)
     return tuple((name, str(getattr(config, name))) for name in names)
 
 

@@ -44,6 +44,7 @@ def message_of(action) -> str:
         ("device", "gpu", "auto, cpu, cuda or cuda:N"),
         ("device", "cuda:", "auto, cpu, cuda or cuda:N"),
         ("torch_threads", 0, "at least 1"),
+        ("checkpoint_updates", [3, 0], "updates, 1 or more"),
     ],
 )
 def test_impossible_values_are_refused(key, value, expected):
@@ -63,7 +64,9 @@ def test_parsed_sizes_are_no_one_else_s_lists():
 
 def test_identity_keeps_what_decides_the_weights():
     config = TrainConfig()
-    longer = dataclasses.replace(config, num_updates=9999, checkpoint_interval=1, log_dir="elsewhere", eval_interval=5)
+    longer = dataclasses.replace(
+        config, num_updates=9999, checkpoint_interval=1, checkpoint_updates=[3], log_dir="elsewhere", eval_interval=5
+    )
     assert longer.identity() == config.identity()
     for name, value in {"lr": 0.5, "seed": 1, "plan_every": 3, "expert_dropout": True, "policy": "mop"}.items():
         assert dataclasses.replace(config, **{name: value}).identity() != config.identity()

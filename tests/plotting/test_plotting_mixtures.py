@@ -157,6 +157,16 @@ def test_runs_are_listed_by_the_mixture_with_the_mean_over_levels(capsys):
     (line,) = [line for line in lines if line.split()[:3] == ["two", "1", "1"]]
     assert f"{mine['success_rate'].mean():.1%}" in line
     assert line.split()[-1] == "4"  # levels, of both tasks
+    assert "two: GoToObjS6-v1, GoToRedBallNoDists-v0" in lines
+
+
+def test_a_named_list_of_one_level_is_listed_with_the_interval_of_its_level(capsys):
+    assert list_runs([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.split()[:3] == ["one", "1", "0"]]
+    row = read_results("evaluation_results.csv").query("task_id == 'one'").iloc[0]
+    assert f"{row['success_low']:.1%} to {row['success_high']:.1%}" in line
+    assert "one: GoToRedBallNoDists-v0" in lines
 
 
 # ------------------------------------------------------------------------------------------------ settings of mixtures

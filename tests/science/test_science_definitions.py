@@ -6,11 +6,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from science import complexity, distinctness, fronts, knockouts, pathways, price, sufficiency
-from science.effects import Condition
+from science import (
+    complexity,
+    distinctness,
+    dynamics,
+    fronts,
+    knockouts,
+    needed,
+    pathways,
+    price,
+    probes,
+    shapley,
+    sufficiency,
+)
+from science.coalitions import code_of, list_players, name_without
+from science.effects import Condition, Effects
 from science.fronts import FrontPoint
 from science.observations import Observations
 from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
+from science.planted_forced import plant_forced
+from science.planted_training import plant_bit, plant_erasures, plant_play, plant_rise, rise
 from science.synthetic import Design, draw_template, plant_noisy_policy, plant_signal
 from science.traces import Group
 
@@ -54,6 +69,37 @@ def results():
         direction=np.zeros(steps, np.uint8),
         carrying=np.zeros(steps, np.uint8),
     )
+    tasks = [plant_forced(traces.select([0, 1, 2, 3]), rng) for _ in range(3)]
+    tasks = [
+        replace(forced, runs=tuple(replace(run, task=f"T{n}") for run in forced.runs)) for n, forced in enumerate(tasks)
+    ]
+    players = list_players(traces.sizes)
+    gone = [[p for i, p in enumerate(players) if not code >> i & 1] for code in range(63)]
+    coalitions = [Condition("sham", "sham"), *(Condition(name_without(out), "coalition") for out in gone)]
+    coalitions += [Condition(f"single {p}", "knockout", *p, 16, "zero", renormalise=True) for p in players]
+    worth = 0.1 * rng.random((4, len(coalitions), 16, 3)) + 0.5
+    worth[:, 0] = 0
+    assert sorted(code_of(c.name, players) for c in coalitions[:64]) == list(range(64))
+    games = build_effects(
+        runs[:4], seeds, coalitions, worth[..., 0], groups=("Open", "Pickup"), by_group=worth[..., 1:]
+    )
+    still = draw_template(Design(runs=3, episodes=24), rng)
+    updates = [1, 10, 100]
+    grown = plant_rise(still, rng, updates=updates, at=5.0)
+    success = np.tile(rise(updates, 5.0).round(), (3, 1))
+    gone = plant_knockouts(still, rng, rng.random((3, 9)), by_group=rng.random((3, 9, 4)), noise=0.1)
+    gone = Effects.concatenate(
+        [replace(gone, runs=tuple(replace(run, update=update) for run in gone.runs)) for update in updates]
+    )
+    bits = plant_bit(still, rng, size=1.0)
+    bits = replace(
+        bits, sources={**bits.sources, "expert 0.1": bits.sources["routers"]}, experts={"expert 0.1": (0, 1)}
+    )
+    erased = plant_erasures(still, rng, harm=0.1)
+    of_experts = replace(
+        erased,
+        conditions=tuple(replace(c, name=c.name.replace("routers", "experts")) for c in erased.conditions),
+    )
     points = [FrontPoint(seed, 1000.0, 0.5) for seed in range(4)]
     return [
         pathways.compute(traces, effects=others, untrained=traces, draws=9),
@@ -64,10 +110,17 @@ def results():
         price.compute(played, effects=lesions, draws=9),
         price.compute(played, effects=dial, baselines=points, draws=9),
         complexity.compute(traces, observed={"Planted": observed}, effects=others, draws=9),
+        needed.compute(tasks, draws=9),
+        shapley.compute(games, traces, draws=9),
+        dynamics.compute(grown, played=plant_play(still, rng, updates=updates, chance=success), effects=gone, draws=9),
+        probes.compute([bits], effects=Effects.concatenate([erased, of_experts])),
     ]
 
 
-@pytest.mark.parametrize("module", [pathways, sufficiency, distinctness, knockouts, price, complexity])
+@pytest.mark.parametrize(
+    "module",
+    [pathways, sufficiency, distinctness, knockouts, price, complexity, needed, shapley, dynamics, probes],
+)
 def test_every_quantity_has_a_name_and_a_definition(results, module):
     name = module.__name__.rpartition(".")[2]
     found = {row.quantity for result in results if result.analysis == name for row in result.rows}

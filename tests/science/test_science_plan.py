@@ -10,7 +10,7 @@ from science import forecast, run, stages
 from science.conditions import TURNS, build_conditions
 from science.config import read_study
 from science.plan import build_design, path_experts
-from science.runs import count_gru, match_baselines
+from science.runs import fit_sizes, match_baselines
 from science.stages import Stage
 from science.statistics.inference import detectable_effect
 from science.store import FAILED, Item, Store, digest_source
@@ -65,16 +65,19 @@ def test_a_baseline_has_as_many_parameters_as_are_active(config):
 
     for path, expert in (("largest", 2), ("smallest", 1)):
         wanted = active(expert)
-        near = [abs(count_gru(width, 184, 7) - wanted) for width in (found[path] - 1, found[path], found[path] + 1)]
+        near = [
+            abs(fit_sizes(config.shared)(width) - wanted) for width in (found[path] - 1, found[path], found[path] + 1)
+        ]
         assert near[1] == min(near)
     assert found["smallest"] < found["largest"]
     assert [path_experts([[0, 4, 8], [8, 2, 0]], path) for path in ("largest", "smallest")] == [[2, 0], [1, 1]]
-    assert count_gru(5, 184, 7) == sum(
+    assert fit_sizes(config.shared)(5) == sum(
         p.numel() for p in build_policy(TrainConfig(policy="gru", hidden_size=5, lang_dim=32)).parameters()
     )
-    for encoding, inputs, table in (("onehot", 1017, 0), ("embedding", 821, 320)):
-        gru = build_policy(TrainConfig(policy="gru", hidden_size=5, obs_encoding=encoding))
-        assert count_gru(5, inputs, 7, projected=True) + table == sum(p.numel() for p in gru.parameters())
+    for encoding in ("onehot", "embedding"):
+        settings = dataclasses.replace(config.shared, obs_encoding=encoding)
+        gru = build_policy(dataclasses.replace(settings, policy="gru", hidden_size=5))
+        assert fit_sizes(settings)(5) == sum(p.numel() for p in gru.parameters())
 
 
 def test_a_claim_about_a_task_that_is_not_studied_is_refused(config):

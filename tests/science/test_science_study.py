@@ -33,7 +33,8 @@ STUDY = {
     "baselines": ["largest"],
     "episodes": 8,
     "changed_episodes": 4,
-    "analyses": ["pathways", "sufficiency", "price"],
+    "analyses": ["pathways", "sufficiency", "price", "needed", "shapley", "dynamics", "probes"],
+    "checkpoints": 3,
     "statistics": {"draws": 9, "calibration": 1},
     "claims": [
         {"claim": "pathways.consistency", "direction": "greater", "says": "Pathways are consistent"},
@@ -137,7 +138,7 @@ def test_what_is_deleted_is_made_again_with_what_depends_on_it_and_is_the_same(s
 
 def test_a_deleted_checkpoint_is_trained_again_with_all_that_is_made_of_it(study):
     before = tables(OUT)
-    path = next((OUT / "work" / "checkpoints").rglob("trial_2/seed_1/*.pt"))
+    path = next((OUT / "work" / "checkpoints").rglob("trial_2/seed_1/checkpoint_final.pt"))
     path.unlink()
     _, did, _ = study()
     assert path.exists() and tables(OUT) == before
@@ -148,12 +149,16 @@ def test_a_deleted_checkpoint_is_trained_again_with_all_that_is_made_of_it(study
 
 def test_only_some_analyses_are_made_and_the_others_stay(study):
     _, did, _ = study("--only", "sufficiency", statistics={**STUDY["statistics"], "seed": 1})
-    assert {name.partition("/")[0] for name in did} == {"intervene", "calibrate", "analyse", "draw"}
+    kinds = {name.partition("/")[0] for name in did}
+    assert kinds == {"intervene", "calibrate", "analyse", "draw"}
     assert {name for name in did if name.startswith("analyse")} == {"analyse/sufficiency"}
     sections = re.split(r'<h2 id="(\w+)"', (OUT / "report.html").read_text())
     text = dict(zip(sections[1::2], sections[2::2], strict=True))
     old = {name for name, section in text.items() if "of earlier inputs, settings or code" in section}
-    assert old == {"pathways", "price"} and "Consistency of pathways" in text["pathways"]
+    assert (
+        old == {"pathways", "price", "needed", "shapley", "dynamics", "probes"}
+        and "Consistency of pathways" in text["pathways"]
+    )
     study()
     assert "of earlier inputs" not in (OUT / "report.html").read_text()
 
@@ -183,6 +188,34 @@ def test_a_damaged_evaluation_cache_is_played_again_and_all_is_the_same(study):
     assert tables(OUT) == before
 
 
+def test_a_deleted_checkpoint_on_the_way_is_trained_again_aside_and_is_the_same(study):
+    before = tables(OUT)
+    folder = next((OUT / "work" / "checkpoints").rglob("trial_2/seed_1"))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint_1.pt",
+        "checkpoint_2.pt",
+        "checkpoint_final.pt",
+    ]
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "checkpoint_1.pt"}
+    (folder / "checkpoint_1.pt").unlink()
+    _, did, _ = study()
+    cell = "BabyAI-GoToObjS4-v0/alpha=0.001"
+    grown = [f"grown/{kind}/{cell}" for kind in ("replay", "played", "knockouts")]
+    assert did == [*grown, "analyse/dynamics", "draw/dynamics"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    aside = list((OUT / "work" / "aside" / "checkpoints").rglob("checkpoint_1.pt"))
+    assert len(aside) == 1 and "trial_2/seed_1" in str(aside[0])
+    assert tables(OUT) == before
+    assert study()[1] == []
+
+
+def test_states_are_kept_and_probed_again_alone(study):
+    before = tables(OUT)
+    next((OUT / "work" / "states").rglob("alpha_0.npz")).unlink()
+    assert study()[1] == ["states/BabyAI-GoToObjS4-v0/alpha=0", "analyse/probes", "draw/probes"]
+    assert tables(OUT) == before
+
+
 def test_another_price_is_trained_and_the_others_are_not(study):
     _, did, _ = study("--only", "sufficiency", lpc_alphas=[0, 1e-4, 1e-3], claims=[])
     log = (OUT / "work" / "checkpoints").rglob("trial_*")
@@ -194,7 +227,7 @@ def test_another_price_is_trained_and_the_others_are_not(study):
 
 
 def test_a_damaged_checkpoint_is_named_and_the_rest_is_made(study):
-    path = next((OUT / "work" / "checkpoints").rglob("trial_1/seed_0/*.pt"))
+    path = next((OUT / "work" / "checkpoints").rglob("trial_1/seed_0/checkpoint_final.pt"))
     path.write_bytes(path.read_bytes()[:200])
     code, did, error = study()
     assert code == 1 and "Traceback" not in error
@@ -209,7 +242,7 @@ def test_a_damaged_checkpoint_is_named_and_the_rest_is_made(study):
 def test_a_run_that_diverged_is_named_and_the_rest_is_made(study):
     import torch
 
-    path = next((OUT / "work" / "checkpoints").rglob("trial_1/seed_0/*.pt"))
+    path = next((OUT / "work" / "checkpoints").rglob("trial_1/seed_0/checkpoint_final.pt"))
     content = torch.load(path, weights_only=True)
     for weight in content["policy_state_dict"].values():
         weight.fill_(float("nan"))

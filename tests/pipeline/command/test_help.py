@@ -23,7 +23,7 @@ COMMANDS = [
     *("-m more.train", "-m more.evaluate", "-m more.evaluate_for_llm", "-m more.compare", "more/train.py"),
     *("-m science.study", "science/study.py"),
     *("-m more.generate", "more/generate.py", "-m more.export", "more/export.py"),
-    "-m maxent.charts",
+    *("-m maxent.charts", "-m benchmarks.levels"),
     *(f"-m rlmop {word}" for word in WORDS),
     "-m rlmop evaluate --checkpoint PATH",
 ]

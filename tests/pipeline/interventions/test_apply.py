@@ -1,6 +1,6 @@
 """Changed forward passes: the packed form does what the plain one does, and leaves all other rows alone bit for bit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from babyai.facts import EVENT_NAMES
 from pipeline.command.errors import ConfigError
 from pipeline.engine.packed import pack_replicas
 from pipeline.interventions.apply import IntervenedBatch
-from pipeline.interventions.donors import Donors
+from pipeline.interventions.donors import Donors, Subspace
 from pipeline.interventions.situation import NEVER, Situation, count_since
 from pipeline.interventions.spec import Intervention
 from tests.interventions import LENDERS, Scene, act_plainly, start_plain
@@ -65,6 +65,7 @@ CATALOGUE = [
     {"what": "none", "state": "zero", "where": {"experts": [[3, 0]]}},
     {"what": "swap_mission"},
     {"what": "swap_mission", "seed": 2},
+    {"what": "project", "subspace": "two"},
 ]
 WHENS = [
     "always",
@@ -105,7 +106,15 @@ def build_donors() -> Donors:
         weights=tuple(draw(steps, len(sizes)).softmax(dim=-1) for sizes in SIZES),
         missions=MISSIONS,
         mission_vectors=draw(len(MISSIONS), LANG),
+        subspaces=build_subspaces(draw),
     ).lend(LENDERS)
+
+
+def build_subspaces(draw: Callable[..., torch.Tensor]) -> dict[str, Subspace]:
+    """Return a plane of the states, and nothing of them."""
+    units = len(SIZES) * ROUTER + sum(map(sum, SIZES))
+    plane = torch.linalg.qr(draw(units, 2)).Q
+    return {"two": Subspace(draw(units), plane), "none": Subspace(draw(units), torch.zeros_like(plane))}
 
 
 def make_scenes(rng: np.random.Generator, rows: int) -> list[list[list[Scene]]]:
@@ -410,3 +419,26 @@ def test_steps_since_events_are_counted_by_episode():
     ]:
         since = count_since(since, np.array(event), np.array(start))
         assert since[:, picked].tolist() == expected
+
+
+def test_a_projection_onto_nothing_is_the_sham_bit_for_bit():
+    policies, donors, inputs = build_policies("mop"), build_donors(), make_inputs(ROWS)
+    items = [
+        Intervention(),
+        Intervention(what="project", subspace="none"),
+        Intervention(what="project", subspace="two"),
+    ]
+    scenes = make_scenes(np.random.default_rng(1), ROWS)
+    batch = IntervenedBatch(policies, items, donors)
+    sham, nothing, plane = (run(batch, inputs, scenes, np.full((POLICIES, ROWS), c)) for c in range(3))
+    assert torch.equal(sham.logits, nothing.logits)
+    assert not torch.allclose(sham.logits, plane.logits)
+    mixed = run(batch, inputs, scenes, np.tile([0, 2, 0, 2], (POLICIES, 1)))
+    assert torch.equal(mixed.logits[:, :, ::2], sham.logits[:, :, ::2])
+    assert torch.equal(mixed.logits[:, :, 1::2], plane.logits[:, :, 1::2])
+
+
+def test_subspaces_that_donors_do_not_hold_are_named():
+    item = Intervention(what="project", subspace="three")
+    with pytest.raises(ConfigError, match=r"project three: expected a subspace that donors hold \(two, none\), found"):
+        IntervenedBatch(build_policies("moe"), [item], build_donors())

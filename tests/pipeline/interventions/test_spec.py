@@ -50,10 +50,12 @@ def contents(draw):
         found["where"] = draw(wheres.filter(lambda w: w != "routers" and not (isinstance(w, dict) and "routers" in w)))
     elif what == "none":
         found["where"] = draw(wheres)
-    elif what != "swap_mission":
+    elif what not in ("swap_mission", "project"):
         found["where"] = draw(layers)
-    if what != "swap_mission":
+    if what not in ("swap_mission", "project"):
         found["state"] = draw(st.sampled_from(STATES))
+    if what == "project":
+        found["subspace"] = draw(st.sampled_from(["a", "b c"]))
     if what in ("threshold", "random_drop"):
         found |= {"tau": draw(st.floats(0, 1)), "renormalise": draw(st.booleans())}
     if what == "zero":
@@ -140,6 +142,9 @@ def test_defaults_of_renormalising():
         ({"what": "clamp", "to": {"Fly": [[1.0]]}}, "to: expected one of GoNextTo"),
         ({"what": "zero", "to": "uniform"}, "to: expected none with zero"),
         ({"what": "zero", "by": "subgoal"}, "by: expected subgoal, with mean only"),
+        ({"what": "project"}, "subspace: expected the name of one with project"),
+        ({"what": "zero", "subspace": "a"}, "subspace: expected .* none with anything else"),
+        ({"what": "project", "subspace": "a", "where": {"layers": [0]}}, "where and state: expected all and update"),
         ({"what": "swap_mission", "state": "zero"}, "where and state: expected all and update with swap_mission"),
         ({"when": "sometimes"}, "when: expected always, or a mapping"),
         ({"when": {"subgoal": "Fly"}}, "when: subgoal: expected one of GoNextTo"),

@@ -69,6 +69,16 @@ def test_a_checkpoint_on_the_way_that_cannot_be_written_is_told_of_and_the_next_
     assert told == [f"checkpoint not written: {FOLDER}/checkpoint_{n}.pt: {why}" for n in (1, 4)]  # once in a row
 
 
+def test_checkpoints_of_given_updates_stay_and_change_nothing(call):
+    assert call("--checkpoint_updates", "[1, 3, 6]", "--checkpoint_interval", "0")[0] == 0
+    assert saved() == ["checkpoint_1.pt", "checkpoint_3.pt", "checkpoint_final.pt"]
+    mine = final(RUN)
+    assert call("--trial", "2", "--checkpoint_interval", "0")[0] == 0
+    other = final(Path("trial_2/seed_0"))
+    for name, weight in other["policy_state_dict"].items():
+        assert torch.equal(mine["policy_state_dict"][name], weight), name
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_final_checkpoint_that_cannot_be_written_is_a_failure_of_that_run_alone(kept, call, full):
     full(lambda path: "seed_1" in str(path) and (path.name == "checkpoint_final.pt" or not kept))

@@ -1,0 +1,90 @@
+"""Success on each level that was run, a dot for each budget; levels by kind, then by the length of the bot's plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.levels.records import mark_key
+from benchmarks.levels.reference import KINDS, find_reference
+from pipeline.command.files import replace_atomically
+
+COLOURS = ("#8fb8de", "#1f5a94", "#0b2239")
+"""Of the budgets, rising."""
+
+
+def save_figure(path: Path, rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], dpi: int = 110) -> Path | None:
+    """Write the figure as PNG and return its path; None if no level was run.
+
+    Args:
+        path: Of the file.
+        rows: Of `page.collect_rows`.
+        budgets: Minutes.
+        dpi: Of the file.
+    """
+    shown = [row for row in rows if any(mark_key(m) in row["record"]["marks"] for m in budgets)]
+    if not shown:
+        return None
+    figure = Figure(figsize=(7.2, 1.2 + 0.19 * (len(shown) + len(KINDS))), layout="constrained")
+    plot_levels(shown, budgets, ax=figure.subplots())
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+    return path
+
+
+def plot_levels(rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], *, ax: Axes) -> Axes:
+    """Draw success with Wilson's interval at 95 % for each level and budget; return the axes.
+
+    Args:
+        rows: Levels with at least one result, by kind.
+        budgets: Minutes.
+        ax: To draw on.
+    """
+    places: list[float] = []
+    place = 0.0
+    for index, row in enumerate(rows):
+        if index and rows[index - 1]["kind"] != row["kind"]:
+            place += 0.8
+            ax.axhline(place - 0.4, color="0.85", linewidth=0.8)
+        places.append(place)
+        place += 1.0
+    for number, minutes in enumerate(budgets):
+        found = [
+            (where, mark)
+            for where, row in zip(places, rows, strict=True)
+            if (mark := row["record"]["marks"].get(mark_key(minutes))) is not None
+        ]
+        colour, lift = COLOURS[min(number, len(COLOURS) - 1)], 0.16 * (number - (len(budgets) - 1) / 2)
+        ys = [where + lift for where, _ in found]
+        middle = [100 * mark["success_rate"] for _, mark in found]
+        ax.hlines(
+            ys,
+            [100 * mark["success_low"] for _, mark in found],
+            [100 * mark["success_high"] for _, mark in found],
+            colors=colour,
+            linewidth=1.0,
+        )
+        ax.plot(middle, ys, "o", color=colour, markersize=4.5, label=f"{mark_key(minutes)} min of two cores")
+    quoted = [(where, find_reference(row["name"]).babyai_1_1) for where, row in zip(places, rows, strict=True)]
+    quoted = [(where, value) for where, value in quoted if value is not None]
+    ax.plot(
+        [v for _, v in quoted],
+        [w for w, _ in quoted],
+        "|",
+        color="#c0392b",
+        markersize=9,
+        label="BabyAI 1.1, 1M demos, quoted",
+    )
+    ax.set_yticks(places, [row["name"] for row in rows], fontsize=7)
+    ax.set_ylim(place - 0.3, -0.7)
+    ax.set_xlim(-2, 102)
+    ax.set_xlabel("levels solved, %")
+    ax.grid(axis="x", color="0.92")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False, fontsize=7)
+    return ax

@@ -1,0 +1,266 @@
+"""The table of levels as a page (Markdown), as CSV and as a figure, of whatever results are there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from babyai.levels import list_tasks
+from benchmarks.levels.figure import save_figure
+from benchmarks.levels.records import describe, mark_key, read_record, short_name
+from benchmarks.levels.reference import FIRST_HAND, KINDS, SOURCES, find_kind, find_reference
+from benchmarks.levels.settings import LevelsSettings
+from pipeline.command.files import write_text
+
+SOLVED = 0.99
+"""Success from which a level counts as solved, that of the BabyAI paper."""
+
+NOT_RUN, NO_BOT = "not run", "the bot solves none"
+
+Row = dict[str, Any]
+"""A level: `name`, `kind`, `record`."""
+
+_MARK_COLUMNS = (
+    *("cpu_seconds", "updates", "env_steps", "success_rate", "success_low", "success_high", "num_episodes", "failures"),
+    *("timeouts", "path_ratio", "path_ratio_n", "mean_lpc", "agreement", "checkpoint", "digest", "seed"),
+    *("lang_encoder", "commit", "cpu", "date"),
+)
+_REFERENCES = ("babyai_1_0_percent", "babyai_1_1_percent", "jat_share_of_bot_return")
+COLUMNS = (
+    *("level", "kind", "minutes", "status", "bot_levels", "bot_solved", "bot_mean_steps", *_MARK_COLUMNS),
+    *("versions", "settings", *_REFERENCES),
+)
+"""Of the CSV: a row for each level and budget."""
+
+
+READY_MADE = """\
+Settings with a trained projection of the mission, most with a larger network and longer unrolls, the reasons beside:
+[goto](../configs/goto.yaml), [pickuploc](../configs/pickuploc.yaml), [putnextlocal](../configs/putnextlocal.yaml),
+[bosslevel](../configs/bosslevel.yaml), and [verbs](../configs/verbs.yaml) for one policy on five levels. What one
+of them reaches is measured by the same command:
+
+    python -m benchmarks.levels --config configs/putnextlocal.yaml --only PutNextLocal --out levels_putnextlocal"""
+
+
+def write_outputs(settings: LevelsSettings) -> list[Path]:
+    """Write page, CSV and figure into the folder of results, and into `docs` if one is named; return the paths.
+
+    Raises:
+        ConfigError: If results were made with other settings.
+    """
+    rows = collect_rows(settings)
+    written = []
+    for folder in (settings.out, settings.docs):
+        if folder is None:
+            continue
+        figure = save_figure(folder / "images" / "levels.png", rows, settings.minutes)
+        write_text(folder / "levels.md", write_page(settings, rows, with_figure=figure is not None))
+        write_text(folder / "levels.csv", write_csv(settings, rows))
+        written += [folder / "levels.md", folder / "levels.csv", *([figure] if figure else [])]
+    return written
+
+
+def collect_rows(settings: LevelsSettings) -> list[Row]:
+    """Return a row for each registered level, by kind and then by the bot's mean steps, unknown ones last."""
+    rows = [
+        {"name": short_name(task), "kind": find_kind(short_name(task)), "record": read_record(settings, task)}
+        for task in list_tasks()
+    ]
+
+    def place(row: Row) -> tuple[int, float, str]:
+        steps = (row["record"]["bot"] or {}).get("mean_steps")
+        return KINDS.index(row["kind"]), float("inf") if steps is None else steps, row["name"]
+
+    return sorted(rows, key=place)
+
+
+def find_status(record: Mapping[str, Any], minutes: float) -> str:
+    """Return what became of a level within a budget: solved, not solved, not run, or that the bot solves none."""
+    mark = record["marks"].get(mark_key(minutes))
+    if mark is not None:
+        return "solved" if mark["success_rate"] >= SOLVED else "not solved"
+    return NO_BOT if record["bot"] is not None and not record["bot"]["solved"] else NOT_RUN
+
+
+# ---------------------------------------------------------------------------------------------------------------- CSV
+
+
+def write_csv(settings: LevelsSettings, rows: Sequence[Row]) -> str:
+    """Return the CSV: everything that is known, a row for each level and budget."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        record, reference = row["record"], find_reference(row["name"])
+        bot = record["bot"] or {}
+        for minutes in settings.minutes:
+            mark = record["marks"].get(mark_key(minutes))
+            own = {} if mark is None else {name: mark[name] for name in _MARK_COLUMNS}
+            if mark is not None:
+                own |= {name: json.dumps(value) for name, value in _describe_mark(record, mark).items()}
+            writer.writerow(
+                {
+                    **{"level": record["level"], "kind": row["kind"], "minutes": mark_key(minutes)},
+                    **{"status": find_status(record, minutes), "bot_levels": bot.get("levels")},
+                    **{"bot_solved": bot.get("solved"), "bot_mean_steps": bot.get("mean_steps"), **own},
+                    **dict(zip(_REFERENCES, (reference.babyai, reference.babyai_1_1, reference.jat), strict=True)),
+                }
+            )
+    return text.getvalue()
+
+
+def _describe_mark(record: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, Any]:
+    return {"versions": mark["versions"], "settings": record["settings"]}
+
+
+# --------------------------------------------------------------------------------------------------------------- page
+
+
+def write_page(settings: LevelsSettings, rows: Sequence[Row], *, with_figure: bool) -> str:
+    """Return the page."""
+    episodes, config = settings.config.final_eval_episodes, settings.config
+    budgets = " and ".join(f"{mark_key(m)}" for m in settings.minutes)
+    minutes = settings.minutes[0]
+    parts = [
+        "# Levels of BabyAI",
+        f"What the default policy (`config.yaml`) reaches on each of the {len(rows)} registered levels in {budgets} "
+        "minutes of two cores, by one command that goes on where it was stopped:",
+        "    make levels                                    # all of it, some days\n"
+        f"    python -m benchmarks.levels --minutes {mark_key(minutes)} --only GoTo,PickupLoc --out levels",
+        "It writes this page, [levels.csv](levels.csv) with everything that is known of each row (settings, seed, "
+        "commit, versions), and a file for each level in `levels/results/`.",
+        _what_is_measured(config.seed, episodes),
+        "## In short",
+        "\n".join(_summarise(rows, settings.minutes)),
+        *(["![Success on each level](images/levels.png)"] if with_figure else []),
+    ]
+    for kind in KINDS:
+        own = [row for row in rows if row["kind"] == kind]
+        parts += [f"## {_TITLES.get(kind, kind)}", write_table(own, settings.minutes)]
+    parts += [
+        "## Worth more than the default",
+        READY_MADE,
+        "## Figures of others",
+        SOURCES,
+        "## Settings",
+        _list_settings(settings, rows),
+    ]
+    return "\n\n".join(wrap(part) for part in parts if part) + "\n"
+
+
+def wrap(part: str) -> str:
+    """Return a paragraph or a list with lines of at most 120 characters; tables, code and pictures as they are."""
+    if part.startswith(("|", "    ", "!", "#", "**A budget", "Settings with")):
+        return part
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    lines = [(line, "  " if line.startswith(("- ", "  ")) else "") for line in part.splitlines()]
+    return "\n".join(textwrap.fill(line, 120, subsequent_indent=below, **whole) for line, below in lines)
+
+
+_TITLES = {"compound": "Compound missions", "Unlock": "Unlock: a key is needed"}
+
+
+def _what_is_measured(seed: int, episodes: int) -> str:
+    return f"""\
+**A budget** of m minutes of two cores is 2 m minutes of processor time: a level is trained on one core for twice as
+long, two levels side by side. Counted is the time that the process had a core while it trained (from the end of its
+first update), so that other load on the machine matters little; how fast its cores are does matter, and the env-steps
+tell how far a run came. **Success** is the share of {episodes} fixed levels, the same for every run, that the policy
+(most probable action) solves within the level's own step limit; bold from {100 * SOLVED:.0f} %, which counts as solved.
+**Path ratio**: steps over those of the bot, on levels solved. **LPC**: mean over steps of the complexity used, the sum
+of weight x size^2 over experts ([training](training.md)). **Bot**: the share of these levels that minigrid's bot
+solves, and the mean length of its plans. In the evaluation a level that it does not solve is replaced: a policy's
+success is on levels that the bot solves. Where it solves none there is nothing to imitate. One run each, seed
+{seed}: with 200 levels the interval of a success of 90 % is some four points to either side, and other seeds may differ
+by more."""
+
+
+def _summarise(rows: Sequence[Row], budgets: Sequence[float]) -> list[str]:
+    """Return a line for each budget, and one of the bot."""
+    lines = []
+    for minutes in budgets:
+        by_status: dict[str, list[str]] = {}
+        for row in rows:
+            by_status.setdefault(find_status(row["record"], minutes), []).append(row["name"])
+        solved, unsolved = by_status.get("solved", []), by_status.get("not solved", [])
+        line = f"- {mark_key(minutes)} minutes: {len(solved) + len(unsolved)} levels run, {len(solved)} of them solved"
+        lines.append(f"{line}; {len(by_status.get(NOT_RUN, []))} not run.")
+    bots = [(row["name"], row["record"]["bot"]) for row in rows if row["record"]["bot"]]
+    none = [name for name, bot in bots if not bot["solved"]]
+    some = sorted((bot["solved"] / bot["levels"], name) for name, bot in bots if 0 < bot["solved"] < bot["levels"])
+    if none:
+        lines.append(f"- The bot solves no level of {', '.join(none)}: it fails, and there is nothing to imitate.")
+    if some:
+        shares = ", ".join(f"{name} ({100 * share:.3g} %)" for share, name in some)
+        lines.append(
+            f"- It solves a part of {shares}, and all levels of the {len(bots) - len(none) - len(some)} others."
+        )
+    if len(bots) < len(rows):
+        lines.append(f"- The bot was not measured on {len(rows) - len(bots)} levels.")
+    return lines
+
+
+def write_table(rows: Sequence[Row], budgets: Sequence[float]) -> str:
+    """Return the table of some levels."""
+    head = ["level", "bot solves", "bot's steps"]
+    for minutes in budgets:
+        head += [f"success, {mark_key(minutes)} min", "path ratio", "LPC", "env-steps"]
+    head += ["BabyAI 1.0", "1.1", "JAT"]
+    lines = [f"| {' | '.join(head)} |", f"|{'--|' + '--:|' * (len(head) - 1)}"]
+    for row in rows:
+        record, reference = row["record"], find_reference(row["name"])
+        bot = record["bot"]
+        cells = [
+            row["name"],
+            _percent(bot and bot["solved"] / bot["levels"]),
+            _number(bot and bot["mean_steps"], ".1f"),
+        ]
+        for minutes in budgets:
+            cells += _mark_cells(record, minutes)
+        star = "" if row["name"] in FIRST_HAND else "*"
+        quoted = [reference.babyai, reference.babyai_1_1]
+        cells += ["" if value is None else f"{value:g} %{star and chr(92) + star}" for value in quoted]
+        lines.append(f"| {' | '.join([*cells, '' if reference.jat is None else f'{reference.jat:.2f}'])} |")
+    return "\n".join(lines)
+
+
+def _mark_cells(record: Mapping[str, Any], minutes: float) -> list[str]:
+    mark = record["marks"].get(mark_key(minutes))
+    if mark is None:
+        return [find_status(record, minutes), "", "", ""]
+    success = _percent(mark["success_rate"])
+    return [
+        f"**{success}**" if mark["success_rate"] >= SOLVED else success,
+        _number(mark["path_ratio"], ".2f"),
+        _number(mark["mean_lpc"], ",.0f"),
+        f"{mark['env_steps'] / 1e6:.3g} M",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _list_settings(settings: LevelsSettings, rows: Sequence[Row]) -> str:
+    """Return the settings that all rows share, and with what they were made."""
+    shared = describe(settings, rows[0]["record"]["level"])
+    names = sorted(name for name in shared if name not in ("task_id", "version", "trial", "input_dim"))
+    text = ", ".join(f"`{name}` {json.dumps(shared[name])}" for name in names)
+    marks = [mark for row in rows for mark in row["record"]["marks"].values()]
+    made = {
+        "commit": {str(mark["commit"]) for mark in marks},
+        "processor": {mark["cpu"] for mark in marks},
+        "sentence encoder": {mark["lang_encoder"] for mark in marks},
+        "versions": {", ".join(f"{name} {found}" for name, found in mark["versions"].items()) for mark in marks},
+    }
+    facts = "\n".join(f"- {name}: {'; '.join(sorted(values))}" for name, values in made.items() if values)
+    return f"{text}.\n\n{facts}" if facts else f"{text}."
