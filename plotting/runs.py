@@ -34,7 +34,7 @@ MIXTURE_COLUMNS = ("trained_levels", "task_weights", "task_input")
 SETTING_COLUMNS = (
     *("task_id", "trained_on", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
     *("expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "hidden_size", "lang_dim", "expert_norm"),
-    *("expert_dropout", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
+    *("expert_dropout", "obs_encoding", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
     *MIXTURE_COLUMNS,
     *("max_steps", "eval_seed"),
 )
@@ -70,6 +70,7 @@ _PHRASES = {
     "trained_levels": "levels {}",
     "task_weights": "weights {}",
     "task_input": "task input {}",
+    "obs_encoding": "observations {}",
     "config.task_id": "trained on {}",
     "config.max_steps": "max_steps {} in training",
 }
@@ -217,7 +218,8 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
     Columns are `SETTING_COLUMNS`, and `config.` with those `FURTHER_FIELDS` that a run's `config` tells.
     """
     values = last[list(SETTING_COLUMNS)].astype(object)
-    values["task_input"] = values["task_input"].fillna(OF_MIXTURES["task_input"])  # rows from before do not tell
+    for name in ("task_input", "obs_encoding"):
+        values[name] = values[name].fillna(LATER_FIELDS[name])  # rows from before do not tell
     values["trained_levels"] = values["trained_levels"].map(_name_levels, na_action="ignore")
     configs = [config if isinstance(config, Mapping) else {} for config in last.get("config", [None] * len(last))]
     configs = [{**LATER_FIELDS, **config} if config else {} for config in configs]  # older ones do not tell
@@ -280,7 +282,7 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
 
 _SHARED = (
     *("lpc_alpha", "normalize_lpc", "expert_hidden_sizes", "num_updates", "lr", "lang_encoder", "intermediate_dim"),
-    *("router_hidden_size", "max_steps"),
+    *("router_hidden_size", "obs_encoding", "max_steps"),
 )
 
 
@@ -295,6 +297,8 @@ def describe_shared(last: pd.DataFrame) -> str:
     shared, by_task = [], []
     for name in _SHARED:
         known = values[values[name].notna()]
+        if name == "obs_encoding" and set(known[name]) == {LATER_FIELDS[name]}:
+            continue  # what policies see unless said otherwise
         texts = list(dict.fromkeys(known[name].map(_text)))
         phrase = _PHRASES.get(name, f"{name} {{}}")
         if len(texts) == 1 and len(known) == len(values):

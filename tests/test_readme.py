@@ -170,7 +170,8 @@ for run, words in calls:
 """
 
 OTHER_FLAGS = {
-    *("logdir", "dist", "vfs-cache-mode", "rounds"),  # of TensorBoard, pytest, rclone, benchmarks
+    *("logdir", "dist", "vfs-cache-mode"),  # of TensorBoard, pytest, rclone
+    *("rounds", "seconds", "no_yardstick"),  # of benchmarks
     *("all_views", "page", "studies_dir"),  # of the notebooks
     *("model", "model_args", "include_path", "tasks"),  # of lm-evaluation-harness
     "nproc_per_node",  # of torchrun

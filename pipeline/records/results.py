@@ -77,8 +77,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
 
     Whole numbers are Int64, others float64, yes and no boolean, texts (`evaluated_at`, in ISO form, too) string;
     `expert_hidden_sizes` holds lists, one per layer, however they are spelled; `trained_levels` and `task_weights` hold
-    lists where a mixture was trained. NaN, None and the like, and what is not
-    finite, are NA. Columns that are not of `COLUMNS` are texts as they stand.
+    lists where a mixture was trained. NaN, None and the like, and what is not finite, are NA. Columns that are not of
+    `COLUMNS` are texts as they stand.
 
     Raises:
         ResultsError: If there is no such file, it is something else, or a cell is not what its column holds.

@@ -31,7 +31,7 @@ from plotting.choices import find_choices
 from plotting.data import as_routing_data
 from plotting.logs import read_logs
 from plotting.replicates import find_settings
-from plotting.runs import by_played_level, collect_runs, group_settings, last_checkpoints
+from plotting.runs import by_played_level, collect_runs, describe_shared, group_settings, last_checkpoints
 from plotting.sweeps import plot_learning_over_updates
 from plotting.views import RESULT_VIEWS, draw_results_view
 
@@ -197,6 +197,7 @@ def rows_of_mixtures(**changes) -> list[dict]:
         ({"task_input": "onehot"}, "task input onehot"),
         ({"task_weights": [1.0, 2.0]}, "weights [1.0,2.0]"),
         ({"trained_levels": LEVELS[::-1]}, f"levels {SHORT[1]}, {SHORT[0]}"),
+        ({"obs_encoding": "onehot"}, "observations onehot"),
     ],
 )
 def test_runs_that_differ_in_what_a_mixture_is_are_no_replicates(changes, label):
@@ -208,12 +209,31 @@ def test_runs_that_differ_in_what_a_mixture_is_are_no_replicates(changes, label)
 
 
 def test_rows_from_before_these_columns_are_of_runs_told_nothing():
-    rows = rows_of_mixtures(task_input=None)
+    rows = rows_of_mixtures(task_input=None, obs_encoding=None)
+    rows[0]["obs_encoding"] = "raw"
     assert group_settings(last_checkpoints(collect_runs(rows)[0]))["setting"].nunique() == 1
+
+
+@pytest.mark.parametrize(("policy", "common"), [("mop", "all: "), ("gru", "")])
+def test_encodings_are_settings_of_a_level_too(policy, common):
+    """Of policies with routers and of the baseline; the caption tells what all see unless that is the raw codes."""
+    level = {"policy": policy, "task_id": LEVELS[0], "trained_levels": None}
+    rows = [{**row, **level, "obs_encoding": "embedding"} for row in rows_of_mixtures()]
+    last = last_checkpoints(collect_runs(rows)[0])
+    assert group_settings(last)["label"].tolist() == ["", ""]
+    assert (", observations embedding" in describe_shared(last)) == bool(common)
+    rows[0]["obs_encoding"] = "raw"
+    last = last_checkpoints(collect_runs(rows)[0])
+    assert group_settings(last)["label"].tolist() == ["observations embedding", "observations raw"]
+    rows[1]["obs_encoding"] = None
+    last = last_checkpoints(collect_runs(rows)[0])
+    assert group_settings(last)["setting"].nunique() == 1
+    assert "observations" not in describe_shared(last)
 
 
 def test_results_tell_what_was_trained():
     results = read_results("evaluation_results.csv")
+    assert set(results["obs_encoding"]) == {"raw"}
     told = {
         task: (members["trained_levels"].iloc[0], members["task_weights"].iloc[0], members["task_input"].iloc[0])
         for task, members in results.groupby("task_id")
