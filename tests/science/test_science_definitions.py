@@ -69,7 +69,7 @@ def results():
         direction=np.zeros(steps, np.uint8),
         carrying=np.zeros(steps, np.uint8),
     )
-    tasks = [plant_forced(traces.select([0, 1, 2, 3]), rng) for _ in range(3)]
+    tasks = [plant_forced(traces.select([0, 1, 2, 3]), rng) for _ in range(5)]
     tasks = [
         replace(forced, runs=tuple(replace(run, task=f"T{n}") for run in forced.runs)) for n, forced in enumerate(tasks)
     ]
