@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.folders import make_writable
+from pipeline.command.launcher import FLAGS, Launcher, parse_launcher
 from pipeline.command.names import name_command
 from pipeline.command.shell import as_command
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
@@ -54,7 +55,7 @@ class BatchSettings(EvaluationSettings):
         trial: Only this trial.
         seed: Only this seed.
         update: Only checkpoints of this update.
-        jobs: Processes.
+        jobs: Processes; with --launcher how many groups are evaluated at once, 1 as many as there is room for.
         together: Checkpoints evaluated at once if alike (task, architecture, sentence encoder, limit); 1 is one by one.
             Changes speed and memory, not the result. A crash loses those being evaluated, nothing else.
     """
@@ -79,14 +80,16 @@ class BatchSettings(EvaluationSettings):
 @as_command(stopped="stopped; what is finished is kept, and the same call does the rest")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 all done, 1 some failed, 2 refused, 130 stopped by Ctrl-C."""
-    settings, switches = parse_command(
-        "Evaluate checkpoints on a fixed list of levels.", BatchSettings, argv, switches=SWITCHES
+    settings, beside = parse_command(
+        "Evaluate checkpoints on a fixed list of levels.", BatchSettings, argv, switches=SWITCHES, options=FLAGS
     )
-    return run(settings, **switches)
+    launcher = parse_launcher(**{name: beside.pop(name) for name in FLAGS})
+    return run(settings, launcher, **beside)
 
 
 def run(
     settings: BatchSettings,
+    launcher: Launcher,
     *,
     final_only: bool,
     force: bool,
@@ -136,7 +139,12 @@ def run(
         make_writable(folder)
     if plan.results_path.exists():
         read_results(plan.results_path)
-    outcome = run_batch(plan, todo, jobs=min(settings.jobs, len(todo)))
+    if launcher.is_local:
+        outcome = run_batch(plan, todo, jobs=min(settings.jobs, len(todo)), launcher=launcher)
+    else:
+        from pipeline.evaluation.elsewhere import run_batch_elsewhere
+
+        outcome = run_batch_elsewhere(plan, todo, launcher, jobs=settings.jobs if settings.jobs > 1 else None)
     print_table([outcome[found.item] for found in todo])
     failed = [report for report in outcome.values() if report[0] == "failed"]
     for _, found, reason in failed:

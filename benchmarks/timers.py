@@ -41,7 +41,7 @@ _TIMED = (
     (Rollout, "_show", "observing"),
     (CompiledEngine, "act", "acting"),
     (TorchEngine, "act", "acting"),
-    (CompiledEngine, "differentiate", "backward"),
+    (CompiledEngine, "_backpropagate", "backward"),
     (TorchEngine, "differentiate", "backward"),
     (ReplicaWeights, "norms", "optimiser"),
     (ReplicaWeights, "step", "optimiser"),

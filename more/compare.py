@@ -35,9 +35,11 @@ from pipeline.command.errors import UserError
 from pipeline.command.files import write_json, write_text
 from pipeline.command.folders import check_file, check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
+from pipeline.command.launcher import FLAGS, HERE, Launcher, parse_launcher
 from pipeline.command.shell import as_command
-from pipeline.command.workers import Event, Link, Stopped, WorkItem, do_items
+from pipeline.command.workers import Event, Link, Stopped, WorkItem
 from pipeline.config import ConfigError
+from pipeline.launch.items import launch
 from pipeline.tracking import METRICS_FILE
 
 TASK_UPDATES, TASK_QUESTIONS, TEST_RECURRENCES = 2_000, 1_000, "1,2,3,4,6,8,12,16"
@@ -94,7 +96,7 @@ class CompareSettings:
         max_documents: Documents of the perplexity at most; null takes all.
         folder: Where the runs go.
         cache_dir: Folder of tokenised data.
-        jobs: Runs at a time, each in a process of its own.
+        jobs: Runs at a time, each in a process of its own; with --launcher 1 is as many as there is room for.
         torch_threads: CPU threads of each run.
         device: auto (GPU where there is one), cpu, cuda or cuda:N.
     """
@@ -172,8 +174,9 @@ class CompareSettings:
 @as_command(stopped="stopped; the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 a run failed, 2 refused, 128 + signal stopped."""
-    options = {"output": "JSON file of all figures; a Markdown table of the same name goes beside it."}
+    options = {**FLAGS, "output": "JSON file of all figures; a Markdown table of the same name goes beside it."}
     settings, values = parse_command("Compare the variants.", CompareSettings, argv, options=options)
+    launcher = parse_launcher(**{name: values[name] for name in FLAGS})
     output = Path(values["output"] or "more_comparison.json")
     if output.suffix != ".json":
         raise ConfigError(f"output: expected a name ending in .json, found {str(output)!r}")
@@ -181,17 +184,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_folder("folder", Path(settings.folder))
     from pipeline.command.devices import resolve_device  # here: --help and mistakes are told without torch
 
-    resolve_device(settings.device)
-    return compare(settings, output)
+    if launcher.is_local:
+        resolve_device(settings.device)
+    return compare(settings, output, launcher)
 
 
-def compare(settings: CompareSettings, output: Path) -> int:
+def compare(settings: CompareSettings, output: Path, launcher: Launcher = HERE) -> int:
     """Do what is missing, write the tables after every run, and return 1 if a run failed, else 0."""
     runs = settings.runs()
     failures: list[str] = []
     missing = [run for run in runs if read_result(settings, run) is None]
     write_tables(settings, output)
-    items = [WorkItem(run.name(), run_item, (settings, run)) for run in missing]
+    items = []
+    for run in missing:
+        folders = (run_folder(settings, run),)
+        items.append(WorkItem(run.name(), run_item, (settings, run), inputs=folders, outputs=folders))
     ended = 0
     with (
         Interruption() as interruption,
@@ -210,7 +217,8 @@ def compare(settings: CompareSettings, output: Path) -> int:
             bar.set_postfix_str(event.item.name, refresh=False)
             bar.update()
 
-        do_items(items, jobs=settings.jobs, report=note, stopping=interruption.stopping)
+        jobs = settings.jobs if launcher.is_local or settings.jobs > 1 else None
+        launch(items, launcher=launcher, jobs=jobs, report=note, stopping=interruption.stopping)
     write_tables(settings, output)
     if settings.on_task and any(read_result(settings, run) is not None for run in runs):
         from more.task_charts import draw_charts

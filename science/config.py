@@ -20,6 +20,7 @@ import yaml
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.errors import ConfigError
 from pipeline.command.flags import fields_of
+from pipeline.command.launcher import FLAGS, parse_launcher
 from pipeline.config import TrainConfig
 from pipeline.mixtures import check_mixture, parse_weights
 from science.catalogue import ANALYSES, find_quantity
@@ -413,12 +414,13 @@ OPTIONS = {
 
 
 def read_study(description: str, argv: Sequence[str] | None = None) -> tuple[StudyConfig, dict[str, Any]]:
-    """Return the study that YAML and flags ask for, and plan, selftest, only and jobs beside it.
+    """Return the study that YAML and flags ask for, and plan, selftest, only, jobs and launcher beside it.
 
     Raises:
         ConfigError: If something cannot be used.
     """
-    settings, beside = parse_command(description, StudyConfig, argv, switches=SWITCHES, options=OPTIONS)
+    settings, beside = parse_command(description, StudyConfig, argv, switches=SWITCHES, options={**OPTIONS, **FLAGS})
+    beside["launcher"] = parse_launcher(**{name: beside.pop(name) for name in FLAGS})
     if not settings.tasks:
         raise ConfigError("tasks: expected at least one, found none; give --config studies/debug.yaml, or --tasks")
     if (jobs := beside["jobs"]) is not None:

@@ -42,8 +42,6 @@ def erase(
 
 def find_subspaces(agents: Sequence[Any], way: Any, targets: Mapping[str, Target], seed: int) -> dict[str, Subspace]:
     """Return by condition the subspaces of each policy's states that probes read, and random ones of equal rank."""
-    import torch
-
     from pipeline.interventions.donors import Subspace
     from pipeline.replay.run import replay
 
@@ -71,9 +69,9 @@ def find_subspaces(agents: Sequence[Any], way: Any, targets: Mapping[str, Target
                     basis = np.zeros((state.shape[1], read.shape[1]))
                     basis[units] = _span(columns)
                     bases.setdefault(text, []).append(basis)
-    like = next(agents[0][0].parameters())
-    mean = torch.from_numpy(np.stack(means)).to(like.device)
-    return {text: Subspace(mean, torch.from_numpy(np.stack(each)).to(like.device)) for text, each in bases.items()}
+    device = next(agents[0][0].parameters()).device
+    mean = np.stack(means)
+    return {text: Subspace.from_arrays(mean, np.stack(each), device) for text, each in bases.items()}
 
 
 def _read(state: np.ndarray, codes: np.ndarray, name: str, seed: int) -> np.ndarray:

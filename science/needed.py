@@ -15,13 +15,15 @@ mean. Nothing is assumed about which steps are hard.
   level counts as hard or dear.
 - needed_by_subgoal, used_by_subgoal; needed_by_plan, used_by_plan, against the steps that the bot has left; needed_at,
   used_at, by the position of the agent, means over all steps and runs there.
-- needed_used_across, where a setting has three tasks or more: rank correlation over tasks of the means, per seed.
+- needed_used_across, where policies of a setting have learned five tasks or more: rank correlation over these tasks of
+  the means, per seed.
 
 Null: the bot's actions of whole episodes exchanged, stretched to fit, in all runs alike. needed and no_path_right are
 compared with what they are for such actions: with 27 paths and few actions some path takes any of them by luck. The
 same exchange of used is the null of needed_used: both change in the course of an episode whatever a step needs. p is
 the larger of that of the mean over runs under the null and of values minus their null over runs. Across tasks, used is
-permuted over tasks, in all seeds alike.
+permuted over tasks, in all seeds alike, in all orders where there are few; the interval adds the variance of a
+jackknife over tasks.
 
 Twin: does it matter which path of that cost is taken, or its cost alone? For each run and subgoal the path is taken
 that was needed most often in the other half of the levels, among those that share their cost with others, and forced
@@ -42,6 +44,7 @@ from typing import Any
 import numpy as np
 
 from science.forced import Forced
+from science.levels import FEWEST, permute_levels, widen
 from science.result import NAN, Draft, Result
 from science.statistics.nulls import EpisodeBlocks, p_value
 from science.traces import Run
@@ -75,14 +78,13 @@ PLAN_BINS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 MIN_EPISODES = 5
 """Of a subgoal, a bin of the plan or a position, below which nothing is told of it."""
 
-MIN_TASKS = 3
 
-
-def compute(cells: Sequence[Forced], *, draws: int = 999, seed: int = 0) -> Result:
+def compute(cells: Sequence[Forced], *, held_out: Sequence[str] = (), draws: int = 999, seed: int = 0) -> Result:
     """Return needed and used complexity of each task and setting; see the module.
 
     Args:
         cells: Forced paths, each of one task and setting.
+        held_out: Tasks that no policy was trained on, which do not count over tasks.
         draws: Of the nulls.
         seed: Of everything drawn.
     """
@@ -93,7 +95,8 @@ def compute(cells: Sequence[Forced], *, draws: int = 999, seed: int = 0) -> Resu
         rng = np.random.default_rng(seed)
         blocks = EpisodeBlocks(forced.episode)
         table = _add_means(draft, forced, steps, blocks, rng, draws)
-        means.setdefault(forced.runs[0].setting, {})[forced.runs[0].task] = table
+        if forced.runs[0].task not in held_out:
+            means.setdefault(forced.runs[0].setting, {})[forced.runs[0].task] = table
         reasons = [reason_of(forced, steps, run) for run in range(len(forced.runs))]
         add_correlation(draft, forced.runs, steps, blocks, rng, draws, reasons)
         _add_groups(draft, forced, steps)
@@ -320,37 +323,42 @@ def _add_across(
     draws: int,
 ) -> None:
     """Add needed_used_across, of seeds that all tasks have."""
-    if len(tasks) < MIN_TASKS:
-        draft.note(f"needed_used_across takes {MIN_TASKS} tasks or more at a setting, found {len(tasks)}: no value")
+    if len(tasks) < FEWEST:
+        draft.note(f"needed_used_across takes {FEWEST} tasks or more at a setting, found {len(tasks)}: no value")
         return
     from scipy.stats import rankdata  # takes 0.4 s
 
     of_task = {f.runs[0].task: f.runs for f in cells if f.runs[0].setting == setting}
-    seeds = sorted(set.intersection(*({run.seed for run in runs} for runs in of_task.values())))
-    place = {task: [[run.seed for run in runs].index(seed) for seed in seeds] for task, runs in of_task.items()}
+    seeds = sorted(set.intersection(*({run.seed for run in of_task[task]} for task in tasks)))
+    place = {task: [[run.seed for run in of_task[task]].index(seed) for seed in seeds] for task in tasks}
     needed, used = (np.array([tasks[task][side][place[task]] for task in tasks]).T for side in (0, 1))  # (R, tasks)
     known = np.isfinite(needed).all(axis=1) & np.isfinite(used).all(axis=1)
 
-    def correlate(order: np.ndarray) -> np.ndarray:
-        x, y = (rankdata(side, axis=1) - (len(tasks) + 1) / 2 for side in (needed, used[:, order]))
+    def correlate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = (rankdata(side, axis=1) - (side.shape[1] + 1) / 2 for side in (x, y))
         scale = np.sqrt(np.square(x).sum(axis=1) * np.square(y).sum(axis=1))
         return np.where(known & (scale > 0), (x * y).sum(axis=1) / np.where(scale > 0, scale, 1.0), NAN)
 
-    found = correlate(np.arange(len(tasks)))
-    under = np.array([np.nanmean(correlate(rng.permutation(len(tasks)))) for _ in range(draws if known.any() else 0)])
-    first = next(iter(of_task.values()))
+    found = correlate(needed, used)
+    known &= np.isfinite(found)
+    orders = permute_levels(len(tasks), draws, rng) if known.any() else np.zeros((0, len(tasks)), np.int64)
+    under = np.array([correlate(needed, used[:, order])[known].mean() for order in orders])
+    every = np.arange(len(tasks))
+    without = [correlate(needed[:, every != t], used[:, every != t])[known].mean() for t in every if known.any()]
+    first = of_task[next(iter(tasks))]
     runs = [Run("", setting, run.trial, run.seed, run.update, run.lpc_alpha) for run in first if run.seed in seeds]
     runs = sorted(runs, key=lambda run: run.seed)
     draft.over_runs(
         "needed_used_across",
         found,
         runs,
-        p_null=p_value(float(np.nanmean(found)) if known.any() else NAN, under),
-        p_null_floor=1 / (1 + draws),
+        p_null=p_value(float(found[known].mean()) if known.any() else NAN, under),
+        p_null_floor=1 / (1 + len(orders)),
         null_unit="levels",
         n_levels=len(tasks),
         limits=(-1, 1),
     )
+    widen(draft, found, np.array(without))
 
 
 # -------------------------------------------------------------------------------------------------------------- twin

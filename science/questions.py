@@ -228,7 +228,7 @@ def _complexity(given: Given) -> Result:
 def _needed(given: Given) -> Result:
     from science import needed
 
-    return needed.compute(given.forced(), **given.drawn)
+    return needed.compute(given.forced(), held_out=given.design.held_out, **given.drawn)
 
 
 def _shapley(given: Given) -> Result:

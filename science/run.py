@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.command.errors import FolderError
 from pipeline.command.folders import LOCK_NAME, HeldError, check_folder, hold_lock, make_writable
 from pipeline.command.interruption import Interruption
+from pipeline.command.launcher import HERE, Launcher
 from pipeline.command.workers import Event, Link, WorkItem, do_items
 from science import stages
 from science.catalogue import ANALYSES
@@ -53,13 +54,14 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_study(config: StudyConfig, *, only: Sequence[str], jobs: int | None = None) -> int:
+def run_study(config: StudyConfig, *, only: Sequence[str], jobs: int | None = None, launcher: Launcher = HERE) -> int:
     """Do a study; return the exit code.
 
     Args:
         config: The study file.
         only: Analyses to be made; the others stay as they are.
         jobs: Processes; None: one for each core.
+        launcher: Where runs are trained and evaluated; the rest, which reads all of it, is done here.
 
     Raises:
         FolderError: If the folder cannot be written to, or another process does this study.
@@ -72,16 +74,17 @@ def run_study(config: StudyConfig, *, only: Sequence[str], jobs: int | None = No
     try:
         with hold_lock(folder / "work" / LOCK_NAME, 0):
             design.trials.save()
-            return _do(design, only, jobs or count_cores())
+            return _do(design, only, jobs, launcher)
     except HeldError as error:
         raise FolderError(f"{folder}: another process is at this study; {error}".rstrip("; ")) from None
 
 
-def _do(design: Design, only: Sequence[str], jobs: int) -> int:
-    store, progress = Store(design.folder), Progress()
+def _do(design: Design, only: Sequence[str], asked: int | None, launcher: Launcher) -> int:
+    store, progress, jobs = Store(design.folder), Progress(), asked or count_cores()
     try:
-        progress.failed |= train_missing(design, store, jobs, print)
-        progress.failed |= evaluate_missing(design, store, jobs, print)
+        elsewhere = jobs if launcher.is_local else asked
+        progress.failed |= train_missing(design, store, elsewhere, print, launcher)
+        progress.failed |= evaluate_missing(design, store, elsewhere, print, launcher)
         if any(ANALYSES[name].grown for name in only):
             progress.failed |= grow_missing(design, store, jobs, print)
         for stage in stages.STAGES:

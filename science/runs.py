@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.command.errors import MISTAKES, explain
+from pipeline.command.launcher import HERE, Launcher
 from science.plan import BASELINE, LEARNER, Design, Run, path_experts
 from science.store import Item, Store
 
@@ -109,8 +110,17 @@ def _count_parameters(policy: Any) -> dict[Any, int]:
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], object]) -> Failures:
+def train_missing(
+    design: Design, store: Store, jobs: int | None, say: Callable[[str], object], launcher: Launcher = HERE
+) -> Failures:
     """Train the runs that are not there, task by task, and stamp those that are.
+
+    Args:
+        design: Of the study.
+        store: Of its stamps.
+        jobs: Processes; elsewhere None is as many as there is room for.
+        say: Takes a line.
+        launcher: Where.
 
     Returns:
         Why runs could not be trained.
@@ -149,12 +159,12 @@ def train_missing(design: Design, store: Store, jobs: int, say: Callable[[str], 
             continue
         able.sort(key=lambda run: (run.config.trial, run.seed))
         why = ""
-        processes = min(jobs, 1 + sum(run.config.num_updates * run.config.num_envs * run.config.unroll_len
-                                      for run in able) // STEPS_OF_A_PROCESS)  # fmt: skip
+        steps = sum(run.config.num_updates * run.config.num_envs * run.config.unroll_len for run in able)
+        processes = min(jobs, 1 + steps // STEPS_OF_A_PROCESS) if launcher.is_local else jobs
         sweep = Sweep(tuple(run.config for run in able), jobs=processes)
         try:
             with (design.work / "training.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
-                code = train_runs(sweep, resume=True)
+                code = train_runs(sweep, resume=True, launcher=launcher)
         except MISTAKES as error:
             code, why = 1, explain(error)
         if code >= 128:
@@ -204,8 +214,17 @@ def read_learning(run: Run) -> list[tuple[int, float]]:
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str], object]) -> Failures:
+def evaluate_missing(
+    design: Design, store: Store, jobs: int | None, say: Callable[[str], object], launcher: Launcher = HERE
+) -> Failures:
     """Play the fixed levels with the runs that have not yet, and stamp those that have.
+
+    Args:
+        design: Of the study.
+        store: Of its stamps.
+        jobs: Processes; elsewhere None is as many as there is room for.
+        say: Takes a line.
+        launcher: Where.
 
     Returns:
         Why runs could not be evaluated; of runs without a checkpoint nothing is said.
@@ -219,6 +238,7 @@ def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str
         return {}
     what = "runs" if design.config.mixture is None else "runs and tasks"
     say(f"evaluate: {len(stale)} of {len(design.runs)} {what}, {design.config.episodes} levels each")
+    from pipeline.evaluation.elsewhere import run_batch_elsewhere
     from pipeline.evaluation.select import BatchPlan
     from pipeline.evaluation.work import run_batch
 
@@ -227,7 +247,10 @@ def evaluate_missing(design: Design, store: Store, jobs: int, say: Callable[[str
     )
     places = {_place(run): run for run in stale}
     todo = list(places)
-    outcome = run_batch(plan, todo, jobs=min(jobs, len(todo)))
+    if launcher.is_local:
+        outcome = run_batch(plan, todo, jobs=min(jobs, len(todo)))
+    else:
+        outcome = run_batch_elsewhere(plan, todo, launcher, jobs=jobs)
     failures: Failures = {}
     for found, run in places.items():
         kind, _, content = outcome[found.item]

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_selftest(config, jobs=beside["jobs"])
     from science.run import run_study
 
-    return run_study(config, only=beside["only"], jobs=beside["jobs"])
+    return run_study(config, only=beside["only"], jobs=beside["jobs"], launcher=beside["launcher"])
 
 
 if __name__ == "__main__":

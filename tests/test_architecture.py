@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("babyai", "pipeline", "film", "maxent", "more", "plotting", "rlmop", "science", "benchmarks")
 FILES = sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))])
 PATHS = [path.relative_to(ROOT).as_posix() for path in FILES]
-SCRIPTS = {"train", "train_mop", "eval_mop", "batch_eval", "routing_viz", "cross_task_viz"}
+SCRIPTS = {"train", "train_mop", "eval_mop", "batch_eval", "routing_viz", "cross_task_viz", "modal_app"}
 MINIGRID = ("levels", "plain_facts", "plain_world", "render", "compiled/catalogue")
 NOTEBOOKS = [p for p in PATHS if p in ("routing_viz.py", "cross_task_viz.py")]
 
@@ -102,6 +102,7 @@ ROOMS: dict[str, set[str]] = {
     "stateful_mop": {"mixture_of_experts"},
     "babyai": set(),
     "pipeline/command": {"babyai"},
+    "pipeline/launch": {"pipeline/command"},
     "pipeline/mixtures": {"pipeline/command"},
     "pipeline/config": {"pipeline/command", "pipeline/mixtures"},
     "pipeline/places": {"pipeline/command"},
@@ -122,7 +123,7 @@ ROOMS: dict[str, set[str]] = {
     "pipeline/evaluation": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoints", "pipeline/command", "pipeline/config"),
         *("pipeline/engine", "pipeline/interventions", "pipeline/mixtures", "pipeline/places", "pipeline/policies"),
-        "pipeline/records",
+        *("pipeline/launch", "pipeline/records"),
     },
     "pipeline/replay": {
         *("babyai", "mixture_of_experts", "pipeline/command", "pipeline/engine", "pipeline/interventions"),
@@ -134,8 +135,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "pipeline/training": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoint_files", "pipeline/checkpoints", "pipeline/command"),
-        *("pipeline/config", "pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/places"),
-        *("pipeline/mixtures", "pipeline/policies", "pipeline/records", "pipeline/tracking"),
+        *("pipeline/config", "pipeline/engine", "pipeline/evaluation", "pipeline/guard", "pipeline/launch"),
+        *("pipeline/mixtures", "pipeline/places", "pipeline/policies", "pipeline/records", "pipeline/tracking"),
     },
     "science/statistics": {"pipeline/records"},
     "plotting": {
@@ -165,7 +166,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "more": {
         *("mixture_of_experts", "pipeline/checkpoint_files", "pipeline/command", "pipeline/config", "pipeline/guard"),
-        *("pipeline/records", "pipeline/tracking", "plotting"),
+        *("pipeline/launch", "pipeline/records", "pipeline/tracking", "plotting"),
     },
     "maxent/registry": set(),
     "maxent/data": {"pipeline/command"},
@@ -214,8 +215,15 @@ ROOMS: dict[str, set[str]] = {
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
-        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/mixtures"),
-        *("pipeline/places", "pipeline/records", "pipeline/training", "pipeline/what_if", "plotting"),
+        *("babyai", "film", "pipeline/baseline", "pipeline/command", "pipeline/evaluation", "pipeline/launch"),
+        *(
+            "pipeline/mixtures",
+            "pipeline/places",
+            "pipeline/records",
+            "pipeline/training",
+            "pipeline/what_if",
+            "plotting",
+        ),
     },
     "rlmop": {"babyai", "film", "pipeline/command", "pipeline/inspection", "plotting", "science", SCRIPTS_ROOM},
 }
@@ -223,7 +231,8 @@ ROOMS: dict[str, set[str]] = {
 
 FOLDERS = {room for room in ROOMS if (ROOT / room).is_dir()}
 LIGHT_ROOMS = (
-    *("pipeline/command", "pipeline/mixtures", "pipeline/config", "pipeline/places", "pipeline/records"),
+    *("pipeline/command", "pipeline/launch", "pipeline/mixtures", "pipeline/config", "pipeline/places"),
+    "pipeline/records",
     *("science/statistics", "science", "plotting"),
     *("maxent/registry", "maxent/data", "maxent/rewards", "maxent/evaluation", "maxent/dts_implementation/search"),
     *("maxent/settings", "maxent/answers", "maxent/questions", "maxent/levels", "maxent/stand_ins", "maxent/results"),
@@ -274,14 +283,14 @@ def test_no_module_imports_itself_in_the_end():
     tuple(graphlib.TopologicalSorter(GRAPH).static_order())  # raises CycleError
 
 
-def test_nobody_imports_a_script_but_notebooks_benchmarks_and_the_one_command():
+def test_nobody_imports_a_script_but_notebooks_benchmarks_the_one_command_and_containers():
     found = {
         (name, other)
         for name, imported in GRAPH.items()
         for other in imported
         if other in SCRIPTS and room_of(name) not in ("benchmarks", "rlmop")
     }
-    assert {pair for pair in found if f"{pair[0]}.py" not in NOTEBOOKS} == set()
+    assert {pair for pair in found if f"{pair[0]}.py" not in (*NOTEBOOKS, "modal_app.py")} == set()
 
 
 @pytest.mark.parametrize(
@@ -455,7 +464,7 @@ def test_slow_and_optional_packages_are_imported_where_they_are_used():
     for path in PATHS:
         at_import = imports_of(path, lazy=False)
         late = {"transformers", "huggingface_hub", "wandb", "tensorboard", "scipy", "imageio_ffmpeg", "pyarrow"}
-        late |= {"statsmodels", "sklearn", "jinja2"}
+        late |= {"statsmodels", "sklearn", "jinja2", "ray", "submitit"}
         late -= {"transformers"} if path.startswith("more/exported/") else set()  # which opens these files itself
         assert not top(at_import) & late, path
         assert "torch.utils.tensorboard" not in at_import, path
@@ -511,7 +520,7 @@ for name in names:
 
 def test_every_module_can_be_imported_first():
     """Each with no other module of the project loaded, which a cycle would not survive."""
-    names = [module_name(path) for path in PATHS if path not in NOTEBOOKS]
+    names = [module_name(path) for path in PATHS if path not in (*NOTEBOOKS, "modal_app.py")]  # modal need not be there
     assert run_python(ALONE, *names).split() == names
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.types import unliteral
 
 from babyai import facts
 from babyai.compiled.disk import DiskCache
+from babyai.compiled.parts import use_as_part
 
 
 def digest_sources(paths: Iterable[Path]) -> str:
@@ -27,12 +27,9 @@ SOURCE_STAMP = digest_sources([*Path(__file__).parent.glob("*.py"), VOCABULARY])
 
 
 def compile_to_disk(function: Callable[..., Any], stamp: str, **options: Any) -> Callable[..., Any]:
-    """Compile a function on its first call and keep the result on disk, see `babyai.compiled.disk`.
+    """Compile a function on its first call from Python and keep the result on disk, see `babyai.compiled.disk`.
 
-    A function whose name begins with an underscore can be called by compiled code only: what Python needs in order to
-    call a function takes a third of the time to compile it. And a function is compiled once for all numbers that
-    compiled code calls it with, where numba would compile `f(0)` and `f(1)` apart: two thirds of the time again
-    (docs/LOG.md).
+    For other compiled functions it is a part, see `babyai.compiled.parts`.
 
     Args:
         function: Holds no interpreter lock while it runs.
@@ -40,17 +37,11 @@ def compile_to_disk(function: Callable[..., Any], stamp: str, **options: Any) ->
             compiled contains the functions that it calls.
         options: Of numba.njit.
     """
-    inner = function.__name__.startswith("_")
-    options |= {"no_cpython_wrapper": inner, "no_cfunc_wrapper": True, "error_model": "numpy"}
+    options |= {"no_cfunc_wrapper": True, "error_model": "numpy"}
     dispatcher = numba.njit(nogil=True, **options)(function)
     if hasattr(dispatcher, "get_call_template"):  # not under NUMBA_DISABLE_JIT
         dispatcher._cache = DiskCache(Path(inspect.getfile(function)), function.__qualname__, stamp)
-        find_template = dispatcher.get_call_template
-
-        def find_general_template(args: Any, kwargs: Any) -> Any:
-            return find_template([unliteral(arg) for arg in args], {k: unliteral(v) for k, v in kwargs.items()})
-
-        dispatcher.get_call_template = find_general_template
+        use_as_part(dispatcher, function, options)
     return dispatcher
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.maxent_study.settings import StudySettings
 from pipeline.command.bars import Bar
@@ -18,8 +19,13 @@ from pipeline.command.cli import parse_command
 from pipeline.command.files import write_text
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
+from pipeline.command.launcher import FLAGS, HERE, Launcher, parse_launcher
 from pipeline.command.shell import as_command
-from pipeline.command.workers import Event, WorkItem, do_items
+from pipeline.command.workers import Event, WorkItem
+from pipeline.launch.items import launch
+
+if TYPE_CHECKING:
+    from benchmarks.maxent_study.units import Group
 
 
 @as_command(stopped="stopped; the same command goes on from here")
@@ -27,23 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 some of it failed, 2 refused, 128 + signal stopped."""
     description = "Search with every method at equal new tokens, over seeds, and tabulate what that buys."
     switches = {"tables": "Write tables and figures of what is there, and search no more."}
-    settings, values = parse_command(description, StudySettings, argv, switches=switches)
+    settings, values = parse_command(description, StudySettings, argv, switches=switches, options=FLAGS)
+    launcher = parse_launcher(**{name: values[name] for name in FLAGS})
     check_folder("output", Path(settings.output))
-    failures = [] if values["tables"] else do_study(settings)
+    failures = [] if values["tables"] else do_study(settings, launcher)
     report(settings)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return int(bool(failures))
 
 
-def do_study(settings: StudySettings) -> list[str]:
+def do_study(settings: StudySettings, launcher: Launcher = HERE) -> list[str]:
     """Do what is missing; return what failed, a line each.
 
     Raises:
         KeyboardInterrupt: If it was stopped.
         UserError: If what is there was made with other settings.
     """
-    from benchmarks.maxent_study.searching import do_group  # torch: --help is told without
     from benchmarks.maxent_study.units import list_groups, list_units, read_record
 
     groups = list_groups(settings)
@@ -52,9 +58,7 @@ def do_study(settings: StudySettings) -> list[str]:
         sizes = [(unit, unit.stop - unit.start) for group in groups for unit in list_units(settings, group)]
         total = sum(size for _, size in sizes)
         done = sum(size for unit, size in sizes if read_record(settings, unit, print) is not None)
-        items = [
-            WorkItem(f"{group.part} {group.model} seed {group.seed}", do_group, (settings, group)) for group in groups
-        ]
+        items = [describe_work(settings, group) for group in groups]
         ended = 0
         with Bar(total=total, initial=done, desc="searching", unit="search") as bar:
 
@@ -69,12 +73,27 @@ def do_study(settings: StudySettings) -> list[str]:
                     if event.kind != "done":
                         failures.append(f"{event.item.name}: {event.content}")
 
-            do_items(items, jobs=settings.jobs, report=note, stopping=interruption.stopping)
+            jobs = settings.jobs if launcher.is_local or settings.jobs > 1 else None
+            launch(items, launcher=launcher, jobs=jobs, report=note, stopping=interruption.stopping)
     if ended < len(items):
         if interruption.reader_gone:
             raise BrokenPipeError
         stop_at_once(interruption.signal_number)
     return failures
+
+
+def describe_work(settings: StudySettings, group: Group) -> WorkItem:
+    """Return what is done with a model as a work item: it takes along that model and its records."""
+    from benchmarks.maxent_study.searching import do_group
+    from benchmarks.maxent_study.units import list_units
+
+    output = Path(settings.output)
+    records = sorted({unit.find_path(settings).parent for unit in list_units(settings, group)})
+    models = (output / "sums",) if group.part == "sums" else (output / "stand_ins",)
+    source = () if group.source is None else (Path(group.source),)
+    name = f"{group.part} {group.model} seed {group.seed}"
+    outputs = (*records, *models)
+    return WorkItem(name, do_group, (settings, group), inputs=(*outputs, *source), outputs=outputs)
 
 
 def report(settings: StudySettings) -> None:

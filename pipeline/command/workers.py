@@ -7,11 +7,11 @@
 
     do_items([WorkItem(f"seed {s}", train, (s,)) for s in range(9)], jobs=4, report=print, stopping=lambda: False)
 
-Nothing of the interface says that processes are of this machine: another function with the arguments of `do_items` may
-hand the items to a cluster. Ctrl-C, SIGTERM and SIGHUP are the caller's: his `stopping` turns them into a wish to stop,
-an exception in him (such as a second Ctrl-C's) ends all work at once. Workers are deaf to what a terminal sends to all,
-Ctrl-C and SIGHUP; they take SIGTERM, and the death of who started them, for a wish to stop. What they print is dropped,
-for it would cross the caller's bar.
+Nothing of the interface says that processes are of this machine: `pipeline/launch/` hands the items to a cluster where
+a command is told to, and where machines share no files it takes along those that an item names. Ctrl-C, SIGTERM and
+SIGHUP are the caller's: his `stopping` turns them into a wish to stop, an exception in him (such as a second Ctrl-C's)
+ends all work at once. Workers are deaf to what a terminal sends to all, Ctrl-C and SIGHUP; they take SIGTERM, and the
+death of who started them, for a wish to stop. What they print is dropped, for it would cross the caller's bar.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.command.errors import MISTAKES, explain
@@ -51,11 +52,15 @@ class WorkItem:
         function: Called with a `Link` and the arguments; what it returns is the result. Like arguments and result it is
             pickled where it goes elsewhere, so that it must be a function of a module.
         arguments: All but the link.
+        inputs: Files, and folders whose files, it reads where they are there; on this machine nobody asks.
+        outputs: Files and folders below which it writes what is to be kept.
     """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    inputs: tuple[Path, ...] = ()
+    outputs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,11 +130,11 @@ def do_items(
             return
         report(Event(item, "started"))
         link = Link(lambda content, item=item: report(Event(item, "progress", content)), stopping)
-        report(Event(item, *_do(link, item)))
+        report(Event(item, *do_item(link, item)))
 
 
-def _do(link: Link, item: WorkItem) -> tuple[str, Any]:
-    """Return the kind and the content of an item's last event."""
+def do_item(link: Link, item: WorkItem) -> tuple[str, Any]:
+    """Do an item here; return the kind and the content of its last event: done, stopped or failed."""
     try:
         return "done", item.function(link, *item.arguments)
     except Stopped:
@@ -260,6 +265,6 @@ def _serve(pipe: Connection) -> None:
         while not told and (pickled := pipe.recv_bytes()) != _STOP:
             tell("started")
             try:
-                tell(*_do(link, pickle.loads(pickled)))
+                tell(*do_item(link, pickle.loads(pickled)))
             except Exception as error:  # what cannot be found here, or a result that cannot be pickled
                 tell("failed", f"{type(error).__name__}: {explain(error)}")

@@ -19,8 +19,9 @@ from pipeline.checkpoints import read_header as read_checkpoint_header
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import MISTAKES, UserError
 from pipeline.command.folders import HeldError, describe_holder, hold_lock
+from pipeline.command.launcher import HERE, Launcher
 from pipeline.command.names import name_command
-from pipeline.command.workers import Event, Link, WorkItem, do_items
+from pipeline.command.workers import Event, Link, WorkItem
 from pipeline.evaluation.checkpoint import (
     Checkpoint,
     build_header,
@@ -35,6 +36,7 @@ from pipeline.evaluation.kept import refuse_loss
 from pipeline.evaluation.play import Evaluation
 from pipeline.evaluation.progress import EvaluationBar
 from pipeline.evaluation.select import BatchPlan, find_row, levels_of
+from pipeline.launch.items import launch
 from pipeline.places import Place
 from pipeline.records.results import append_result
 
@@ -240,8 +242,10 @@ def work_share(link: Link, plan: BatchPlan, todo: Sequence[Place]) -> None:
     work(plan, todo, report)
 
 
-def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[Path, Report]:
-    """Evaluate checkpoints with `jobs` processes; return what became of each, by `Place.item`.
+def run_batch(
+    plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1, launcher: Launcher = HERE
+) -> dict[Path, Report]:
+    """Evaluate checkpoints with `jobs` processes of this machine; return what became of each, by `Place.item`.
 
     A worker that dies takes only the group it was at with it: another worker that comes to it later evaluates it, else
     it is reported as failed. What processes of other calls are still at is reported as claimed.
@@ -272,7 +276,8 @@ def run_batch(plan: BatchPlan, todo: Sequence[Place], *, jobs: int = 1) -> dict[
                 lost.append(event.content)
 
         shares = [choose_share(plan, todo, job, jobs) for job in range(jobs)]
-        do_items([WorkItem("share", work_share, (plan, share)) for share in shares], jobs=jobs, report=note)
+        items = [WorkItem(f"share {job}", work_share, (plan, share)) for job, share in enumerate(shares)]
+        launch(items, launcher=launcher, jobs=jobs, report=note)
         missing = [found for found in todo if found.item not in outcome]
         if missing and not lost:  # claimed by another call, which may have finished or died since
             work(plan, missing, take)

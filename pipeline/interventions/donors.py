@@ -29,6 +29,11 @@ class Subspace:
     mean: Tensor
     basis: Tensor
 
+    @classmethod
+    def from_arrays(cls, mean: np.ndarray, basis: np.ndarray, device: torch.device) -> Subspace:
+        """Return the subspace of arrays, on a device."""
+        return cls(torch.from_numpy(mean).to(device), torch.from_numpy(basis).to(device))
+
     def remove(self, state: Tensor) -> Tensor:
         """Return states (P, M, U) whose part in the subspace is that of the mean."""
         inside = torch.bmm(state - self.mean[:, None], self.basis)

@@ -31,6 +31,7 @@ from pipeline.policies import build_policy, build_projection
 from pipeline.records.metrics import EpisodeWindow
 from pipeline.training.levels import Levels, build_env
 from pipeline.training.losses import LossTerms, Price
+from pipeline.training.objective import Objective
 from pipeline.training.options import resolve_levels
 from pipeline.training.rollout import Acting, Rollout
 from pipeline.training.sums import LossSums
@@ -62,6 +63,7 @@ class ReplicaBatch:
         step_levels: Of which level each step of an unroll is; None for a single level.
         generators: The runs' generators of action noise and dropout.
         rollout: Acts, and computes what the loss needs again.
+        objective: The loss with its gradient.
         price: Of complexity; its alpha is (R,).
         expert_sizes: Per layer; empty for the baseline.
         sums: Losses since the last line of metrics.
@@ -153,6 +155,7 @@ class ReplicaBatch:
             self.levels.told(config),
         )
         self.step_levels = self.levels.of_steps(config.unroll_len, engine.count_groups(config.num_envs), device)
+        self.objective = Objective(self.rollout, self.expert_sizes, self.price, self.step_levels)
         if config.compile_policy and isinstance(self.rollout.engine, TorchEngine):
             self.rollout.engine.compile(self._announce)
         if resume is None:
@@ -192,9 +195,9 @@ class ReplicaBatch:
             return config.expert_action_prob
         return config.expert_action_prob * max(0.0, 1.0 - self.update / config.expert_action_decay)
 
-    def note_update(self, losses: LossTerms, norms: Tensor, routing: Sequence[Tensor], seconds: float) -> None:
+    def note_update(self, losses: LossTerms, norms: Tensor, seconds: float) -> None:
         """Count an update that some run at least has taken, and keep what is logged of it; see `LossSums.add`."""
-        self.sums.add(losses, norms, routing, seconds)
+        self.sums.add(losses, norms, seconds)
         for replica, ended in enumerate(self.rollout.ended):
             for episode in ended:
                 facts = episode.outcome, episode.steps, episode.expert_steps

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.command.cli import parse_command
+from pipeline.command.launcher import FLAGS, parse_launcher
 from pipeline.command.shell import as_command
 from pipeline.config import TrainConfig
 from pipeline.guard import SWITCHES, check_switches
@@ -23,12 +24,13 @@ def main(description: str, argv: Sequence[str] | None = None, **forced: Any) -> 
         TrainConfig,
         argv,
         switches=SWITCHES,
-        options=OPTIONS,
+        options={**OPTIONS, **FLAGS},
         replaces={"seeds": "seed", "lpc_alphas": "lpc_alpha"},
         **forced,
     )
     check_switches(**{name: beside[name] for name in SWITCHES})
+    launcher = parse_launcher(**{name: beside.pop(name) for name in FLAGS})
     sweep = parse_sweep(config, **{name: beside.pop(name) for name in OPTIONS})
     from pipeline.training.driver import train_runs  # only here: --help and mistakes are told without torch
 
-    return train_runs(sweep, **beside)
+    return train_runs(sweep, launcher=launcher, **beside)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.command.errors import ConfigError
 from pipeline.command.interruption import Interruption
-from pipeline.command.workers import Event, WorkItem, do_items
+from pipeline.command.launcher import HERE, Launcher
+from pipeline.command.workers import Event, WorkItem
+from pipeline.launch.items import RESUME, launch
 from pipeline.tracking import check_wandb
-from pipeline.training.group import clear_runs, train_group
+from pipeline.training.group import clear_runs, go_on_with_group, train_group
 from pipeline.training.mapping import mapping_lines
 from pipeline.training.options import Sweep
 from pipeline.training.plan import PlannedRun, choose_replicas, count_jobs, group_runs, plan_runs
@@ -18,7 +20,7 @@ from pipeline.training.progress import Progress, name_runs
 from pipeline.training.summary import print_places, print_results
 
 
-def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -> int:
+def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False, launcher: Launcher = HERE) -> int:
     """Train the runs of a call to their end, or to an interruption; return the exit code.
 
     0: all done. 1: some runs failed or lack metrics; the others are done. 128 + signal: interrupted, everything saved.
@@ -27,6 +29,7 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -
         sweep: The runs.
         resume: Continue those that are begun.
         overwrite: Delete what is there of exactly these runs.
+        launcher: Where groups of runs are trained; elsewhere `jobs` of the sweep is the most at once.
 
     Raises:
         RunFolderError: If a folder holds another run, a run is begun and neither switch is given, another process
@@ -35,12 +38,16 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -
     """
     runs = plan_runs(sweep, resume=resume, overwrite=overwrite)
     pending = [run for run in runs if not run.complete]
-    most_jobs = count_jobs(sweep.configs[0]) if sweep.jobs is None else sweep.jobs
-    jobs = max(1, min(most_jobs, len(pending)))
-    groups = group_runs(pending, min(choose_replicas(sweep), math.ceil(len(pending) / jobs)))
+    if launcher.is_local:
+        most_jobs = count_jobs(sweep.configs[0]) if sweep.jobs is None else sweep.jobs
+        jobs = max(1, min(most_jobs, len(pending)))
+        replicas = min(choose_replicas(sweep), math.ceil(len(pending) / jobs))
+    else:  # how many machines there are, and which cores and GPUs they have, is not known here
+        jobs, replicas = sweep.jobs, sweep.max_replicas or 1
+    groups = group_runs(pending, replicas)
     if not sweep.single:
         print("\n".join(mapping_lines(runs)))
-        if sweep.jobs is None and jobs > 1:
+        if launcher.is_local and sweep.jobs is None and jobs > 1:
             print(f"{jobs} processes share the runs; --jobs changes that")
     progress = Progress(runs, sweep.single)
     try:
@@ -49,7 +56,7 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False) -
         if overwrite:
             clear_runs(groups, progress.report)
         with Interruption() as interruption:
-            _train_groups(groups, jobs, progress, interruption)
+            _train_groups(groups, jobs, progress, interruption, launcher)
             progress.close()
             return _conclude(sweep, runs, progress, interruption)
     finally:
@@ -78,9 +85,13 @@ def _conclude(sweep: Sweep, runs: Sequence[PlannedRun], progress: Progress, inte
 
 
 def _train_groups(
-    groups: Sequence[Sequence[PlannedRun]], jobs: int, progress: Progress, interruption: Interruption
+    groups: Sequence[Sequence[PlannedRun]],
+    jobs: int | None,
+    progress: Progress,
+    interruption: Interruption,
+    launcher: Launcher,
 ) -> None:
-    """Train groups of runs, here or in several processes.
+    """Train groups of runs, here, in several processes, or on other machines.
 
     Raises:
         ConfigError: If no group could begin; with the reasons of all that tried.
@@ -105,14 +116,20 @@ def _train_groups(
                 refused.append((items[event.item.name], why))
 
     def stopping() -> bool:
-        if interruption.stopping() and jobs > 1:
+        if interruption.stopping() and jobs != 1:
             progress.report("say", "stopping: every process finishes its update and saves; Ctrl-C again ends them")
         hopeless = bool(refused) and not progress.begun and not at_work  # what is wrong with one is so with all
         return interruption.stopping() or hopeless
 
-    work = (WorkItem(name, train_group, (runs,)) for name, runs in items.items())
-    do_items(work, jobs=jobs, report=report, stopping=stopping)
+    do = train_group if launcher.is_local else go_on_with_group
+    work = (_describe_work(name, do, runs) for name, runs in items.items())
+    launch(work, launcher=launcher, jobs=jobs, report=report, stopping=stopping, again=RESUME)
     if refused and not progress.begun:
         raise ConfigError("; ".join(dict.fromkeys(why for _, why in refused)))
     for runs, why in refused:
         progress.fail(runs, why)
+
+
+def _describe_work(name: str, do: Callable[..., None], runs: Sequence[PlannedRun]) -> WorkItem:
+    folders = tuple(folder for run in runs for folder in (run.folder, run.logs))
+    return WorkItem(name, do, (runs,), inputs=folders, outputs=folders)

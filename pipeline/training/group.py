@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from babyai.compiled.core import is_on_disk
 from pipeline.checkpoints import read_checkpoint
+from pipeline.command.errors import UserError
 from pipeline.command.workers import Link
 from pipeline.guard import RunFolderError, clear_run, describe_held, hold_run, is_held
 from pipeline.places import list_checkpoints
@@ -14,7 +15,7 @@ from pipeline.training.batch import ReplicaBatch
 from pipeline.training.folders import stamp_checkpoints
 from pipeline.training.loop import train
 from pipeline.training.outputs import Outputs, Report
-from pipeline.training.plan import PlannedRun
+from pipeline.training.plan import PlannedRun, group_runs, renew_run
 
 
 def train_group(link: Link, runs: Sequence[PlannedRun]) -> None:
@@ -41,6 +42,24 @@ def train_group(link: Link, runs: Sequence[PlannedRun]) -> None:
                     f"{run.folder} has been changed by another process meanwhile; start the command again"
                 )
         train(batch, Outputs(runs, batch, report, stack), link)
+
+
+def go_on_with_group(link: Link, runs: Sequence[PlannedRun]) -> None:
+    """Do `train_group` for runs that an earlier try of this item may have begun: each goes on where it is.
+
+    Raises:
+        Stopped: If a stop was wished and something is left to do.
+        Exception: As `train_group`; also if what is there cannot be gone on from, or a run was given up.
+    """
+    renewed = [renew_run(run) for run in runs]
+    for run in renewed:
+        if run.complete:
+            link.report(("finished", run.key))
+    for group in group_runs([run for run in renewed if not run.complete], len(runs)):
+        train_group(link, group)
+    if left := [run.key for run in runs if not renew_run(run).complete]:
+        link.heed()
+        raise UserError(f"{len(left)} of {len(runs)} runs given up")
 
 
 def build_batch(runs: Sequence[PlannedRun], report: Report) -> ReplicaBatch:

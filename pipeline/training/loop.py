@@ -16,7 +16,6 @@ from pipeline.command.stopwatch import Stopwatch
 from pipeline.command.workers import Link, Stopped
 from pipeline.records.metrics import evaluation_metrics
 from pipeline.training.batch import ReplicaBatch
-from pipeline.training.losses import compute_losses
 from pipeline.training.outputs import Outputs
 from pipeline.training.schedule import Due
 
@@ -73,18 +72,14 @@ def run_update(batch: ReplicaBatch) -> dict[int, str]:
     A run whose loss is no longer finite keeps its weights; the others have taken their step.
     """
     started = time.perf_counter()
-    config, rollout, weights = batch.config, batch.rollout, batch.weights
-    rollout.collect(batch.acting())
-    logits, routing = rollout.replay()
-    losses = compute_losses(
-        logits, rollout.expert_action, rollout.expert_valid, routing, batch.expert_sizes, batch.price, batch.step_levels
-    )
-    rollout.engine.differentiate(losses.total.sum())
+    config, weights = batch.config, batch.weights
+    batch.rollout.collect(batch.acting())
+    losses = batch.objective.differentiate()
     norms = weights.norms()
     finite = norms.isfinite().tolist()  # the update's only wait for the device besides the actions
     weights.step(norms, finite, config.grad_clip)
     if any(finite):
-        batch.note_update(losses, norms, routing, time.perf_counter() - started)
+        batch.note_update(losses, norms, time.perf_counter() - started)
     if all(finite):
         return {}
     update = batch.update + (not any(finite))

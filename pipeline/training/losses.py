@@ -28,6 +28,7 @@ class LossTerms:
         total: task + penalty, what is minimised.
         accuracy: Share of labelled steps at which the most probable action is the expert's.
         labelled: Share of steps with a label.
+        entropy_per_layer: Of routing, averaged over steps; like `lpc_per_layer`.
         by_level: The same by level, where a policy is trained on several; else None.
     """
 
@@ -38,6 +39,7 @@ class LossTerms:
     total: Tensor
     accuracy: Tensor
     labelled: Tensor
+    entropy_per_layer: Tensor
     by_level: LevelTerms | None = None
 
 
@@ -167,6 +169,7 @@ def compute_losses(
     per_layer = [layer.mean(dim=-1) for layer in lpc_by_step]
     lpc_per_layer = torch.stack(per_layer, dim=-1) if per_layer else task.new_zeros(*task.shape, 0)
     lpc = lpc_per_layer.sum(dim=-1)
+    entropies = [torch.special.entr(w.detach()).sum(dim=-1).mean(dim=(-2, -1)) for w in routing]
     by_level = None
     if levels is not None:
         lpc_of_step = sum(lpc_by_step) if lpc_by_step else torch.zeros_like(per_step)
@@ -184,6 +187,7 @@ def compute_losses(
         total=task + penalty,
         accuracy=correct,
         labelled=valid.float().mean(dim=-1),
+        entropy_per_layer=torch.stack(entropies, dim=-1) if entropies else lpc_per_layer,
         by_level=by_level,
     )
 

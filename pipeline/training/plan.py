@@ -125,6 +125,19 @@ def _look_up(run: PlannedRun, resume: bool) -> tuple[PlannedRun, Conflict | None
     return PlannedRun(config, folder, logs, update, path, encoder, complete, stamp), conflict
 
 
+def renew_run(run: PlannedRun) -> PlannedRun:
+    """Return a run as its folders have it now, for one that another process may have begun since it was planned.
+
+    Raises:
+        RunFolderError: If they hold another run.
+        CheckpointError: If its newest checkpoint is damaged.
+    """
+    renewed, conflict = _look_up(run, True)
+    if conflict is not None:
+        raise RunFolderError(conflict.text)
+    return renewed
+
+
 def _refuse(sweep: Sweep, other: list[str], begun: list[str], held: list[str], damaged: list[str]) -> None:
     """Raise an error for the worst of what stands in the way, if anything does."""
     total = len(sweep.configs)

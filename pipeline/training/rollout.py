@@ -184,10 +184,13 @@ class Rollout:
 
         Their axes are R, all steps in two axes as in `expert_action`, and actions or experts.
         """
-        sentences = []
-        if self._trained:
-            ids = self._on_device["mission_id"].view(len(self._envs), -1, self._split[2])
-            sentences = [missions.rows(known) for missions, known in zip(self._missions, ids, strict=True)]
-        logits, routing = self.engine.replay(sentences)
+        logits, routing = self.engine.replay(self.sentences())
         steps = self.expert_action.shape
         return logits.view(*steps, -1), [weights.reshape(*steps, -1) for weights in routing]
+
+    def sentences(self) -> list[Tensor]:
+        """Return sentence vectors of all steps, per replica, where the mission projection is trained; else none."""
+        if not self._trained:
+            return []
+        ids = self._on_device["mission_id"].view(len(self._envs), -1, self._split[2])
+        return [missions.rows(known) for missions, known in zip(self._missions, ids, strict=True)]

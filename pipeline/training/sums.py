@@ -40,20 +40,16 @@ class LossSums:
         self._updates, self._seconds = 0, 0.0
 
     @torch.no_grad()
-    def add(self, losses: LossTerms, norms: Tensor, routing: Sequence[Tensor], seconds: float) -> None:
+    def add(self, losses: LossTerms, norms: Tensor, seconds: float) -> None:
         """Add an update.
 
         Args:
             losses: Each term (R,).
             norms: (R,) of the gradients, before clipping.
-            routing: Router probabilities per layer, (R, ..., experts).
             seconds: That it has taken.
         """
         terms = [losses.task, losses.lpc, losses.penalty, losses.total, losses.accuracy, losses.labelled, norms]
-        entropies = [torch.special.entr(weights).sum(dim=-1).flatten(1).mean(dim=1) for weights in routing]
-        self._sums += torch.cat(
-            [torch.stack(terms, 1), losses.lpc_per_layer, *(entropy.unsqueeze(1) for entropy in entropies)], dim=1
-        )
+        self._sums += torch.cat([torch.stack(terms, 1), losses.lpc_per_layer, losses.entropy_per_layer], dim=1)
         if losses.by_level is not None:
             terms = losses.by_level
             self._level_sums += torch.stack(

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-_TERM = re.compile(r"^(Null|Twin|Interval|Known answer|Known|Control|Controls|Audit|Source|Unit)s?\b[,:. ]")
+_TERM = re.compile(r"^((?:Null|Twin|Interval|Known answer|Known|Control|Audit|Source|Unit)s?)\b[,:. ]")
 
 
 @dataclass(frozen=True)

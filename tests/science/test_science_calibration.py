@@ -20,22 +20,32 @@ BY_THEMSELVES = {"price.hypervolume_above_baseline": 1, "price.dial_gap": -1}
 """Cases in which the design alone makes a difference, and on which side."""
 UNDECIDED = "price.price_trend_of_success (no effect)"
 """What so few runs cannot show: a mean correlation within 0.2 of none."""
+DATASETS = 12
+HONEST = [name for name in NAMES if name not in {*BY_THEMSELVES, UNDECIDED}]
+MOST_FALSE = stats.binom.ppf(1 - 0.01 / len(HONEST), DATASETS, 0.05) / DATASETS
+"""Of tests that are wrong as often as they may be, some case of all has more in 1 of 100 sets of cases."""
 
 
 @pytest.fixture(scope="module")
 def card():
-    return calibration.compute(DESIGN, datasets=12, draws=39)
+    return calibration.compute(DESIGN, datasets=DATASETS, draws=39)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in {*BY_THEMSELVES, UNDECIDED}])
+@pytest.mark.parametrize("name", HONEST)
 def test_what_is_planted_is_found_more_often_than_what_is_not(card, name):
     false = card.row("false_positive_rate", group=name)
     found = card.row("recovery", group=name)
-    assert false.value <= 4 / 12 and found.value > false.value + 0.2
+    assert false.value <= MOST_FALSE and found.value > false.value + 0.2
     assert false.low <= false.value <= false.high and "12 data sets" in false.condition
     assert card.row("detectable", group=name, estimator="standard deviations between runs").value > 1
     assert card.row("detectable", group=name, estimator="unit of the quantity").value > 0
     assert 0 <= card.row("smallest_p", group=name).value < 0.05
+
+
+def test_over_all_cases_nothing_is_found_as_often_as_it_may_be(card):
+    """Many cases, so that a few that are wrong too often show here where 12 data sets of one say little."""
+    wrong = sum(round(DATASETS * card.row("false_positive_rate", group=name).value) for name in HONEST)
+    assert wrong <= stats.binom.ppf(0.99, DATASETS * len(HONEST), 0.05)
 
 
 @pytest.mark.parametrize(("name", "side"), BY_THEMSELVES.items())
@@ -109,7 +119,7 @@ def test_trends_are_planted_between_the_prices_of_the_design(prices):
 
 
 def test_a_design_that_can_decide_nothing_says_so():
-    card = calibration.compute(Design(runs=2, episodes=12), datasets=2, draws=9)
+    card = calibration.compute(Design(runs=2, episodes=20), datasets=2, draws=9)  # episodes enough for all
     assert {row.group for row in card.find("false_positive_rate")} == set(NAMES)
     for name in NAMES:
         assert np.isnan(card.row("false_positive_rate", group=name).value), name

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from pipeline.command.errors import ConfigError
+from pipeline.command.launcher import HERE
 from science.catalogue import ANALYSES, find_quantity
 from science.config import Claim, Statistics, StudyConfig, name_setting, read_study
 from science.study import main
@@ -40,7 +41,8 @@ def test_a_study_file_is_read_and_flags_win(tmp_path):
     assert config.statistics == Statistics(draws=9)
     assert config.claims == [Claim("knockouts.audit", "greater", 0.1, "Usage predicts harm")]
     assert config.analyses == list(ANALYSES)
-    assert beside == {"plan": False, "selftest": False, "only": ["knockouts", "price"], "jobs": None}
+    asked = {"plan": False, "selftest": False, "only": ["knockouts", "price"], "jobs": None}
+    assert beside == {**asked, "launcher": HERE}
 
 
 def test_what_is_not_said_has_sensible_values():

@@ -141,7 +141,10 @@ def test_across_tasks_costs_follow_needs(template):
     across = needed.compute(cells, draws=199).row("needed_used_across")
     assert across.value == pytest.approx(0.866, abs=0.001)  # ties
     assert across.n_levels == 5 and across.p > 0.05  # five levels in two kinds
-    assert any("3 tasks or more" in note for note in needed.compute(cells[:2], draws=1).notes)
+    assert across.p_floor >= 1 / 120 and needed.compute(cells, draws=9).row("needed_used_across").p_floor == 0.1
+    few = needed.compute(cells, held_out=["T4"], draws=1)
+    assert not few.find("needed_used_across") and few.find("needed", task="T4")
+    assert any("5 tasks or more at a setting, found 4" in note for note in few.notes)
 
 
 def test_results_do_not_depend_on_order_and_are_the_same_again(template):

@@ -1,8 +1,8 @@
 """The backward pass through an unroll as one compiled call for all layers, on the CPU in float32.
 
 `backpropagate` computes what autograd through `PackedPolicy.replay` computes (`tests/pipeline/engine/test_engines.py`).
-It turns each row that a step has kept on the `tape` into a row of `grads`, from which the caller makes weight gradients
-as products over all rows at once. Where things lie: `pipeline/engine/compiled/layout.py`.
+It turns each row that a step has kept on the `tape` into a row of `grads`, and adds products of both to the gradients
+of weights while they are in the cache. Where things lie: `pipeline/engine/compiled/layout.py`.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ def backpropagate(
         tape: (G, T, N, width).
         grad_logits: (G, T, N, A).
         grad_probs: (G, T, N, experts of all layers), of the probabilities before dropout.
-        grads: (G, T, N, width) filled.
-        gradient: (G, Q) filled: of biases, LayerNorms, the head, and the projection's rows that codes stand for. Zero
-            for other matrices, left to the caller.
+        grads: (G, T, N, width) filled, or (G, 1, N, width), which each step overwrites.
+        gradient: (G, Q) filled.
         first_group: First of the groups.
         end_group: One past the last.
     """
@@ -76,7 +75,8 @@ def backpropagate(
         carried = np.zeros((envs, units), np.float32)
         states = np.empty((envs, units), np.float32)
         for t in range(steps - 1, -1, -1):
-            rows, out, starts = tape[group, t], grads[group, t], start[group, t]
+            rows, starts = tape[group, t], start[group, t]
+            out = grads[group, t % grads.shape[1]]
             head_gradient = as_matrix(gathered, plan.head, plan.actions, plan.last_width)
             for i in range(envs):
                 fill(upper[i], ZERO)
@@ -122,16 +122,32 @@ def backpropagate(
                         gathered[layer.gates_bias : layer.gates_bias + layer.num_gates],
                         out[i][layer.gradient : layer.gradient + layer.num_gates],
                     )
+                at, depth = layer.gates, layer.width
+                _add_product(rows, layer.x, depth, out, layer.gradient, layer.num_gates, gathered, at)
             if plan.projected:
                 width = layers[0].width
                 for i in range(envs):
                     copy(out[i][plan.first_gradient : plan.first_gradient + width], upper[i])
                     add_to(gathered[plan.projection_bias : plan.projection_bias + width], upper[i][:width])
+                seen, first = inputs[group, t], plan.first_gradient
                 if plan.codes > 0:
+                    at, others = plan.projection + plan.columns * width, plan.inputs - plan.codes
+                    _add_product(seen, plan.codes, others, out, first, width, gathered, at)
                     projection_gradient = as_matrix(gathered, plan.projection, plan.columns, width)
                     for i in range(envs):
                         for p in range(find_rows(inputs[group, t, i], codes, shown)):
                             add_to(projection_gradient[shown[p]], upper[i][:width])
+                else:
+                    _add_product(out, first, width, seen, 0, plan.inputs, gathered, plan.projection)
+
+
+@compiled
+def _add_product(
+    a: np.ndarray, a_at: int, height: int, b: np.ndarray, b_at: int, width: int, gathered: np.ndarray, at: int
+) -> None:
+    """Add a weight matrix's gradient: a[:, a_at :][:, :height].T @ b[:, b_at :][:, :width], rows being environments."""
+    out = as_matrix(gathered, at, height, width)
+    multiply_add(a[:, a_at : a_at + height].T, 0, len(a), b, b_at, width, out, 0)
 
 
 @compiled
@@ -210,6 +226,8 @@ def _unmix(
                     scale = packed[weight : weight + size]
                     _unnormalise(part, row[at : at + size], factor, scale, weight, bias, gathered)
                     column += size
+    _add_product(out, layer.router_gradient, experts, rows, layer.router.features, h, gathered, layer.router_weight)
+    _add_product(rows, layer.gated, units, out, layer.mixed_gradient, width, gathered, layer.projection)
 
 
 @compiled
@@ -276,6 +294,7 @@ def _unrun_cell(
             of_new[j] *= reset[j]  # the state's new gate is behind the reset gate, the input's is not
         add_to(gathered[cell.bias : cell.bias + 3 * h], of_state)
     multiply_add_rows(out, cell.gradient, 3 * h, as_matrix(packed, cell.weight, h, 3 * h), h, carried, unit)
+    _add_product(rows, cell.kept, h, out, cell.gradient, 3 * h, gathered, cell.weight)
     for i in range(len(rows)):
         if starts[i]:  # none crosses an episode's start, not even NaN
             fill(carried[i][unit : unit + h], ZERO)

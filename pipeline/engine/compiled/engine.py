@@ -15,6 +15,7 @@ from mixture_of_experts import ExpertDropout
 from pipeline.engine.compiled.backward import backpropagate
 from pipeline.engine.compiled.kernels import gather
 from pipeline.engine.compiled.layout import ALIGN, Layout
+from pipeline.engine.compiled.loss import sum_losses
 from pipeline.engine.compiled.step import act_step
 from pipeline.engine.weights import ReplicaWeights
 
@@ -53,18 +54,18 @@ class CompiledEngine:
         shape = inputs.shape[:3]
         self._inputs, self._start = inputs, episode_start.numpy()
         self._tape = torch.zeros(*shape, layout.tape)
-        self._grads = torch.zeros(*shape, layout.grads)
+        # Rows of gradients are done with after their step, but where the mission projection is trained
+        self._grads = torch.zeros(shape[0], shape[1] if weights.projections[0] else 1, shape[2], layout.grads)
         self._policy, self._layers = layout.policy.view(np.recarray)[0], layout.layers.view(np.recarray)
         self._logits = torch.zeros(*shape, self._policy.actions)
         self._first = np.zeros((shape[0], shape[2], layout.tape), np.float32)
-        self._grad_probs = torch.zeros(*shape, len(layout.sizes))
+        self._grad_logits, self._grad_probs = torch.zeros_like(self._logits), torch.zeros(*shape, len(layout.sizes))
         self._noise, self._drop = np.zeros((*shape, 1), np.float32), (np.float32(0), np.float32(0))
         self._index, self._back = packing.index.numpy(), packing.back.numpy()
         self._flat, self._gradient = weights.flat.numpy(), weights.gradient.numpy()
         replicas = len(weights.flat)
         self._packed = np.zeros((replicas, packing.size), np.float32)
-        # One number more at least, always zero: the gradient of weights that are not packed. Rows begin at cache lines,
-        # as those of the tape do: the last bits of MKL's products depend on that.
+        # One number more at least, always zero: the gradient of weights that are not packed. Rows begin at cache lines.
         columns = (packing.size // ALIGN + 1) * ALIGN
         self._packed_gradient = torch.zeros(replicas, columns)
         self._group_gradients = torch.zeros(shape[0], columns) if shape[0] > replicas else self._packed_gradient
@@ -74,7 +75,6 @@ class CompiledEngine:
         self._arrays = (inputs.numpy(), self._start, self._packed, self._first)
         self._results = (self._tape.numpy(), self._logits.numpy())
         self._logits_by_step = [self._logits[:, t] for t in range(shape[1])]
-        self._products = self._list_products()
         self._leaves: list[Tensor] = []
         self._sentences: Sequence[Tensor] = []
 
@@ -143,13 +143,57 @@ class CompiledEngine:
         self._leaves = [value.detach().requires_grad_() for value in (self._logits, *routing)]
         return self._leaves[0], self._leaves[1:]
 
-    @torch.no_grad()
     def differentiate(self, loss: Tensor) -> None:
         """Fill `ReplicaWeights.gradient` from a loss computed from what `replay` returned last."""
         grad_logits, *grad_probs = torch.autograd.grad(loss, self._leaves)
-        grad_logits = grad_logits.contiguous()
+        self._grad_logits.copy_(grad_logits)
         if grad_probs:
             torch.cat(grad_probs, dim=-1, out=self._grad_probs)
+        self._backpropagate()
+
+    def sum_losses(
+        self, labels: Tensor, valid: Tensor, costs: np.ndarray, levels: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Fill (R, levels, ...) `sums` of the unroll, see `pipeline.engine.compiled.loss.sum_losses`.
+
+        Args:
+            labels: Of all steps, int64, in the order of the engine's inputs.
+            valid: Which are labels, likewise.
+            costs: Of each expert of each layer.
+            levels: Of all steps of a replica, int64.
+            sums: Filled.
+        """
+        shape = self._start.shape
+        arrays = (labels.numpy().reshape(shape), valid.numpy().reshape(shape), levels.reshape(-1, *shape[1:]))
+        layers, tape = self._layout.layers, self._results
+        sum_losses(layers, costs, *tape, *arrays, sums, self._grad_logits.numpy())
+
+    def differentiate_losses(
+        self,
+        to_task: np.ndarray,
+        to_lpc: np.ndarray,
+        costs: np.ndarray,
+        levels: np.ndarray,
+        sentences: Sequence[Tensor],
+    ) -> None:
+        """Fill `ReplicaWeights.gradient` after `sum_losses`, whose levels and costs are given again.
+
+        Args:
+            to_task: (R, levels) derivative of a replica's loss by the cross-entropy of a labelled step of a level.
+            to_lpc: (R, levels) that by the LPC of a step.
+            costs: Of each expert of each layer.
+            levels: Of all steps of a replica.
+            sentences: As for `replay`.
+        """
+        self._sentences = sentences
+        places = (*self._start.shape, 1)
+        self._grad_logits.numpy()[...] *= to_task[:, levels].reshape(places)
+        self._grad_probs.numpy()[...] = to_lpc[:, levels].reshape(places) * costs
+        self._backpropagate()
+
+    @torch.no_grad()
+    def _backpropagate(self) -> None:
+        """Fill `ReplicaWeights.gradient` from the gradients of logits and routing."""
         layout = self._layout
         self._share_out(
             backpropagate,
@@ -161,57 +205,17 @@ class CompiledEngine:
             self._start,
             self._packed,
             self._results[0],
-            grad_logits.numpy(),
+            self._grad_logits.numpy(),
             self._grad_probs.numpy(),
             self._grads.numpy(),
             self._group_gradients.numpy(),
         )
         if self._group_gradients is not self._packed_gradient:
             torch.sum(self._group_gradients.unflatten(0, (len(self._packed), -1)), dim=1, out=self._packed_gradient)
-        for _ in map(_multiply, self._products) if self._pool is None else self._pool.map(_multiply, self._products):
-            pass
         gather(self._packed_gradient.numpy(), self._back, self._gradient)
         if self._sentences:
             self._differentiate_missions()
         self._weights.fold_gradient()
-
-    def _list_products(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return what weight gradients are products of: (R, K, steps), (R, steps, M), and where it goes, (R, K, M).
-
-        Steps are those of all environments. The head has its gradient already, and so have codes.
-        """
-        replicas = len(self._packed)
-        inputs, tape, grads = (
-            array.view(replicas, -1, array.shape[-1]) for array in (self._inputs, self._tape, self._grads)
-        )
-        products: list[tuple[Tensor, Tensor, Tensor]] = []
-
-        def add(left: Tensor, right: Tensor, at: int) -> None:
-            shape = (left.shape[2], right.shape[2])
-            place = self._packed_gradient[:, at : at + shape[0] * shape[1]].unflatten(1, shape)
-            products.append((left.mT, right, place))
-
-        policy, width = self._policy, self._layers[0].width
-        if policy.projected:
-            of_first = grads[..., policy.first_gradient :][..., :width]
-            if policy.codes:
-                add(inputs[..., policy.codes :], of_first, policy.projection + policy.columns * width)
-            else:
-                add(of_first, inputs, policy.projection)
-        for layer in self._layers:
-            x, gates = tape[..., layer.x :][..., : layer.width], grads[..., layer.gradient :][..., : layer.num_gates]
-            add(x, gates, layer.gates)
-            for cell in (layer.router, layer.expert):
-                if cell.units:
-                    before, of_state = tape[..., cell.kept :], grads[..., cell.gradient :]
-                    add(before[..., : cell.units], of_state[..., : 3 * cell.units], cell.weight)
-            if layer.experts:
-                of_logits, features = grads[..., layer.router_gradient :], tape[..., layer.router.features :]
-                add(of_logits[..., : layer.experts], features[..., : layer.router.units], layer.router_weight)
-            if layer.expert.units:
-                gated, mixed = tape[..., layer.gated :], grads[..., layer.mixed_gradient :]
-                add(gated[..., : layer.expert.units], mixed[..., : layer.width], layer.projection)
-        return products
 
     def _differentiate_missions(self) -> None:
         """Fill in the gradients of the mission projections."""
@@ -235,9 +239,3 @@ class CompiledEngine:
             gradient = grads[replica] @ to_inputs[replica, :, -len(weight) :]  # (steps, lang_dim)
             torch.mm(gradient.mT, sentences.flatten(0, -2), out=weight)
             bias.copy_(gradient.sum(dim=0))
-
-
-def _multiply(product: tuple[Tensor, Tensor, Tensor]) -> None:
-    left, right, out = product
-    with torch.no_grad():  # threads have their own setting
-        torch.bmm(left, right, out=out)

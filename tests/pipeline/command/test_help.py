@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 HEAVY = {
     *("gymnasium", "matplotlib", "minigrid", "numba", "pandas", "PIL", "scipy", "tensorboard", "tokenizers", "torch"),
-    *("transformers", "huggingface_hub", "orjson"),
+    *("transformers", "huggingface_hub", "orjson", "ray", "submitit", "modal"),
 }
 
 COMMANDS = [
@@ -23,7 +23,7 @@ COMMANDS = [
     *("-m more.train", "-m more.evaluate", "-m more.evaluate_for_llm", "-m more.compare", "more/train.py"),
     *("-m science.study", "science/study.py"),
     *("-m more.generate", "more/generate.py", "-m more.export", "more/export.py"),
-    *("-m maxent.charts", "-m benchmarks.levels"),
+    *("-m maxent.charts", "-m benchmarks.maxent_study", "-m benchmarks.levels", "-m pipeline.launch"),
     *(f"-m rlmop {word}" for word in WORDS),
     "-m rlmop evaluate --checkpoint PATH",
 ]

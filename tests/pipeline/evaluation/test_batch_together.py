@@ -88,7 +88,7 @@ def test_each_process_gets_its_share(place, monkeypatch, flags, largest):
     plans = []
     monkeypatch.setattr(pipeline.evaluation.work, "work", lambda plan, *_: plans.append(plan))
     monkeypatch.setattr(
-        pipeline.evaluation.work, "do_items", lambda items, **_: plans.extend(item.arguments[0] for item in items)
+        pipeline.evaluation.work, "launch", lambda items, **_: plans.extend(item.arguments[0] for item in items)
     )
     add_runs(range(1, 2))
     batch_eval.main([*FEW, *flags])

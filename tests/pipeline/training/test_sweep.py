@@ -278,7 +278,7 @@ def test_a_process_saves_when_the_one_that_started_it_is_killed(tmp_path, monkey
 
 def test_work_that_ends_early_without_a_word_is_not_taken_for_done(call, monkeypatch):
     """As when SIGTERM reaches a process of the work alone."""
-    monkeypatch.setattr(driver, "do_items", lambda *_, **__: None)
+    monkeypatch.setattr(driver, "launch", lambda *_, **__: None)
     code, out, _ = call("--seeds", "0-1")
     assert (code, "2 not begun" in out) == (128 + signal.SIGTERM, True)
 
@@ -295,7 +295,7 @@ def test_a_group_that_is_refused_does_not_stop_one_that_is_just_starting(call, m
         report(Event(second, "failed", "so are these"))
         wishes.append(stopping())
 
-    monkeypatch.setattr(driver, "do_items", play)
+    monkeypatch.setattr(driver, "launch", play)
     code, _, err = call("--seeds", "0-1", "--max_replicas", "1")
     assert wishes == [False, True]
     assert (code, err) == (2, "error: its metrics are damaged; so are these\n")

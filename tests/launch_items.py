@@ -1,0 +1,130 @@
+"""Items for tests of launchers, in a module that their processes can import; and a carrier of processes here."""
+
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from pipeline.command.errors import ConfigError
+from pipeline.command.workers import Link, WorkItem
+from pipeline.launch.driver import Message
+from pipeline.launch.remote import open_parcel, serve
+
+
+def count(
+    link: Link, folder: str, upto: int, dies_at: int | None = None, preempted_at: int | None = None, pause: float = 0.0
+) -> int:
+    """Count in a file, from what it holds, and keep each number in a file of its own, as checkpoints are.
+
+    Args:
+        link: Of the item.
+        folder: Of its files.
+        upto: The last number.
+        dies_at: Number at which the process dies, if it has begun at the first one.
+        preempted_at: Number at which its process is told that its time is over, if it has begun at the first one.
+        pause: Seconds between numbers.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    begun_at = max((int(path.stem) for path in place.glob("*.number")), default=0)
+    with (place / "log.jsonl").open("a") as log:
+        for number in range(begun_at + 1, upto + 1):
+            if link.stopping():
+                break
+            log.write(f"{number}\n")
+            log.flush()
+            (place / f"{number}.number").write_text(str(sum(range(number + 1))))
+            (place / f"{number - 1}.number").unlink(missing_ok=True)
+            link.report(number)
+            if number == dies_at and begun_at == 0:
+                time.sleep(1.0)  # what it has written goes out
+                os._exit(9)
+            if number == preempted_at and begun_at == 0:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(pause)
+    print("what is printed is dropped")
+    link.heed()
+    return begun_at
+
+
+def misbehave(link: Link, how: str) -> object:
+    if how == "refuse":
+        raise ConfigError("lr: expected a number,\nfound none")
+    if how == "slip":
+        raise KeyError("x")
+    if how == "lambda":
+        return lambda: None
+    if how == "die":
+        os._exit(9)
+    return how
+
+
+def count_item(
+    name: str, upto: int, *, dies_at: int | None = None, preempted_at: int | None = None, pause: float = 0.0
+) -> WorkItem:
+    folder = Path("out") / name
+    arguments = (str(folder), upto, dies_at, preempted_at, pause)
+    return WorkItem(name, count, arguments, inputs=(folder,), outputs=(folder,))
+
+
+class ProcessCarrier:
+    """Carries orders to processes of this machine, each in a folder of its own.
+
+    Args:
+        slots: Processes at once.
+        loses: Changed file by whose name a process is known that is killed once it has sent that.
+    """
+
+    def __init__(self, slots: int = 2, loses: str | None = None) -> None:
+        self._slots, self._loses, self.lost = slots, loses, 0
+        self._running = {}
+        self._stop = multiprocessing.get_context("spawn").Event()
+
+    def count_slots(self) -> int:
+        return self._slots
+
+    def send(self, number: int, attempt: int, name: str, order: bytes) -> None:
+        context = multiprocessing.get_context("spawn")
+        pipe, other = context.Pipe()
+        process = context.Process(target=_serve, args=(other, order, self._stop), daemon=True)
+        process.start()
+        other.close()
+        self._running[pipe] = number, attempt, process
+
+    def receive(self, seconds: float) -> list[Message]:
+        found = []
+        for pipe in wait(list(self._running), timeout=seconds):
+            number, attempt, process = self._running[pipe]
+            try:
+                parcel = pipe.recv_bytes()
+                found.append(Message(number, attempt, parcel))
+                names = [change.path for change in open_parcel(parcel).changes]
+                if self._loses is not None and not self.lost and any(name.endswith(self._loses) for name in names):
+                    self.lost += 1
+                    process.kill()
+            except EOFError:
+                process.join()
+                found.append(
+                    Message(number, attempt, why=f"exit code {process.exitcode}" if process.exitcode else None)
+                )
+                del self._running[pipe]
+        return found
+
+    def wish_stop(self, begun: set[int]) -> None:
+        self._stop.set()
+
+    def close(self) -> None:
+        for pipe, (_, _, process) in self._running.items():
+            process.kill()
+            process.join()
+            pipe.close()
+
+
+def _serve(pipe, order: bytes, stop) -> None:
+    def post(parcel: bytes) -> bool:
+        pipe.send_bytes(parcel)
+        return stop.is_set()
+
+    serve(order, post)
