@@ -53,9 +53,9 @@ class StandIn:
 
     missions = ("go to the red ball", "go to a blue key")
 
-    def __init__(self, task_id: str, num_envs: int, levels: object, **_: object) -> None:
-        """Make up the steps; arguments as for `VectorEnv`."""
-        self.task_id, self.num_envs = task_id, num_envs
+    def __init__(self, task_id: Sequence[str], num_envs: Sequence[int], levels: object, **_: object) -> None:
+        """Make up the steps; arguments as for a `VectorEnv` of a list of tasks."""
+        self.num_envs = num_envs = sum(num_envs)
         self.counters = {"levels_started": 0, "levels_unsolvable": 0, "steps": 0, "steps_unlabelled": 0}
         generator = np.random.default_rng(0)
         self._steps, self._shown = [], 0
@@ -175,7 +175,7 @@ class Plain:
         """Take the unroll that the batches get."""
         config = TrainConfig(seed=args.seed, policy=args.policy)
         self.policy: MixtureOfExpertsPolicy = build_policy(config).to(device)
-        shown = StandIn("", num_envs, None)._steps[: args.unroll_len]
+        shown = StandIn([""], [num_envs], None)._steps[: args.unroll_len]
         obs = [torch.from_numpy(encode_observations(s.view, s.direction, s.carrying)) for s in shown]
         self.obs = torch.stack(obs).to(device)
         self.mission = torch.zeros(len(shown), num_envs, config.lang_dim, device=device)

@@ -250,6 +250,7 @@ OTHER_SETTINGS = {
     "input_dim": (200, "input_dim 200"),
     "task_id": ("BabyAI-GoToLocal-v0", "trained on GoToLocal"),
     "lr": (0.1, "lr 0.1"),
+    "obs_encoding": ("onehot", "observations onehot"),
 }
 
 
