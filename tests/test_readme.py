@@ -17,6 +17,7 @@ from maxent.rewards.catalogue import TASKS
 from maxent.settings import read_command
 from more.settings import TrainingConfig
 from pipeline.command.cli import parse_command
+from pipeline.command.launcher import FLAGS
 from pipeline.config import TrainConfig
 from pipeline.training.command import SWITCHES
 from pipeline.training.options import OPTIONS, parse_sweep
@@ -75,7 +76,7 @@ def test_training_commands_parse(command, monkeypatch):
         language, _ = parse_command("", TrainingConfig, numbers, switches=SWITCHES)
         assert language.resolve().model_config(vocab_size=512).max_length == language.resolve().seq_length
         return
-    config, beside = parse_command("", TrainConfig, numbers, switches=SWITCHES, options=OPTIONS)
+    config, beside = parse_command("", TrainConfig, numbers, switches=SWITCHES, options={**OPTIONS, **FLAGS})
     assert isinstance(config, TrainConfig)
     parse_sweep(config, **{name: beside[name] for name in OPTIONS})  # raises where a value cannot be used
 
@@ -159,10 +160,11 @@ from maxent import experiment, reward_checks
 from benchmarks.levels import command as levels
 from benchmarks.maxent_study import command as study
 from more import commands, compare
+from pipeline.launch import status
 calls = [(main, [name]) for name in COMMANDS] + [(main, ["evaluate", "--checkpoint=x"])]
 calls += [(run, []) for run in (commands.train, commands.evaluate, commands.evaluate_for_llm, commands.export)]
 calls += [(compare.main, [])]
-calls += [(run, []) for run in (experiment.main, reward_checks.main, study.main, levels.main)]
+calls += [(run, []) for run in (experiment.main, reward_checks.main, study.main, levels.main, status.main)]
 for run, words in calls:
     sys.argv = ["rlmop", *words, "--help"]
     with contextlib.suppress(SystemExit):
@@ -175,6 +177,8 @@ OTHER_FLAGS = {
     *("all_views", "page", "studies_dir"),  # of the notebooks
     *("model", "model_args", "include_path", "tasks"),  # of lm-evaluation-harness
     "nproc_per_node",  # of torchrun
+    *("head", "port", "address", "generate", "detach"),  # of ray, modal
+    *("do", "trials", "flags"),  # of modal_app.py, read by modal
 }
 
 
