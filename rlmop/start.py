@@ -18,9 +18,14 @@ from pipeline.command.shell import as_command
 
 FILES = (
     "config.yaml",
+    "configs/bosslevel.yaml",
     "configs/debug.yaml",
+    "configs/goto.yaml",
     "configs/gotoobj.yaml",
+    "configs/pickuploc.yaml",
+    "configs/putnextlocal.yaml",
     "configs/unlockpickup.yaml",
+    "configs/verbs.yaml",
     "examples/slurm.sh",
     "routing_viz.py",
     "cross_task_viz.py",

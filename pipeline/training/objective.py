@@ -53,6 +53,7 @@ class Objective:
         rollout.engine.differentiate(losses.total.sum())
         return losses
 
+    @np.errstate(over="ignore", invalid="ignore")  # a loss that is not finite is for the loop to find
     def _differentiate(self, rollout: Rollout, engine: CompiledEngine) -> LossTerms:
         sums, alpha, members, price = self._sums, self._alpha, self._members, self._price
         engine.sum_losses(rollout.expert_action, rollout.expert_valid, self._costs, self._level_of, sums)
