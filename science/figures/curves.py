@@ -29,6 +29,9 @@ from science.figures.names import (
 LOGARITHMIC = ("update",)
 """What conditions count whose axis is logarithmic."""
 
+MOST_WIDE = 2
+"""Columns beside each other in which a title has room for all of its words."""
+
 _BAND = "thin: runs; thick, band: mean over runs and its 95 % t interval"
 
 
@@ -61,9 +64,10 @@ def draw_curves(name: str, quantities: Sequence[tuple[pd.DataFrame, str]], start
                 ax.set_xscale("log")
                 ax.set_xticks(places := sorted(set(rows["x"].dropna())), [f"{place:g}" for place in places])
                 ax.minorticks_off()
-            ax.set_title(
-                f"{short_task(task)}, n = {count_text(counts)} runs at each price", loc="left", fontsize="medium"
-            )
+            whole = f"{short_task(task)}, n = {count_text(counts)} runs at each price"
+            narrow = f"{short_task(task)}\nn = {count_text(counts)}"
+            wide_enough = len(tasks) <= MOST_WIDE
+            ax.set_title(whole if wide_enough else narrow, loc="left", fontsize="medium" if wide_enough else "small")
             low, high = ax.get_ylim()
             if high - low < 0.02:
                 ax.set_ylim((low + high) / 2 - 0.01, (low + high) / 2 + 0.01)
