@@ -9,15 +9,12 @@ runs of a cell follow the same trajectories.
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from science.npz import as_header, open_npz, read_header, write_npz
 from science.traces import Run, TraceError
 
 SCHEMA_VERSION = 1
@@ -102,10 +99,7 @@ def write_forced(path: str | Path, forced: Forced) -> None:
     """Write it as .npz, without pickles."""
     header = {"runs": [asdict(run) for run in forced.runs], "sizes": forced.sizes, "subgoals": forced.subgoals}
     arrays = {name: getattr(forced, name) for name in _ARRAYS}
-    with Path(path).open("wb") as file:
-        np.savez_compressed(
-            file, schema_version=np.array(SCHEMA_VERSION), header=np.array(json.dumps(header)), **arrays
-        )
+    write_npz(path, schema_version=np.array(SCHEMA_VERSION), header=as_header(header), **arrays)
 
 
 def read_forced(path: str | Path) -> Forced:
@@ -114,19 +108,11 @@ def read_forced(path: str | Path) -> Forced:
     Raises:
         TraceError: If the file cannot be read, or is not what it should be.
     """
-    try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if int(file["schema_version"]) != SCHEMA_VERSION:
-                raise ValueError(f"version {int(file['schema_version'])}, and not {SCHEMA_VERSION}")
-            header: Mapping[str, Any] = json.loads(str(file["header"]))
-            known = {field.name for field in fields(Run)}
-            return Forced(
-                runs=tuple(Run(**{k: v for k, v in run.items() if k in known}) for run in header["runs"]),
-                sizes=tuple(tuple(layer) for layer in header["sizes"]),
-                subgoals=tuple(header["subgoals"]),
-                **{name: file[name] for name in _ARRAYS},
-            )
-    except TraceError as error:
-        raise TraceError(f"{path}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise TraceError(f"{path}: expected forced paths, .npz, found: {error}; make them again") from None
+    with open_npz(path, "forced paths", SCHEMA_VERSION) as file:
+        header = read_header(file)
+        return Forced(
+            runs=header["runs"],
+            sizes=tuple(tuple(layer) for layer in header["sizes"]),
+            subgoals=tuple(header["subgoals"]),
+            **{name: file[name] for name in _ARRAYS},
+        )

@@ -13,7 +13,7 @@ from science.catalogue import ANALYSES
 from science.plan import Design
 from science.store import Item, Store
 
-SOURCES = ("science.forcing", "science.forced", "pipeline.interventions", "pipeline.replay")
+SOURCES = ("science.forcing", "science.forced", "science.npz", "pipeline.interventions", "pipeline.replay")
 
 
 def list_items(design: Design, only: Sequence[str]) -> list[Item]:

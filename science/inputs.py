@@ -32,9 +32,9 @@ SLOTS = 256
 MANY = 128
 """Conditions beyond which policies are changed one after the other."""
 
-TRACE_SOURCES = ("science.traces", "science.reading")
+TRACE_SOURCES = ("science.traces", "science.reading", "science.npz")
 REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.interventions", "pipeline.replay")
-OBSERVATION_SOURCES = ("science.observations", "pipeline.replay.trajectories")
+OBSERVATION_SOURCES = ("science.observations", "science.npz", "pipeline.replay.trajectories")
 EFFECT_SOURCES = (
     *(
         "science.conditions",

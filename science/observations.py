@@ -9,13 +9,13 @@ known from them.
 from __future__ import annotations
 
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from science.npz import open_npz, write_npz
 from science.traces import TraceError
 
 SCHEMA_VERSION = 1
@@ -90,10 +90,7 @@ def observe(way: Any) -> Observations:
 def write_observations(path: str | Path, observations: Observations) -> None:
     """Write observations as .npz, without pickles."""
     arrays = {name: getattr(observations, name) for name in _ARRAYS}
-    with Path(path).open("wb") as file:
-        np.savez_compressed(
-            file, schema_version=np.array(SCHEMA_VERSION), missions=np.array(observations.missions), **arrays
-        )
+    write_npz(path, schema_version=np.array(SCHEMA_VERSION), missions=np.array(observations.missions), **arrays)
 
 
 def read_observations(path: str | Path) -> Observations:
@@ -102,11 +99,6 @@ def read_observations(path: str | Path) -> Observations:
     Raises:
         TraceError: If the file cannot be read, or is of another version.
     """
-    try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if int(file["schema_version"]) != SCHEMA_VERSION:
-                raise ValueError(f"version {int(file['schema_version'])}, and not {SCHEMA_VERSION}")
-            arrays = {name: file[name] for name in _ARRAYS}
-            return Observations(missions=tuple(map(str, file["missions"])), **arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise TraceError(f"{path}: expected observations, .npz, found: {error}; make them again") from None
+    with open_npz(path, "observations", SCHEMA_VERSION) as file:
+        arrays = {name: file[name] for name in _ARRAYS}
+        return Observations(missions=tuple(map(str, file["missions"])), **arrays)

@@ -12,6 +12,8 @@ from science.plan import Design, path_experts
 from science.store import Item, Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from science.effects import Effects
     from science.forced import Forced
     from science.fronts import FrontPoint
@@ -75,11 +77,7 @@ class Given:
         """
         from science.forced import read_forced
 
-        names = [name for name in self.item.needs if name.startswith("force/")]
-        found = [read_forced(path) for name in names for path in self.store.files(name)]
-        if not found:
-            raise UserError("expected policies with every path forced, found none: see what failed before")
-        return found
+        return self._read_each("force/", read_forced, "policies with every path forced")
 
     def steps_to_learn(self) -> dict[str, float]:
         """Return log env-steps that dense networks need to learn each task, infinity: they do not; none untried."""
@@ -120,10 +118,13 @@ class Given:
         """
         from science.states import read_states
 
-        names = [name for name in self.item.needs if name.startswith("states/")]
-        found = [read_states(path) for name in names for path in self.store.files(name)]
+        return self._read_each("states/", read_states, "states of some run")
+
+    def _read_each(self, stage: str, read: Callable[[Path], Any], what: str) -> list[Any]:
+        names = [name for name in self.item.needs if name.startswith(stage)]
+        found = [read(path) for name in names for path in self.store.files(name)]
         if not found:
-            raise UserError("expected states of some run, found none: see what failed before")
+            raise UserError(f"expected {what}, found none: see what failed before")
         return found
 
     @property

@@ -9,18 +9,17 @@ logits and the action are the policy's.
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from babyai.facts import SUCCESS
 from pipeline.records.cache import read_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
+from science.npz import as_header, open_npz, read_header, write_npz
 from science.traces import Group, Run, TraceError, Traces
 
 _PHASES = ("t_pick", "t_unlocked", "t_drop")
@@ -194,8 +193,7 @@ def write_traces(path: str | Path, traces: Traces) -> None:
     }
     arrays = {name: getattr(traces, name) for name in _ARRAYS}
     arrays |= {f"group_{name}": group.codes for name, group in traces.groups.items()}
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+    write_npz(path, header=as_header(header), **arrays)
 
 
 def read_traces(path: str | Path) -> Traces:
@@ -204,21 +202,14 @@ def read_traces(path: str | Path) -> Traces:
     Raises:
         TraceError: If the file cannot be read or is not what it should be.
     """
-    try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            header: Mapping[str, Any] = json.loads(str(file["header"]))
-            groups = {name: Group(file[f"group_{name}"], tuple(names)) for name, names in header["groups"].items()}
-            arrays = {name: file[name] for name in _ARRAYS}
-        known = {field.name for field in fields(Run)}
+    with open_npz(path, "traces") as file:
+        header = read_header(file)
+        groups = {name: Group(file[f"group_{name}"], tuple(names)) for name, names in header["groups"].items()}
         return Traces(
             source=header["source"],
-            runs=tuple(Run(**{k: v for k, v in run.items() if k in known}) for run in header["runs"]),
+            runs=header["runs"],
             sizes=tuple(tuple(layer) for layer in header["sizes"]),
             levels=tuple(header["levels"]),
             groups=groups,
-            **arrays,
+            **{name: file[name] for name in _ARRAYS},
         )
-    except TraceError as error:
-        raise TraceError(f"{path}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise TraceError(f"{path}: expected traces, .npz, found: {error}; make them again") from None

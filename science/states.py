@@ -7,16 +7,15 @@ begins, where there is none, are left out.
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from science.npz import as_header, open_npz, read_header, write_npz
 from science.probing import Target
-from science.traces import Run, TraceError
+from science.traces import Run
 
 STEPS = 1000
 """Steps of a task that probes are trained and scored on; drawn once, the same for all runs."""
@@ -65,8 +64,7 @@ def write_states(path: str | Path, states: States) -> None:
     arrays = {name: getattr(states, name) for name in _ARRAYS}
     arrays |= {f"target_{name}": target.codes for name, target in states.targets.items()}
     arrays |= {f"source_{number}": values for number, values in enumerate(states.sources.values())}
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+    write_npz(path, header=as_header(header), **arrays)
 
 
 def read_states(path: str | Path) -> States:
@@ -75,17 +73,14 @@ def read_states(path: str | Path) -> States:
     Raises:
         TraceError: If the file cannot be read or is not what it should be.
     """
-    try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            targets = {n: Target(file[f"target_{n}"], tuple(names)) for n, names in header["targets"].items()}
-            sources = {name: file[f"source_{number}"] for number, name in enumerate(header["sources"])}
-            return States(
-                runs=tuple(Run(**run) for run in header["runs"]),
-                targets=targets,
-                sources=sources,
-                experts={name: tuple(place) for name, place in header["experts"].items()},
-                **{name: file[name] for name in _ARRAYS},
-            )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise TraceError(f"{path}: expected states, .npz, found: {error}; make them again") from None
+    with open_npz(path, "states") as file:
+        header = read_header(file)
+        targets = {n: Target(file[f"target_{n}"], tuple(names)) for n, names in header["targets"].items()}
+        sources = {name: file[f"source_{number}"] for number, name in enumerate(header["sources"])}
+        return States(
+            runs=header["runs"],
+            targets=targets,
+            sources=sources,
+            experts={name: tuple(place) for name, place in header["experts"].items()},
+            **{name: file[name] for name in _ARRAYS},
+        )

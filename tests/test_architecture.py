@@ -308,7 +308,7 @@ ANALYSES = {
     *("difficulty", "kinship", "levels", "planted_levels", "reading", "result", "similarity", "sufficiency"),
     *("dynamics", "handover", "planted_training", "probes", "probing", "rises", "states", "training_cases"),
     *("synthetic", "traces"),
-    *("coalitions", "forced", "needed", "planted_forced", "shapley"),
+    *("coalitions", "forced", "needed", "npz", "planted_forced", "shapley"),
 }
 """Modules of `science/` that are pure functions of arrays."""
 

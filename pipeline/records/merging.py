@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.records.results import append_result, read_results
+from pipeline.records.results import append_results, read_results
 
 
 def merge_results(places: Iterable[Path], path: Path) -> int:
@@ -21,16 +21,16 @@ def merge_results(places: Iterable[Path], path: Path) -> int:
         How many rows there were.
 
     Raises:
-        ResultsError: If a file is something else; rows of those before it are added.
+        ResultsError: If a file is something else; no row is added then.
     """
-    count = 0
+    rows = []
     for place in places:
-        if not place.exists():
-            continue
-        for row in read_results(place).to_dict("records"):
-            append_result(path, {name: value for name, value in row.items() if not _is_empty(value)})
-            count += 1
-    return count
+        if place.exists():
+            found = read_results(place).to_dict("records")
+            rows += [{name: value for name, value in row.items() if not _is_empty(value)} for row in found]
+    if rows:
+        append_results(path, rows)
+    return len(rows)
 
 
 def _is_empty(value: object) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,23 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
         ResultsError: If the file is something else, or another process holds its lock for minutes. It is untouched.
         ValueError: If a value is not finite, or there is no `checkpoint_path`.
     """
-    identity = row.get("checkpoint_path")
-    if not isinstance(identity, str) or not identity:
-        raise ValueError(f"checkpoint_path: expected a path as text, found {identity!r}")
+    append_results(path, [row])
+
+
+def append_results(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows as `append_result` does, all of them or, where one cannot be written, none; the file is written once.
+
+    Args:
+        path: The CSV.
+        rows: See `append_result`; of two of one checkpoint and level the later one stays.
+
+    Raises:
+        ResultsError: As for a single row.
+        ValueError: Likewise.
+    """
+    for row in rows:
+        if not isinstance(identity := row.get("checkpoint_path"), str) or not identity:
+            raise ValueError(f"checkpoint_path: expected a path as text, found {identity!r}")
     path = Path(os.path.realpath(path))  # one file, one lock, by whatever name it is reached
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -55,12 +69,8 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
             texts = read_texts(path).reset_index(drop=True)
             columns = [*COLUMNS, *(name for name in texts if name not in COLUMNS)]
             texts = texts.reindex(columns=columns, fill_value="")
-            mine = texts["checkpoint_path"] == identity
-            mine &= _other_level(texts) == _other_level(pd.DataFrame([dict(row)])).iloc[0]
-            places = texts.index[mine]
-            texts = texts.drop(index=places[1:])
-            place = places[0] if len(places) else len(texts)
-            texts.loc[place] = [to_cell(name, row[name]) if name in row else "" for name in columns]
+            for row in rows:
+                texts = _place_row(texts, row)
             for stray in glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent, include_hidden=True):
                 (path.parent / stray).unlink(missing_ok=True)  # of a process that was killed; we hold the lock
             with replace_atomically(path) as temporary:
@@ -70,6 +80,17 @@ def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
             f"{path}: another process has kept it locked for {_LOCK_SECONDS:.0f} s; end that process, or choose "
             "another --results_path" + (error.args[0] and f" ({error})")
         ) from None
+
+
+def _place_row(texts: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a file's texts with a row in place of those of its checkpoint and level, or at the end."""
+    mine = texts["checkpoint_path"] == row["checkpoint_path"]
+    mine &= _other_level(texts) == _other_level(pd.DataFrame([dict(row)])).iloc[0]
+    places = texts.index[mine]
+    texts = texts.drop(index=places[1:])
+    place = places[0] if len(places) else texts.index.max() + 1 if len(texts) else 0
+    texts.loc[place] = [to_cell(name, row[name]) if name in row else "" for name in texts]
+    return texts
 
 
 def read_results(path: str | Path) -> pd.DataFrame:

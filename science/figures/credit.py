@@ -13,7 +13,7 @@ from matplotlib.colors import TwoSlopeNorm
 from plotting.panels import PAGE_WIDTH, finish, use_axes
 from plotting.runs import short_task
 from plotting.style import DIFFERENCE_CMAP, expert_labels, figure_style
-from science.figures.maps import draw_map, format_cell
+from science.figures.maps import draw_map, explain_stars, format_cell, leave_cells_alone
 from science.figures.names import Drawn, alpha_of, in_order, label_of, means_of
 
 DRAWN = frozenset(
@@ -94,8 +94,7 @@ def _draw_matrix(
             last = row == len(tasks) - 1
             ax.set_xticks(range(len(columns)), across_names if last else [], fontsize="xx-small", rotation=90)
         axes[row, 0].set_ylabel(short_task(task))
-    starred = over["p_adjusted"].notna().any()
-    note = f"* p at most {level:g}, adjusted over the map after Benjamini and Hochberg" if starred else ""
+    note = explain_stars(over, level)
     finish(list(axes.flat), ["means over runs; layer.size of each expert", note], own=True)
     return Drawn(name, axes.flat[0].figure, f"{label}: means over runs. {note}{'.' if note else ''}")
 
@@ -128,6 +127,4 @@ def _draw_cells(
         bar = ax.figure.colorbar(image, ax=ax, fraction=0.08, pad=0.05)
         bar.ax.tick_params(labelsize="xx-small", length=2)
         bar.outline.set_visible(False)
-    ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    leave_cells_alone(ax)

@@ -53,14 +53,24 @@ def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sequence[Sequence
             names = [name.partition(" ")[0] for name in expert_labels(sizes[0])]
             ax.set_xticks(range(experts), names if len(names) == experts else range(experts), fontsize="xx-small")
             ax.set_yticks(range(layers), [f"layer {i}" for i in range(layers)] if ax is across[0] else [])
-            ax.tick_params(length=0)
-            for spine in ax.spines.values():
-                spine.set_visible(False)
+            leave_cells_alone(ax)
         across[0].set_ylabel(short_task(task))
-    starred = over["p_adjusted"].notna().any()
-    note = f"* p at most {level:g}, adjusted over the map after Benjamini and Hochberg" if starred else ""
+    note = explain_stars(over, level)
     finish(list(axes.flat), ["means over runs", note], own=True)
     return Drawn(name, axes.flat[0].figure, f"{label}, of each expert: means over runs. {note}{'.' if note else ''}")
+
+
+def explain_stars(rows: pd.DataFrame, level: float) -> str:
+    """Return what a star in a map of these rows means, "" where there can be none."""
+    starred = rows["p_adjusted"].notna().any()
+    return f"* p at most {level:g}, adjusted over the map after Benjamini and Hochberg" if starred else ""
+
+
+def leave_cells_alone(ax: Axes) -> None:
+    """Take the frame and the ticks from around a map's cells."""
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
 
 
 def format_cell(value: float) -> str:

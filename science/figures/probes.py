@@ -9,7 +9,7 @@ from matplotlib.colors import TwoSlopeNorm
 from plotting.panels import PAGE_WIDTH, finish, use_axes
 from plotting.runs import short_task
 from plotting.style import DIFFERENCE_CMAP, figure_style
-from science.figures.maps import format_cell
+from science.figures.maps import explain_stars, format_cell, leave_cells_alone
 from science.figures.names import Drawn, alpha_of, in_order, label_of, means_of
 
 
@@ -53,12 +53,9 @@ def draw_probes(name: str, rows: pd.DataFrame, label: str, level: float = 0.05) 
                 range(len(targets)), words, fontsize="xx-small", rotation=60, ha="right", rotation_mode="anchor"
             )
             ax.set_yticks(range(len(sources)), sources if ax is across[0] else [], fontsize="xx-small")
-            ax.tick_params(length=0)
-            for spine in ax.spines.values():
-                spine.set_visible(False)
+            leave_cells_alone(ax)
         across[0].set_ylabel(short_task(task))
-    starred = over["p_adjusted"].notna().any()
-    note = f"* p at most {level:g}, adjusted over the map after Benjamini and Hochberg" if starred else ""
+    note = explain_stars(over, level)
     chance = "colour: above or below chance" if over["null_mean"].notna().any() else ""
     finish(list(axes.flat), ["means over runs", chance, note], own=True)
     said = [

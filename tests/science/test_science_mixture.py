@@ -19,6 +19,7 @@ from science.config import Claim, read_study
 from science.figures.draw import draw_analysis
 from science.figures.levels import order_levels
 from science.forecast import describe_runs
+from science.growth import grow_missing
 from science.outputs import read_table
 from science.plan import build_design
 from science.questions import Given
@@ -119,6 +120,20 @@ def test_the_tables_tell_each_task_with_the_same_runs_and_baselines(made):
     for quantity in ("price_trend_of_lpc", "baseline_success"):
         rows = table[(table["quantity"] == quantity) & (table["seed"] >= 0)]
         assert rows.groupby("task")["seed"].apply(sorted).to_dict() == {task: [0, 1, 2] for task in design.tasks}
+
+
+def test_training_steps_and_experts_are_asked_on_every_task(made):
+    """What is looked at on the way, at single steps and in coalitions is each policy's, on every level it plays."""
+    design, store, _ = made
+    only = ("dynamics", "needed", "shapley")
+    assert grow_missing(design, store, 1, lambda line: None) == {}
+    for stage in ("force", "grown", "intervene", "analyse"):
+        make(stage, design, store, only)
+    for name in only:
+        table = read_table(design.folder / "tables" / f"{name}.csv")
+        single = table[table["seed"] >= 0]
+        assert set(single["task"]) >= {*TASKS, HELD_OUT} and set(single["seed"]) == {0, 1, 2}, name
+        assert not (table["drop_reason"].fillna("").str.contains("checkpoint")).any(), name
 
 
 def test_a_claim_is_about_a_held_out_task_only_if_it_names_it(made):

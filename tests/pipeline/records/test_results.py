@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from pipeline.command.files import replace_atomically
 from pipeline.records.cells import COLUMNS, FIRST_COLUMNS
+from pipeline.records.merging import merge_results
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.results import (
     ResultsError,
     append_result,
+    append_results,
     as_results,
     find_done,
     plain_rows,
@@ -481,3 +483,31 @@ def test_whole_numbers_that_could_not_be_read_back_are_not_written(tmp_path):
         path.write_text(kept.replace(str(2**63 - 1), cell))
         with pytest.raises(ResultsError, match="line 2: seed"):
             read_results(path)
+
+
+# ------------------------------------------------------------------------------------------------------- several rows
+
+
+def test_rows_of_several_files_become_one_file(tmp_path):
+    """As one by one would, each in the place of an earlier one; whole lists and what is empty come along."""
+    for name, rows in (("a", [row(0), row(1)]), ("b", [row(1, success_rate=0.5), row(2, mean_lpc=None)])):
+        append_results(tmp_path / f"{name}.csv", rows)
+    whole = tmp_path / "whole.csv"
+    assert merge_results([tmp_path / "a.csv", tmp_path / "none.csv", tmp_path / "b.csv"], whole) == 4
+    for each in (row(0), row(1), row(1, success_rate=0.5), row(2, mean_lpc=None)):
+        append_result(tmp_path / "single.csv", each)
+    assert whole.read_bytes() == (tmp_path / "single.csv").read_bytes()
+    assert len(read_results(whole)) == 3
+
+
+def test_of_several_rows_all_are_added_or_none(tmp_path):
+    append_results(path := tmp_path / "r.csv", [row(0)])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="lr: expected a finite number"):
+        append_results(path, [row(1), row(2, lr=float("nan"))])
+    with pytest.raises(ValueError, match="checkpoint_path: expected a path as text, found None"):
+        append_results(path, [row(1), {"lr": 1.0}])
+    (tmp_path / "bad.csv").write_text("no,results\n1,2\n")
+    with pytest.raises(ResultsError):
+        merge_results([path, tmp_path / "bad.csv"], tmp_path / "whole.csv")
+    assert path.read_bytes() == before and not (tmp_path / "whole.csv").exists()
