@@ -6,17 +6,19 @@ RUN     = $(VENV)/bin/python
 CONFIG ?= config.yaml
 ARGS   ?=
 
-.PHONY: help train maxent test lint format check docs bench levels pages clean
+.PHONY: help train maxent test cluster-test lint format check docs bench levels pages clean
 
 help:
 	@echo "make train   train the default policy (CONFIG=config.yaml, ARGS='--seed 1')"
 	@echo "make maxent  try the tree search with a small model that is trained here first, minutes (ARGS='--methods dts_star')"
 	@echo "make test    run the tests"
+	@echo "make cluster-test"
+	@echo "             run the tests of --launcher with all its packages, on a Ray cluster of this machine too, minutes"
 	@echo "make check   format, lint and test, as CI does"
 	@echo "make docs    build the documentation site into site/"
 	@echo "make bench   measure speed (docs/LOG.md keeps results)"
-	@echo "make levels  what the default policy learns on every level in ten minutes and an hour, docs/levels.md; it takes"
-	@echo "             days, goes on where it was stopped (ARGS='--minutes 10 --only GoTo,PickupLoc')"
+	@echo "make levels  what the default policy learns on every level in 1, 10 and 60 minutes, docs/levels.md; it takes"
+	@echo "             days, goes on where it was stopped (ARGS='--minutes 1 --only GoTo,PickupLoc')"
 	@echo "make pages   the notebooks as pages to keep, plots/routing.html and plots/runs.html; they need no network"
 	@echo "make format  rewrite the code in the project's format"
 	@echo "make clean   delete .venv and caches; results stay"
@@ -29,6 +31,10 @@ $(VENV)/.run: requirements.txt
 $(VENV)/.dev: requirements-dev.txt requirements/dev.txt requirements/science.txt $(VENV)/.run
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@sh tools/install_browser.sh
+	@touch $@
+
+$(VENV)/.cluster: requirements/cluster.txt requirements/dev.txt $(VENV)/.run
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements/cluster.txt -r requirements/dev.txt
 	@touch $@
 
 $(VENV)/.docs: requirements/docs.txt $(VENV)/.run
@@ -47,6 +53,9 @@ maxent: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
+
+cluster-test: $(VENV)/.cluster
+	$(RUN) -m pytest tests/pipeline/launch tests/test_modal_app.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .

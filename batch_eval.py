@@ -55,7 +55,8 @@ class BatchSettings(EvaluationSettings):
         trial: Only this trial.
         seed: Only this seed.
         update: Only checkpoints of this update.
-        jobs: Processes; with --launcher how many groups are evaluated at once, 1 as many as there is room for.
+        jobs: Groups of checkpoints evaluated at a time, each in a process of its own. Default: one; with --launcher as
+            many as there is room for.
         together: Checkpoints evaluated at once if alike (task, architecture, sentence encoder, limit); 1 is one by one.
             Changes speed and memory, not the result. A crash loses those being evaluated, nothing else.
     """
@@ -68,7 +69,7 @@ class BatchSettings(EvaluationSettings):
     trial: int | None = None
     seed: int | None = None
     update: int | None = None
-    jobs: int = 1
+    jobs: int | None = None
     together: int = TOGETHER
 
     def __post_init__(self) -> None:
@@ -140,11 +141,11 @@ def run(
     if plan.results_path.exists():
         read_results(plan.results_path)
     if launcher.is_local:
-        outcome = run_batch(plan, todo, jobs=min(settings.jobs, len(todo)), launcher=launcher)
+        outcome = run_batch(plan, todo, jobs=min(settings.jobs or 1, len(todo)), launcher=launcher)
     else:
         from pipeline.evaluation.elsewhere import run_batch_elsewhere
 
-        outcome = run_batch_elsewhere(plan, todo, launcher, jobs=settings.jobs if settings.jobs > 1 else None)
+        outcome = run_batch_elsewhere(plan, todo, launcher, jobs=settings.jobs)
     print_table([outcome[found.item] for found in todo])
     failed = [report for report in outcome.values() if report[0] == "failed"]
     for _, found, reason in failed:

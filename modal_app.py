@@ -25,7 +25,7 @@ import modal
 
 ROOT = Path(__file__).resolve().parent
 PROJECT, RESULTS, COMPILED = "/project", "/results", "/compiled"
-CODE = ("babyai", "pipeline", "film", "maxent", "more", "plotting", "rlmop", "science", "configs")
+CODE = ("babyai", "pipeline", "film", "maxent", "more", "plotting", "rlmop", "science", "benchmarks", "configs")
 
 
 def is_left_out(path: Path) -> bool:
@@ -41,6 +41,7 @@ app = modal.App("rl-mop")
 image = (
     modal.Image.debian_slim(python_version="3.11")
     .pip_install_from_requirements(str(ROOT / "requirements.txt"))
+    .pip_install_from_requirements(str(ROOT / "requirements" / "science.txt"))
     .env({"PYTHONPATH": PROJECT, "NUMBA_CACHE_DIR": COMPILED, "MPLBACKEND": "agg"})
     .add_local_dir(ROOT, PROJECT, ignore=is_left_out)
 )

@@ -29,17 +29,26 @@ class SeedStreams:
         self._key = () if task_id is None else (zlib.crc32(task_id.encode()),)
         self.load_state_dict({"seed": self.seed, "drawn": [0] * num_envs})
 
-    def next_seed(self, slot: int) -> int:
-        """The slot's next level seed."""
-        position = self._drawn[slot] % _BLOCK
-        if position == 0:
-            self._blocks[slot] = self._draw_block(slot)
-        self._drawn[slot] += 1
-        return self._blocks[slot][position]
+    def offer(self, used: np.ndarray, count: int) -> np.ndarray:
+        """Goes on by the seeds that have been used, int64 (N,), `count` at most; returns each slot's next ones.
+
+        Args:
+            used: of those offered last.
+            count: how many, 64 at most.
+
+        Returns:
+            int64 (N, count).
+        """
+        self._next += used
+        for slot in np.flatnonzero(self._next >= _BLOCK).tolist():
+            self._shift(slot)
+            self._next[slot] -= _BLOCK
+            self._before[slot] += _BLOCK
+        return np.take_along_axis(self._blocks, self._next[:, None] + np.arange(count), axis=1)
 
     def state_dict(self) -> dict[str, Any]:
         """How far each stream has come."""
-        return {"seed": self.seed, "drawn": list(self._drawn)}
+        return {"seed": self.seed, "drawn": (self._before + self._next).tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to the place that `state_dict` described; ValueError if that was of other streams."""
@@ -48,18 +57,22 @@ class SeedStreams:
                 f"level source: expected the state of {self.num_envs} streams of seed {self.seed}, "
                 f"found {len(state.get('drawn', ()))} of seed {state.get('seed')}"
             )
-        self._drawn = [int(n) for n in state["drawn"]]
         self._generators = [
             np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(*self._key, slot))))
             for slot in range(self.num_envs)
         ]
-        self._blocks: list[list[int]] = [[] for _ in range(self.num_envs)]
-        for slot, drawn in enumerate(self._drawn):
-            for _ in range(-(-drawn // _BLOCK)):
-                self._blocks[slot] = self._draw_block(slot)
+        drawn = np.array(state["drawn"], np.int64)
+        # Of each slot two blocks, how many seeds come before them, and which of theirs is the next
+        self._before, self._next = drawn // _BLOCK * _BLOCK, drawn % _BLOCK
+        self._blocks = np.zeros((self.num_envs, 2 * _BLOCK), np.int64)
+        for slot, blocks in enumerate((self._before // _BLOCK).tolist()):
+            for _ in range(blocks + 2):
+                self._shift(slot)
 
-    def _draw_block(self, slot: int) -> list[int]:
-        return self._generators[slot].integers(0, _TRAINING_SEEDS, size=_BLOCK).tolist()
+    def _shift(self, slot: int) -> None:
+        """Drop a slot's first block and draw one behind the second."""
+        block = self._generators[slot].integers(0, _TRAINING_SEEDS, size=_BLOCK)
+        self._blocks[slot] = np.concatenate([self._blocks[slot, _BLOCK:], block])
 
 
 class SeedList:

@@ -11,6 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from babyai.compiled.slots import (
+    STARTED,
+    STEPS,
+    UNKNOWN,
+    UNLABELLED,
+    allocate_ledger,
+    allocate_slots,
+    make_room,
+)
 from babyai.errors import LevelError
 from babyai.facts import RUNNING
 from babyai.plain_facts import Recorder
@@ -19,88 +28,122 @@ from babyai.steps import NO_LABEL, VectorStep
 
 
 class PlainCore:
-    """N simulators.
+    """N simulators, and what is kept of their slots as in `babyai.compiled.turn`, written in Python.
 
     Attributes:
         task_ids: Of each task, full id.
-        labels: int64 (N,), the expert's action for the present state of each slot, NO_LABEL where it has none.
+        slots: What is kept of the slots.
+        ledger: What comes of playing.
     """
 
     name = "plain"
 
-    def __init__(self, tasks: Sequence[tuple[str, int]], max_steps: int | None, *, label: bool, record: bool) -> None:
-        self._label = label
+    def __init__(
+        self, tasks: Sequence[tuple[str, int]], max_steps: int | None, *, plan_every: int, label: bool, record: bool
+    ) -> None:
+        self._plan_every, self._label = plan_every, label
         self._simulators = [Simulator(task_id, max_steps) for task_id, slots in tasks for _ in range(slots)]
         self.task_ids = list(dict.fromkeys(simulator.task_id for simulator in self._simulators))
-        self.labels = np.full(len(self._simulators), NO_LABEL, np.int64)
+        self.slots = allocate_slots(tasks)
+        count = len(self._simulators)
+        self.ledger = allocate_ledger(len(tasks), count)
         self._experts = [Expert(simulator) for simulator in self._simulators]
         pairs = zip(self._simulators, self._experts, strict=True)
         self._recorders = [Recorder(simulator, expert) for simulator, expert in pairs] if record else None
+        self._contexts: list[dict[str, Any]] = [{}] * count
         # Plans are played out on a simulator of their own, with each level's own limit: which levels are solvable must
         # not depend on how long the student may try.
         self._planners: dict[str, Simulator] = {}
 
-    def start(self, slots: Sequence[int], seeds: Sequence[int], plans: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-        """Start a level in each of `slots`.
+    def make_room(self, steps: int) -> None:
+        """Make room for so many actions more in each episode."""
+        self.slots = make_room(self.slots, steps)
 
-        Args:
-            slots: Numbers of slots.
-            seeds: Their levels.
-            plans: Whether the expert shall play each beforehand.
+    def act(self, actions: np.ndarray, result: VectorStep) -> None:
+        """Let the active slots act, int64 (N,); fill events into `result`, and `ledger` with episodes that end."""
+        rows, ledger = self.slots.rows, self.ledger
+        for slot in np.flatnonzero(rows["active"]).tolist():
+            row = rows[slot]
+            self.slots.history[slot, row["taken"]] = actions[slot]
+            row["taken"] += 1
+            ledger.counts[STEPS, row["task"]] += 1
+            reward, outcome = self._act(slot, int(actions[slot]), result)
+            if outcome != RUNNING:
+                told = outcome, row["taken"], row["expert_steps"], row["mission_id"], reward
+                ledger.ends[ledger.ended[0]] = 0, slot, row["seed"], *told
+                ledger.ended[0] += 1
+                row["active"], row["waiting"] = False, True
+            elif self._label and row["label"] < 0:
+                ledger.counts[UNLABELLED, row["task"]] += 1
+
+    def begin(self) -> int:
+        """Give each waiting slot the level of its next seed, once all have one.
 
         Returns:
-            whether each started, bool (n,), which it does not where minigrid makes no such level or the expert cannot
-            do anything about it; and the lengths of the plans, int64 (n,), -1 where there was none.
+            how many slots are held up: they need seeds, the last one is `rejected`, or the mission has no number.
         """
-        started, lengths = np.zeros(len(slots), bool), np.full(len(slots), -1, np.int64)
-        for k, (slot, seed, plan) in enumerate(zip(slots, seeds, plans, strict=True)):
-            if plan:
-                task_id = self._simulators[slot].task_id
-                if task_id not in self._planners:
-                    self._planners[task_id] = Simulator(task_id)
-                length = plan_length(self._planners[task_id], int(seed))
-                if length is None:
-                    continue
-                lengths[k] = length
-            started[k] = self._load(slot, int(seed))
-        return started, lengths
+        rows = self.slots.rows
+        lacking = int((rows["waiting"] & (rows["used"] == rows["offered"])).sum())
+        return lacking or sum(self._begin(slot) for slot in np.flatnonzero(rows["waiting"]).tolist())
+
+    def show(self, result: VectorStep) -> None:
+        """Fill in what the active slots show, and facts but for events; all is zero so far."""
+        rows = self.slots.rows
+        for slot in np.flatnonzero(rows["active"]).tolist():
+            row = rows[slot]
+            result.direction[slot], result.carrying[slot] = self._simulators[slot].observe(result.view[slot])
+            result.mission_id[slot], result.episode_start[slot] = row["mission_id"], row["taken"] == 0
+            result.active[slot] = True
+            if row["label"] >= 0:
+                result.expert_action[slot], result.expert_valid[slot] = row["label"], True
+            if self._recorders is not None:
+                self._recorders[slot].describe(result.facts, slot)
+                if row["taken"] == 0:
+                    self._contexts[slot] = self._recorders[slot].env_context
 
     def restore(self, slot: int, seed: int, actions: Sequence[int]) -> None:
         """Start a level and play `actions`, without asking whether it can be solved."""
         self._load(slot, seed)
+        if self._recorders is not None:
+            self._contexts[slot] = self._recorders[slot].env_context
         for action in actions:
             self._act(slot, action)
-
-    def step(self, actions: np.ndarray, active: np.ndarray, result: VectorStep) -> np.ndarray:
-        """Act in the active slots; fill `outcome` and events of `result`; return the rewards, float64 (N,)."""
-        rewards = np.zeros(len(active))
-        for slot in np.flatnonzero(active).tolist():
-            rewards[slot], result.outcome[slot] = self._act(slot, int(actions[slot]), result)
-        return rewards
-
-    def observe(self, active: np.ndarray, result: VectorStep) -> None:
-        """Fill what the active slots show: view, direction, carrying, and facts but for events."""
-        for slot in np.flatnonzero(active).tolist():
-            view = result.view[slot]
-            result.direction[slot], result.carrying[slot] = self._simulators[slot].observe(view)
-            if self._recorders is not None:
-                self._recorders[slot].describe(result.facts, slot)
-
-    def mission_key(self, slot: int) -> str:
-        """Return what distinguishes the slot's sentence from others."""
-        return self._simulators[slot].mission
 
     def mission(self, slot: int) -> str:
         """Return the slot's sentence."""
         return self._simulators[slot].mission
 
-    def steps(self, slot: int) -> int:
-        """Return the steps taken in the slot's episode."""
-        return self._simulators[slot].steps
+    def forget_missions(self) -> None:
+        """Forget the numbers of missions: none are kept here."""
+
+    def learn(self, slot: int, mission_id: int) -> None:
+        """Take note of the number of the slot's mission: here each is asked for."""
 
     def env_context(self, slot: int) -> dict[str, Any]:
         """Return the slot's level at its start, see `babyai.compiled.context`; only where facts are recorded."""
-        return self._recorders[slot].env_context
+        return self._contexts[slot]
+
+    def _begin(self, slot: int) -> bool:
+        """Give a slot its next level; return whether that is held up."""
+        row = self.slots.rows[slot]
+        seed = int(self.slots.seeds[slot, row["used"]])
+        row["used"] += 1
+        row["seed"] = seed
+        length: int | None = -1
+        if self._plan_every > 0 and row["started"] % self._plan_every == 0:
+            task_id = self._simulators[slot].task_id
+            if task_id not in self._planners:
+                self._planners[task_id] = Simulator(task_id)
+            length = plan_length(self._planners[task_id], seed)
+        if length is None or not self._load(slot, seed):
+            row["rejected"] = True
+            row["failures"] += 1
+            return True
+        row["active"], row["waiting"], row["failures"], row["taken"] = True, False, 0, 0
+        row["started"] += 1
+        row["expert_steps"], row["mission_id"] = length, UNKNOWN
+        self.ledger.counts[STARTED, row["task"]] += 1
+        return True
 
     def _load(self, slot: int, seed: int) -> bool:
         try:
@@ -127,5 +170,5 @@ class PlainCore:
         return reward, outcome
 
     def _take_label(self, slot: int, action: int | None) -> bool:
-        self.labels[slot] = NO_LABEL if action is None else action
+        self.slots.rows["label"][slot] = NO_LABEL if action is None else action
         return action is not None

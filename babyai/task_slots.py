@@ -6,18 +6,15 @@ part.task_id, part.slots, part.counters["levels_started"]
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from babyai.compiled.slots import UNSOLVABLE, Slots
 from babyai.level_seeds import SeedList, SeedStreams
 
 COUNTERS = ("levels_started", "levels_unsolvable", "steps", "steps_unlabelled")
 """What is counted, see `babyai.vector_env.VectorEnv.counters`."""
-
-STARTED, UNSOLVABLE, STEPS, UNLABELLED = range(4)
-"""Their places."""
 
 
 class TaskSlots:
@@ -57,19 +54,31 @@ class TaskSlots:
         """Numbers of the slots within the environment."""
         return range(self.first, self.first + self.num_envs)
 
-    def own(self, slots: Iterable[int]) -> list[int]:
-        """Return those of some slots that are of these."""
-        return [slot for slot in slots if slot in self.slots]
+    def offer_seeds(self, slots: Slots, meant: np.ndarray) -> None:
+        """Give slots further seeds, of all slots those that are `meant`, bool; without any they no longer wait."""
+        own, seeds, meant = self._own(slots.rows), self._own(slots.seeds), self._own(meant)
+        if isinstance(self._levels, SeedStreams):
+            width = seeds.shape[1]
+            seeds[meant] = self._levels.offer(np.where(meant, own["used"], 0), width)[meant]
+            own["offered"][meant], own["used"][meant] = width, 0
+            return
+        for slot in np.flatnonzero(meant & own["waiting"] & (own["used"] == own["offered"])).tolist():
+            seed = self._levels.next_seed(slot)
+            if seed is None:
+                own["waiting"][slot] = False
+            else:
+                seeds[slot, 0], own["offered"][slot], own["used"][slot] = seed, 1, 0
 
-    def next_seed(self, slot: int) -> int | None:
-        """Return the seed of the slot's next level, None if there is none."""
-        return self._levels.next_seed(slot - self.first)
+    def reject_seeds(self, slots: Slots, meant: np.ndarray) -> None:
+        """Take note of the seeds that slots have rejected, of all slots those that are `meant`, bool."""
+        own = self._own(slots.rows)
+        rejected = own["rejected"] & self._own(meant)
+        self._counts[UNSOLVABLE] += rejected.sum()
+        self.unsolvable_seeds += own["seed"][rejected].tolist()
+        own["rejected"][rejected] = False
 
-    def count_levels(self, started: int, unsolvable: list[int]) -> None:
-        """Count levels that have started, and the seeds of those that are to be replaced."""
-        self._counts[STARTED] += started
-        self._counts[UNSOLVABLE] += len(unsolvable)
-        self.unsolvable_seeds += unsolvable
+    def _own(self, of_all: np.ndarray) -> np.ndarray:
+        return of_all[self.first : self.first + self.num_envs]
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs beside the slots themselves."""

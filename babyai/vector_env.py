@@ -17,28 +17,42 @@ Auto-reset is gymnasium's `AutoresetMode.SAME_STEP`: when an action ends an epis
 action are already those of the slot's next level, while `reward` and `outcome` belong to the episode that ended;
 `ended` describes it. Nothing outside `babyai/` sees a per-environment object: only arrays, ints and strings.
 
+Compiled code can play the slots by itself, step after step: `restart`, `share`, `open_game`, `settle`, `close_game`
+(`pipeline/training/unroll.py`).
+
 Levels are played by the compiled core (`babyai.compiled`) or, where that does not know the task's levels, by minigrid
 itself (`babyai.plain_core`), a hundred times slower. Results are the same; `VectorEnv.core` says which it was.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from babyai.compiled.core import build_compiled_core
-from babyai.compiled.slots import FINE, TOO_NARROW, note_actions, show_slots
+from babyai.compiled.core import CompiledCore, build_compiled_core
+from babyai.compiled.draft import Scratch
+from babyai.compiled.slots import UNKNOWN, Ledger, allocate_ledger
+from babyai.compiled.turn import Game
 from babyai.errors import ExpertError
 from babyai.facts import NUM_ACTIONS
 from babyai.level_seeds import SeedList, SeedStreams
 from babyai.plain_core import PlainCore
 from babyai.steps import EpisodeEnd, VectorStep
-from babyai.task_slots import COUNTERS, STEPS, UNLABELLED, TaskSlots
+from babyai.task_slots import COUNTERS, TaskSlots
 
 Source = SeedStreams | SeedList
 
 # Levels in a row that may prove unsolvable before the task is declared so
 MAX_REPLACEMENTS = 1000
+
+
+class Share(NamedTuple):
+    """The slots first..end-1 of an environment, and what one who plays them needs of his own."""
+
+    first: int
+    end: int
+    scratch: Scratch
+    ledger: Ledger
 
 
 class VectorEnv:
@@ -109,8 +123,9 @@ class VectorEnv:
             raise ValueError(f"core: expected auto, compiled or plain, found {core!r}")
         self.num_envs, self.max_steps, self.plan_every = sum(slots), max_steps, plan_every
         self.label, self.record = label, record
-        self._core = None
-        pairs, options = list(zip(tasks, slots, strict=True)), {"label": label, "record": record}
+        pairs = list(zip(tasks, slots, strict=True))
+        options = {"plan_every": plan_every, "label": label, "record": record}
+        self._core: CompiledCore | PlainCore | None = None
         if core != "plain":
             self._core = build_compiled_core(pairs, max_steps, required=core == "compiled", **options)
         if self._core is None:
@@ -118,22 +133,18 @@ class VectorEnv:
         self.core, self.task_ids = self._core.name, self._core.task_ids
         if len(set(self.task_ids)) != len(tasks):
             raise ValueError(f"task_id: expected distinct tasks, found {', '.join(tasks)}")
-        self.task_index = np.repeat(np.arange(len(tasks)), slots)
-        self._counts = np.zeros((len(COUNTERS), len(tasks)), np.int64)
+        self.task_index = self._rows["task"]
+        self._counts = self._core.ledger.counts
         first = [0, *np.cumsum(slots).tolist()]
         self.parts = [
             TaskSlots(task, first[k], slots[k], sources[k], self._counts[:, k]) for k, task in enumerate(self.task_ids)
         ]
         self.missions: list[str] = []
-        self._mission_ids: dict[Any, int] = {}  # by sentence, and by the core's key, which is quicker to have
-        # Of each slot
-        self._active = np.zeros(self.num_envs, bool)
-        self._started = np.zeros(self.num_envs, np.int64)  # levels
-        self._seeds = np.full(self.num_envs, -1, np.int64)
-        self._expert_steps = np.full(self.num_envs, -1, np.int64)  # -1: not asked
-        self._mission_id = np.zeros(self.num_envs, np.int64)
-        self._taken = np.zeros(self.num_envs, np.int64)  # actions in this episode
-        self._actions = np.zeros((self.num_envs, 64), np.uint8)  # they themselves; widened when an episode needs it
+        self._mission_ids: dict[str, int] = {}
+
+    @property
+    def _rows(self) -> np.ndarray:
+        return self._core.slots.rows
 
     @property
     def task_id(self) -> str:
@@ -152,8 +163,13 @@ class VectorEnv:
 
     def reset(self) -> VectorStep:
         """Starts a new level in every slot; episodes in progress are dropped without an `EpisodeEnd`."""
-        self._start_levels(list(range(self.num_envs)))
-        return self._observe(VectorStep.zeros(self.num_envs, self.record))
+        self.restart()
+        self._begin_levels()
+        return self._show(VectorStep.zeros(self.num_envs, self.record))
+
+    def restart(self) -> None:
+        """Lets every slot wait for a new level, which whoever plays begins; episodes in progress are dropped."""
+        self._rows["active"], self._rows["waiting"] = False, True
 
     def step(self, actions: Sequence[int] | np.ndarray) -> VectorStep:
         """Takes one action per slot; slots whose episode ends go on to their next level.
@@ -165,29 +181,66 @@ class VectorEnv:
             ValueError: wrong shape, type or range.
             ExpertError: too many unsolvable levels in a row.
         """
-        chosen, result = self._note_actions(actions), VectorStep.zeros(self.num_envs, self.record)
-        rewards = self._core.step(chosen, self._active, result)
-        over = result.outcome.nonzero()[0].tolist()
-        if not over:
-            return self._observe(result)
-        ended = []
-        for slot in over:
-            result.reward[slot] = rewards[slot]
-            expert_steps = int(self._expert_steps[slot])
-            ended.append(
-                EpisodeEnd(
-                    slot,
-                    int(self._seeds[slot]),
-                    int(result.outcome[slot]),
-                    self._core.steps(slot),
-                    float(rewards[slot]),
-                    None if expert_steps < 0 else expert_steps,
-                    self.missions[self._mission_id[slot]],
-                    self._core.env_context(slot) if self.record else None,
-                )
+        chosen, result = self._check_actions(actions), VectorStep.zeros(self.num_envs, self.record)
+        self._core.make_room(1)
+        self._core.act(chosen, result)
+        ended = self._take_ends(self._core.ledger)
+        if ended:
+            for end in ended:
+                result.outcome[end.slot], result.reward[end.slot] = end.outcome, end.reward
+            self._begin_levels()
+        return self._show(result, tuple(ended))
+
+    def _take_ends(self, *ledgers: Ledger) -> list[EpisodeEnd]:
+        """Return the episodes that have ended since this was done last, in the order of steps and slots."""
+        records = [row for ledger in ledgers for row in ledger.ends[: ledger.ended[0]].tolist()]
+        for ledger in ledgers:
+            ledger.ended[0] = 0
+        return [
+            EpisodeEnd(
+                slot,
+                seed,
+                outcome,
+                steps,
+                reward,
+                None if expert_steps < 0 else expert_steps,
+                self.missions[mission],
+                self._core.env_context(slot) if self.record else None,
             )
-        self._start_levels(over)
-        return self._observe(result, tuple(ended))
+            for _, slot, seed, outcome, steps, expert_steps, mission, reward in sorted(records)
+        ]
+
+    # ------------------------------------------------------------------------------------- played by compiled code
+
+    def share(self, first: int, end: int, steps: int) -> Share:
+        """Returns what compiled code needs of its own to play the slots first..end-1 for so many steps.
+
+        Raises:
+            ValueError: minigrid plays these levels, or facts are recorded.
+        """
+        if self.record:
+            raise ValueError("record: expected False, found True; call step, which keeps each level's context")
+        if not isinstance(self._core, CompiledCore):
+            raise ValueError("core: expected compiled, found plain; call step")
+        ledger = allocate_ledger(len(self.task_ids), (end - first) * steps)
+        return Share(first, end, self._core.allocate_scratch(), ledger)
+
+    def open_game(self, share: Share, steps: int) -> Game:
+        """Returns what a share's slots go on with, for so many steps at most or until some are held up."""
+        self._core.make_room(steps)
+        return self._core.game._replace(scratch=share.scratch, ledger=share.ledger)
+
+    def lacks_seeds(self, share: Share) -> bool:
+        """Returns whether a slot of a share waits for a seed, so that none of them has begun a level."""
+        rows = self._rows[share.first : share.end]
+        return bool((rows["waiting"] & ~rows["rejected"] & (rows["used"] == rows["offered"])).any())
+
+    def close_game(self, shares: Sequence[Share]) -> list[EpisodeEnd]:
+        """Takes over what shares of the slots have counted; returns the episodes that have ended in them."""
+        for share in shares:
+            self._counts += share.ledger.counts
+            share.ledger.counts[:] = 0
+        return self._take_ends(*(share.ledger for share in shares))
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs, as plain ints, strings, lists and dicts.
@@ -196,15 +249,16 @@ class VectorEnv:
         the expert's mind exactly. Neither recording nor the core is part of the state: either may be another here than
         there.
         """
-        states = []
+        states, rows, everyone = [], self._rows, np.ones(self.num_envs, bool)
         for part in self.parts:
+            part.offer_seeds(self._core.slots, everyone)  # the source then knows which have been used
             slots = [
                 {
-                    "active": bool(self._active[k]),
-                    "levels": int(self._started[k]),
-                    "level_seed": int(self._seeds[k]),
-                    "expert_steps": None if self._expert_steps[k] < 0 else int(self._expert_steps[k]),
-                    "actions": self._actions[k, : self._taken[k]].tolist(),
+                    "active": bool(rows["active"][k]),
+                    "levels": int(rows["started"][k]),
+                    "level_seed": int(rows["seed"][k]),
+                    "expert_steps": None if rows["expert_steps"][k] < 0 else int(rows["expert_steps"][k]),
+                    "actions": self._core.slots.history[k, : rows["taken"][k]].tolist(),
                 }
                 for k in part.slots
             ]
@@ -229,119 +283,81 @@ class VectorEnv:
             part.load_state_dict(saved)
         self.missions = list(state["missions"])
         self._mission_ids = {mission: k for k, mission in enumerate(self.missions)}
+        self._core.forget_missions()
         for k, saved in enumerate(slot for of_task in states for slot in of_task["slots"]):
-            self._active[k], self._started[k] = saved["active"], saved["levels"]
-            self._seeds[k] = saved["level_seed"]
-            self._expert_steps[k] = -1 if saved["expert_steps"] is None else saved["expert_steps"]
-            actions = np.array(saved["actions"], np.uint8)
-            while len(actions) > self._actions.shape[1]:
-                self._widen_actions()
-            self._taken[k] = len(actions)
-            self._actions[k, : len(actions)] = actions
+            row = self._rows[k]
+            row["active"], row["waiting"], row["started"] = saved["active"], False, saved["levels"]
+            row["seed"], row["failures"], row["offered"], row["used"] = saved["level_seed"], 0, 0, 0
+            row["expert_steps"] = -1 if saved["expert_steps"] is None else saved["expert_steps"]
+            row["taken"] = len(saved["actions"])
+            self._core.make_room(0)
+            self._core.slots.history[k, : row["taken"]] = saved["actions"]
             if saved["active"]:
                 self._core.restore(k, saved["level_seed"], saved["actions"])
-                self._mission_id[k] = self._find_mission(k)
-        counts = self._counts.copy()
-        step = self._observe(VectorStep.zeros(self.num_envs, self.record))
-        self._counts[:] = counts  # observing counts
-        return step
+                self._name_mission(k)
+        return self._show(VectorStep.zeros(self.num_envs, self.record))
 
     def close(self) -> None:
         """Deactivates every slot; the environment can be used again after `reset`."""
-        self._active[:] = False
+        self._rows["active"] = False
 
     def _settings(self, part: TaskSlots) -> dict[str, Any]:
         own = {"task_id": part.task_id, "num_envs": part.num_envs}
         return own | {name: getattr(self, name) for name in ("max_steps", "plan_every", "label")}
 
-    def _note_actions(self, actions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Take the actions into the histories of the running episodes; return them as int64 (N,)."""
+    def _check_actions(self, actions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the actions as int64 (N,)."""
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
             raise ValueError(f"actions: expected ints ({self.num_envs},), found {actions.dtype} {actions.shape}")
-        chosen = np.ascontiguousarray(actions, np.int64)
-        told = self._taken, NUM_ACTIONS, self.task_index, self._counts[STEPS]
-        found = note_actions(chosen, self._active, self._actions, *told)
-        while found == TOO_NARROW:
-            self._widen_actions()
-            found = note_actions(chosen, self._active, self._actions, *told)
-        if found != FINE:
-            raise ValueError(f"actions[{found}]: expected 0..{NUM_ACTIONS - 1}, found {chosen[found]}")
-        return chosen
+        wrong = np.flatnonzero(((actions < 0) | (actions >= NUM_ACTIONS)) & self._rows["active"])
+        if len(wrong):
+            raise ValueError(f"actions[{wrong[0]}]: expected 0..{NUM_ACTIONS - 1}, found {actions[wrong[0]]}")
+        return np.ascontiguousarray(actions, np.int64)
 
-    def _widen_actions(self) -> None:
-        self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+    def _begin_levels(self) -> None:
+        """Give each waiting slot the next level that the expert can do something about, or none if none is left."""
+        while self._core.begin():
+            self.settle()
 
-    def _start_levels(self, slots: list[int]) -> None:
-        """Gives each of `slots` its next level that the expert can do something about, or deactivates it."""
-        self._taken[slots] = 0
+    def settle(self, *shares: Share) -> None:
+        """Does what holds slots up: names missions, takes note of rejected seeds, gives further ones.
+
+        Args:
+            shares: Of the slots, if not all are meant.
+
+        Raises:
+            ExpertError: too many unsolvable levels in a row.
+        """
+        rows, meant = self._rows, np.zeros(self.num_envs, bool)
+        for first, end in [(share.first, share.end) for share in shares] or [(0, self.num_envs)]:
+            meant[first:end] = True
+        for slot in np.flatnonzero(meant & rows["active"] & (rows["mission_id"] == UNKNOWN)).tolist():
+            self._name_mission(slot)
         for part in self.parts:
-            if own := part.own(slots):
-                self._start_part(part, own)
+            part.reject_seeds(self._core.slots, meant)
+            part.offer_seeds(self._core.slots, meant)
+        failed = np.flatnonzero(rows["failures"] >= MAX_REPLACEMENTS)
+        if len(failed):
+            task_id, seed = self.task_ids[rows["task"][failed[0]]], rows["seed"][failed[0]]
+            rows["waiting"][failed], rows["failures"][failed] = False, 0
+            raise ExpertError(
+                f"{task_id}: the expert solves none of {MAX_REPLACEMENTS} levels in a row, the last of seed {seed}, "
+                "within the levels' own step limits. It is known to solve no level of KeyInBox and of the "
+                "PutNext*Carrying tasks: choose another task"
+            )
 
-    def _start_part(self, part: TaskSlots, slots: list[int]) -> None:
-        for _ in range(MAX_REPLACEMENTS):
-            seeds = [part.next_seed(slot) for slot in slots]
-            if None in seeds:
-                self._active[[slot for slot, seed in zip(slots, seeds, strict=True) if seed is None]] = False
-                slots = [slot for slot, seed in zip(slots, seeds, strict=True) if seed is not None]
-                seeds = [seed for seed in seeds if seed is not None]
-            if not slots:
-                return
-            every = self.plan_every
-            plans = [every > 0 and levels % every == 0 for levels in self._started[slots].tolist()]
-            started, lengths = self._core.start(slots, seeds, plans)
-            failed, replaced = [], []
-            for slot, seed, good, length in zip(slots, seeds, started.tolist(), lengths.tolist(), strict=True):
-                if not good:
-                    failed.append(slot)
-                    replaced.append(seed)
-                    continue
-                self._active[slot] = True
-                self._seeds[slot], self._expert_steps[slot] = seed, length
-                self._started[slot] += 1
-                self._mission_id[slot] = self._find_mission(slot)
-            part.count_levels(len(slots) - len(failed), replaced)
-            slots = failed
-            if not slots:
-                return
-        self._active[slots] = False
-        raise ExpertError(
-            f"{part.task_id}: the expert solves none of {MAX_REPLACEMENTS} levels in a row, the last of seed {seed}, "
-            "within the levels' own step limits. It is known to solve no level of KeyInBox and of the "
-            "PutNext*Carrying tasks: choose another task"
-        )
+    def _name_mission(self, slot: int) -> None:
+        """Give the slot's mission its number in `missions`."""
+        sentence = self._core.mission(slot)
+        index = self._mission_ids.setdefault(sentence, len(self.missions))
+        if index == len(self.missions):
+            self.missions.append(sentence)
+        self._rows["mission_id"][slot] = index
+        self._core.learn(slot, index)
 
-    def _find_mission(self, slot: int) -> int:
-        """Index of the slot's sentence in `missions`."""
-        key = self._core.mission_key(slot)
-        index = self._mission_ids.get(key)
-        if index is None:
-            sentence = self._core.mission(slot)
-            index = self._mission_ids.setdefault(sentence, len(self.missions))
-            if index == len(self.missions):
-                self.missions.append(sentence)
-            self._mission_ids[key] = index
-        return index
-
-    def _observe(self, result: VectorStep, ended: tuple[EpisodeEnd, ...] = ()) -> VectorStep:
-        """Fills in what the slots show now."""
-        active = self._active
-        self._core.observe(active, result)
-        show_slots(
-            active,
-            self._core.labels,
-            self._taken,
-            self._mission_id,
-            self.label,
-            self.task_index,
-            self._counts[UNLABELLED],
-            result.active,
-            result.mission_id,
-            result.episode_start,
-            result.expert_action,
-            result.expert_valid,
-        )
-        if ended:
-            object.__setattr__(result, "ended", ended)
+    def _show(self, result: VectorStep, ended: tuple[EpisodeEnd, ...] = ()) -> VectorStep:
+        """Fill in what the slots show now."""
+        self._core.show(result)
+        object.__setattr__(result, "ended", ended)
         return result

@@ -40,7 +40,7 @@ class EncodingScore:
         env_steps: Of each run, in these.
         accuracy: Share of the expert's actions that would have been taken, mean over runs.
         success: Share of the fixed levels solved, of each run.
-        path_ratio: Of the expert's path to the policy's, mean over runs; None where nothing was solved.
+        path_ratio: Steps over those of the expert, mean over runs; None where nothing was solved.
         lpc: Learned Pathway Complexity on them, mean over runs; None for the baseline.
     """
 

@@ -4,9 +4,9 @@
     python -m benchmarks.launch --counts 100 1000 --json launch.json
 
 Per count: the items done here one by one with a record; by the driver and the far side that Ray and Modal share, both
-in this process, each item with a file that goes and one that comes back; what the record takes on disk and its reading;
-a sweep planned, its checkpoints found, results of as many rows read, and one row added to them. Linear growth is a
-constant number of milliseconds per item.
+in this process, each item with a file that goes and one that comes back; beside both, what these files cost alone, for
+folders of many entries are slower in the system itself; what the record takes on disk and its reading; a sweep planned.
+Linear growth is a constant number of milliseconds per item. `benchmarks.scale` measures what comes after the work.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ from pipeline.launch.driver import Message, drive
 from pipeline.launch.items import launch
 from pipeline.launch.journal import Journal, read_states
 from pipeline.launch.remote import serve
-from pipeline.places import checkpoint_path, find_checkpoints, run_folder
-from pipeline.records.results import append_result, read_results
 from pipeline.training.options import Sweep
 from pipeline.training.plan import plan_runs
 
@@ -51,6 +49,9 @@ class HereCarrier:
     def count_slots(self) -> int:
         """Return how many are handed out before the first one is asked for."""
         return 16
+
+    def find_missing(self) -> None:
+        """Return None: this process is there."""
 
     def send(self, number: int, attempt: int, name: str, order: bytes) -> None:
         """Do an order."""
@@ -82,38 +83,32 @@ class LaunchCost:
         items: How many.
         local_ms: Milliseconds of the processor per item done here, with a record.
         remote_ms: The same by driver and far side.
+        files_ms: The same for the items' files alone.
         megabytes: Largest memory of this process so far.
         record_bytes: Of the record, per item.
         status_seconds: Reading the record.
         plan_seconds: Planning a sweep of as many runs that have not begun.
-        find_seconds: Finding as many checkpoints.
-        read_seconds: Reading as many rows of results.
-        append_seconds: Adding a row to them.
     """
 
     items: int
     local_ms: float
     remote_ms: float
+    files_ms: float
     megabytes: float
     record_bytes: float
     status_seconds: float
     plan_seconds: float
-    find_seconds: float
-    read_seconds: float
-    append_seconds: float
 
 
 COLUMNS = [
     ("items", "items:,"),
     ("here, ms/item", "local_ms:.2f"),
     ("elsewhere, ms/item", "remote_ms:.2f"),
+    ("its files alone, ms/item", "files_ms:.2f"),
     ("memory, MB", "megabytes:.0f"),
     ("record, bytes/item", "record_bytes:.0f"),
     ("status, s", "status_seconds:.2f"),
     ("plan, s", "plan_seconds:.2f"),
-    ("find, s", "find_seconds:.2f"),
-    ("read rows, s", "read_seconds:.2f"),
-    ("add a row, s", "append_seconds:.3f"),
 ]
 
 
@@ -124,6 +119,8 @@ def measure_list(count: int) -> LaunchCost:
         WorkItem(f"item {n}", do_nothing, (str(folder),), inputs=(folder,), outputs=(folder,))
         for n, folder in enumerate(folders)
     ]
+    link = Link(bool, bool)
+    _, _, alone = time_call(lambda: [do_nothing(link, str(Path("alone") / str(n))) for n in range(count)])
     ended = 0
 
     def report(event: Event) -> None:
@@ -143,57 +140,16 @@ def measure_list(count: int) -> LaunchCost:
         raise RuntimeError(f"expected {2 * count} items done, found {ended}")
     configs = tuple(TrainConfig(task_id="BabyAI-GoToObj-v0", seed=seed, device="cpu") for seed in range(count))
     _, _, plan = time_call(lambda: plan_runs(Sweep(configs), resume=True, overwrite=False))
-    for config in configs:
-        path = checkpoint_path(run_folder("found", config), None)
-        path.parent.mkdir(parents=True)
-        path.touch()
-    found, _, find = time_call(lambda: find_checkpoints(Path("found")))
-    if len(found) != count:
-        raise RuntimeError(f"expected {count} checkpoints, found {len(found)}")
-    write_rows(Path("results.csv"), count)
-    rows, _, read = time_call(lambda: read_results("results.csv"))
-    if len(rows) != count:
-        raise RuntimeError(f"expected {count} rows, found {len(rows)}")
-    _, _, append = time_call(lambda: append_result("results.csv", describe_row(count)))
     return LaunchCost(
         count,
         1e3 * local / count,
         1e3 * remote / count,
+        1e3 * alone / count,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         record / count,
         status,
         plan,
-        find,
-        read,
-        append,
     )
-
-
-def describe_row(number: int) -> dict[str, Any]:
-    """Return a row of results."""
-    path = checkpoint_path(run_folder("checkpoints", TrainConfig(task_id="BabyAI-GoToObj-v0", seed=number)), None)
-    return {
-        **{"checkpoint_path": path.as_posix(), "task_id": "BabyAI-GoToObj-v0", "trial": 1, "seed": number},
-        **{"num_episodes": 100, "success_rate": 0.5, "path_ratio": 1.25, "mean_lpc": 1234.5, "successes": 50},
-        **{"expert_hidden_sizes": [[0, 16, 32]] * 3, "evaluated_at": "2026-01-01T00:00:00+00:00", "update": 5000},
-    }
-
-
-def write_rows(path: Path, count: int) -> None:
-    """Write a file of so many rows: one as the project writes it, and copies that differ in the seed."""
-    append_result(path, describe_row(0))
-    head, line = path.read_text(encoding="utf-8").splitlines()
-    seed = head.split(",").index("seed")
-    lines = []
-    for number in range(count):
-        cells = line.replace("seed_0", f"seed_{number}")
-        before = cells.count('"[[') and cells.index('"[[')
-        after = cells.index(']]"') + 3 if before else 0
-        inner = cells[before:after].replace(",", ";") if before else ""
-        parts = (cells[:before] + inner + cells[after:]).split(",") if before else cells.split(",")
-        parts[seed] = str(number)
-        lines.append(",".join(parts).replace(";", ","))
-    path.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
 
 
 def add_flags(parser: Parser) -> None:

@@ -32,12 +32,13 @@ import pipeline.training.levels
 from babyai.observations import encode_observations
 from babyai.steps import VectorStep
 from benchmarks.common import as_benchmark, format_machine_facts, format_records, format_table, parse_positive, wait_for
-from benchmarks.timers import PARTS, TimeSplit
+from benchmarks.peak import count_operations, measure_peak, share_of_peak
+from benchmarks.timers import PARTS_OF_STEPS, TimeSplit
 from mixture_of_experts import MixtureOfExpertsPolicy, reset_hidden_on_done
 from pipeline.command.cli import Parser
 from pipeline.command.devices import resolve_device
 from pipeline.config import TrainConfig
-from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.compiled.engine import CompiledEngine, SteppedEngine
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.policies import build_policy
 from pipeline.training import loop
@@ -51,6 +52,7 @@ SHOWN = 67  # made-up steps, shown in turns
 class StandIn:
     """A vector environment that costs nothing: shows made-up steps in turns, whatever the actions."""
 
+    core = "made up"
     missions = ("go to the red ball", "go to a blue key")
 
     def __init__(self, task_id: Sequence[str], num_envs: Sequence[int], levels: object, **_: object) -> None:
@@ -115,31 +117,6 @@ def build_batch(
         return ReplicaBatch(configs, announce=lambda line: None, engine=engine)
 
 
-# --------------------------------------------------------------------------------------------------------------- limit
-
-
-def count_operations(config: TrainConfig) -> int:
-    """Return the operations (a multiplication and an addition are two) of an env-step's matrix products in training.
-
-    Each weight of a product is used once to act, once for the gradient of its input and once for its own. The first
-    map's input needs no gradient.
-    """
-    policy = build_policy(config)
-    weights = {name: value.numel() for name, value in policy.named_parameters() if value.dim() == 2}
-    first = [size for name, size in weights.items() if name.startswith(("input_projection", "gru.weight_ih"))]
-    return 2 * (3 * sum(weights.values()) - sum(first))
-
-
-def measure_peak(repeats: int) -> float:
-    """Return operations per second of a product of two 1024 x 1024 matrices of float32 on one core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    a, b = torch.randn(2, 1024, 1024)
-    (milliseconds,) = measure_in_turns([lambda: a @ b], repeats, 3, torch.device("cpu"), pick=min)
-    torch.set_num_threads(threads)
-    return 2 * 1024**3 / milliseconds * 1000
-
-
 # --------------------------------------------------------------------------------------------------------------- forms
 
 
@@ -154,7 +131,7 @@ class Comparison:
         torch_ms: A whole update with `TorchEngine`.
         compiled_ms: A whole update with `CompiledEngine`; None where the policy is not on the CPU.
         env_steps_per_second: Of the form that trains on this device.
-        share_of_peak: Of the arithmetic of `threads` cores at their peak, which that form reaches.
+        share_of_peak: Of what `threads` cores do in products of large matrices.
         largest_difference: Between the first update's gradients of the two engines, over the largest gradient.
     """
 
@@ -255,7 +232,7 @@ def compare_forms(
         torch_ms=times[0],
         compiled_ms=times[1] if len(engines) == 2 else None,
         env_steps_per_second=rate,
-        share_of_peak=rate * count_operations(batches[0].configs[0]) / (threads * peak),
+        share_of_peak=share_of_peak(rate, batches[0].configs[0], peak, threads),
         largest_difference=difference,
     )
 
@@ -267,7 +244,8 @@ def measure_parts(args: argparse.Namespace, real: bool) -> dict[str, float]:
         args: Settings of the benchmark.
         real: In GoToObj instead of an environment that costs nothing.
     """
-    batch = build_batch(args, real=real)
+    engine = SteppedEngine if resolve_device(args.device).type == "cpu" else None
+    batch = build_batch(args, real=real, engine=engine)
     for _ in range(3):
         loop.run_update(batch)
     rows = []
@@ -275,7 +253,7 @@ def measure_parts(args: argparse.Namespace, real: bool) -> dict[str, float]:
         with TimeSplit(args.device) as split:
             loop.run_update(batch)
         rows.append(split.seconds)
-    return {part: 1000 * statistics.median(row[part] for row in rows) for part in PARTS}
+    return {part: 1000 * statistics.median(row[part] for row in rows) for part in PARTS_OF_STEPS}
 
 
 @dataclass(frozen=True)
@@ -322,8 +300,8 @@ TOGETHER_COLUMNS = (
 
 def format_parts(parts: dict[str, dict[str, float]]) -> str:
     """Return the table of an update's parts."""
-    rows = [[name, f"{sum(row.values()):.1f}", *(f"{row[p]:.1f}" for p in PARTS)] for name, row in parts.items()]
-    return format_table(["environment", "all, ms", *PARTS], rows)
+    rows = [[name, *(f"{value:.1f}" for value in (sum(row.values()), *row.values()))] for name, row in parts.items()]
+    return format_table(["environment", "all, ms", *PARTS_OF_STEPS], rows)
 
 
 def add_flags(parser: Parser) -> None:

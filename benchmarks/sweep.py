@@ -7,7 +7,8 @@ The sweep is that of `python train_mop.py --config configs/gotoobj.yaml --seeds 
 --num_updates 5000 --final_eval_episodes 0`: five prices, ten seeds, 5,000 updates of 16 environments x 32 steps,
 without evaluation. Measured at its start, where episodes are long, and with the expert's actions, which emulate
 policies that have solved the task: most of a run. Jobs are processes that share out the runs, as `--jobs` of
-train_mop.py does.
+train_mop.py does. "of peak" is the share of what as many cores do in torch's products of large matrices
+(`benchmarks/peak.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from babyai.levels import resolve_task_id
 from benchmarks.common import as_benchmark, format_machine_facts, format_table, parse_positive
+from benchmarks.peak import measure_peak, share_of_peak
 from pipeline.command.cli import Parser
 from pipeline.config import TrainConfig
 from pipeline.training import loop
@@ -108,20 +110,25 @@ def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
     print(f"{args.runs} runs of {args.task} at once, {args.num_envs} environments x {args.unroll_len} steps each")
     print(format_machine_facts(machine, [args.threads]) + f", {args.jobs} process(es)\n", flush=True)
     steps = args.runs * args.sweep_updates * args.num_envs * args.unroll_len
+    peak = measure_peak()
     measured = {"at the start": measure(args, solved=False), "expert's actions": measure(args, solved=True)}
     rates = {policy: rate for policy, (rate, _) in measured.items()}
     mebibytes = max(memory for _, memory in measured.values())
     minutes = {policy: steps / rate / 60 for policy, rate in rates.items()}
-    rows = [
-        [policy, f"{args.runs} runs", f"{rate:,.0f}", *(f"{m:.0f}" for m in (took, RL_MOP_HOURS * 60 / took))]
-        for (policy, rate), took in zip(rates.items(), minutes.values(), strict=True)
-    ]
-    columns = ["policy", "", "env-steps/s of all", f"minutes for {args.sweep_updates:,} updates", "rl-mop / ours"]
+    config = build_configs(args, solved=True)[0]
+    shares = {policy: share_of_peak(rate, config, peak, args.jobs * args.threads) for policy, rate in rates.items()}
+    rows = []
+    for policy, rate in rates.items():
+        took = minutes[policy]
+        numbers = f"{rate:,.0f}", f"{100 * shares[policy]:.0f} %", f"{took:.0f}", f"{RL_MOP_HOURS * 60 / took:.0f}"
+        rows.append([policy, f"{args.runs} runs", *numbers])
+    columns = ["policy", "", "env-steps/s of all", "of peak", f"minutes for {args.sweep_updates:,} updates"]
+    columns.append("rl-mop / ours")
     if (args.task, steps) != ("BabyAI-GoToObj-v0", 50 * 5000 * 16 * 32):  # what the quoted figure is of
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     print(format_table(columns, rows))
     print(f"\nlargest memory of the process(es): {mebibytes:,.0f} MiB")
-    return {"rates": rates, "minutes": minutes, "mebibytes": mebibytes}
+    return {"rates": rates, "shares_of_peak": shares, "minutes": minutes, "mebibytes": mebibytes}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 
 Timers are put around methods for the length of the `with` block. Each moment counts once, for the innermost timer that
 runs. Timers slow down what they measure, and small frequent calls most: take shares from here, throughput from a run
-without them. Levels are played by the compiled core; for a task that is not compiled all of the world counts as `rest`.
+without them. An unroll that is one compiled call is one part; what is in it is told by `SteppedEngine`, which plays the
+same unroll step by step and somewhat slower. For a task that is not compiled all of the world counts as `rest`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
 from pipeline.training import loop
 from pipeline.training.rollout import Rollout
+from pipeline.training.unroll import CompiledUnroll
 
-PARTS = ("levels", "world", "rest", "observing", "acting", "choosing", "loss", "backward", "optimiser")
-"""levels: generating them, with the expert's plans; world: stepping, verifying, and the expert's labels; rest: the
-vector environment's own bookkeeping; observing: views, and writing them where the policy reads; acting: the policy's
-steps; choosing: noise, actions, the loop over an unroll's steps; loss: what is computed for a whole unroll at once;
-backward; optimiser: with norms and clipping."""
+PARTS = ("unroll", "levels", "world", "rest", "observing", "acting", "choosing", "loss", "backward", "optimiser")
+"""unroll: acting and all of the world, where that is one compiled call; levels: generating them, with the expert's
+plans; world: stepping, verifying, and the expert's labels; rest: the vector environment's own bookkeeping; observing:
+views, and writing them where the policy reads; acting: the policy's steps; choosing: noise, actions, the loop over an
+unroll's steps; loss: what is computed for a whole unroll at once; backward; optimiser: with norms and clipping."""
+
+PARTS_OF_STEPS = PARTS[1:]
+"""Those of an unroll step by step."""
 
 _ON_DEVICE = {"acting", "choosing", "loss", "backward", "optimiser"}
 _TIMED = (
@@ -46,9 +51,11 @@ _TIMED = (
     (ReplicaWeights, "norms", "optimiser"),
     (ReplicaWeights, "step", "optimiser"),
     (VectorEnv, "step", "rest"),
-    (CompiledCore, "start", "levels"),
-    (CompiledCore, "step", "world"),
-    (CompiledCore, "observe", "observing"),
+    (CompiledCore, "begin", "levels"),
+    (CompiledCore, "act", "world"),
+    (CompiledCore, "show", "observing"),
+    (CompiledUnroll, "play", "rest"),
+    (CompiledUnroll, "_go_on", "unroll"),
 )
 
 

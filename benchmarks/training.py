@@ -36,11 +36,13 @@ from benchmarks.common import (
     time_call,
 )
 from benchmarks.mixtures import LEVELS, MIXTURE_COLUMNS, measure_mixtures
-from benchmarks.timers import PARTS, TimeSplit
+from benchmarks.peak import measure_peak, share_of_peak
+from benchmarks.timers import PARTS_OF_STEPS, TimeSplit
 from benchmarks.yardstick import EnvironmentRates, compare_environments
 from pipeline.checkpoints import CheckpointError, LoadedPolicy, load_policy
 from pipeline.command.cli import Parser
 from pipeline.config import TrainConfig
+from pipeline.engine.compiled.engine import SteppedEngine
 from pipeline.mixtures import OF_MIXTURES
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
@@ -68,8 +70,9 @@ class Throughput:
         env_steps_per_cpu_second: Per second that the process had a core; on a busy machine the steadier number.
         levels_per_1000_steps: How often a level starts.
         success_rate: Over the last episodes; None while none has ended.
-        shares: Part of the update -> share of its time, with timers.
-        slowdown_by_timers: Rate without timers / rate with them.
+        shares: Part of the update -> share of its time, step by step and with timers.
+        slowdown_by_timers: Rate without timers, an unroll being one call where it can be / rate with them.
+        share_of_peak: Of what `--threads` cores do in products of large matrices, measured just before; None on a GPU.
         rl_mop: Quoted rate, where there is one for this case.
     """
 
@@ -83,6 +86,7 @@ class Throughput:
     success_rate: float | None
     shares: dict[str, float]
     slowdown_by_timers: float
+    share_of_peak: float | None
     rl_mop: float | None
 
 
@@ -99,7 +103,13 @@ def build_mixture_config(args: argparse.Namespace, fields: dict[str, Any]) -> Tr
     return replace(single, **fields)
 
 
-def build_batch(args: argparse.Namespace, task_id: str, policy: str, checkpoint: LoadedPolicy | None) -> ReplicaBatch:
+def build_batch(
+    args: argparse.Namespace,
+    task_id: str,
+    policy: str,
+    checkpoint: LoadedPolicy | None,
+    engine: type | None = None,
+) -> ReplicaBatch:
     """Return a batch at update 0 whose weights will not move.
 
     Args:
@@ -107,13 +117,14 @@ def build_batch(args: argparse.Namespace, task_id: str, policy: str, checkpoint:
         task_id: Full id.
         policy: Which policy acts.
         checkpoint: The trained policy where that is the one.
+        engine: None takes the usual one.
 
     Raises:
         CheckpointError: If the checkpoint's sentence encoder cannot be had.
     """
     fields = {} if checkpoint is None else checkpoint.config.to_dict()
     fields |= {"lr": FROZEN_LR, "expert_action_prob": float(policy == EXPERT), "expert_action_decay": 0}
-    batch = ReplicaBatch([build_config(args, task_id, fields)], announce=lambda line: None)
+    batch = ReplicaBatch([build_config(args, task_id, fields)], announce=lambda line: None, engine=engine)
     if checkpoint is not None:
         wanted = checkpoint.lang_encoder.get("fingerprint")
         if wanted not in (None, batch.encoder.fingerprint):
@@ -137,11 +148,16 @@ def measure_task(
     probe = run_updates(batch, period)
     updates = period * max(1, round(args.seconds / args.rounds / probe.wall))
     before = dict(batch.envs[0].counters)
+    peak = measure_peak() if batch.device.type == "cpu" else None
     rounds = [run_updates(batch, updates) for _ in range(args.rounds)]
     levels, steps = (batch.envs[0].counters[name] - before[name] for name in ("levels_started", "steps"))
     rates = [run.env_steps / run.wall for run in rounds]
+    stepped = batch
+    if batch.device.type == "cpu":
+        stepped = build_batch(args, task_id, policy, checkpoint, SteppedEngine)
+        run_updates(stepped, max(period, args.warmup))
     with TimeSplit(batch.device) as split:
-        timed = run_updates(batch, updates)
+        timed = run_updates(stepped, updates)
     classic = policy == UNTRAINED and (args.num_envs, args.unroll_len) == (16, 32)
     return Throughput(
         task_id=task_id,
@@ -154,6 +170,7 @@ def measure_task(
         success_rate=batch.take_metrics()[0]["rollout/success_rate"],
         shares=split.shares(),
         slowdown_by_timers=statistics.median(rates) * timed.wall / timed.env_steps,
+        share_of_peak=peak and share_of_peak(statistics.median(rates), batch.config, peak, args.threads),
         rl_mop=RL_MOP_RATES.get(task_id) if classic else None,
     )
 
@@ -210,6 +227,7 @@ THROUGHPUT_COLUMNS = (
     ("env-steps/s", "env_steps_per_second:,.0f"),
     ("slowest..fastest round", lambda case: f"{case.lowest:,.0f}..{case.highest:,.0f}"),
     ("per CPU second", "env_steps_per_cpu_second:,.0f"),
+    ("of peak", lambda case: _percent(case.share_of_peak)),
     ("levels per 1000 steps", "levels_per_1000_steps:.1f"),
     ("success", lambda case: _percent(case.success_rate)),
     ("rl-mop", "rl_mop:,.0f"),
@@ -227,11 +245,11 @@ LEARNING_COLUMNS = (
 
 def format_shares(cases: Sequence[Throughput]) -> str:
     """Return the table of where the time goes."""
-    rows = [
-        [case.task_id, case.policy, *(_percent(case.shares[p]) for p in PARTS), f"{case.slowdown_by_timers:.2f} x"]
-        for case in cases
-    ]
-    return format_table(["task", "policy", *PARTS, "slowdown by timers"], rows)
+    rows = []
+    for case in cases:
+        shares = [_percent(case.shares[part]) for part in PARTS_OF_STEPS]
+        rows.append([case.task_id, case.policy, *shares, f"{case.slowdown_by_timers:.2f} x"])
+    return format_table(["task", "policy", *PARTS_OF_STEPS, "slowdown by timers"], rows)
 
 
 def format_environments(rates: dict[str, EnvironmentRates]) -> str:
@@ -320,7 +338,7 @@ def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
     print(f"\nuntrained: lr {FROZEN_LR:g} keeps the weights as drawn. expert's actions: a policy that solves the task,")
     print("emulated by executing the expert's. rl-mop: the existing one on a machine of the same kind, quoted.\n")
     print(format_records(THROUGHPUT_COLUMNS, cases))
-    print("\nWhere the time goes, in a separate pass with timers (benchmarks/timers.py says what the parts are)\n")
+    print("\nWhere the time goes, in a separate pass step by step with timers (benchmarks/timers.py names the parts)\n")
     print(format_shares(cases))
     if environments:
         print("\nEnvironment and expert alone on one core, env-steps/s, no plans beforehand\n")

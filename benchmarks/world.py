@@ -122,7 +122,9 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("--seconds", type=parse_positive(float), default=4.0, help="of each measurement (default: 4)")
     parser.add_argument("--rounds", type=whole, default=3, help="rounds it is split into; medians (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of levels and actions (default: 0)")
-    parser.add_argument("--skip_compilation", action="store_true", help="leave out what compiling costs (a minute)")
+    parser.add_argument(
+        "--skip_compilation", action="store_true", help="leave out what compiling costs (half a minute)"
+    )
 
 
 @as_benchmark(add_flags)

@@ -20,6 +20,7 @@ from maxent.comparison import compare_runs, format_scores, format_table
 from maxent.data.sample import Dataset, Sample
 from maxent.dts_implementation.search.maxent_ts import search
 from maxent.dts_implementation.search.result import Rollout, SearchResult
+from maxent.elsewhere import Told, part_path, read_part, search_models
 from maxent.loading import Loaded, load
 from maxent.metrics import RunLog, choose_wandb
 from maxent.pictures import try_drawing, try_keeping_tree
@@ -32,7 +33,9 @@ from pipeline.command.bars import Bar
 from pipeline.command.errors import MISTAKES, ConfigError, FolderError, explain
 from pipeline.command.folders import HeldError, check_folder, hold_lock
 from pipeline.command.interruption import Interruption
+from pipeline.command.launcher import HERE, Launcher
 from pipeline.command.shell import as_command
+from pipeline.command.workers import Link
 
 LOADED = ("weights", "source", "kv", "simulator", "num_recurrences")
 """What a run's part of the results says of the model."""
@@ -66,16 +69,17 @@ class Task:
 @as_command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line of maxent/run_experiments_with_wandb.py; return the exit code."""
-    settings, resume = read_command(argv)
-    return run_experiments(settings, resume=resume)
+    settings, resume, launcher = read_command(argv)
+    return run_experiments(settings, resume=resume, launcher=launcher)
 
 
-def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> int:
+def run_experiments(settings: ExperimentSettings, *, resume: bool = False, launcher: Launcher = HERE) -> int:
     """Search with all models and methods; return the exit code.
 
     Args:
         settings: What is to be done.
         resume: Go on with the newest results of these settings.
+        launcher: Where models are searched; elsewhere each is an item of work.
 
     Raises:
         UserError: If something is refused before the first model.
@@ -84,25 +88,8 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
     folder = Path(settings.output_dir)
     check_folder("output_dir", folder)
     kept = Results.reopen(folder, settings) if resume else None
-    dataset = load_questions(settings)
-    print(dataset.describe())
-    samples = dataset.splits["test"][: settings.num_samples]
-    if settings.answer == "vote" and build_parse(dataset) is None:
-        raise ConfigError(f"answer: vote needs labels, which {dataset.name} has none of; use max or sample")
-    if len(samples) < settings.num_samples:
-        print(f"num_samples: the test split has {len(samples)}, all of which are taken")
-    if (
-        settings.budget_tokens is not None
-        and settings.num_rollouts * (settings.max_tokens - 1) <= settings.budget_tokens
-    ):
-        print(
-            f"budget_tokens: {settings.num_rollouts} rollouts of at most {settings.max_tokens} tokens feed no more "
-            f"than {settings.budget_tokens}, so it ends no search; for a comparison at equal new tokens "
-            "raise --num_rollouts"
-        )
-    scorer = build_scorer(settings.reward, dataset, settings.lpc_alpha)
-    print(f"reward: {scorer.name}{f', {scorer.note}' if scorer.note else ''}")
-    task = Task(settings, dataset, samples, scorer, choose_wandb(settings, print))
+    task = build_task(settings, print)
+    dataset, samples, scorer = task.dataset, task.samples, task.scorer
     header = {
         "data": {"name": dataset.name, "kind": "real" if dataset.real else "synthetic", "origin": dataset.origin},
         "reward": {"name": scorer.name, "sees_label": scorer.sees_label, "note": scorer.note},
@@ -115,19 +102,52 @@ def run_experiments(settings: ExperimentSettings, *, resume: bool = False) -> in
         with hold_lock(results.path.with_name(f".{results.path.name}.lock"), 0):
             if kept is not None:
                 results.reload()
-            return run_models(task, results)
+            return run_models(task, results, launcher)
     except HeldError as error:
         raise FolderError(f"{results.path}: another process is at work on it; {error}".rstrip("; ")) from None
 
 
-def run_models(task: Task, results: Results) -> int:
+def build_task(settings: ExperimentSettings, announce: Callable[[str], object]) -> Task:
+    """Return what is asked of every model.
+
+    Args:
+        settings: Of the experiments.
+        announce: Is told, in a line, what is worth telling.
+
+    Raises:
+        UserError: If something cannot be had.
+    """
+    dataset = load_questions(settings)
+    announce(dataset.describe())
+    samples = dataset.splits["test"][: settings.num_samples]
+    if settings.answer == "vote" and build_parse(dataset) is None:
+        raise ConfigError(f"answer: vote needs labels, which {dataset.name} has none of; use max or sample")
+    if len(samples) < settings.num_samples:
+        announce(f"num_samples: the test split has {len(samples)}, all of which are taken")
+    if (
+        settings.budget_tokens is not None
+        and settings.num_rollouts * (settings.max_tokens - 1) <= settings.budget_tokens
+    ):
+        announce(
+            f"budget_tokens: {settings.num_rollouts} rollouts of at most {settings.max_tokens} tokens feed no more "
+            f"than {settings.budget_tokens}, so it ends no search; for a comparison at equal new tokens "
+            "raise --num_rollouts"
+        )
+    scorer = build_scorer(settings.reward, dataset, settings.lpc_alpha)
+    announce(f"reward: {scorer.name}{f', {scorer.note}' if scorer.note else ''}")
+    return Task(settings, dataset, samples, scorer, choose_wandb(settings, announce))
+
+
+def run_models(task: Task, results: Results, launcher: Launcher = HERE) -> int:
     """Search with all models and methods what is missing; return the exit code."""
     settings, samples, tracked_all = task.settings, task.samples, True
     with Interruption() as interruption:
         total = len(results.content["runs"]) * len(samples)
         done = sum(len(run["samples"]) for run in results.content["runs"])
         with Bar(total=total, initial=done, desc="searching", unit="sample", disable=None) as bar:  # a log has lines
-            for key in settings.models:
+            if launcher != HERE:
+                tracked_all = search_models(search_model, settings, results, launcher, interruption, bar)
+            for key in settings.models if launcher == HERE else ():
                 if interruption.stopping():
                     break
                 tracked_all &= run_model(key, task, results, interruption, bar)
@@ -159,7 +179,31 @@ def finish(results: Results, interruption: Interruption, tracked_all: bool, *, c
 # ------------------------------------------------------------------------------------------------------------ one model
 
 
-def run_model(key: str, task: Task, results: Results, interruption: Interruption, bar: Bar) -> bool:
+class _Reported:
+    """A bar that is shown where the work was asked for."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def write(self, text: str) -> None:
+        self._link.report(("say", text))
+
+    def update(self) -> None:
+        self._link.report(("sample", None))
+
+
+def search_model(link: Link, settings: ExperimentSettings, path: Path, key: str, runs: list[dict[str, Any]]) -> bool:
+    """Search with a model as a work item; return whether all metrics were written. See `maxent.elsewhere`."""
+    before = read_part(path, key)  # of an earlier try
+    results = Results(path, {"runs": [before.get(run["method"], run) for run in runs]}, part_path(path, key))
+    with Interruption(heard_elsewhere=link.stopping) as interruption:
+        complete = run_model(key, build_task(settings, str), results, interruption, _Reported(link))
+    results.save()
+    link.heed()
+    return complete
+
+
+def run_model(key: str, task: Task, results: Results, interruption: Interruption, bar: Told) -> bool:
     """Search with a model by all methods; return whether all metrics were written."""
     runs = [results.find_run(key, method) for method in task.settings.methods]
     runs = [run for run in runs if run["status"] != "done"]
@@ -205,7 +249,7 @@ def run_method(
     task: Task,
     results: Results,
     interruption: Interruption,
-    bar: Bar,
+    bar: Told,
 ) -> bool:
     """Search all samples that are missing, by one method; return whether all metrics and trees were written.
 

@@ -62,10 +62,12 @@ class Results:
     Attributes:
         path: The file.
         content: Plain values.
+        part: File that is written in its place: of who has a part of the runs alone.
     """
 
     path: Path
     content: dict[str, Any]
+    part: Path | None = None
 
     @classmethod
     def create(cls, folder: Path, settings: ExperimentSettings, header: Mapping[str, Any]) -> Results:
@@ -139,7 +141,7 @@ class Results:
         """
         for run in self.content["runs"]:
             run.update(list_figures(run["samples"]))
-        write_json(self.path, self.content)
+        write_json(self.part or self.path, self.content)
 
     def find_run(self, model: str, method: str) -> dict[str, Any]:
         """Return the part of a model and a method."""

@@ -1,6 +1,6 @@
 """The flags of the experiments, with their defaults; light.
 
-    settings, resume = read_command(["--models", "toy", "phi-2", "--dataset", "M4", "--preset", "quick"])
+    settings, resume, launcher = read_command(["--models", "toy", "phi-2", "--preset", "quick"])
 
 Lists may be written with spaces, as in `--models toy phi-2`; `parse_command` is given them in one.
 """
@@ -19,6 +19,7 @@ from maxent.dts_implementation.search.result import METHODS, SearchSettings
 from maxent.registry import MODEL_CONFIGS, STAND_IN_INFO
 from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.errors import ConfigError
+from pipeline.command.launcher import FLAGS, Launcher, parse_launcher
 
 LISTS = ("models", "methods", "tags", "model_path")
 BUILT_IN = ("toy",)
@@ -210,8 +211,8 @@ class QuickSettings(ExperimentSettings):
 PRESETS = {"quick": QuickSettings}
 
 
-def read_command(argv: Sequence[str] | None = None) -> tuple[ExperimentSettings, bool]:
-    """Return the settings of a command line, and whether it goes on with earlier results.
+def read_command(argv: Sequence[str] | None = None) -> tuple[ExperimentSettings, bool, Launcher]:
+    """Return the settings of a command line, whether it goes on with earlier results, and where it searches.
 
     Args:
         argv: Arguments; those of the process by default.
@@ -221,7 +222,10 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[ExperimentSettings,
     """
     tokens = join_lists(sys.argv[1:] if argv is None else argv)
     beside: dict[str, Any] = {
-        "options": {"preset": "quick: 3 samples, 5 rollouts, 30 tokens, where flags and YAML say nothing else."},
+        "options": {
+            "preset": "quick: 3 samples, 5 rollouts, 30 tokens, where flags and YAML say nothing else.",
+            **FLAGS,
+        },
         "switches": {"resume": "Go on with the newest results of these settings; samples that are there stay."},
     }
     description = "Search for answers with one or several models and methods, and keep every rollout."
@@ -231,7 +235,7 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[ExperimentSettings,
             raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
         small, _ = parse_command(description, PRESETS[preset], tokens, **beside)
         settings = ExperimentSettings(**{one.name: getattr(small, one.name) for one in fields(small)})
-    return settings, bool(others["resume"])
+    return settings, bool(others["resume"]), parse_launcher(**{name: others[name] for name in FLAGS})
 
 
 def join_lists(argv: Sequence[str]) -> list[str]:

@@ -96,7 +96,7 @@ class CompareSettings:
         max_documents: Documents of the perplexity at most; null takes all.
         folder: Where the runs go.
         cache_dir: Folder of tokenised data.
-        jobs: Runs at a time, each in a process of its own; with --launcher 1 is as many as there is room for.
+        jobs: Runs at a time, each in a process of its own. Default: one; with --launcher as many as there is room for.
         torch_threads: CPU threads of each run.
         device: auto (GPU where there is one), cpu, cuda or cuda:N.
     """
@@ -116,7 +116,7 @@ class CompareSettings:
     max_documents: int | None = None
     folder: str = "more_comparison"
     cache_dir: str = "data_cache"
-    jobs: int = 1
+    jobs: int | None = None
     torch_threads: int = 1
     device: str = "auto"
 
@@ -217,8 +217,7 @@ def compare(settings: CompareSettings, output: Path, launcher: Launcher = HERE) 
             bar.set_postfix_str(event.item.name, refresh=False)
             bar.update()
 
-        jobs = settings.jobs if launcher.is_local or settings.jobs > 1 else None
-        launch(items, launcher=launcher, jobs=jobs, report=note, stopping=interruption.stopping)
+        launch(items, launcher=launcher, jobs=settings.jobs, report=note, stopping=interruption.stopping)
     write_tables(settings, output)
     if settings.on_task and any(read_result(settings, run) is not None for run in runs):
         from more.task_charts import draw_charts

@@ -9,6 +9,7 @@ A checkpoint is data, never code: it is read with `torch.load(weights_only=True)
     update                  weight updates done
     lang_proj_state_dict    the mission projection
     lang_encoder            which sentence encoder, with a fingerprint of its weights
+    started_from            of a run with `start_from`: path, digest of the weights and update of where it began
     resume                  what continuing bit for bit needs (levels in play, generator states, counters)
     digests                 of the weights, and of what resuming needs besides; see `pipeline.checkpoint_files`
 
@@ -143,6 +144,26 @@ def read_header(path: str | Path) -> CheckpointHeader:
             frozenset(content.get("unknown_fields", ())),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _misfit(path, error) from None
+
+
+def read_start(path: str | Path, *, itself: bool = False) -> str | None:
+    """Return the digest of the weights that a checkpoint's run started from, None if it drew its own.
+
+    Args:
+        path: The checkpoint.
+        itself: Return that of its own weights instead: what a run that starts from it says.
+
+    Raises:
+        CheckpointError: If the file is missing, or damaged in what it says.
+    """
+    content = _open(path, mapped=True)
+    try:
+        if itself:
+            return str((content.get("digests") or {}).get("weights") or LAYOUT.digest_weights(content))
+        started = content.get("started_from") or {}
+        return started.get("weights")
+    except (TypeError, ValueError, AttributeError) as error:
         raise _misfit(path, error) from None
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import operator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from pipeline.command.errors import ConfigError
 from pipeline.mixtures import OF_MIXTURES, check_mixture, parse_task_ids, parse_weights
+from pipeline.parts import LATER_PARTS, check_parts, fill_start, parse_parts, parse_start
 
 NOT_IDENTITY = frozenset(
     {
@@ -38,7 +40,7 @@ The first do not change what the weights are after a given update. An encoder is
 verified when it is loaded, not by its name or folder. Device and compilation change results in the last bits only.
 """
 
-LATER_FIELDS: dict[str, Any] = {**OF_MIXTURES, "obs_encoding": "raw"}
+LATER_FIELDS: dict[str, Any] = {**OF_MIXTURES, "obs_encoding": "raw", **LATER_PARTS}
 """Fields that came later, with what they are where they play no part: what a run that was saved before there were such
 fields would have said."""
 
@@ -90,6 +92,10 @@ class TrainConfig:
         num_updates: Weight updates in all; env-steps = num_updates x num_envs x unroll_len.
         lr: Learning rate of Adam.
         grad_clip: Largest norm of the gradient; null leaves it alone.
+        start_from: Checkpoint whose weights the run starts from, those of the mission projection too; in its path
+            {seed} stands for the run's seed. null = weights drawn from the seed.
+        train_only: Parts of the policy that are trained, such as [router, head]; the others stay as they are, bit for
+            bit. Parts are input, router, experts, norms, gru, head and mission; null = all.
         action_selection: How the student acts while it learns. greedy or sample.
         expert_action_prob: Probability at update 0 that a step executes the expert's action instead of the student's.
         expert_action_decay: Updates over which that probability falls linearly to 0; 0 keeps it constant.
@@ -144,6 +150,8 @@ class TrainConfig:
     num_updates: int = 500
     lr: float = 1e-3
     grad_clip: float | None = None
+    start_from: str | None = field(default=None, metadata={"read": parse_start})
+    train_only: list[str] | None = field(default=None, metadata={"read": parse_parts})
     action_selection: Literal["greedy", "sample"] = "greedy"
     expert_action_prob: float = 0.0
     expert_action_decay: int = 0
@@ -190,7 +198,10 @@ class TrainConfig:
         object.__setattr__(self, "expert_hidden_sizes", parse_expert_sizes(self.expert_hidden_sizes))
         object.__setattr__(self, "task_id", parse_task_ids(self.task_id))
         object.__setattr__(self, "task_weights", parse_weights(self.task_weights))
+        object.__setattr__(self, "start_from", parse_start(self.start_from))
+        object.__setattr__(self, "train_only", parse_parts(self.train_only))
         self._check_levels()
+        check_parts(self.train_only, self.policy, self.train_lang_proj, self.obs_encoding)
         at_least_one = (
             "num_envs unroll_len num_updates input_dim lang_dim intermediate_dim router_hidden_size hidden_size window "
             "log_interval torch_threads"
@@ -255,6 +266,11 @@ class TrainConfig:
     def policy_input_dim(self) -> int:
         """Width of the observation with what the policy is told of the level."""
         return self.input_dim + (len(self.levels) if self.task_input == "onehot" else 0)
+
+    @property
+    def start(self) -> Path | None:
+        """The checkpoint whose weights the run starts from."""
+        return fill_start(self.start_from, self.seed)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

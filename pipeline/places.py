@@ -267,6 +267,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(updates, key=lambda path: (updates[path] < 0, updates[path]))
 
 
+def leave_out_earlier(paths: Iterable[str]) -> list[str]:
+    """Return paths without a folder's numbered checkpoints before its last one: no run goes on from them."""
+    places = [Path(path) for path in paths]
+    last: dict[Path, int] = {}
+    for place in places:
+        last[place.parent] = max(named_update(place) or 0, last.get(place.parent, 0))
+    return [str(place) for place in places if named_update(place) in (None, last[place.parent])]
+
+
 def find_checkpoints(root: str | Path) -> list[Place]:
     """Return the checkpoints under `<root>/<task_id>/trial_<N>/[seed_<S>/]`, ordered by task, trial, seed and update.
 

@@ -24,6 +24,7 @@ from matplotlib.typing import ColorType
 from pipeline.records.intervals import MIN_FOR_INTERVAL
 from pipeline.records.results import Rows
 from plotting.collapse import COLLAPSED
+from plotting.marks import fade, mark_collapsed, mark_runs
 from plotting.panels import GREY, PAGE_WIDTH, describe_replaced, finish, fold_label, use_axes, write_near
 from plotting.runs import (
     METRIC_LABELS,
@@ -226,12 +227,11 @@ def _places_of_bars(settings: Iterable, told: Encoded) -> tuple[list[float], lis
 
 def _draw_setting(ax: Axes, members: pd.DataFrame, color: ColorType, marker: str) -> tuple[tuple[float, float], bool]:
     """Draw runs of a setting and their mean; return its LPC and success, and whether its interval is over levels."""
-    for run in members.itertuples():
-        ax.vlines(run.mean_lpc, run.success_low, run.success_high, color=color, linewidth=0.7, alpha=0.5, zorder=2)
-        if run.collapse:
-            ax.plot(run.mean_lpc, run.success_rate, "x", color="black", markersize=4.5, zorder=6)  # over the mean
-        else:
-            ax.plot(run.mean_lpc, run.success_rate, marker, color=color, markersize=3.0, alpha=0.6, zorder=2)
+    columns = ["mean_lpc", "success_rate", "success_low", "success_high"]
+    x, y, low, high = members[columns].astype("float64").to_numpy().T
+    ax.vlines(x, low, high, color=color, linewidth=0.7, zorder=2, **fade(len(members), 0.5))
+    mark_runs(ax, x, y, members["collapse"], marker, color=color, markersize=3.0, alpha=0.6, zorder=2)
+    mark_collapsed(ax, x, y, members["collapse"], color="black", markersize=4.5, zorder=6)  # over the mean
     lpc, (success, over_levels) = spread_over_runs(members, "mean_lpc")[0], spread_over_runs(members, "success_rate")
     x, y = float(lpc.mean), float(success.mean)
     firm = len(members) >= MIN_FOR_INTERVAL
@@ -309,9 +309,9 @@ def _draw_bar(ax: Axes, place: float, members: pd.DataFrame, metric: str, color:
         ax.hlines(place, low, high, color=color, linewidth=1.6, zorder=3)
         end = np.fmax(end, high)
     spots = place + np.linspace(-0.18, 0.18, len(members)) if len(members) > 1 else [place]
-    for spot, collapse, value in zip(spots, members["collapse"], values, strict=True):
-        mark = "x" if collapse else "o"
-        ax.plot(value, spot, mark, color=color, markersize=3.2, zorder=4, clip_on=False)
+    style = {"color": color, "markersize": 3.2, "zorder": 4, "clip_on": False}
+    mark_runs(ax, values.astype("float64"), spots, members["collapse"], "o", **style)
+    mark_collapsed(ax, values.astype("float64"), spots, members["collapse"], **style)
     missing = len(members) - int(spread.n)
     text = f"n = {int(spread.n)}" + (f", {missing} not known" if missing else "")
     write_near(

@@ -13,16 +13,16 @@ from typing import Any
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from pipeline.command.errors import ConfigError, check_known
 from pipeline.command.folders import check_folder
 from pipeline.command.names import name_command
-from pipeline.config import ConfigError
 from pipeline.places import CACHE_NAME, Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
 from plotting.browsing import choose_places, label_place, plot_task_heatmaps
 from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import find_grouping
-from plotting.options import ACROSS, PlotSettings, check_names
+from plotting.options import ACROSS, PlotSettings
 from plotting.origin import describe_origin
 from plotting.prices import find_price_series
 from plotting.replicates import find_settings
@@ -91,7 +91,7 @@ def check_asked(settings: PlotSettings, *, prices: bool, listing: bool) -> None:
     if "price_maps" in settings.views and not prices:
         raise ConfigError("view: price_maps is of several prices: add --all_caches FOLDER --over_prices")
     if settings.view or not prices:
-        check_names("view", settings.views, (*known, *across, "all"))
+        check_known("view", settings.views, (*known, *across, "all"))
     try:
         find_grouping(settings.group_by)
     except ValueError as error:

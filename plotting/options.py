@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.config import ConfigError
+from pipeline.command.errors import ConfigError, check_known
 
 ACROSS = "across_tasks"
 """The view of several caches together: small multiples of heatmaps, one checkpoint of each task."""
@@ -88,17 +87,17 @@ class PlotSettings:
         if len(given) != 1:
             found = " and ".join(f"--{name}" for name in given) or "none"
             raise ConfigError(f"expected one of --cache FILE, --all_caches FOLDER, --results FILE, found {found}")
-        check_names("formats", self.kinds, _FORMATS)
+        check_known("formats", self.kinds, _FORMATS)
         if not self.kinds:
             raise ConfigError(f"formats: expected some of {', '.join(_FORMATS)}, found none")
-        check_names("scale", [self.scale], SCALES)
+        check_known("scale", [self.scale], SCALES)
         if self.font is not None and not 3.0 <= self.font <= 40.0:
             raise ConfigError(f"font: expected 3 to 40 points, found {self.font:g}")
         try:
             self.inches()
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        check_names("state", [name for name in self.facts or () if name != "none"], STATE_FACTS)
+        check_known("state", [name for name in self.facts or () if name != "none"], STATE_FACTS)
         for name in ("episode", "before", "after", "min_visits"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"{name}: expected 0 or more, found {getattr(self, name)}")
@@ -135,17 +134,6 @@ def parse_width(text: str) -> float:
     if not 1.0 <= inches <= 40.0:
         raise ValueError(f"width: expected such as 180mm, 8.5cm or 3.5in, from 1 to 40 inches, found {text!r}")
     return inches
-
-
-def check_names(setting: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse names that are not known.
-
-    Raises:
-        ConfigError: If there is one.
-    """
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"{setting}: expected one of {', '.join(known)}, found {name!r}")
 
 
 def _split(value: str | list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from pipeline.records.results import Rows
 from plotting.across import AGREE, mean_row, replaced_levels, runs_table
 from plotting.collapse import COLLAPSED
 from plotting.logs import LOGGED
+from plotting.marks import fade, mark_collapsed, mark_runs
 from plotting.panels import COLUMN_WIDTH, PAGE_WIDTH, finish, use_axes, width_of_axes
 from plotting.runs import (
     METRIC_LABELS,
@@ -193,18 +194,21 @@ def _draw_curves(ax: Axes, members: pd.DataFrame, curves: pd.DataFrame, metric: 
     marker = told.marker(first["task_id"])
     logged = _known_points(curves[curves["run"].isin(members["run"])], metric)
     points = _known_points(members, metric)
-    for run, curve in points.groupby("run"):
-        style = {"linestyle": "None"} if run in set(logged["run"]) else {"linewidth": 0.6, "linestyle": line}
-        ax.plot(curve["update"], curve[metric], color=color, alpha=0.8, marker=".", markersize=4.5, **style)
-    width = 0.5 if members["run"].nunique() >= MIN_FOR_INTERVAL else 1.1  # there is no mean beside them
+    count = members["run"].nunique()
+    with_log = points["run"].isin(logged["run"])
+    dots = {"color": color, "marker": ".", "markersize": 4.5, **fade(count, 0.8)}
+    if with_log.any():
+        ax.plot(points["update"][with_log], points[metric][with_log], linestyle="None", **dots)
+    for _, curve in points[~with_log].groupby("run"):
+        ax.plot(curve["update"], curve[metric], linewidth=0.6, linestyle=line, **dots)
+    thin = {"linewidth": 0.5 if count >= MIN_FOR_INTERVAL else 1.1, **fade(count, 0.7)}  # else there is no mean beside
     for _, curve in logged.groupby("run"):
-        ax.plot(curve["update"], curve[metric], color=color, linewidth=width, alpha=0.7, linestyle=line, marker=",")
+        ax.plot(curve["update"], curve[metric], color=color, linestyle=line, marker=",", **thin)
     for table, name in ((points, "run, evaluated"), (logged, "run, training")):
         keys = {"panel": name, "task": first["task_id"], "setting": first["label"], "lpc_alpha": first["lpc_alpha"]}
         add_source(ax.figure, table.merge(members[["run", "trial", "seed"]].drop_duplicates("run"), on="run")
                    .drop(columns="run").rename(columns={metric: "value"}).assign(metric=metric, **keys))  # fmt: skip
-    whole = members["run"].nunique()
-    averaged = logged if logged["run"].nunique() == whole and whole else points
+    averaged = logged if logged["run"].nunique() == count and count else points
     shared = averaged.pivot_table(index="update", columns="run", values=metric).dropna()
     if shared.shape[1] < MIN_FOR_INTERVAL or shared.empty:
         return
@@ -273,8 +277,10 @@ def _draw_sweep(ax: Axes, members: pd.DataFrame, metric: str, style: tuple, asid
             ax.vlines(x, *clip_to_range(metric, spread.low, spread.high), color=color, linewidth=1.4, zorder=3)
         ax.plot(x, spread.mean, marker, color=color, markersize=5, markerfacecolor=color if firm else "white", zorder=4)
         add_source(ax.figure, mean_row(members[members["x"] == x], {metric: spread}))
-    for x, value, collapse in members[["x", metric, "collapse"]].itertuples(index=False):
-        ax.plot(x + aside, value, "x" if collapse else ".", color=color, markersize=4, alpha=0.8, zorder=5)
+    x, values = members["x"].astype("float64") + aside, members[metric].astype("float64")
+    style = {"color": color, "markersize": 4, "alpha": 0.8, "zorder": 5}
+    mark_runs(ax, x, values, members["collapse"], ".", **style)
+    mark_collapsed(ax, x, values, members["collapse"], **style)
     add_source(ax.figure, runs_table(members, [metric]))
     return any(over_levels for _, over_levels in spreads.values())
 

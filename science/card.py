@@ -30,6 +30,7 @@ SOURCES = (
     *("science.agreement", "science.complexity", "science.fronts", "science.result", "science.statistics"),
     *("science.dynamics", "science.handover", "science.rises", "science.probes", "science.probing", "science.states"),
     *("science.planted_training", "science.training_cases"),
+    *("science.transfer", "science.planted_transfer", "science.arms"),
 )
 DRAWS = 39
 """Of each null in a data set; many data sets make up for few draws."""
@@ -76,7 +77,8 @@ def calibrate(name: str, design: Design, traces: Any, link: Link) -> Result:
     sizes = tuple(tuple(layer) for layer in design.routed[0].config.expert_hidden_sizes)
     shape = Shape(len(design.config.seeds), design.config.episodes, sizes=sizes) if traces is None else traces
     draft, found = Draft("calibration", ""), []
-    statistics, levels = design.config.statistics, (len(design.tasks) - len(design.held_out), len(design.held_out))
+    new = design.new_levels if case.claim.startswith("transfer.") else design.held_out
+    statistics, levels = design.config.statistics, (len(design.tasks) - len(design.held_out), len(new))
     try:
         for planted in (False, True):
             found.append([])

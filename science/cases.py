@@ -35,6 +35,7 @@ from science.coalitions import list_players
 from science.planted_effects import plant_knockouts, plant_thresholds, plant_transplants
 from science.planted_forced import plant_credit, plant_forced
 from science.planted_fronts import plant_front, plant_outcomes
+from science.planted_transfer import TRANSFER
 from science.profiles import correlate, find_profiles, list_experts, mean_over_pairs
 from science.result import NAN, Draft, Result, Row
 from science.statistics.inference import compute_equivalence
@@ -433,6 +434,10 @@ CASES = (
         0.0,
         nothing=f"a loss of {planted_levels.MARGIN:g}, the margin",
     ),
+    *(
+        Case(f"transfer.{name}", test, "two doublings sooner", 2.0, nothing="runs and levels differ, arms do not")
+        for name, test in TRANSFER.items()
+    ),
     Case("dynamics.rise_lead", try_lead, "routes come a doubling of updates before the skill", 1.0),
     Case("dynamics.handover", try_handover, "hand-over rises with difficulty as much as it varies otherwise"),
     Case("probes.selectivity", try_selectivity, "states hold a bit of 0.5 sd", nothing="states know time and level"),
@@ -456,6 +461,8 @@ UNTRIED = {
     "similarity.held_out_success": "it is told, not tested",
     "similarity.held_out_agreement": "it is told, not tested",
     "similarity.held_out_lpc": "it is told, not tested",
+    "transfer.steps_to_learn": "it is told, not tested",
+    "transfer.learned": "it is told, not tested",
     "price.half_price": "it is read off a curve, and has no test",
     **{f"dynamics.{name}_rise": "it is read off a curve, and has no test" for name in ("saturation", "information")},
     "dynamics.success_rise": "it is read off a curve, and has no test",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.command.errors import ConfigError
+from pipeline.command.errors import ConfigError, suggest
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Analysis:
         learners: Whether it reads how long dense networks need to learn each task.
         grown: Whether it reads what runs did while they trained.
         states: Whether it reads the states of routers and experts.
+        adapted: Whether it reads how long policies need to learn new levels.
     """
 
     title: str
@@ -37,6 +37,7 @@ class Analysis:
     learners: bool = False
     grown: bool = False
     states: bool = False
+    adapted: bool = False
 
     @property
     def quantities(self) -> Mapping[str, str]:
@@ -68,6 +69,7 @@ ANALYSES: Mapping[str, Analysis] = {
     "similarity": Analysis(
         "Similarity of levels, and held-out ones", "science.similarity", (("knockouts", "R"),), untrained=True
     ),
+    "transfer": Analysis("Transfer to new levels", "science.transfer", adapted=True),
     "dynamics": Analysis("Dynamics of training", "science.dynamics", grown=True),
     "probes": Analysis("What states tell: probes", "science.probes", (("erasures", "R"),), states=True),
 }
@@ -83,7 +85,7 @@ def find_quantity(name: str) -> str:
     analysis, _, quantity = name.partition(".")
     known = [f"{a}.{q}" for a, entry in ANALYSES.items() for q in entry.quantities]
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ConfigError(f"claim: expected analysis.quantity, found {name!r}; {hint}known are {', '.join(known)}")
+        raise ConfigError(
+            f"claim: expected analysis.quantity, of {', '.join(known)}, found {name!r}{suggest(name, known)}"
+        )
     return ANALYSES[analysis].quantities[quantity]

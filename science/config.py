@@ -8,7 +8,6 @@ Every key of the file is also a flag, as in all commands of this project; lists 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,18 +17,20 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from pipeline.command.cli import check_numbers, parse_command
-from pipeline.command.errors import ConfigError
+from pipeline.command.errors import ConfigError, check_known, suggest
 from pipeline.command.flags import fields_of
 from pipeline.command.launcher import FLAGS, parse_launcher
 from pipeline.config import TrainConfig
 from pipeline.mixtures import check_mixture, parse_weights
 from science.catalogue import ANALYSES, find_quantity
+from science.names import read_names
+from science.transfer_settings import Transfer, check_transfer
 
 Part = TypeVar("Part")
 
 OWN_FIELDS = (
     *("task_id", "task_weights", "mixture", "trial", "seed", "lpc_alpha", "checkpoint_dir", "log_dir"),
-    *("final_eval_episodes", "checkpoint_updates"),
+    *("final_eval_episodes", "checkpoint_updates", "start_from", "train_only"),
 )
 """Fields of a run that the study sets itself."""
 
@@ -75,7 +76,7 @@ class Learners:
         seeds: Networks of each task, of whose steps the median is taken.
         num_updates: Updates after which a task that is not learned is censored.
         hidden_size: Of the GRU.
-        success: Share of the last `train.window` episodes, acting as it learns, from which on it is learned.
+        success: Share of episodes solved, acting as it learns, that counts as learned; see `science.learning`.
     """
 
     seeds: int = 5
@@ -167,9 +168,8 @@ def build_part(name: str, part: type[Part], written: Any) -> Part:
     values = {}
     for key, value in written.items():
         if key not in names:
-            close = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(fields)}"
-            raise ConfigError(f"{name}: unknown key {key!r}; {hint}")
+            hint = suggest(str(key), names) or f"; known are {', '.join(fields)}"
+            raise ConfigError(f"{name}: unknown key {key!r}{hint}")
         if names[key].name in values:
             raise ConfigError(f"{name}: {names[key].name} is given twice")
         try:
@@ -188,6 +188,7 @@ def _read_train(value: Any) -> dict[str, Any]:
         for key in OWN_FIELDS:
             if key in value:
                 words = {"task_id": "; its levels are `tasks`"}.get(key, "")
+                words = "; see `transfer`" if key in ("start_from", "train_only") else words
                 words = f"; give {key} beside tasks" if key in ("mixture", "task_weights") else words
                 raise ConfigError(f"train: {key} is set by the study itself{words}; leave it out")
     config = build_part("train", TrainConfig, value)
@@ -220,49 +221,24 @@ def _read_alphas(value: Any) -> list[float]:
         raise ConfigError(str(error).replace("--lpc_alphas", "lpc_alphas")) from None
 
 
-def _read_names(name: str, value: Any) -> list[str]:
-    value = _load(value)
-    value = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    value = [] if value is None else value
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise ConfigError(f"{name}: expected a list of names, found {value!r}")
-    for entry in value:
-        if value.count(entry) > 1:
-            raise ConfigError(f"{name}: expected distinct names, found {entry} twice")
-    return value
-
-
 def _read_tasks(value: Any) -> list[str]:
-    return _read_names("tasks", value)
+    return read_names("tasks", _load(value))
 
 
 def _read_held_out(value: Any) -> list[str]:
-    return _read_names("held_out_tasks", value)
+    return read_names("held_out_tasks", _load(value))
 
 
 def _read_baselines(value: Any) -> list[str]:
-    names = _read_names("baselines", value)
+    names = read_names("baselines", _load(value))
     check_known("baselines", names, PATHS)
     return names
 
 
 def _read_analyses(value: Any) -> list[str]:
-    names = _read_names("analyses", value)
+    names = read_names("analyses", _load(value))
     check_known("analyses", names, tuple(ANALYSES))
     return [name for name in ANALYSES if name in names]
-
-
-def check_known(name: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse names that are not known, with the list of those that are.
-
-    Raises:
-        ConfigError: If one is not.
-    """
-    for entry in given:
-        if entry not in known:
-            close = difflib.get_close_matches(entry, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ConfigError(f"{name}: expected some of {', '.join(known)}, found {entry!r}{hint}")
 
 
 def _read_statistics(value: Any) -> Statistics:
@@ -272,6 +248,11 @@ def _read_statistics(value: Any) -> Statistics:
 def _read_learners(value: Any) -> Learners | None:
     value = _load(value)
     return None if value is None or value is False else build_part("difficulty_baselines", Learners, value)
+
+
+def _read_transfer(value: Any) -> Transfer | None:
+    value = _load(value)
+    return None if value is None or value is False else build_part("transfer", Transfer, value)
 
 
 def _read_claims(value: Any) -> list[Claim]:
@@ -308,13 +289,15 @@ class StudyConfig:
         baselines: Dense GRUs with as many parameters as are active on a path: largest, smallest, both or none.
         difficulty_baselines: Dense networks that learn each task by itself, which tells how hard it is (`Learners`):
             seeds, num_updates, hidden_size, success; null: none do.
+        transfer: Trained policies that learn new levels with a part of them free (`Transfer`): levels, parts,
+            num_updates, success, alpha, seeds, untrained; of the analysis transfer. null: none do.
         episodes: Levels on which each run is evaluated and replayed.
         changed_episodes: Levels on which it is changed; null: as many, though at most 100.
         eval_seed: Which fixed list of levels; the same for all runs.
         checkpoints: How many updates runs are looked at at while they train, from the first to the last, evenly spaced
             on a logarithmic scale; of the analysis dynamics.
         films: Twin films of each task, of the knock-outs that matter most, intact above and changed below; 0: none.
-        analyses: What is asked; all that there are if it is empty.
+        analyses: What is asked; all that there are if it is empty, transfer where it has settings.
         statistics: Draws, levels and thresholds (`Statistics`): draws, calibration, level, power, seed.
         claims: Declared claims, each with quantity, direction and, to tell equivalence, a margin.
         out: Folder of all studies' results.
@@ -330,6 +313,7 @@ class StudyConfig:
     lpc_alphas: list[float] = field(default_factory=lambda: [0.0], metadata={"read": _read_alphas})
     baselines: list[str] = field(default_factory=list, metadata={"read": _read_baselines})
     difficulty_baselines: Any = field(default=None, metadata={"read": _read_learners})
+    transfer: Any = field(default=None, metadata={"read": _read_transfer})
     episodes: int = 200
     changed_episodes: int | None = None
     eval_seed: int | None = None
@@ -349,7 +333,11 @@ class StudyConfig:
             )
         if isinstance(self.difficulty_baselines, Mapping):
             object.__setattr__(self, "difficulty_baselines", _read_learners(self.difficulty_baselines))
+        if isinstance(self.transfer, Mapping):
+            object.__setattr__(self, "transfer", _read_transfer(self.transfer))
         self._check_mixture()
+        if self.transfer is not None and self.tasks:
+            check_transfer(self.transfer, self)
         check_numbers(self, 1, "episodes", "changed_episodes")
         if self.changed_episodes is None:
             object.__setattr__(self, "changed_episodes", min(100, self.episodes))
@@ -358,7 +346,12 @@ class StudyConfig:
         if not isinstance(self.statistics, Statistics):
             object.__setattr__(self, "statistics", build_part("statistics", Statistics, self.statistics))
         if not self.analyses:
-            object.__setattr__(self, "analyses", list(ANALYSES))
+            asked = [name for name in ANALYSES if name != "transfer" or self.transfer is not None]
+            object.__setattr__(self, "analyses", asked)
+        if "transfer" in self.analyses and self.transfer is None:
+            raise ConfigError(
+                "analyses: transfer: expected its settings, such as transfer: {levels: [GoToObj]}, found null"
+            )
         for claim in self.claims:
             if claim.analysis not in self.analyses:
                 raise ConfigError(
@@ -429,7 +422,7 @@ def read_study(description: str, argv: Sequence[str] | None = None) -> tuple[Stu
         beside["jobs"] = int(jobs)
     only = settings.analyses
     if beside["only"] is not None:
-        names = _read_names("--only", beside["only"])
+        names = read_names("--only", _load(beside["only"]))
         check_known("--only", names, settings.analyses)
         only = [name for name in settings.analyses if name in names]
     beside["only"] = only

@@ -6,7 +6,9 @@ trajectories. Difficulties are declared before anything is seen of the policies:
 - plan length: steps of the bot's trajectory, mean over episodes.
 - subgoals: stretches of one of the bot's subgoals, mean over episodes.
 - steps to learn, where `difficulty_baselines` asks for it: log env-steps until dense GRUs, each trained on that level
-  alone, act with success 0.9; median of their seeds. Levels that are never learned are censored and rank last.
+  alone, act with success 0.9 over as many env-steps as the longest episodes of all environments take; median of their
+  seeds. Levels that are never learned are censored and rank last. The first such stretch is not counted, so that levels
+  of long episodes are ranked by no fewer env-steps; a note names those that were there by then.
 
 Across levels, per run and price (prices are never pooled: pooled, a price that lowers LPC on easy levels alone makes a
 correlation of its own):
@@ -80,6 +82,7 @@ def compute(
     effects: Effects | None = None,
     untrained: Traces | None = None,
     steps_to_learn: Mapping[str, float] | None = None,
+    soonest: Sequence[str] = (),
     held_out: Sequence[str] = (),
     draws: int = 999,
     seed: int = 0,
@@ -92,6 +95,7 @@ def compute(
         effects: Of lesions of the largest and the smallest experts, replayed.
         untrained: Replayed policies before training, a run for each seed and level.
         steps_to_learn: Env-steps that dense networks need, by level; infinity: not learned.
+        soonest: Levels on which they were there as soon as it could be told.
         held_out: Levels that no policy was trained on, which do not count.
         draws: Of the null.
         seed: Of everything drawn.
@@ -102,6 +106,10 @@ def compute(
     if steps_to_learn:
         difficulties["steps_to_learn"] = np.array([steps_to_learn.get(task, NAN) for task in tasks])
     _describe(draft, tasks, difficulties)
+    if early := ", ".join(task for task in tasks if task in soonest):
+        draft.note(
+            f"{early}: dense networks are there as soon as it can be told, and may need fewer env-steps than that"
+        )
     warn_of_few(draft, len(tasks))
     own = dict(settings(played)) if played is not None else {}
     before = None if untrained is None else remaining_table(untrained, lay_out(untrained.runs, tasks))
@@ -257,15 +265,15 @@ def _lesion(
             add_over_levels(draft, quantity, table, plan, layout.runs, rng, draws, **about)
 
 
-def rank_learning(steps: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+def rank_learning(steps: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the median of log env-steps to success by level; infinity where half of the seeds or more never had it.
 
     Args:
-        steps: Of each seed, by level; None: never.
+        steps: Of each seed, by level; infinity: never.
     """
     found = {}
     for task, each in steps.items():
-        values = np.sort([np.inf if value is None else np.log(value) for value in each])
+        values = np.sort(np.log(each))
         if len(values):
             low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
             found[task] = float(high) if np.isinf(high) else float((low + high) / 2)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from pipeline.records.intervals import MIN_FOR_INTERVAL
 from pipeline.training.summary import align_right
-from science import stages
+from science import adapting, stages
+from science.catalogue import ANALYSES
 from science.conditions import count_conditions
 from science.config import StudyConfig
-from science.plan import LEARNER, Design, build_design
+from science.plan import ADAPTED, LEARNER, Design, build_design
 from science.run import count_cores
 from science.runs import evaluate_item, match_baselines, train_item
 from science.statistics.inference import detectable_effect, smallest_p
@@ -71,10 +72,21 @@ def describe_runs(design: Design) -> list[str]:
         asked = config.difficulty_baselines
         each = f"{asked.seeds} GRUs of {asked.hidden_size}, {asked.num_updates} updates each"
         lines.append(f"learners    {len(design.learners)}: {each}, on each task by itself, for how hard it is")
+    if design.adapted:
+        lines.append(_describe_adapted(design))
     counts = count_conditions(design)
     if counts:
         lines.append("conditions  " + "; ".join(f"{family} {source} {n}" for (family, source), n in counts.items()))
     return lines
+
+
+def _describe_adapted(design: Design) -> str:
+    arms, levels = dict.fromkeys(run.setting for run in design.adapted), design.new_levels
+    steps = sum(run.config.num_updates * run.config.num_envs * run.config.unroll_len for run in design.adapted)
+    return (
+        f"transfer    {len(design.adapted)} runs, {steps:,} env-steps: {', '.join(levels)}, each learned in "
+        f"{design.config.transfer.num_updates} updates by {', '.join(arms)}"
+    )
 
 
 def list_work(design: Design, store: Store, only: Sequence[str]) -> list[tuple[str, list[Item], list[Item]]]:
@@ -83,6 +95,7 @@ def list_work(design: Design, store: Store, only: Sequence[str]) -> list[tuple[s
     kinds = [
         ("train", [train_item(run) for run in (*design.trainings, *design.learners)]),
         ("evaluate", [evaluate_item(design, run) for run in design.runs]),
+        *([(ADAPTED, adapting.list_items(design))] if any(ANALYSES[name].adapted for name in only) else []),
         *((stage.name, stage.items(design, only)) for stage in stages.STAGES),
     ]
     for name, items in kinds:
@@ -98,6 +111,9 @@ def estimate_seconds(design: Design, item: Item) -> float:
     if item.kind == "train":
         learner = f"/{LEARNER}/" in item.name
         first = (design.learners if learner else design.runs)[0].config
+        return first.num_updates * first.num_envs * first.unroll_len / STEPS_PER_SECOND
+    if item.kind == ADAPTED:
+        first = design.adapted[0].config
         return first.num_updates * first.num_envs * first.unroll_len / STEPS_PER_SECOND
     if item.kind == "evaluate":
         return config.episodes / EPISODES_PER_SECOND["evaluate"]

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.command.errors import MISTAKES, explain
 from pipeline.command.files import replace_atomically
+from pipeline.command.launcher import HERE, Launcher
 from pipeline.command.workers import Link
 from pipeline.places import checkpoint_path, run_folder
 from science import inputs
 from science.plan import Design, Run
-from science.runs import STEPS_OF_A_PROCESS, Failures, StoppedError
+from science.runs import STEPS_OF_A_PROCESS, Failures, StoppedError, list_ready
 from science.store import Item, Store
 
 if TYPE_CHECKING:
@@ -79,8 +80,17 @@ def _aside(design: Design, run: Run) -> Any:
     )
 
 
-def grow_missing(design: Design, store: Store, jobs: int, say: Callable[[str], object]) -> Failures:
+def grow_missing(
+    design: Design, store: Store, jobs: int | None, say: Callable[[str], object], launcher: Launcher = HERE
+) -> Failures:
     """See to it that each trained run has its checkpoints on the way, and stamp those that do.
+
+    Args:
+        design: Of the study.
+        store: Of its stamps.
+        jobs: Processes; elsewhere None is as many as there is room for.
+        say: Takes a line.
+        launcher: Where.
 
     Returns:
         Why others have not.
@@ -89,17 +99,12 @@ def grow_missing(design: Design, store: Store, jobs: int, say: Callable[[str], o
         StoppedError: If training was interrupted.
     """
     failures: Failures = {}
-    stale = []
     routed = [run for run in design.trainings if run.alpha is not None]
-    for run in routed:
-        if store.read(f"train/{run.training}") is None:
-            store.forget(grow_item(design, run))
-        elif not store.is_fresh(grow_item(design, run)):
-            stale.append(run)
+    stale = list_ready(store, routed, lambda run: grow_item(design, run))
     able = [run for run in stale if _is_missing(design, run)]
     if able:
         say(f"train again, for checkpoints on the way: {len(able)} of {len(routed)} runs")
-        _train_aside(design, able, jobs, failures)
+        _train_aside(design, able, jobs, failures, launcher)
     for run in stale:
         paths = [find_checkpoint(design, run, update) for update in design.updates]
         lost = [path for path in paths if not path.exists()]
@@ -116,7 +121,7 @@ def _is_missing(design: Design, run: Run) -> bool:
     return any(not find_checkpoint(design, run, update).exists() for update in design.updates)
 
 
-def _train_aside(design: Design, runs: Sequence[Run], jobs: int, failures: Failures) -> None:
+def _train_aside(design: Design, runs: Sequence[Run], jobs: int | None, failures: Failures, launcher: Launcher) -> None:
     from pipeline.training.driver import train_runs
     from pipeline.training.options import Sweep
 
@@ -128,10 +133,11 @@ def _train_aside(design: Design, runs: Sequence[Run], jobs: int, failures: Failu
     for _, members in groupby(sorted(again, key=kind), key=kind):
         configs = sorted((config for config, _ in members), key=lambda config: (config.trial, config.seed))
         steps = sum(config.num_updates * config.num_envs * config.unroll_len for config in configs)
-        sweep = Sweep(tuple(configs), jobs=min(jobs, 1 + steps // STEPS_OF_A_PROCESS))
+        processes = min(jobs, 1 + steps // STEPS_OF_A_PROCESS) if launcher.is_local else jobs
+        sweep = Sweep(tuple(configs), jobs=processes)
         try:
             with (design.work / "training.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
-                code = train_runs(sweep, overwrite=True)
+                code = train_runs(sweep, overwrite=True, launcher=launcher, again=())
         except MISTAKES as error:
             failures |= {grow_item(design, run).name: explain(error) for config, run in again if config in configs}
             continue

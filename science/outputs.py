@@ -15,13 +15,14 @@ from science.card import read_card, widen, write_card
 from science.catalogue import ANALYSES
 from science.films import list_items
 from science.plan import Design
+from science.report.text import join_numbers, spell_out
 from science.store import Item, Store
 
 ANALYSIS_SOURCES = (
     *("science.questions", "science.result", "science.statistics", "science.traces", "science.effects"),
     *("science.profiles", "science.exchange", "science.agreement", "science.fronts"),
     *("science.observations", "science.feedforward", "science.forced", "science.coalitions"),
-    *("science.levels", "science.kinship"),
+    *("science.levels", "science.kinship", "science.arms", "science.adapting"),
     *("science.handover", "science.rises", "science.probing", "science.states"),
 )
 FIGURE_SOURCES = ("science.figures", "plotting.style", "plotting.panels", "plotting.cells")
@@ -81,7 +82,7 @@ def read_table(path: Path) -> Any:
 
     from science.result import COLUMNS, Row
 
-    table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in COLUMNS})
+    table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in COLUMNS}, low_memory=False)
     for name, kind in Row.__annotations__.items():
         if kind == "str":
             table[name] = table[name].astype("string").fillna("").astype(str)
@@ -113,7 +114,7 @@ def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[
     else:
         files = [path for path in store.files(f"analyse/{name}") if path.suffix == ".csv"]
         sizes = expert_sizes(design)
-        drawn = draw_analysis(name, read_table(files[0]), ANALYSES[name].quantities, sizes) if files else []
+        drawn = draw_analysis(name, read_table(files[0]), spell_out(ANALYSES[name].quantities), sizes) if files else []
     captions = {}
     for figure in drawn:
         link.heed()
@@ -168,9 +169,10 @@ def build_report(
         design_facts,
         origin_facts,
         problems_of,
-        runs_table,
         training_facts,
     )
+    from science.report.runs import runs_tables
+    from science.report.tables import asked_price
 
     tables, results = {}, {}
     for name in design.config.analyses:
@@ -181,7 +183,7 @@ def build_report(
         dataclasses.replace(claim, task=None if claim.task is None else design.full_name(claim.task))
         for claim in design.config.claims
     ]
-    claims = judge(judged, tables, design.config.statistics.level, design.held_out)
+    claims = judge(judged, tables, design.config.statistics.level, (*design.held_out, *design.new_levels))
     entries: tuple[ClaimEntry, ...] = doubt_claims(read_claims(claims), design, card_path(design))
     pictures = Pictures(design.folder)
     calibration = calibration_of(design, store, pictures, card_path(design))
@@ -203,15 +205,17 @@ def build_report(
         ]
         result = {**results[name], "dropped": group_dropped(results[name]["dropped"])}
         films = list_films(store, design) if name == "knockouts" else []
-        about = {"films": films, "old": name in old}
-        sections.append(build_section(name, entry.title, result, tables[name], entry.quantities, shown, **about))
+        about = {"films": films, "old": name in old, "price": asked_price(design.config.claims, name)}
+        sections.append(
+            build_section(name, entry.title, result, tables[name], spell_out(entry.quantities), shown, **about)
+        )
     problems = problems_of(design, failed, results)
     report = Report(
         title=f"Routing study: {design.config.name}",
         problems=problems,
         abstract=abstract_of(design, entries),
         design=design_facts(design),
-        runs=runs_table(design, store),
+        runs=runs_tables(design, store),
         calibration=calibration[0],
         calibration_table=calibration[1],
         calibration_picture=calibration[2],
@@ -260,17 +264,6 @@ def group_dropped(dropped: Sequence[Mapping[str, str]]) -> list[str]:
         words = ", ".join(quantity.replace("_", " ") or "all quantities" for quantity in quantities)
         lines.append(f"{join_reasons(list(runs.values()))} ({len(runs)}): {names}. Left out of {words}")
     return lines
-
-
-def join_numbers(numbers: Sequence[int]) -> str:
-    """Return numbers in ascending order, three or more in a row as the first and the last: 0-2, 5."""
-    rows: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if rows and rows[-1][-1] == number - 1:
-            rows[-1].append(number)
-        else:
-            rows.append([number])
-    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
 
 
 def join_reasons(reasons: Sequence[Sequence[str]]) -> str:

@@ -11,8 +11,11 @@ from typing import Any
 from pipeline.command.errors import ConfigError
 from pipeline.command.files import write_json
 from pipeline.config import TrainConfig
+from pipeline.parts import SEED
 from pipeline.places import checkpoint_path, run_folder
+from science.arms import list_arms
 from science.config import StudyConfig, name_setting
+from science.learning import check_time
 from science.store import digest
 
 BASELINE = "gru"
@@ -22,6 +25,9 @@ LEARNER = "learner"
 
 LEARNER_LINES = 200
 """Lines of metrics of such a network, about: how finely the steps that it needs are told."""
+
+ADAPTED = "transfer"
+"""What names of items of policies that learn a new level begin with."""
 
 ALONE = {"task_id": "GoToObj", "mixture": None, "task_weights": None, "task_input": "none"}
 """Settings of training on one level, to be named."""
@@ -69,6 +75,14 @@ class Run:
         return checkpoint_path(run_folder(self.config.checkpoint_dir, self.config), None)
 
 
+def identify(config: TrainConfig) -> dict[str, Any]:
+    """Return what decides a run's weights; of a checkpoint that it starts from, where that is within the study."""
+    found = config.identity()
+    if config.start_from is not None:
+        found["start_from"] = Path(config.start_from).relative_to(config.checkpoint_dir).as_posix()
+    return found
+
+
 class Trials:
     """Numbers of trials: one setting has one number for ever, so that a changed study file never meets other runs."""
 
@@ -81,7 +95,7 @@ class Trials:
 
     def number(self, config: TrainConfig) -> int:
         """Return the number of a run's trial."""
-        identity = {name: value for name, value in config.identity().items() if name not in ("trial", "seed")}
+        identity = {name: value for name, value in identify(config).items() if name not in ("trial", "seed")}
         mine = {"task_id": config.run_name, "digest": digest({**identity, "num_updates": config.num_updates})}
         numbers = [entry["trial"] for entry in self._known if entry["task_id"] == config.run_name]
         for entry in self._known:
@@ -107,6 +121,8 @@ class Design:
         trials: The numbers of their trials.
         held_out: The tasks that no policy was trained on.
         learners: Dense networks that learn a task by itself, which tell how hard it is.
+        adapted: Policies that learn a new level, in each of the ways that `science.arms` names: their settings are
+            these names, their prices those of the policies that they start from.
     """
 
     config: StudyConfig
@@ -116,6 +132,12 @@ class Design:
     trials: Trials
     held_out: tuple[str, ...] = ()
     learners: tuple[Run, ...] = ()
+    adapted: tuple[Run, ...] = ()
+
+    @property
+    def new_levels(self) -> tuple[str, ...]:
+        """Full names of the levels that trained policies go on to learn."""
+        return tuple(dict.fromkeys(run.task for run in self.adapted))
 
     @property
     def trainings(self) -> list[Run]:
@@ -144,8 +166,9 @@ class Design:
         from babyai.levels import resolve_task_id
 
         name = resolve_task_id(task)
-        if name not in self.tasks:
-            raise ConfigError(f"claims: task: expected one of {', '.join(self.tasks)}, found {task!r}")
+        known = tuple(dict.fromkeys((*self.tasks, *self.new_levels)))
+        if name not in known:
+            raise ConfigError(f"claims: task: expected one of {', '.join(known)}, found {task!r}")
         return name
 
     @property
@@ -191,6 +214,42 @@ def _list_learners(config: StudyConfig, tasks: Sequence[str], shared: TrainConfi
         )
         trial = registry.number(own)
         found += [Run(task, LEARNER, None, replace(own, trial=trial, seed=seed)) for seed in range(asked.seeds)]
+    return tuple(found)
+
+
+def _list_adapted(
+    config: StudyConfig, levels: Sequence[str], sources: Sequence[Run], shared: TrainConfig, registry: Trials
+) -> tuple[Run, ...]:
+    """Return the runs that learn new levels; none if the study does not ask.
+
+    Args:
+        config: The study file.
+        levels: Full names.
+        sources: The trained policies at the price that is asked for, one of each seed.
+        shared: Settings of one level.
+        registry: Numbers their trials.
+    """
+    asked, found = config.transfer, []
+    for level in levels if "transfer" in config.analyses else ():
+        own = replace(
+            shared,
+            task_id=level,
+            lpc_alpha=sources[0].config.lpc_alpha,
+            num_updates=asked.num_updates,
+            log_interval=max(1, asked.num_updates // LEARNER_LINES),
+            checkpoint_interval=0,
+            checkpoint_updates=[],
+        )
+        checkpoint = sources[0].checkpoint
+        of_any_seed = checkpoint.parent.name.replace(str(sources[0].seed), SEED)
+        pattern = str(checkpoint.parent.with_name(of_any_seed) / checkpoint.name)
+        for arm in list_arms(asked.parts, twins=asked.untrained):
+            of_arm = replace(own, train_only=arm.train_only, start_from=pattern if arm.trained else None)
+            trial = registry.number(of_arm)
+            found += [
+                Run(level, arm.name, run.alpha, replace(of_arm, trial=trial, seed=run.seed))
+                for run in sources[: asked.seeds]
+            ]
     return tuple(found)
 
 
@@ -240,7 +299,19 @@ def build_design(config: StudyConfig, widths: dict[str, int]) -> Design:
             runs += [Run(task, setting, alpha, replace(of_kind, trial=trial, seed=seed)) for seed in config.seeds]
     runs.sort(key=lambda run: run.alpha is None)
     learners = _list_learners(config, tasks, replace(dense, **ALONE) if learned else dense, registry)
-    design = Design(config, folder, (*tasks, *held_out), tuple(runs), registry, held_out, learners)
+    adapted: tuple[Run, ...] = ()
+    if config.transfer is not None:
+        levels = list(dict.fromkeys(map(resolve_task_id, config.transfer.levels))) or held_out
+        if both := [level for level in levels if level in tasks]:
+            raise ConfigError(
+                f"transfer: levels: expected levels that are not in tasks, found {', '.join(both)} in both"
+            )
+        price = min(config.lpc_alphas) if config.transfer.alpha is None else config.transfer.alpha
+        sources = [run for run in runs if run.alpha == price and run.task == tasks[0]]
+        adapted = _list_adapted(config, levels, sources, replace(shared, **ALONE) if learned else shared, registry)
+    check_time("difficulty_baselines", (run.config for run in learners))
+    check_time("transfer", (run.config for run in adapted))
+    design = Design(config, folder, (*tasks, *held_out), tuple(runs), registry, held_out, learners, adapted)
     for claim in config.claims:
         if claim.task is not None:
             design.full_name(claim.task)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from science.states import States
     from science.traces import Run as TracedRun
     from science.traces import Traces
+    from science.transfer import Learned
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,22 @@ class Given:
 
         return self._read_each("force/", read_forced, "policies with every path forced")
 
-    def steps_to_learn(self) -> dict[str, float]:
-        """Return log env-steps that dense networks need to learn each task, infinity: they do not; none untried."""
-        from science.difficulty import rank_learning
+    def steps_to_learn(self) -> tuple[dict[str, float], list[str]]:
+        """Return log env-steps that dense networks need to learn each task, infinity: they do not; none untried.
 
-        found: dict[str, list[float | None]] = {}
+        And the tasks on which most were there as soon as it could be told.
+        """
+        from science.difficulty import rank_learning
+        from science.learning import find_learned, find_whole
+
+        found: dict[str, list[tuple[float, bool]]] = {}
         for run in self.design.learners:
             if (stamp := self.store.read(f"train/{run.name}")) is not None:
                 enough = self.design.config.difficulty_baselines.success
-                learned = (steps for steps, success in stamp.notes["learning"] if success >= enough)
-                found.setdefault(run.task, []).append(next(learned, None))
-        return rank_learning(found)
+                about = {"whole": find_whole(run.config), "window": run.config.window}
+                found.setdefault(run.task, []).append(find_learned(stamp.notes["learning"], enough, **about))
+        soonest = [task for task, each in found.items() if 2 * sum(early for _, early in each) > len(each)]
+        return rank_learning({task: [steps for steps, _ in each] for task, each in found.items()}), soonest
 
     def grown(self) -> Iterator[tuple[Traces, Effects | None, Effects | None]]:
         """Yield of each task and setting what runs did while they trained: replay, own play, knock-outs.
@@ -109,6 +115,19 @@ class Given:
                 yield traces, played, knockouts
         if nothing:
             raise UserError("expected replays of checkpoints on the way, found none: see what failed before")
+
+    def learned(self) -> list[Learned]:
+        """Return how long policies took to learn new levels.
+
+        Raises:
+            UserError: If none was trained.
+        """
+        from science.adapting import list_learned
+
+        found = list(list_learned(self.design, self.store))
+        if not found:
+            raise UserError("expected runs that learn new levels, found none: see what failed before")
+        return found
 
     def states(self) -> list[States]:
         """Return the states of each task and setting.
@@ -244,12 +263,14 @@ def _shapley(given: Given) -> Result:
 def _difficulty(given: Given) -> Result:
     from science import difficulty
 
+    steps_to_learn, soonest = given.steps_to_learn()
     return difficulty.compute(
         given.traces("replay"),
         played=given.traces("played"),
         effects=given.effects("lesions", "R"),
         untrained=given.untrained(),
-        steps_to_learn=given.steps_to_learn(),
+        steps_to_learn=steps_to_learn,
+        soonest=soonest,
         held_out=given.design.held_out,
         **given.drawn,
     )
@@ -266,6 +287,14 @@ def _similarity(given: Given) -> Result:
         held_out=given.design.held_out,
         **given.drawn,
     )
+
+
+def _transfer(given: Given) -> Result:
+    from science import transfer
+
+    first = given.design.adapted[0].config
+    budget = float(first.num_updates * first.num_envs * first.unroll_len)
+    return transfer.compute(given.learned(), budget=budget, success=given.design.config.transfer.success)
 
 
 def _dynamics(given: Given) -> Result:
@@ -358,6 +387,7 @@ _ASKED: Mapping[str, Callable[[Given], Result]] = {
     "shapley": _shapley,
     "difficulty": _difficulty,
     "similarity": _similarity,
+    "transfer": _transfer,
     "dynamics": _dynamics,
     "probes": _probes,
 }

@@ -17,8 +17,10 @@ from pipeline.command.errors import FolderError
 from pipeline.command.folders import LOCK_NAME, HeldError, check_folder, hold_lock, make_writable
 from pipeline.command.interruption import Interruption
 from pipeline.command.launcher import HERE, Launcher
-from pipeline.command.workers import Event, Link, WorkItem, do_items
+from pipeline.command.workers import Event, Link, WorkItem
+from pipeline.launch.items import launch
 from science import stages
+from science.adapting import adapt_missing
 from science.catalogue import ANALYSES
 from science.config import StudyConfig
 from science.growth import grow_missing
@@ -32,6 +34,10 @@ from science.runs import (
     train_missing,
 )
 from science.store import Item, Store
+
+ELSEWHERE = frozenset({"played", "replay", "observe", "force", "grown", "states", "intervene", "calibrate"})
+"""Stages whose items a launcher may do elsewhere: each takes along the little that it reads. Films, tables and figures,
+which take minutes and read what all others have made, are made here."""
 
 
 @dataclass
@@ -61,7 +67,7 @@ def run_study(config: StudyConfig, *, only: Sequence[str], jobs: int | None = No
         config: The study file.
         only: Analyses to be made; the others stay as they are.
         jobs: Processes; None: one for each core.
-        launcher: Where runs are trained and evaluated; the rest, which reads all of it, is done here.
+        launcher: Where runs are trained and evaluated, and the items of the stages `ELSEWHERE` are made.
 
     Raises:
         FolderError: If the folder cannot be written to, or another process does this study.
@@ -83,12 +89,16 @@ def _do(design: Design, only: Sequence[str], asked: int | None, launcher: Launch
     store, progress, jobs = Store(design.folder), Progress(), asked or count_cores()
     try:
         elsewhere = jobs if launcher.is_local else asked
-        progress.failed |= train_missing(design, store, elsewhere, print, launcher)
-        progress.failed |= evaluate_missing(design, store, elsewhere, print, launcher)
+        progress.failed |= train_missing(design, store, elsewhere, print, launcher.part("train"))
+        progress.failed |= evaluate_missing(design, store, elsewhere, print, launcher.part("evaluate"))
+        if any(ANALYSES[name].adapted for name in only):
+            progress.failed |= adapt_missing(design, store, elsewhere, print, launcher.part("adapt"))
         if any(ANALYSES[name].grown for name in only):
-            progress.failed |= grow_missing(design, store, jobs, print)
+            progress.failed |= grow_missing(design, store, elsewhere, print, launcher.part("grow"))
         for stage in stages.STAGES:
-            code = _do_stage(stage, design, store, only, jobs, progress)
+            here = launcher.is_local or stage.name not in ELSEWHERE
+            where = launcher if launcher.is_local or not here else HERE
+            code = _do_stage(stage, design, store, only, jobs if here else asked, progress, where.part(stage.name))
             if code:
                 raise StoppedError(code)
     except StoppedError as error:
@@ -98,7 +108,13 @@ def _do(design: Design, only: Sequence[str], asked: int | None, launcher: Launch
 
 
 def _do_stage(
-    stage: stages.Stage, design: Design, store: Store, only: Sequence[str], jobs: int, progress: Progress
+    stage: stages.Stage,
+    design: Design,
+    store: Store,
+    only: Sequence[str],
+    jobs: int | None,
+    progress: Progress,
+    launcher: Launcher = HERE,
 ) -> int:
     """Make the stale items of a stage; return 0, or the exit code of what has stopped it."""
     items = {item.name: item for item in stage.items(design, only)}
@@ -119,8 +135,18 @@ def _do_stage(
                 store.forget(item, remove=True)
                 progress.failed[item.name] = event.content
 
-        work = [WorkItem(name, make, (stage.name, design, item)) for name, item in stale.items()]
-        do_items(work, jobs=min(jobs, len(work)), report=report, stopping=interruption.stopping)
+        work = [
+            WorkItem(
+                name,
+                make,
+                (stage.name, design, item),
+                inputs=store.inputs_of(item),
+                outputs=(design.work / item.kind,),
+            )
+            for name, item in stale.items()
+        ]
+        most = jobs and min(jobs, len(work))
+        launch(work, launcher=launcher, jobs=most, report=report, stopping=interruption.stopping)
         return interruption.exit_code if interruption.stopping() else 0
 
 

@@ -5,7 +5,6 @@ Nothing is trained or played that is there: checkpoints are resumed, evaluations
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.command.errors import MISTAKES, explain
 from pipeline.command.launcher import HERE, Launcher
-from science.plan import BASELINE, LEARNER, Design, Run, path_experts
+from science import learning
+from science.plan import ADAPTED, BASELINE, LEARNER, Design, Run, identify, path_experts
 from science.store import Item, Store
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class StoppedError(Exception):
 
 def train_item(run: Run) -> Item:
     """Return the item of training a run."""
-    settings = {**run.config.identity(), "trial": None, "num_updates": run.config.num_updates}
+    settings = {**identify(run.config), "trial": None, "num_updates": run.config.num_updates}
     if run.setting == LEARNER:
-        settings["lines"] = run.config.log_interval
+        settings |= {"lines": run.config.log_interval, "learning": learning.VERSION}
     return Item(f"train/{run.training}", settings)
 
 
@@ -134,9 +134,6 @@ def train_missing(
     if not stale:
         return failures
     say(f"train: {len(stale)} of {len(everyone)} runs; what training says is in {design.work / 'training.log'}")
-    from pipeline.training.driver import train_runs
-    from pipeline.training.options import Sweep
-    from pipeline.training.plan import plan_runs
 
     def kind(run: Run) -> tuple[str, bool, int]:
         return (
@@ -146,40 +143,89 @@ def train_missing(
         )
 
     for _, members in groupby(sorted(stale, key=kind), key=kind):
-        able: list[Run] = []
-        for run in members:
-            try:  # one by one: whatever is wrong with one, the others are trained
-                plan_runs(Sweep((run.config,)), resume=True, overwrite=False)
-            except MISTAKES as error:
-                failures[train_item(run).name] = explain(error)
-                store.forget(train_item(run))
-            else:
-                able.append(run)
-        if not able:
-            continue
-        able.sort(key=lambda run: (run.config.trial, run.seed))
-        why = ""
-        steps = sum(run.config.num_updates * run.config.num_envs * run.config.unroll_len for run in able)
-        processes = min(jobs, 1 + steps // STEPS_OF_A_PROCESS) if launcher.is_local else jobs
-        sweep = Sweep(tuple(run.config for run in able), jobs=processes)
-        try:
-            with (design.work / "training.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
-                code = train_runs(sweep, resume=True, launcher=launcher)
-        except MISTAKES as error:
-            code, why = 1, explain(error)
-        if code >= 128:
-            _stamp_trained(design, able, store, why, {})
-            raise StoppedError(code)
-        _stamp_trained(design, able, store, why, failures)
+        train_together(design, store, list(members), train_item, failures, jobs=jobs, launcher=launcher)
     return failures
 
 
-def _stamp_trained(design: Design, runs: Sequence[Run], store: Store, why: str, failures: Failures) -> None:
+def list_ready(store: Store, runs: Sequence[Run], item_of: Callable[[Run], Item]) -> list[Run]:
+    """Return the runs whose items are stale though what they need is there; forget those whose needs are missing."""
+    ready = []
+    for run in runs:
+        item = item_of(run)
+        if any(store.read(name) is None for name in item.needs):
+            store.forget(item)
+        elif not store.is_fresh(item):
+            ready.append(run)
+    return ready
+
+
+def train_together(
+    design: Design,
+    store: Store,
+    runs: Sequence[Run],
+    item_of: Callable[[Run], Item],
+    failures: Failures,
+    *,
+    jobs: int | None,
+    launcher: Launcher = HERE,
+    overwrite: bool = False,
+) -> None:
+    """Train runs that may be trained together, from where they are, and stamp those that are trained.
+
+    Args:
+        design: Of the study.
+        store: Of its stamps.
+        runs: Whose settings differ in what runs of one batch may.
+        item_of: Returns the item of a run.
+        failures: Gets why runs could not be trained, by the names of their items.
+        jobs: Processes; elsewhere None is as many as there is room for.
+        launcher: Where.
+        overwrite: Begin anew, whatever is there.
+
+    Raises:
+        StoppedError: If it was interrupted.
+    """
+    from pipeline.training.driver import train_runs
+    from pipeline.training.options import Sweep
+    from pipeline.training.plan import plan_runs
+
+    able: list[Run] = []
+    for run in runs:
+        try:  # one by one: whatever is wrong with one, the others are trained
+            plan_runs(Sweep((run.config,)), resume=not overwrite, overwrite=overwrite)
+        except MISTAKES as error:
+            failures[item_of(run).name] = explain(error)
+            store.forget(item_of(run))
+        else:
+            able.append(run)
+    if not able:
+        return
+    able.sort(key=lambda run: (run.config.trial, run.seed))
+    why = ""
+    steps = sum(run.config.num_updates * run.config.num_envs * run.config.unroll_len for run in able)
+    processes = min(jobs, 1 + steps // STEPS_OF_A_PROCESS) if launcher.is_local else jobs
+    sweep = Sweep(tuple(run.config for run in able), jobs=processes)
+    try:
+        with (design.work / "training.log").open("a", encoding="utf-8") as log, redirect_stdout(log):
+            code = train_runs(sweep, resume=not overwrite, overwrite=overwrite, launcher=launcher, again=())
+    except MISTAKES as error:
+        code, why = 1, explain(error)
+    stopped = code >= 128
+    _stamp_trained(design, able, store, item_of, why, {} if stopped else failures)
+    if stopped:
+        raise StoppedError(code)
+
+
+def _stamp_trained(
+    design: Design, runs: Sequence[Run], store: Store, item_of: Callable[[Run], Item], why: str, failures: Failures
+) -> None:
     """Stamp the runs that are trained; forget the others, and say why they are not."""
     from pipeline.checkpoints import CheckpointError, read_header
+    from pipeline.guard import has_log
+    from pipeline.places import run_folder
 
     for run in runs:
-        item, update = train_item(run), None
+        item, update = item_of(run), None
         try:
             update = read_header(run.checkpoint).update
         except CheckpointError as error:
@@ -188,27 +234,19 @@ def _stamp_trained(design: Design, runs: Sequence[Run], store: Store, why: str, 
             failures[item.name] = explain(error) if run.checkpoint.exists() else why or missing
         if update is not None and update < run.config.num_updates:
             failures[item.name] = f"expected {run.config.num_updates} updates, found {update}: {why or 'stopped'}"
+        timed = run.setting == LEARNER or item.kind == ADAPTED
+        logs = run_folder(run.config.log_dir, run.config)
+        if timed and item.name not in failures and not has_log(logs):  # not a run that never learned
+            failures[item.name] = (
+                "its metrics are gone, which tell how soon it learned; delete its checkpoints to train it again"
+            )
         if item.name in failures:
             store.forget(item)
         else:
             notes: dict[str, Any] = {"update": update}
-            if run.setting == LEARNER:
-                notes["learning"] = read_learning(run)
+            if timed:
+                notes["learning"] = learning.read_learning(run.config)
             store.write(item, [run.checkpoint], notes)
-
-
-def read_learning(run: Run) -> list[tuple[int, float]]:
-    """Return env-steps and success of a run's metrics, of windows that were full; none where it has left no metrics."""
-    from pipeline.places import run_folder
-    from pipeline.tracking import METRICS_FILE
-
-    path = run_folder(run.config.log_dir, run.config) / METRICS_FILE
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines() if path.is_file() else [])
-    return [
-        (int(row["env_steps"]), float(row["rollout/success_rate"]))
-        for row in rows
-        if row.get("rollout/window_episodes", 0) >= run.config.window
-    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 from pipeline.command.interruption import Interruption
-from pipeline.command.workers import Event, Link, WorkItem, do_items
+from pipeline.command.launcher import HERE, Launcher
+from pipeline.command.workers import Event, Link, WorkItem
+from pipeline.launch.items import launch
 from pipeline.training.summary import align_right
 from science import card
 from science.config import StudyConfig
@@ -16,12 +18,13 @@ from science.run import count_cores
 from science.runs import match_baselines
 
 
-def run_selftest(config: StudyConfig, *, jobs: int | None = None) -> int:
+def run_selftest(config: StudyConfig, *, jobs: int | None = None, launcher: Launcher = HERE) -> int:
     """Print the calibration card of a study file's shape; return 0, or 1 if a test is wrong too often on noise.
 
     Args:
         config: The study file.
-        jobs: Processes; None: one for each core.
+        jobs: Processes; None: one for each core, elsewhere as many as there is room for.
+        launcher: Where each claim's data sets are drawn and tested.
     """
     import pandas as pd
 
@@ -41,7 +44,8 @@ def run_selftest(config: StudyConfig, *, jobs: int | None = None) -> int:
                 print(f"failed: {event.item.name}: {event.content}", file=sys.stderr)
 
         work = [WorkItem(claim, make, (claim, design)) for claim in claims]
-        do_items(work, jobs=min(jobs or count_cores(), len(work)), report=report, stopping=interruption.stopping)
+        most = min(jobs or count_cores(), len(work)) if launcher.is_local else jobs
+        launch(work, launcher=launcher.part("selftest"), jobs=most, report=report, stopping=interruption.stopping)
         if interruption.stopping():
             print("stopped", file=sys.stderr)
             return interruption.exit_code

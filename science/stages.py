@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command.workers import Link
-from science import card, films, forcing, gathering, growth, inputs, outputs
+from science import adapting, card, films, forcing, gathering, growth, inputs, outputs
 from science.catalogue import ANALYSES
 from science.conditions import list_families, settings_of
 from science.plan import Design
@@ -124,12 +124,16 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
             needs += [item.name for item in growth.list_items(design)]
         if entry.states:
             needs += [item.name for item in gathering.list_items(design)]
+        if entry.adapted:
+            needs += [item.name for item in adapting.list_items(design)]
         if entry.evaluations:
             needs += [f"evaluate/{run.name}" for run in design.runs]
         statistics = design.config.to_dict()["statistics"]
         settings = {"draws": statistics["draws"], "seed": statistics["seed"]}
         if entry.learners and design.learners:
             settings["learned"] = design.config.difficulty_baselines.success
+        if entry.adapted and design.adapted:
+            settings["learned"] = design.config.transfer.success
         if design.held_out:
             settings["held_out"] = list(design.held_out)
         found.append(Item(f"analyse/{name}", settings, tuple(needs), (entry.module, *outputs.ANALYSIS_SOURCES)))

@@ -194,6 +194,22 @@ class Store:
         stamp = self.read(name)
         return [] if stamp is None else [self.folder / path for path in stamp.files]
 
+    def inputs_of(self, item: Item) -> tuple[Path, ...]:
+        """Return what there is of the files that making an item may read.
+
+        They are those of its needs, and the stamps of all that these were made from.
+        """
+        names: dict[str, None] = {}
+        waiting = list(item.needs)
+        while waiting:
+            name = waiting.pop()
+            if name not in names:
+                names[name] = None
+                stamp = self.read(name)
+                waiting += () if stamp is None else stamp.inputs
+        files = [path for name in item.needs for path in self.files(name)]
+        return (*(path for path in map(self._path, names) if path.exists()), *files)
+
     def _path(self, name: str) -> Path:
         readable = re.sub(r"[^A-Za-z0-9_.+-]+", "_", name)[:120]
         return self.folder / "work" / "stamps" / f"{readable}.{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if beside["selftest"]:
         from science.selftest import run_selftest
 
-        return run_selftest(config, jobs=beside["jobs"])
+        return run_selftest(config, jobs=beside["jobs"], launcher=beside["launcher"])
     from science.run import run_study
 
     return run_study(config, only=beside["only"], jobs=beside["jobs"], launcher=beside["launcher"])

@@ -6,6 +6,7 @@ import secrets
 import numpy as np
 
 from babyai.errors import LevelError
+from babyai.level_seeds import SeedStreams
 from babyai.plain_world import Simulator
 
 SEED = int(os.environ.get("RLMOP_TEST_SEED") or secrets.randbits(31))
@@ -24,3 +25,13 @@ def draw_level_seed(task_id: str, rng: np.random.Generator) -> int:
         except LevelError:
             continue
         return seed
+
+
+def take_seeds(streams: SeedStreams, slot: int, count: int) -> list[int]:
+    """Return a slot's next seeds, used one by one."""
+    one = (np.arange(streams.num_envs) == slot).astype(np.int64)
+    none, found = np.zeros_like(one), []
+    for _ in range(count):
+        found.append(int(streams.offer(none, 1)[slot, 0]))
+        streams.offer(one, 1)
+    return found

@@ -2,14 +2,21 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
+from contextlib import closing
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from pipeline.command.errors import ConfigError
 from pipeline.command.workers import Link, WorkItem
-from pipeline.launch.driver import Message
+from pipeline.launch import items
+from pipeline.launch.driver import Message, drive
 from pipeline.launch.remote import open_parcel, serve
 
 
@@ -73,25 +80,31 @@ class ProcessCarrier:
     """Carries orders to processes of this machine, each in a folder of its own.
 
     Args:
-        slots: Processes at once.
+        slots: Processes at once; `most` is how many there have been, `sent` what each order took along.
         loses: Changed file by whose name a process is known that is killed once it has sent that.
     """
 
     def __init__(self, slots: int = 2, loses: str | None = None) -> None:
-        self._slots, self._loses, self.lost = slots, loses, 0
+        self._slots, self._loses, self.lost, self.most = slots, loses, 0, 0
+        self.sent: list[list[str]] = []
         self._running = {}
         self._stop = multiprocessing.get_context("spawn").Event()
 
     def count_slots(self) -> int:
         return self._slots
 
+    def find_missing(self) -> None:
+        return None
+
     def send(self, number: int, attempt: int, name: str, order: bytes) -> None:
+        self.sent.append([path for path, _ in pickle.loads(order)["files"]])
         context = multiprocessing.get_context("spawn")
         pipe, other = context.Pipe()
         process = context.Process(target=_serve, args=(other, order, self._stop), daemon=True)
         process.start()
         other.close()
         self._running[pipe] = number, attempt, process
+        self.most = max(self.most, len(self._running))
 
     def receive(self, seconds: float) -> list[Message]:
         found = []
@@ -122,9 +135,49 @@ class ProcessCarrier:
             pipe.close()
 
 
+class DesertedCarrier(ProcessCarrier):
+    """Has no machine at first: what is sent waits until it has been asked for one so often."""
+
+    def __init__(self, asked: int) -> None:
+        super().__init__()
+        self._asked, self._held = asked, []
+
+    def find_missing(self) -> str | None:
+        self._asked -= 1
+        if self._asked >= 0:
+            return "expected a machine, found none"
+        while self._held:
+            super().send(*self._held.pop(0))
+        return None
+
+    def send(self, *order) -> None:
+        self._held.append(order)
+
+    def receive(self, seconds: float) -> list[Message]:
+        withdrawn = [Message(number, attempt, why="withdrawn") for number, attempt, *_ in self._held]
+        return withdrawn if self._stop.is_set() else super().receive(seconds)
+
+
 def _serve(pipe, order: bytes, stop) -> None:
+    """Do an order; an update of a training takes long enough for files to come back before it ends."""
+    from pipeline.training import loop  # here: other tests need none of it
+
+    run_update = loop.run_update
+
+    def slow(batch: Any) -> dict[int, str]:
+        time.sleep(0.05)
+        return run_update(batch)
+
     def post(parcel: bytes) -> bool:
         pipe.send_bytes(parcel)
         return stop.is_set()
 
+    loop.run_update = slow
     serve(order, post)
+
+
+def take_rays_place(monkeypatch: pytest.MonkeyPatch, **more: Any) -> ProcessCarrier:
+    """Let processes of this machine carry what Ray would be given; return their carrier, see there for the rest."""
+    carrier = ProcessCarrier(**more)
+    monkeypatch.setattr(items, "_open", lambda _, stack: partial(drive, stack.enter_context(closing(carrier))))
+    return carrier

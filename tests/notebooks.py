@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.places import checkpoint_path, find_checkpoints, run_folder
+from pipeline.records.adding import append_result
 from pipeline.records.cache import cache_path, write_cache
 from pipeline.records.metrics import compute_metrics
-from pipeline.records.results import append_result
 from tests.tables import build_context, random_tables
 
 TASKS = ("BabyAI-GoToObj-v0", "BabyAI-Unlock-v0")

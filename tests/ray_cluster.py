@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-START_SECONDS = 90
+START_TRIES = 3
+QUIET = ("--include-log-monitor", "false")  # a process less for each node
 
 
 class Node:
@@ -22,7 +23,7 @@ class Node:
         self._log = (folder / "ray.log").open("wb")
         (folder / "tmp").mkdir()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *words],
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *QUIET, *words],
             cwd=folder,
             env={**environment(), "PYTHONPATH": str(code), "TMPDIR": str(folder / "tmp")},
             stdout=self._log,
@@ -70,18 +71,23 @@ class Cluster:
             self.close()
             raise
 
-    def add(self, name: str, **more) -> Node:
+    def add(self, name: str, *words: str, **more) -> Node:
         """Start a node, and return it once it is there; two that start at once on one machine take the same sockets."""
-        return self._start(name, "--address", self.address, "--num-cpus", "1", **more)
+        return self._start(name, "--address", self.address, "--num-cpus", "1", *words, **more)
 
     def _start(self, name: str, *words: str, **more) -> Node:
-        node = Node(self._folder / name, *words, "--object-store-memory", "80000000", **more)
-        self.nodes.append(node)
-        log, deadline = node.folder / "ray.log", time.monotonic() + START_SECONDS
-        while "Ray runtime started" not in log.read_text():
-            assert node.process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        return node
+        """Start a node, more than once if need be: where a machine is busy, Ray's own limit of 30 s may end one."""
+        for number in range(START_TRIES):
+            node = Node(self._folder / f"{name}_{number}", *words, "--object-store-memory", "80000000", **more)
+            self.nodes.append(node)
+            log = node.folder / "ray.log"
+            while node.process.poll() is None:
+                if "Ray runtime started" in log.read_text():
+                    return node
+                time.sleep(0.1)
+            node.kill()
+            self.nodes.remove(node)
+        raise AssertionError(log.read_text())
 
     def close(self) -> None:
         """End all of it."""

@@ -104,7 +104,8 @@ ROOMS: dict[str, set[str]] = {
     "pipeline/command": {"babyai"},
     "pipeline/launch": {"pipeline/command"},
     "pipeline/mixtures": {"pipeline/command"},
-    "pipeline/config": {"pipeline/command", "pipeline/mixtures"},
+    "pipeline/parts": {"pipeline/command"},
+    "pipeline/config": {"pipeline/command", "pipeline/mixtures", "pipeline/parts"},
     "pipeline/places": {"pipeline/command"},
     "pipeline/tracking": {"pipeline/command", "pipeline/mixtures"},
     "pipeline/guard": {"pipeline/command", "pipeline/tracking"},
@@ -118,7 +119,7 @@ ROOMS: dict[str, set[str]] = {
     "pipeline/migration": {"babyai", "pipeline/config", "pipeline/plain_objects"},
     "pipeline/checkpoints": {"pipeline/checkpoint_files", "pipeline/config", "pipeline/migration", "pipeline/policies"},
     "pipeline/records": {"babyai", "pipeline/command", "pipeline/config", "pipeline/mixtures", "pipeline/places"},
-    "pipeline/engine": {"babyai", "mixture_of_experts", "stateful_mop"},
+    "pipeline/engine": {"babyai", "mixture_of_experts", "pipeline/parts", "stateful_mop"},
     "pipeline/interventions": {"babyai", "pipeline/command", "pipeline/engine"},
     "pipeline/evaluation": {
         *("babyai", "mixture_of_experts", "pipeline/checkpoints", "pipeline/command", "pipeline/config"),
@@ -153,8 +154,15 @@ ROOMS: dict[str, set[str]] = {
     },
     "science": {
         *("babyai", "film", "pipeline/checkpoints", "pipeline/command", "pipeline/config", "pipeline/evaluation"),
-        "pipeline/mixtures",
-        *("pipeline/interventions", "pipeline/places", "pipeline/policies", "pipeline/records", "pipeline/replay"),
+        *("pipeline/guard", "pipeline/launch", "pipeline/mixtures"),
+        *(
+            "pipeline/interventions",
+            "pipeline/parts",
+            "pipeline/places",
+            "pipeline/policies",
+            "pipeline/records",
+            "pipeline/replay",
+        ),
         *("pipeline/tracking", "pipeline/training", "plotting", "science/statistics"),
     },
     "pipeline/inspection": {
@@ -211,7 +219,10 @@ ROOMS: dict[str, set[str]] = {
     "maxent/experiment": {
         *("maxent/answers", "maxent/comparison", "maxent/data", "maxent/dts_implementation/search"),
         *("maxent/loading", "maxent/metrics", "maxent/pictures", "maxent/questions", "maxent/results"),
-        *("maxent/rewards", "maxent/settings", "maxent/threads", "pipeline/command"),
+        *("maxent/elsewhere", "maxent/rewards", "maxent/settings", "maxent/threads", "pipeline/command"),
+    },
+    "maxent/elsewhere": {
+        *("maxent/results", "maxent/settings", "maxent/stand_ins", "pipeline/command", "pipeline/launch"),
     },
     "maxent/run_experiments_with_wandb": {"maxent/experiment", "maxent/registry"},
     SCRIPTS_ROOM: {
@@ -309,6 +320,7 @@ ANALYSES = {
     *("dynamics", "handover", "planted_training", "probes", "probing", "rises", "states", "training_cases"),
     *("synthetic", "traces"),
     *("coalitions", "forced", "needed", "npz", "planted_forced", "shapley"),
+    *("arms", "planted_transfer", "transfer"),
 }
 """Modules of `science/` that are pure functions of arrays."""
 

@@ -25,7 +25,9 @@ from pipeline.command.errors import ConfigError
 from pipeline.command.workers import Link, Stopped
 from pipeline.config import TrainConfig
 from pipeline.evaluation.checkpoint import load_checkpoint
+from pipeline.launch.journal import read_states
 from pipeline.training.options import resolve_levels
+from tests.launch_items import take_rays_place
 
 ROOT = Path(__file__).parents[1]
 DEBUG = ("--config", str(ROOT / "configs" / "debug.yaml"), "--final_eval_episodes", "6", "--max_steps", "12")
@@ -34,8 +36,9 @@ LEVELS = "GoToObjS4,KeyInBox"
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
-def run(out: Path, *flags: str) -> int:
-    return main([*DEBUG, "--out", str(out), "--jobs", "1", *flags])
+def run(out: Path, *flags: str, to_the_end: bool = True) -> int:
+    """Run the command: of six short levels a policy may solve all by chance, and is trained on nonetheless."""
+    return main([*DEBUG, "--out", str(out), "--jobs", "1", *flags, *(["--to_the_end"] if to_the_end else [])])
 
 
 def settings_of(out: Path, *flags: str):
@@ -67,6 +70,7 @@ def test_each_budget_has_a_checkpoint_that_took_it(done):
         assert (checkpoint.update, checkpoint.digest) == (mark["updates"], mark["digest"])
         assert mark["env_steps"] == mark["updates"] * 8 * 16
         assert mark["num_episodes"] == 6
+        assert 0 <= mark["success_sampled"] <= 1
         assert 0 <= mark["success_low"] <= mark["success_rate"] <= mark["success_high"] <= 1
         assert mark["versions"].keys() == {"python", "torch", "numpy", "numba", "minigrid"}
     assert first["digest"] != second["digest"]
@@ -98,7 +102,7 @@ def test_page_and_table_hold_every_level(done):
     assert by_key["BabyAI-BossLevel-v0", "0.004"]["babyai_1_1_percent"] == "90.4"
     for task in list_tasks():
         assert page.count(f"\n| {short_name(task)} | ") == 1
-    assert "| BossLevel | - | - | not run |  |  |  | not run |  |  |  | 77 % | 90.4 % | 0.54 |" in page
+    assert "| BossLevel | - | - | not run | not run |  |  |  |  | 77 % | 90.4 % | 0.54 |" in page
     assert "0.002 minutes: 1 levels run" in page
     assert [line for line in page.splitlines() if len(line) > 120 and not line.startswith("|")] == []
     assert (done / "images" / "levels.png").read_bytes().startswith(b"\x89PNG")
@@ -135,12 +139,12 @@ def test_a_stop_saves_and_the_next_call_goes_on(tmp_path):
     settings = settings_of(out, "--minutes", "0.003")
     seen: list[float] = []
     with pytest.raises(Stopped):
-        work.train_level(Link(seen.append, lambda: len(seen) >= 5), settings, "BabyAI-GoToObjS4-v0")
+        work.train_level(Link(seen.append, lambda: len(seen) >= 5), settings, "BabyAI-GoToObjS4-v0", 0.003)
     run_ = work.plan_run(settings, "BabyAI-GoToObjS4-v0")
     assert run_.update == 6  # the first update is not told
     with closing(CpuClock(clock_path(settings, "BabyAI-GoToObjS4-v0"))) as clock:
         assert clock.seconds_at(6) == pytest.approx(sum(seen), abs=0.002)
-    work.train_level(Link(seen.append, lambda: False), settings, "BabyAI-GoToObjS4-v0")
+    work.train_level(Link(seen.append, lambda: False), settings, "BabyAI-GoToObjS4-v0", 0.003)
     assert sum(seen) == pytest.approx(0.36, abs=0.3)
     assert read(out, "GoToObjS4")["marks"]["0.003"]["updates"] > 6
 
@@ -176,7 +180,30 @@ def test_a_budget_that_was_passed_unseen_is_refused(done, tmp_path):
     update = work.plan_run(settings, "BabyAI-GoToObjS4-v0").update
     clock_path(settings, "BabyAI-GoToObjS4-v0").write_text(f"{update},100.0\n")
     with pytest.raises(work.LevelError, match=r"no evaluation at 0\.0001; leave that budget out"):
-        work.train_level(Link(print, lambda: False), settings, "BabyAI-GoToObjS4-v0")
+        work.train_level(Link(print, lambda: False), settings, "BabyAI-GoToObjS4-v0", 0.0001)
+
+
+def test_levels_are_work_items_that_a_launcher_does_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    take_rays_place(monkeypatch)
+    words = ["--launcher", "ray", "--launcher_options", "sync_seconds=0.05,folder=record", "--only", LEVELS]
+    assert main([*DEBUG, "--out", "out", "--minutes", "0.002", *words]) == 0
+    for part, count in (("bot", 2), ("train_0.002", 1)):
+        assert [state.state for state in read_states(Path("record") / part)] == count * ["done"]
+    first = read(Path("out"), "GoToObjS4")["marks"]["0.002"]
+    checkpoint = load_checkpoint(Path("out") / first["checkpoint"])
+    assert (checkpoint.update, checkpoint.digest) == (first["updates"], first["digest"])
+    assert read(Path("out"), "KeyInBox")["bot"]["solved"] == 0
+
+    carrier = take_rays_place(monkeypatch)
+    assert main([*DEBUG, "--out", "out", "--minutes", "0.002,0.004,0.006", "--to_the_end", *words]) == 0
+    marks = read(Path("out"), "GoToObjS4")["marks"]
+    assert marks["0.002"] == first and first["updates"] < marks["0.004"]["updates"] < marks["0.006"]["updates"]
+    for sent, mark in zip(carrier.sent, (first, marks["0.004"]), strict=True):  # only what the next one starts from
+        assert {path for path in sent if not path.startswith("out/runs/")} == {
+            *("out/results/GoToObjS4.json", "out/clocks/GoToObjS4.csv", f"out/{mark['checkpoint']}")
+        }
+    assert all((Path("out") / mark["checkpoint"]).exists() for mark in marks.values())
 
 
 def test_levels_that_fail_are_named_and_the_others_done(tmp_path, capsys, monkeypatch):
@@ -279,8 +306,50 @@ def test_solved_is_ninety_nine_percent(tmp_path):
         return {"bot": {"solved": 1}, "marks": {"10": {"success_rate": success}}}
 
     assert [find_status(of(success), 10.0) for success in (0.985, 0.99)] == ["not solved", "solved"]
+    assert [find_status(of(success), 60.0) for success in (0.985, 0.99)] == ["not run", "solved before"]
+    assert [find_status(of(success), 1.0) for success in (0.985, 0.99)] == ["not run", "not run"]
     assert find_status({"bot": None, "marks": {}}, 10.0) == "not run"
     assert mark_key(10.0) == "10"
+
+
+def test_success_with_drawn_actions_is_that_of_the_last_line_that_knows_it(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert work.read_sampled_success(path) is None
+    lines = [{"rollout/success_rate": None}, {"rollout/success_rate": 0.25}, {"eval/success_rate": 1.0}]
+    for known, expected in ((1, None), (2, 0.25), (3, 0.25)):
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines[:known]))
+        assert work.read_sampled_success(path) == expected
+
+
+def test_a_level_that_is_solved_is_trained_no_further(done, tmp_path, monkeypatch):
+    out = tmp_path / "copy"
+    shutil.copytree(done, out)
+    path = out / "results" / "GoToObjS4.json"
+    record = json.loads(path.read_text())
+    record["marks"]["0.004"]["success_rate"] = 1.0
+    path.write_text(json.dumps(record))
+    real, trained = work.train_group, []
+    monkeypatch.setattr(work, "train_group", lambda link, runs: trained.append(runs) or real(link, runs))
+    words = ("--minutes", "0.004,0.006", "--only", "GoToObjS4")
+    assert run(out, *words, to_the_end=False) == 0
+    assert (trained, read(out, "GoToObjS4")) == ([], record)
+    page = (out / "levels.md").read_text()
+    assert "0.006 minutes: 0 levels run, 0 of them solved; 1 solved before; " in page
+    (line,) = [line for line in page.splitlines() if line.startswith("| GoToObjS4 |")]
+    assert "| **100.0 %** | solved |" in line
+    assert run(out, *words) == 0
+    assert read(out, "GoToObjS4")["marks"].keys() == {"0.002", "0.004", "0.006"}
+
+
+def test_all_levels_reach_a_budget_before_one_is_trained_to_the_next(tmp_path):
+    assert run(tmp_path, "--minutes", BUDGETS, "--only", "GoToObjS4,OpenDoor", "--max_steps", "3") == 0
+    times = {
+        (level, key): (tmp_path / mark["checkpoint"]).stat().st_mtime_ns
+        for level in ("GoToObjS4", "OpenDoor")
+        for key, mark in read(tmp_path, level)["marks"].items()
+    }
+    first, second = BUDGETS.split(",")
+    assert times["OpenDoor", first] < times["GoToObjS4", second] < times["OpenDoor", second]
 
 
 def test_a_page_of_nothing_says_so(tmp_path):

@@ -19,17 +19,20 @@ from benchmarks.common import collect_machine_facts, format_machine_facts, forma
 from benchmarks.encodings import EncodingScore
 from benchmarks.evaluation import CacheCost, EvaluationTime, Together
 from benchmarks.interventions import GridTime
+from benchmarks.launch import LaunchCost
 from benchmarks.maxent import Bookkeeping, Drawing
 from benchmarks.maxent_search import CASES, Gain
 from benchmarks.mixtures import MixtureRate
 from benchmarks.more import Speed
 from benchmarks.policy import Comparison
-from benchmarks.timers import PARTS, TimeSplit
+from benchmarks.scale import VIEWS
+from benchmarks.timers import PARTS, PARTS_OF_STEPS, TimeSplit
 from benchmarks.training import Throughput
 from benchmarks.world import LevelTimes, WorldRates
 from benchmarks.yardstick import EnvironmentRates
 from pipeline.checkpoints import CheckpointError
 from pipeline.config import TrainConfig
+from pipeline.engine.compiled.engine import CompiledEngine, SteppedEngine
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
 
@@ -82,7 +85,7 @@ def test_policy_benchmark(tmp_path):
     assert results["operations"] == 2 * (3 * (184 * 64 + 3 * layer + 64 * 7) - 184 * 64)
     assert [row["replicas"] for row in results["together"]] == [1, 3]
     for parts in results["parts"].values():
-        assert set(parts) == set(PARTS)
+        assert set(parts) == set(PARTS_OF_STEPS)
     assert [row["num_envs"] for row in results["comparisons"]] == [2, 3]
     for row in results["comparisons"]:
         assert set(row) == names(Comparison)
@@ -157,17 +160,18 @@ def test_world_benchmark(tmp_path):
 def test_sweep_benchmark(tmp_path):
     flags = "--runs 3 --jobs 2 --updates 1 --num_envs 2 --unroll_len 4"
     printed, results = run_benchmark("sweep", tmp_path / "sweep.json", *flags.split())
-    assert set(results) == {"benchmark", "machine", "settings", "rates", "minutes", "mebibytes"}
+    assert set(results) == {"benchmark", "machine", "settings", "rates", "shares_of_peak", "minutes", "mebibytes"}
     assert f"{results['mebibytes']:,.0f} MiB" in printed
     for policy, rate in results["rates"].items():
         assert results["minutes"][policy] == pytest.approx(3 * 5000 * 2 * 4 / rate / 60)
     assert "rl-mop" not in printed  # quoted for another sweep
 
 
-def test_timers_count_each_moment_once_and_leave_nothing_behind():
+@pytest.mark.parametrize("engine", [CompiledEngine, SteppedEngine])
+def test_timers_count_each_moment_once_and_leave_nothing_behind(engine):
     untouched = VectorEnv.step
     config = TrainConfig(task_id="GoToObjS4", lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=8)
-    batch = ReplicaBatch([config], announce=lambda line: None)
+    batch = ReplicaBatch([config], announce=lambda line: None, engine=engine)
     with TimeSplit() as split:
         assert VectorEnv.step is not untouched
         started = time.perf_counter()
@@ -175,7 +179,9 @@ def test_timers_count_each_moment_once_and_leave_nothing_behind():
             loop.run_update(batch)
         seconds = time.perf_counter() - started
     assert VectorEnv.step is untouched
-    assert all(split.seconds[part] > 0 for part in PARTS)
+    inside = {"levels", "world", "observing", "acting"}
+    idle = {"unroll"} if engine is SteppedEngine else inside
+    assert {part for part in PARTS if split.seconds[part] == 0} == idle
     assert sum(split.seconds.values()) == pytest.approx(seconds, rel=0.1)
     assert sum(split.shares().values()) == pytest.approx(1)
 
@@ -322,3 +328,13 @@ def test_encodings_benchmark(tmp_path):
     assert all(len(row["success"]) == 2 and 0 <= row["accuracy"] <= 1 for row in rows)
     assert all(row["cpu_seconds"] >= 0.01 * part for part, row in zip([1, 1, 1, 2, 2, 2], rows, strict=True))
     assert printed.count("| level") == 2
+
+
+def test_what_lists_of_items_and_evaluated_runs_cost_is_measured(tmp_path):
+    _, results = run_benchmark("launch", tmp_path / "launch.json", "--counts", "3")
+    (cost,) = results["launch"]
+    assert set(cost) == names(LaunchCost) and cost["items"] == 3
+    printed, results = run_benchmark("scale", tmp_path / "scale.json", "--counts", "45")
+    (seconds,) = results["seconds"]
+    assert {"find checkpoints", "look up and add each row", "merge as many files", "rlmop ls"} < set(seconds)
+    assert {f"figure {view}" for view in VIEWS} < set(seconds) and all(name in printed for name in seconds)

@@ -22,7 +22,7 @@ echo "$@" > called.tmp
 trap 'exit 143' TERM
 mv called.tmp called
 [ -n "$CODE" ] && exit "$CODE"
-while :; do read -t 60 <> <(:); done
+while :; do read -t 0.2 <> <(:); done
 """
 
 

@@ -1,21 +1,18 @@
 """`modal_app.py` without an account: built offline, its functions called by `.local()`."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from pipeline.checkpoints import read_checkpoint
 from pipeline.command.errors import ConfigError
 from pipeline.command.launcher import parse_launcher
 from pipeline.command.workers import WorkItem
 from pipeline.launch.items import launch
 from pipeline.records.results import read_results
 from tests.launch_items import count_item, misbehave
-from tests.training_runs import DEBUG, TASK
+from tests.training_runs import TASK
 
 pytest.importorskip("modal", reason="needs requirements/cluster.txt")
 
@@ -40,10 +37,10 @@ def test_containers_get_the_code_and_nothing_else():
     kept = {
         p.relative_to(ROOT) for p in ROOT.rglob("*") if p.is_file() and not modal_app.is_left_out(p.relative_to(ROOT))
     }
-    from pipeline.launch.code import MODULES, PACKAGES
+    from pipeline.launch.code import BESIDE, MODULES, PACKAGES
 
     needed = {Path(f"{name}.py") for name in (*MODULES, "train_mop", "batch_eval", "config")} - {Path("config.py")}
-    needed |= {p.relative_to(ROOT) for name in PACKAGES for p in (ROOT / name).rglob("*.py")}
+    needed |= {p.relative_to(ROOT) for name in (*PACKAGES, *BESIDE) for p in (ROOT / name).rglob("*.py")}
     assert needed <= kept
     assert {path.parts[0] for path in kept if len(path.parts) > 1} <= set(modal_app.CODE)
 
@@ -98,24 +95,6 @@ def test_without_an_account_that_is_told(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"expected an account \(modal setup\) and the app rl-mop"):
         launch([WorkItem("x", misbehave, ("well",))], launcher=parse_launcher("modal", None), jobs=1, report=print)
     assert not Path("launches").exists()
-
-
-def test_a_sweep_has_the_weights_of_the_local_one(folder):
-    words = [str(ROOT / "train_mop.py"), "--config", DEBUG, *SHORT.split(), "--seeds", "0-1", "--max_replicas", "1"]
-    for name in ("local", "modal"):
-        (folder / name).mkdir()
-        more = ["--jobs", "1"] if name == "local" else ["--launcher", "modal", "--launcher_options", "executor=local"]
-        done = subprocess.run(
-            [sys.executable, *words, *more], cwd=folder / name, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-    for path in (folder / "local").glob("checkpoints/**/*.pt"):
-        one = read_checkpoint(path)["policy_state_dict"]
-        other = read_checkpoint(folder / "modal" / path.relative_to(folder / "local"))["policy_state_dict"]
-        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    logs = [(folder / name / f"runs/{TASK}/trial_1/seed_0/metrics.jsonl").read_text() for name in ("local", "modal")]
-    updates = [[json.loads(line)["update"] for line in log.splitlines()] for log in logs]
-    assert updates[0] == updates[1]
 
 
 def test_modal_run_shows_what_can_be_asked():

@@ -95,7 +95,7 @@ def test_evaluation_commands_know_their_flags(command):
 def test_search_commands_parse(command):
     _, script, *arguments = shlex.split(command)
     assert (ROOT / "maxent" / Path(script).name).exists()
-    settings, _ = read_command(arguments)
+    settings, *_ = read_command(arguments)
     assert settings.models and set(settings.find_paths()) <= set(settings.models)
 
 

@@ -112,7 +112,9 @@ class DiskCache(_Cache):
             if folder == _temporary_folder(self._source) or (config.CACHE_DIR and refusals):
                 _say_once(f"compiled functions are kept in {folder}: others refuse ({refusals[0]})")
             return
-        _say_once(f"compiled functions cannot be kept ({'; '.join(refusals)}): every start compiles for a minute")
+        _say_once(
+            f"compiled functions cannot be kept ({'; '.join(refusals)}): every start compiles for half a minute or more"
+        )
 
     def _identify(self, sig: Any, target_context: Any) -> tuple[str, str, str, str]:
         """Return function, sources, machine and signature."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 
-from babyai import facts
+from babyai import facts, steps
 from babyai.compiled.disk import DiskCache
 from babyai.compiled.parts import use_as_part
 
@@ -21,9 +21,12 @@ def digest_sources(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-VOCABULARY = Path(facts.__file__)  # its codes are constants in what is compiled
-SOURCE_STAMP = digest_sources([*Path(__file__).parent.glob("*.py"), VOCABULARY])
-"""Changes with every change to the package or the vocabulary: what is on disk is then compiled anew."""
+_CODES = Path(facts.__file__), Path(steps.__file__)  # constants in what is compiled
+SOURCES = [*Path(__file__).parent.glob("*.py"), *_CODES]
+"""What the compiled world is made of."""
+
+SOURCE_STAMP = digest_sources(SOURCES)
+"""Changes with every change to any of them: what is on disk is then compiled anew."""
 
 
 def compile_to_disk(function: Callable[..., Any], stamp: str, **options: Any) -> Callable[..., Any]:
@@ -46,5 +49,8 @@ def compile_to_disk(function: Callable[..., Any], stamp: str, **options: Any) ->
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of the world, see `compile_to_disk`; it must not allocate: arrays have no reference counts."""
-    return compile_to_disk(function, SOURCE_STAMP, _nrt=False)
+    """Compile a function of the world, see `compile_to_disk`; it must not allocate: arrays have no reference counts.
+
+    Arithmetic is exact whoever calls it: numba would take it over from a caller with faster arithmetic.
+    """
+    return compile_to_disk(function, SOURCE_STAMP, _nrt=False, fastmath=False)

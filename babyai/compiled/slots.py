@@ -1,69 +1,109 @@
-"""What the vector environment keeps for each slot, whoever plays its level: the actions taken, and what it shows."""
+"""What the vector environment keeps of each slot beside its level, whoever plays it; plain arrays.
 
-from babyai.compiled.jit import compiled
+A slot is active while it plays a level, and waiting while it is to begin one.
+"""
 
-TOO_NARROW = -2
-FINE = -1
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from babyai.steps import NO_LABEL
+
+STARTED, UNSOLVABLE, STEPS, UNLABELLED = range(4)
+"""What is counted for each task, see `babyai.vector_env.VectorEnv.counters`."""
+
+UNKNOWN = -1  # a mission that has no number yet
+
+END = np.dtype(
+    [
+        *((name, np.int64) for name in ("t", "slot", "seed", "outcome", "steps", "expert_steps", "mission_id")),
+        ("reward", np.float64),
+    ]
+)
+"""An episode that ended at step t, as `babyai.steps.EpisodeEnd` has it; `expert_steps` -1: not asked."""
 
 
-@compiled
-def note_actions(actions, active, history, taken, num_actions, task_of, counts):
-    """Append each active slot's action to its history, or change nothing where one is no action.
+SLOT = np.dtype(
+    [
+        *((name, np.bool_) for name in ("active", "waiting", "rejected")),
+        *((name, np.int64) for name in ("task", "failures", "started", "seed", "expert_steps", "mission_id")),
+        *((name, np.int64) for name in ("taken", "label", "offered", "used")),
+    ],
+    align=True,
+)
+"""What is kept of a slot:
+
+- active, waiting: see above;
+- rejected: its last seed gives no level that the expert can do something about, and nobody has taken note of it yet;
+- task: number of its task;
+- failures: seeds in a row that it has rejected;
+- started: levels that it has begun;
+- seed: of its level;
+- expert_steps: the expert's steps on its level, -1 where it was not asked;
+- mission_id: UNKNOWN where the environment has to name the mission;
+- taken: actions in its episode;
+- label: the expert's action for the present state, NO_LABEL where there is none;
+- offered, used: seeds of next levels that it has been given, and how many of them it has taken.
+"""
+
+
+class Slots(NamedTuple):
+    """N slots.
+
+    Attributes:
+        rows: SLOT (N,).
+        history: uint8 (N, W) the actions in their episodes.
+        seeds: int64 (N, F) of their next levels.
+    """
+
+    rows: np.ndarray
+    history: np.ndarray
+    seeds: np.ndarray
+
+
+class Ledger(NamedTuple):
+    """What comes of playing some slots.
+
+    Attributes:
+        counts: int64 (4, tasks), counted up.
+        ends: END (E,) episodes that ended, in the order of steps and slots.
+        ended: int64 (1,) how many there are.
+    """
+
+    counts: np.ndarray
+    ends: np.ndarray
+    ended: np.ndarray
+
+
+def _as_records(array: np.ndarray) -> np.ndarray:
+    """Return the array so that fields are attributes also where nothing is compiled; elsewhere that is slow."""
+    return array.view(np.recarray) if numba.config.DISABLE_JIT else array
+
+
+def allocate_slots(tasks: Sequence[tuple[Any, int]], seeds: int = 64) -> Slots:
+    """Return slots that neither play nor wait.
 
     Args:
-        actions: int64 (N,).
-        active: bool (N,).
-        history: uint8 (N, W) actions of the running episodes.
-        taken: int64 (N,) how many each has; counted up.
-        num_actions: Actions are 0..num_actions - 1.
-        task_of: int64 (N,) number of each slot's task.
-        counts: int64 (tasks,) steps of each; counted up.
-
-    Returns:
-        FINE; the number of a slot with a wrong action; or TOO_NARROW if an episode is longer than W.
+        tasks: Each task, and how many slots play it.
+        seeds: How many seeds of next levels a slot can be given at a time, 64 at most (`SeedStreams`).
     """
-    for slot in range(len(active)):
-        if active[slot]:
-            if actions[slot] < 0 or actions[slot] >= num_actions:
-                return slot
-            if taken[slot] >= history.shape[1]:
-                return TOO_NARROW
-    for slot in range(len(active)):
-        if active[slot]:
-            history[slot, taken[slot]] = actions[slot]
-            taken[slot] += 1
-            counts[task_of[slot]] += 1
-    return FINE
+    count = sum(slots for _, slots in tasks)
+    rows = _as_records(np.zeros(count, SLOT))
+    rows["task"] = np.repeat(np.arange(len(tasks)), [slots for _, slots in tasks])
+    rows["seed"], rows["label"] = -1, NO_LABEL
+    return Slots(rows, np.zeros((count, 64), np.uint8), np.zeros((count, seeds), np.int64))
 
 
-@compiled
-def show_slots(
-    active, labels, taken, missions, label, task_of, counts, out_active, out_mission, out_start, out_action, out_valid
-):
-    """Fill arrays of a `VectorStep` that is zero so far.
+def allocate_ledger(tasks: int, episodes: int) -> Ledger:
+    """Return a ledger with room for so many episodes."""
+    return Ledger(np.zeros((4, tasks), np.int64), _as_records(np.zeros(episodes, END)), np.zeros(1, np.int64))
 
-    Args:
-        active: bool (N,).
-        labels: int64 (N,) the expert's actions, negative for none.
-        taken: int64 (N,) actions in the running episode.
-        missions: int64 (N,) numbers of the sentences.
-        label: Whether the expert labels at all.
-        task_of: int64 (N,) number of each slot's task.
-        counts: int64 (tasks,) observations without a label of each; counted up.
-        out_active: `VectorStep.active`.
-        out_mission: `VectorStep.mission_id`.
-        out_start: `VectorStep.episode_start`.
-        out_action: `VectorStep.expert_action`.
-        out_valid: `VectorStep.expert_valid`.
-    """
-    for slot in range(len(active)):
-        if not active[slot]:
-            continue
-        out_active[slot] = True
-        out_mission[slot] = missions[slot]
-        out_start[slot] = taken[slot] == 0
-        if label:
-            if labels[slot] >= 0:
-                out_action[slot], out_valid[slot] = labels[slot], True
-            else:
-                counts[task_of[slot]] += 1
+
+def make_room(slots: Slots, steps: int) -> Slots:
+    """Return the slots with room for so many actions more in each episode."""
+    history, needed = slots.history, int(slots.rows["taken"].max()) + steps
+    while needed > history.shape[1]:
+        history = np.concatenate([history, np.zeros_like(history)], axis=1)
+    return slots._replace(history=history)

@@ -1,17 +1,19 @@
-"""The table of levels: what the default policy reaches on every level in ten minutes and in an hour of two cores.
+"""The table of levels: what the default policy reaches on every level in one, ten and sixty minutes of two cores.
 
 python -m benchmarks.levels
-python -m benchmarks.levels --minutes 10 --only GoTo,PickupLoc --out levels
-python -m benchmarks.levels --minutes 10,60 --out levels       # goes on from there
+python -m benchmarks.levels --minutes 1 --only GoTo,PickupLoc --out levels
+python -m benchmarks.levels --minutes 1,10 --out levels       # goes on from there
+python -m benchmarks.levels --launcher ray                     # a level is an item of work; docs/clusters.md
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks.levels.reference import PAPER
 from benchmarks.levels.settings import (
+    JOBS,
     OPTIONS,
     ROOT,
     SWITCHES,
@@ -24,14 +26,18 @@ from pipeline.command.bars import Bar
 from pipeline.command.cli import parse_command
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption, stop_at_once
+from pipeline.command.launcher import FLAGS, HERE, Launcher, parse_launcher
 from pipeline.command.shell import as_command
-from pipeline.command.workers import Event, WorkItem, do_items
+from pipeline.command.workers import Event, WorkItem
 from pipeline.config import TrainConfig
+from pipeline.launch.items import launch
+from pipeline.places import leave_out_earlier, run_folder
 
 DESCRIPTION = (
     "Train the policy of config.yaml, or of another --config, on each level for some minutes of two cores, evaluate it "
-    "on fixed levels, and tabulate. Ctrl-C saves, and the same command goes on. The flags of training change its "
-    "settings; task_id, num_updates, folders, device and threads are this command's own."
+    "on fixed levels, and tabulate: all levels to the first budget, then those that are not solved to the next. Ctrl-C "
+    "saves, and the same command goes on. The flags of training change its settings; task_id, num_updates, folders, "
+    "device and threads are this command's own."
 )
 
 
@@ -43,53 +49,78 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = ["--config", str(ROOT / "config.yaml"), *words]
     replaces = {"only": "task_id", "out": "checkpoint_dir"}
     config, beside = parse_command(
-        DESCRIPTION, TrainConfig, words, switches=SWITCHES, options=OPTIONS, replaces=replaces
+        DESCRIPTION, TrainConfig, words, switches=SWITCHES, options={**OPTIONS, **FLAGS}, replaces=replaces
     )
-    settings = parse_settings(config, **{name: beside[name] for name in OPTIONS})
+    launcher = parse_launcher(**{name: beside[name] for name in FLAGS})
+    settings = parse_settings(config, to_the_end=beside["to_the_end"], **{name: beside[name] for name in OPTIONS})
     for name, folder in (("out", settings.out), ("docs", settings.docs)):
         if folder is not None:
             check_folder(name, folder)
     levels = resolve_settings_levels(settings, PAPER)
-    failures = [] if beside["tables"] else measure(settings, levels, bot_only=beside["bot_only"])
+    failures = [] if beside["tables"] else measure(settings, levels, bot_only=beside["bot_only"], launcher=launcher)
     report(settings)
     for name, why in failures:
         print(f"failed: {name}: {why}", file=sys.stderr)
     return int(bool(failures))
 
 
-def measure(settings: LevelsSettings, levels: Sequence[str], *, bot_only: bool) -> list[tuple[str, str]]:
+def measure(
+    settings: LevelsSettings, levels: Sequence[str], *, bot_only: bool, launcher: Launcher = HERE
+) -> list[tuple[str, str]]:
     """Measure what is missing; return names of levels that failed, each with why.
 
     Raises:
         KeyboardInterrupt: If it was stopped.
-        ConfigError: If results that are there were made with other settings.
+        ConfigError: If results that are there were made with other settings, or the launcher cannot be had.
     """
-    from benchmarks.levels.records import mark_key, read_record, short_name
+    from benchmarks.levels.records import find_last, is_due, mark_key, read_record, short_name
     from benchmarks.levels.work import measure_level_bot, train_level  # torch: --help is told without
 
     records = {task: read_record(settings, task) for task in levels}
     names = {task: short_name(task) for task in levels}
     unseen = [task for task in levels if records[task]["bot"] is None]
-    items = [WorkItem(names[task], measure_level_bot, (settings, task)) for task in unseen]
-    failures = do_all(settings, items, len(items), "the bot plays", "level")
+    items = [describe_work(settings, task, measure_level_bot) for task in unseen]
+    failures = do_all(settings, items, len(items), "the bot plays", "level", launcher.part("bot"))
     failed = {name for name, _ in failures}
     if bot_only:
         return failures
-    items, total = [], 0.0
-    for task in levels:
-        if names[task] in failed:
-            continue
-        record = read_record(settings, task)
-        missing = [m for m in settings.minutes if mark_key(m) not in record["marks"]]
-        if missing and record["bot"]["solved"]:
-            done = [mark["cpu_seconds"] for mark in record["marks"].values()]
-            total += max(0.0, budget_seconds(missing[-1]) - max(done, default=0.0))
-            items.append(WorkItem(names[task], train_level, (settings, task)))
-    return failures + do_all(settings, items, total, "training", "CPU s")
+    for minutes in settings.minutes:
+        items, total = [], 0.0
+        for task in levels:
+            record = read_record(settings, task)
+            if names[task] in failed or not is_due(settings, record, minutes):
+                continue
+            earlier = find_last(record)
+            total += budget_seconds(minutes) - (earlier["cpu_seconds"] if earlier else 0.0)
+            items.append(describe_work(settings, task, train_level, minutes))
+        title = f"training, {mark_key(minutes)} min"
+        part = launcher.part(f"train_{mark_key(minutes)}")
+        failures += do_all(settings, items, max(total, 0.0), title, "CPU s", part)
+        failed |= {name for name, _ in failures}
+    return failures
+
+
+def describe_work(settings: LevelsSettings, task_id: str, do: Callable[..., None], *more: float) -> WorkItem:
+    """Return what is done for a level as a work item: it takes along the level's record, clock, checkpoint and logs.
+
+    Args:
+        settings: What is measured.
+        task_id: Full id.
+        do: What is done; called with a link, these two and what follows.
+        more: What follows.
+    """
+    from benchmarks.levels.records import clock_path, record_path, short_name
+
+    config = settings.level_config(task_id)
+    folders = (run_folder(config.checkpoint_dir, config), run_folder(config.log_dir, config))
+    files = (record_path(settings, task_id), clock_path(settings, task_id), *folders)
+    return WorkItem(
+        short_name(task_id), do, (settings, task_id, *more), inputs=files, outputs=files, choose=leave_out_earlier
+    )
 
 
 def do_all(
-    settings: LevelsSettings, items: Sequence[WorkItem], total: float, title: str, unit: str
+    settings: LevelsSettings, items: Sequence[WorkItem], total: float, title: str, unit: str, launcher: Launcher
 ) -> list[tuple[str, str]]:
     """Do items under a bar; return names of those that failed, each with why.
 
@@ -99,6 +130,7 @@ def do_all(
         total: Of the bar: what items report, or their number if they report nothing.
         title: Of the bar.
         unit: Of the total.
+        launcher: Where.
 
     Raises:
         KeyboardInterrupt: If it was stopped.
@@ -106,7 +138,7 @@ def do_all(
     if not items:
         return []
     failures: list[tuple[str, str]] = []
-    at_work: list[str] = []
+    at_work: dict[str, None] = {}
     ended = 0
     options = {"unit_scale": True, "mininterval": 0.5 if sys.stderr.isatty() else 60.0}  # a log file needs fewer lines
     with Interruption() as interruption, Bar(total=max(1, round(total)), desc=title, unit=f" {unit}", **options) as bar:
@@ -118,9 +150,9 @@ def do_all(
                 bar.update(max(0.0, min(event.content, bar.total - bar.n)))
                 return
             if event.kind == "started":
-                at_work.append(event.item.name)
+                at_work[event.item.name] = None
             else:
-                at_work.remove(event.item.name)
+                at_work.pop(event.item.name, None)
             if event.kind in ("done", "failed", "died"):
                 ended += 1
                 bar.update(int(counted))
@@ -129,7 +161,8 @@ def do_all(
             levels = "" if counted else f"{ended} of {len(items)} levels done; "
             bar.set_postfix_str(levels + ", ".join(at_work), refresh=False)
 
-        do_items(items, jobs=min(settings.jobs, len(items)), report=note, stopping=interruption.stopping)
+        jobs = min(settings.jobs or JOBS, len(items)) if launcher.is_local else settings.jobs
+        launch(items, launcher=launcher, jobs=jobs, report=note, stopping=interruption.stopping)
     if interruption.stopping() and ended < len(items):
         if interruption.reader_gone:
             raise BrokenPipeError

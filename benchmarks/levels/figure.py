@@ -58,6 +58,8 @@ def plot_levels(rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], *, 
             for where, row in zip(places, rows, strict=True)
             if (mark := row["record"]["marks"].get(mark_key(minutes))) is not None
         ]
+        if not found:
+            continue
         colour, lift = COLOURS[min(number, len(COLOURS) - 1)], 0.16 * (number - (len(budgets) - 1) / 2)
         ys = [where + lift for where, _ in found]
         middle = [100 * mark["success_rate"] for _, mark in found]

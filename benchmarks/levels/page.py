@@ -12,21 +12,28 @@ from typing import Any
 
 from babyai.levels import list_tasks
 from benchmarks.levels.figure import save_figure
-from benchmarks.levels.records import describe, mark_key, read_record, short_name
+from benchmarks.levels.records import (
+    SOLVED,
+    describe,
+    find_last,
+    is_solved,
+    mark_key,
+    read_record,
+    short_name,
+    solved_before,
+)
 from benchmarks.levels.reference import FIRST_HAND, KINDS, SOURCES, find_kind, find_reference
 from benchmarks.levels.settings import LevelsSettings
 from pipeline.command.files import write_text
 
-SOLVED = 0.99
-"""Success from which a level counts as solved, that of the BabyAI paper."""
-
-NOT_RUN, NO_BOT = "not run", "the bot solves none"
+NOT_RUN, NO_BOT, BEFORE = "not run", "the bot solves none", "solved before"
 
 Row = dict[str, Any]
 """A level: `name`, `kind`, `record`."""
 
 _MARK_COLUMNS = (
     *("cpu_seconds", "updates", "env_steps", "success_rate", "success_low", "success_high", "num_episodes", "failures"),
+    "success_sampled",
     *("timeouts", "path_ratio", "path_ratio_n", "mean_lpc", "agreement", "checkpoint", "digest", "seed"),
     *("lang_encoder", "commit", "cpu", "date"),
 )
@@ -80,10 +87,15 @@ def collect_rows(settings: LevelsSettings) -> list[Row]:
 
 
 def find_status(record: Mapping[str, Any], minutes: float) -> str:
-    """Return what became of a level within a budget: solved, not solved, not run, or that the bot solves none."""
+    """Return what became of a level within a budget.
+
+    Solved, not solved, solved before (it was not trained this long), not run, or that the bot solves none.
+    """
     mark = record["marks"].get(mark_key(minutes))
     if mark is not None:
-        return "solved" if mark["success_rate"] >= SOLVED else "not solved"
+        return "solved" if is_solved(mark) else "not solved"
+    if solved_before(record, minutes):
+        return BEFORE
     return NO_BOT if record["bot"] is not None and not record["bot"]["solved"] else NOT_RUN
 
 
@@ -124,17 +136,17 @@ def _describe_mark(record: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[s
 def write_page(settings: LevelsSettings, rows: Sequence[Row], *, with_figure: bool) -> str:
     """Return the page."""
     episodes, config = settings.config.final_eval_episodes, settings.config
-    budgets = " and ".join(f"{mark_key(m)}" for m in settings.minutes)
-    minutes = settings.minutes[0]
+    *first, last = (mark_key(m) for m in settings.minutes)
+    budgets = f"{', '.join(first)} and {last}" if first else last
     parts = [
         "# Levels of BabyAI",
         f"What the default policy (`config.yaml`) reaches on each of the {len(rows)} registered levels in {budgets} "
         "minutes of two cores, by one command that goes on where it was stopped:",
         "    make levels                                    # all of it, some days\n"
-        f"    python -m benchmarks.levels --minutes {mark_key(minutes)} --only GoTo,PickupLoc --out levels",
+        f"    python -m benchmarks.levels --minutes {mark_key(settings.minutes[0])} --only GoTo,PickupLoc --out levels",
         "It writes this page, [levels.csv](levels.csv) with everything that is known of each row (settings, seed, "
         "commit, versions), and a file for each level in `levels/results/`.",
-        _what_is_measured(config.seed, episodes),
+        _what_is_measured(config.seed, episodes, config.window),
         "## In short",
         "\n".join(_summarise(rows, settings.minutes)),
         *(["![Success on each level](images/levels.png)"] if with_figure else []),
@@ -165,17 +177,20 @@ def wrap(part: str) -> str:
 _TITLES = {"compound": "Compound missions", "Unlock": "Unlock: a key is needed"}
 
 
-def _what_is_measured(seed: int, episodes: int) -> str:
+def _what_is_measured(seed: int, episodes: int, window: int) -> str:
     return f"""\
 **A budget** of m minutes of two cores is 2 m minutes of processor time: a level is trained on one core for twice as
 long, two levels side by side. Counted is the time that the process had a core while it trained (from the end of its
 first update), so that other load on the machine matters little; how fast its cores are does matter, and the env-steps
 tell how far a run came. **Success** is the share of {episodes} fixed levels, the same for every run, that the policy
-(most probable action) solves within the level's own step limit; bold from {100 * SOLVED:.0f} %, which counts as solved.
-**Path ratio**: steps over those of the bot, on levels solved. **LPC**: mean over steps of the complexity used, the sum
-of weight x size^2 over experts ([training](training.md)). **Bot**: the share of these levels that minigrid's bot
-solves, and the mean length of its plans. In the evaluation a level that it does not solve is replaced: a policy's
-success is on levels that the bot solves. Where it solves none there is nothing to imitate. One run each, seed
+(most probable action) solves within the level's own step limit; bold from {100 * SOLVED:.0f} %, which counts as solved;
+a level that is solved after one budget is not trained to the next ("solved" in its column; `--to_the_end` does). Of
+the last budget that a level was trained to are: **sampled**, success of its last {window} episodes as it learned, where
+actions are drawn from the policy, not its most probable ones, so that a circle ends by chance; **path ratio**, steps
+over those of the bot, on levels solved; **LPC**, the mean over steps of the complexity used, the sum of weight x size^2
+over experts ([training](training.md)); **env-steps**. **Bot**: the share of these levels that minigrid's bot solves,
+and the mean length of its plans. In the evaluation a level that it does not solve is replaced: a policy's success is on
+levels that the bot solves. Where it solves none there is nothing to imitate. One run each, seed
 {seed}: with 200 levels the interval of a success of 90 % is some four points to either side, and other seeds may differ
 by more."""
 
@@ -188,7 +203,10 @@ def _summarise(rows: Sequence[Row], budgets: Sequence[float]) -> list[str]:
         for row in rows:
             by_status.setdefault(find_status(row["record"], minutes), []).append(row["name"])
         solved, unsolved = by_status.get("solved", []), by_status.get("not solved", [])
-        line = f"- {mark_key(minutes)} minutes: {len(solved) + len(unsolved)} levels run, {len(solved)} of them solved"
+        unit = "minute" if minutes == 1 else "minutes"
+        line = f"- {mark_key(minutes)} {unit}: {len(solved) + len(unsolved)} levels run, {len(solved)} of them solved"
+        before = by_status.get(BEFORE, [])
+        line += f"; {len(before)} solved before" if before else ""
         lines.append(f"{line}; {len(by_status.get(NOT_RUN, []))} not run.")
     bots = [(row["name"], row["record"]["bot"]) for row in rows if row["record"]["bot"]]
     none = [name for name, bot in bots if not bot["solved"]]
@@ -208,9 +226,8 @@ def _summarise(rows: Sequence[Row], budgets: Sequence[float]) -> list[str]:
 def write_table(rows: Sequence[Row], budgets: Sequence[float]) -> str:
     """Return the table of some levels."""
     head = ["level", "bot solves", "bot's steps"]
-    for minutes in budgets:
-        head += [f"success, {mark_key(minutes)} min", "path ratio", "LPC", "env-steps"]
-    head += ["BabyAI 1.0", "1.1", "JAT"]
+    head += [f"success, {mark_key(minutes)} min" for minutes in budgets]
+    head += ["sampled", "path ratio", "LPC", "env-steps", "BabyAI 1.0", "1.1", "JAT"]
     lines = [f"| {' | '.join(head)} |", f"|{'--|' + '--:|' * (len(head) - 1)}"]
     for row in rows:
         record, reference = row["record"], find_reference(row["name"])
@@ -220,8 +237,8 @@ def write_table(rows: Sequence[Row], budgets: Sequence[float]) -> str:
             _percent(bot and bot["solved"] / bot["levels"]),
             _number(bot and bot["mean_steps"], ".1f"),
         ]
-        for minutes in budgets:
-            cells += _mark_cells(record, minutes)
+        cells += [_success_cell(record, minutes) for minutes in budgets]
+        cells += _mark_cells(find_last(record, budgets))
         star = "" if row["name"] in FIRST_HAND else "*"
         quoted = [reference.babyai, reference.babyai_1_1]
         cells += ["" if value is None else f"{value:g} %{star and chr(92) + star}" for value in quoted]
@@ -229,13 +246,20 @@ def write_table(rows: Sequence[Row], budgets: Sequence[float]) -> str:
     return "\n".join(lines)
 
 
-def _mark_cells(record: Mapping[str, Any], minutes: float) -> list[str]:
+def _success_cell(record: Mapping[str, Any], minutes: float) -> str:
     mark = record["marks"].get(mark_key(minutes))
     if mark is None:
-        return [find_status(record, minutes), "", "", ""]
+        status = find_status(record, minutes)
+        return "solved" if status == BEFORE else status
     success = _percent(mark["success_rate"])
+    return f"**{success}**" if is_solved(mark) else success
+
+
+def _mark_cells(mark: Mapping[str, Any] | None) -> list[str]:
+    if mark is None:
+        return ["", "", "", ""]
     return [
-        f"**{success}**" if mark["success_rate"] >= SOLVED else success,
+        "-" if mark["success_sampled"] is None else f"{100 * mark['success_sampled']:.0f} %",
         _number(mark["path_ratio"], ".2f"),
         _number(mark["mean_lpc"], ",.0f"),
         f"{mark['env_steps'] / 1e6:.3g} M",
@@ -257,7 +281,7 @@ def _list_settings(settings: LevelsSettings, rows: Sequence[Row]) -> str:
     text = ", ".join(f"`{name}` {json.dumps(shared[name])}" for name in names)
     marks = [mark for row in rows for mark in row["record"]["marks"].values()]
     made = {
-        "commit": {str(mark["commit"]) for mark in marks},
+        "commit": {mark["commit"] for mark in marks if mark["commit"] is not None},  # a container has none
         "processor": {mark["cpu"] for mark in marks},
         "sentence encoder": {mark["lang_encoder"] for mark in marks},
         "versions": {", ".join(f"{name} {found}" for name, found in mark["versions"].items()) for mark in marks},

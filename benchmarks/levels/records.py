@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from pipeline.command.files import Lines, write_json
 
 VERSION = 1
 """Of what is recorded; raised whenever the same settings come to give other records."""
+
+SOLVED = 0.99
+"""Success from which a level counts as solved, that of the BabyAI paper."""
 
 Record = dict[str, Any]
 """Of a level: `level`; `settings`; `bot`, see `work.measure_bot`; `marks`, by budget: see `work.evaluate_mark`."""
@@ -76,6 +79,35 @@ def read_record(settings: LevelsSettings, task_id: str) -> Record:
 def write_record(settings: LevelsSettings, record: Mapping[str, Any]) -> None:
     """Write a level's record, atomically."""
     write_json(record_path(settings, record["level"]), dict(record), indent=1)
+
+
+def is_solved(mark: Mapping[str, Any]) -> bool:
+    """Return whether a result counts as solved."""
+    return bool(mark["success_rate"] >= SOLVED)
+
+
+def solved_before(record: Mapping[str, Any], minutes: float) -> bool:
+    """Return whether a level was solved after a smaller budget."""
+    return any(float(key) < minutes and is_solved(mark) for key, mark in record["marks"].items())
+
+
+def find_last(record: Mapping[str, Any], budgets: Sequence[float] | None = None) -> Record | None:
+    """Return a level's result after the largest budget that it was trained to; None without one.
+
+    Args:
+        record: Of the level.
+        budgets: Minutes that count; None: all.
+    """
+    known = {mark_key(m) for m in budgets} if budgets is not None else record["marks"].keys()
+    found = [key for key in record["marks"] if key in known]
+    return record["marks"][max(found, key=float)] if found else None
+
+
+def is_due(settings: LevelsSettings, record: Mapping[str, Any], minutes: float) -> bool:
+    """Return whether a level is to be trained to a budget: the bot can solve it, and no result says that it is done."""
+    if mark_key(minutes) in record["marks"] or not record["bot"]["solved"]:
+        return False
+    return settings.to_the_end or not solved_before(record, minutes)
 
 
 class CpuClock:

@@ -14,21 +14,25 @@ from pipeline.config import TrainConfig
 ROOT = Path(__file__).parents[2]
 CORES = 2
 """Budgets are minutes of so many cores."""
+JOBS = 2
+"""Levels at a time on this machine, where nobody says."""
 
 OPTIONS = {
     "minutes": "Budgets after which each policy is evaluated, minutes of two cores: a level is trained on one core for "
     "twice as long. Measured is the time that the process has a core, so that other load hardly matters; reading, "
-    "compiling and evaluating are not counted. Default: 10,60.",
+    "compiling and evaluating are not counted. Default: 1,10,60.",
     "only": "Levels to measure, in this order, with commas between: GoTo,PickupLoc. Default: all that are registered, "
     "first those of the BabyAI paper.",
     "out": "Folder of results and checkpoints; what is there is not done again. Default: levels.",
     "docs": "Folder that gets the page, table and figure as well (levels.md, levels.csv, images/levels.png), for the "
     "site. Default: only the folder of results.",
-    "jobs": "Levels at a time, one core each. Default: 2.",
+    "jobs": "Levels at a time, one core each. Default: 2; elsewhere as many as there is room for.",
 }
-"""Flags beside the settings of training, with their help."""
+"""Flags beside the settings of training, with their help; those of the launcher are `pipeline.command.launcher`'s."""
 
 SWITCHES = {
+    "to_the_end": "Train levels that are solved to the later budgets too. Default: a level that is solved after one is "
+    "trained no further.",
     "bot_only": "Measure what the bot solves, and train nothing.",
     "tables": "Write page, table and figure of what is there, and measure nothing.",
 }
@@ -44,15 +48,17 @@ class LevelsSettings:
         only: Levels as they were named; None: all.
         out: Folder of results.
         docs: Folder that gets page, table and figure as well.
-        jobs: Levels at a time.
+        jobs: Levels at a time; None: `JOBS` here, elsewhere as many as there is room for.
+        to_the_end: Whether levels that are solved are trained to the later budgets too.
     """
 
     config: TrainConfig
-    minutes: tuple[float, ...] = (10.0, 60.0)
+    minutes: tuple[float, ...] = (1.0, 10.0, 60.0)
     only: tuple[str, ...] | None = None
     out: Path = Path("levels")
     docs: Path | None = None
-    jobs: int = 2
+    jobs: int | None = None
+    to_the_end: bool = False
 
     def level_config(self, task_id: str) -> TrainConfig:
         """Return the settings with which a level is trained: without end, on one core, all files within `out`.
@@ -82,6 +88,7 @@ def parse_settings(
     out: str | None = None,
     docs: str | None = None,
     jobs: str | None = None,
+    to_the_end: bool = False,
 ) -> LevelsSettings:
     """Return what the settings of training and the flags of `OPTIONS` ask for.
 
@@ -100,6 +107,7 @@ def parse_settings(
         out=default.out if out is None else Path(out),
         docs=None if docs is None else Path(docs),
         jobs=default.jobs if jobs is None else _parse_jobs(jobs),
+        to_the_end=to_the_end,
     )
 
 

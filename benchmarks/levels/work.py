@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import platform
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from pipeline.command.provenance import find_commit, find_versions
 from pipeline.command.workers import Link, Stopped
 from pipeline.evaluation.checkpoint import evaluate_checkpoint, load_checkpoint
 from pipeline.evaluation.settings import EvaluationSettings
+from pipeline.places import run_folder
+from pipeline.tracking import METRICS_FILE
 from pipeline.training.group import train_group
 from pipeline.training.options import Sweep
 from pipeline.training.plan import PlannedRun, plan_runs
@@ -74,25 +77,23 @@ def measure_bot(task_id: str, num_levels: int, max_steps: int | None, link: Link
 # --------------------------------------------------------------------------------------------------------- the policy
 
 
-def train_level(link: Link, settings: LevelsSettings, task_id: str) -> None:
-    """Train a level's policy up to each budget that lacks a result, and evaluate it there.
+def train_level(link: Link, settings: LevelsSettings, task_id: str, minutes: float) -> None:
+    """Train a level's policy up to a budget, from its last checkpoint on, evaluate it there, and keep the result.
 
     Args:
         link: Is told the seconds of processor time as they pass.
         settings: What is measured.
         task_id: Full id, of a level that the bot can solve.
+        minutes: The budget.
 
     Raises:
         LevelError: If training fails, or has passed a budget without an evaluation.
         Stopped: If a stop is wished; the run is saved.
     """
     record = read_record(settings, task_id)
-    for minutes in settings.minutes:
-        if mark_key(minutes) in record["marks"]:
-            continue
-        path, seconds = train_until(link, settings, task_id, budget_seconds(minutes))
-        record["marks"][mark_key(minutes)] = evaluate_mark(link, settings, task_id, path, minutes, seconds)
-        write_record(settings, record)
+    path, seconds = train_until(link, settings, task_id, budget_seconds(minutes))
+    record["marks"][mark_key(minutes)] = evaluate_mark(link, settings, task_id, path, minutes, seconds)
+    write_record(settings, record)
 
 
 def train_until(link: Link, settings: LevelsSettings, task_id: str, budget: float) -> tuple[Path, float]:
@@ -182,6 +183,22 @@ class CpuMeter:
             self.failure = content[1]
 
 
+def read_sampled_success(path: Path) -> float | None:
+    """Return the success of the last episodes (`window` of them) while a run learned, None where that is not known.
+
+    No episode had ended, or the disk took no metrics, which ends no training.
+
+    Args:
+        path: Of the run's metrics.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line in reversed(lines):
+        row = json.loads(line)
+        if "rollout/success_rate" in row:
+            return row["rollout/success_rate"]
+    return None
+
+
 def evaluate_mark(
     link: Link, settings: LevelsSettings, task_id: str, path: Path, minutes: float, seconds: float
 ) -> Record:
@@ -201,13 +218,15 @@ def evaluate_mark(
     checkpoint = load_checkpoint(path)
     how = EvaluationSettings(num_episodes=settings.config.final_eval_episodes, num_envs=64, device="cpu")
     metrics = evaluate_checkpoint(checkpoint, task_id, how, record=False, progress=link.heed).metrics
-    config = checkpoint.config
+    config, own = checkpoint.config, settings.level_config(task_id)
+    logs = run_folder(own.log_dir, own)
     return {
         "minutes": minutes,
         "cpu_seconds": round(seconds, 1),
         "updates": checkpoint.update,
         "env_steps": checkpoint.update * config.num_envs * config.unroll_len,
         **{name: metrics[name] for name in KEPT},
+        "success_sampled": read_sampled_success(logs / METRICS_FILE),
         "checkpoint": path.relative_to(settings.out).as_posix(),
         "digest": checkpoint.digest,
         "seed": config.seed,

@@ -73,8 +73,7 @@ def do_study(settings: StudySettings, launcher: Launcher = HERE) -> list[str]:
                     if event.kind != "done":
                         failures.append(f"{event.item.name}: {event.content}")
 
-            jobs = settings.jobs if launcher.is_local or settings.jobs > 1 else None
-            launch(items, launcher=launcher, jobs=jobs, report=note, stopping=interruption.stopping)
+            launch(items, launcher=launcher, jobs=settings.jobs, report=note, stopping=interruption.stopping)
     if ended < len(items):
         if interruption.reader_gone:
             raise BrokenPipeError

@@ -94,7 +94,7 @@ class StudySettings:
         recurrences: Of that variant, each trained with it.
         sum_updates: Updates of a model of sums.
         policies: Checkpoints, one or several patterns with commas between, e.g. "checkpoints/*/*/*/checkpoint_500.pt".
-        jobs: Processes.
+        jobs: Processes. Default: one; with --launcher as many as there is room for.
     """
 
     part: Literal["m4", "har", "sums", "babyai", "all"] = "all"
@@ -116,7 +116,7 @@ class StudySettings:
     recurrences: str = "1,2,4"
     sum_updates: int = 600
     policies: str | None = None
-    jobs: int = 1
+    jobs: int | None = None
 
     def __post_init__(self) -> None:
         """Check values.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from babyai.errors import WorldError
@@ -25,6 +27,23 @@ class FolderError(ConfigError):
 
 MISTAKES = (UserError, WorldError, OSError)
 """What is told in one line; anything else is a mistake of the program's and shows where it happened."""
+
+
+def check_known(setting: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names that are not known, with the list of those that are.
+
+    Raises:
+        ConfigError: If one is not.
+    """
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{setting}: expected one of {', '.join(known)}, found {name!r}{suggest(name, known)}")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return which known name a message's last word was perhaps meant to be, as its end; nothing if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def explain(error: BaseException, path: str | Path | None = None) -> str:

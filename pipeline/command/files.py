@@ -17,6 +17,7 @@ _NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTS
 _IN_USE = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")
 _WAITS = (0.05, 0.2, 0.5, 1.0)  # seconds
+_BLOCK = 1 << 16  # bytes
 
 
 @contextmanager
@@ -121,6 +122,20 @@ def write_json(path: str | Path, content: Any, *, indent: int | None = None) -> 
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
+def cut_half_line(path: Path) -> None:
+    """Take back what a kill has left of a line at the end of a file; one that is not there has none."""
+    with suppress(FileNotFoundError), path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        found = -1
+        while end and found < 0:
+            begin = max(0, end - _BLOCK)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            end = begin + found + 1
+        if end < size:
+            file.truncate(end)
+
+
 class Lines:
     """A file to which whole lines are appended, or nothing: what a full disk has cut is taken back."""
 
@@ -135,8 +150,15 @@ class Lines:
         Raises:
             OSError: If it cannot be written; if a part of it stays, the next line takes its place.
         """
-        rest = memoryview(f"{line}\n".encode())
-        size = len(rest)
+        self.write(f"{line}\n".encode())
+
+    def write(self, content: bytes) -> None:
+        """Write whole lines, or whatever else is whole.
+
+        Raises:
+            OSError: As of a line.
+        """
+        rest, size = memoryview(content), len(content)
         self._take_back()
         try:
             while rest:

@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from pipeline.command.errors import ConfigError
+from pipeline.command.errors import ConfigError, suggest
 
 
 class Option(NamedTuple):
@@ -45,6 +44,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "address": Option(str, None, "of a cluster; default: RAY_ADDRESS, else a cluster of this machine alone"),
         "num_cpus": Option(float, 1.0, "cores of an item"),
         "num_gpus": Option(float, 0.0, "GPUs of an item, e.g. 0.25"),
+        "wait_minutes": Option(float, 30.0, "for which no node may be there before the command ends"),
         "sync_seconds": Option(float, 2.0, "after which files that an item has written come back", 0.05),
     },
     "slurm": {
@@ -71,11 +71,24 @@ OPTIONS: dict[str, dict[str, Option]] = {
 }
 """What each launcher may be told."""
 
+
+def _list_options() -> str:
+    """Return the options of each launcher with their defaults, in a few words."""
+
+    def spell(name: str, option: Option) -> str:
+        default = f"{option.default:g}" if isinstance(option.default, float) else option.default
+        return name if option.default is None else f"{name}={default}"
+
+    return "; ".join(
+        f"{launcher}: {', '.join(spell(*pair) for pair in options.items())}" for launcher, options in OPTIONS.items()
+    )
+
+
 FLAGS = {
     "launcher": "Where the work is done: local, this machine (the default); or ray, slurm or modal, see "
     "docs/clusters.md, which need requirements/cluster.txt.",
     "launcher_options": "What the launcher is told, as in num_cpus=2,retries=3. An option that it does not know is "
-    "refused with those that it knows.",
+    "refused, with what those mean that it knows. They are, with their defaults, for " + _list_options() + ".",
 }
 """The flags of every command whose work is a list of items, with their help."""
 
@@ -101,6 +114,12 @@ class Launcher:
         """Return the value of an option."""
         return self.told.get(option, OPTIONS[self.name][option].default)
 
+    def part(self, name: str) -> Launcher:
+        """Return this launcher for a part of a call, which has its own record in the folder that is told, if one is."""
+        return (
+            self if self["folder"] is None else replace(self, told={**self.told, "folder": f"{self['folder']}/{name}"})
+        )
+
 
 HERE = Launcher()
 """This machine."""
@@ -114,7 +133,7 @@ def parse_launcher(launcher: str | None, launcher_options: str | None) -> Launch
     """
     name = launcher or "local"
     if name not in OPTIONS:
-        raise ConfigError(f"--launcher: expected {', '.join(OPTIONS)}, found {name!r}{_likely(name, OPTIONS)}")
+        raise ConfigError(f"--launcher: expected {', '.join(OPTIONS)}, found {name!r}{suggest(name, OPTIONS)}")
     told = {}
     for part in filter(str.strip, re.split(r",(?=\s*\w*\s*=)|\s+(?=\w+=)", launcher_options or "")):
         key, equals, value = (word.strip() for word in part.partition("="))
@@ -122,17 +141,12 @@ def parse_launcher(launcher: str | None, launcher_options: str | None) -> Launch
             known = "; ".join(f"{known}: {option.help}" for known, option in OPTIONS[name].items())
             raise ConfigError(
                 f"--launcher_options: expected key=value with a key of the launcher {name} ({known}), found "
-                f"{part.strip()!r}{_likely(key, OPTIONS[name])}"
+                f"{part.strip()!r}{suggest(key, OPTIONS[name])}"
             )
         if key in told:
             raise ConfigError(f"--launcher_options: {key} is given twice")
         told[key] = _read(key, OPTIONS[name][key], value)
     return Launcher(name, told)
-
-
-def _likely(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _read(key: str, option: Option, text: str) -> Any:

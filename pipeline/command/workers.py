@@ -23,7 +23,7 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -54,6 +54,8 @@ class WorkItem:
         arguments: All but the link.
         inputs: Files, and folders whose files, it reads where they are there; on this machine nobody asks.
         outputs: Files and folders below which it writes what is to be kept.
+        choose: Of the files that folders of `inputs` hold when the item goes out, returns those that it needs, a
+            function of a module; None: all. What is left out stays where it is, and is no part of what comes back.
     """
 
     name: str
@@ -61,6 +63,7 @@ class WorkItem:
     arguments: tuple[Any, ...] = ()
     inputs: tuple[Path, ...] = ()
     outputs: tuple[Path, ...] = ()
+    choose: Callable[[Sequence[str]], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)

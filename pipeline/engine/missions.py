@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +47,11 @@ class MissionVectors:
             self._table = grown
         self._table[self._known : len(missions)] = new
         self._known = len(missions)
+
+    @property
+    def table(self) -> np.ndarray:
+        """Mission vectors by id, (M or more, lang_dim), of a frozen projection on the CPU."""
+        return self._table.numpy()
 
     def __call__(self, mission_id: Tensor) -> Tensor:
         """Return mission vectors (..., lang_dim) for ids (...)."""

@@ -3,12 +3,14 @@
 Each replica's weights are one row of `flat` (R, P). Its modules' parameters are views of that row, so that
 `state_dict`, `load_state_dict` and evaluation see the weights of the moment. The packed form is a rearrangement of the
 rows (`Packing`); one gather makes it, the opposite one brings gradients back. Adam has one parameter per replica, its
-row: its
-steps are elementwise, hence the same as with one parameter per weight matrix.
+row: its steps are elementwise, hence the same as with one parameter per weight matrix.
 
 Where the codes of observations are embedded, the packed form has one map of one-hot vectors in place of the embedding
 and the linear map behind it. That product stands in the row too, behind what is trained: `derive` computes it from the
 weights of the moment, `fold_gradient` takes its gradient back to the two.
+
+Of a replica that trains some parts only, the gradient of the other weights is 0. Adam's moments of these stay 0, and so
+does each of its steps: the weights keep their bits.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from mixture_of_experts import widen_embedding
 from pipeline.engine.packed import PROJECTION, TABLE, arrange
+from pipeline.parts import part_of
 
 _ALIGN = 16  # floats: rows begin at a cache line, and vector instructions see each replica alike
 
@@ -78,13 +81,20 @@ class ReplicaWeights:
         projection_gradients: Per replica, the places of their gradients within `gradient`.
     """
 
-    def __init__(self, policies: Sequence[nn.Module], projections: Sequence[nn.Linear], lr: float) -> None:
+    def __init__(
+        self,
+        policies: Sequence[nn.Module],
+        projections: Sequence[nn.Linear],
+        lr: float,
+        train_only: Sequence[Sequence[str] | None] = (),
+    ) -> None:
         """Move the weights of the replicas into one array.
 
         Args:
             policies: One per replica, of one architecture; their parameters become views.
             projections: Mission projections that are trained too, one per replica, or none.
             lr: Learning rate of Adam.
+            train_only: Parts that each replica trains (`pipeline.parts`), None: all; empty: all of every replica.
         """
         trained = [list(policy.named_parameters()) for policy in policies]
         in_policy = len(trained[0])
@@ -123,6 +133,7 @@ class ReplicaWeights:
         self._gradients = self.gradient[:, : self._trained]
         for row, gradient in zip(self._rows, self._gradients, strict=True):
             row.grad = gradient
+        self._frozen = self._find_frozen(train_only)
         # The fused step updates all weights in one call; on these small networks a loop over tensors costs more.
         self._adam = torch.optim.Adam(self._rows, lr=lr, fused=True)
 
@@ -132,6 +143,16 @@ class ReplicaWeights:
             row[start : start + math.prod(shape)].view(shape)
             for start, shape in zip(self._offsets, self._shapes, strict=True)
         ]
+
+    def _find_frozen(self, train_only: Sequence[Sequence[str] | None]) -> Tensor | None:
+        """Return which weights of each replica stay as they are, bool (R, trained); None: none at all."""
+        if all(parts is None for parts in train_only):
+            return None
+        frozen = torch.ones(self._gradients.shape, dtype=torch.bool, device=self.flat.device)
+        for row, parts in zip(frozen, train_only, strict=True):
+            for name, view in zip(self._names, self._views(row), strict=True):
+                view.fill_(parts is not None and part_of(name) not in parts)
+        return frozen
 
     def _stacked(self, rows: Tensor, name: str) -> Tensor:
         """Return a parameter's part of rows (R, P) as a view (R, *shape)."""
@@ -151,9 +172,13 @@ class ReplicaWeights:
             self._product(self.flat).copy_(widen_embedding(*factors))
 
     def fold_gradient(self) -> None:
-        """Take the gradient of what `derive` computes to what it is computed from."""
-        if not self._embeds:
-            return
+        """Take the gradient of what `derive` computes to what that is computed from; clear it of what is frozen."""
+        if self._embeds:
+            self._fold_product()
+        if self._frozen is not None:
+            self._gradients.masked_fill_(self._frozen, 0.0)  # one that is not finite would survive a product
+
+    def _fold_product(self) -> None:
         names = (TABLE, PROJECTION)
         factors = [self._stacked(self.flat, name).detach().requires_grad_() for name in names]
         with torch.enable_grad():
@@ -164,8 +189,8 @@ class ReplicaWeights:
             self._stacked(self.gradient, name).copy_(gradient)
 
     def norms(self) -> Tensor:
-        """Return the norm of each replica's gradient, (R,)."""
-        return torch.stack([row.norm() for row in self._gradients])
+        """Return the norm of each replica's gradient, of what it trains, (R,)."""
+        return torch.stack([row.dot(row) for row in self._gradients]).sqrt()
 
     def step(self, norms: Tensor, finite: Sequence[bool], grad_clip: float | None) -> None:
         """Take a step of Adam along `gradient`.

@@ -21,10 +21,14 @@ from pipeline.evaluation.select import BatchPlan
 from pipeline.evaluation.work import Report, take_up, work_share
 from pipeline.launch.items import launch
 from pipeline.places import Place, stored_cache
-from pipeline.records.results import append_result, read_results
+from pipeline.records.adding import note_result, settled
+from pipeline.records.results import read_results
 
 MOST_SHARES = 64
 """Shares of the work where nobody says how many machines there are."""
+
+OWN_RESULTS = Path("evaluation_results.csv")
+"""Rows of a machine that shares no files, in its item's own folder, do not come back: they are written here."""
 
 
 def run_batch_elsewhere(
@@ -42,14 +46,18 @@ def run_batch_elsewhere(
         KeyboardInterrupt: If it was stopped; what is finished is kept.
     """
     outcome: dict[Path, Report] = {}
-    lost: list[str] = []
-    with EvaluationBar(len(todo), plan.settings.num_episodes) as bar, Interruption() as interruption:
+    lost: dict[Path, str] = {}  # why nothing came back of a checkpoint
+    with (
+        EvaluationBar(len(todo), plan.settings.num_episodes) as bar,
+        settled(plan.results_path),
+        Interruption() as interruption,
+    ):
 
         def keep(kind: str, found: Place, content: Any) -> None:
             if kind == "done":
                 content = {**content, "checkpoint_path": name_of(found.path)}  # a link leads elsewhere only here
                 try:
-                    append_result(plan.results_path, content)
+                    note_result(plan.results_path, content)
                 except MISTAKES as error:
                     kind, content = "failed", explain(error)
             if found.item not in outcome:
@@ -62,29 +70,37 @@ def run_batch_elsewhere(
             elif event.kind == "progress":
                 keep(*event.content)
             elif event.kind in ("died", "failed"):
-                lost.append(str(event.content))
+                lost.update({found.item: str(event.content) for found in shares[event.item.name]})
 
         left = _leave_out_done(plan, todo, keep)
         size = min(plan.together, max(1, math.ceil(len(left) / (jobs or MOST_SHARES))))
-        shares = [left[start : start + size] for start in range(0, len(left), size)]
-        items = [_describe_work(plan, share) for share in shares]
+        parts = [left[start : start + size] for start in range(0, len(left), size)]
+        shares = {_name_share(part): part for part in parts}
+        there = replace(plan, force=True)  # what is done has been left out
+        if launcher.name != "slurm":  # whose jobs share the results, and go on without this process
+            there = replace(there, results_path=OWN_RESULTS)
+        items = [_describe_work(name, there, share) for name, share in shares.items()]
         launch(items, launcher=launcher, jobs=jobs, report=note, stopping=interruption.stopping)
         if interruption.reader_gone:
             raise BrokenPipeError
         if interruption.stopping():
             stop_at_once(interruption.signal_number)
     for found in todo:
-        why = lost[0] if lost else "nothing came back of it; the same call retries"
+        why = lost.get(found.item, "nothing came back of it; the same call retries")
         outcome.setdefault(found.item, ("failed", found, why))
     return outcome
 
 
-def _describe_work(plan: BatchPlan, share: Sequence[Place]) -> WorkItem:
+def _name_share(share: Sequence[Place]) -> str:
     first, last = share[0].item, share[-1].item
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _describe_work(name: str, plan: BatchPlan, share: Sequence[Place]) -> WorkItem:
     return WorkItem(
-        str(first) if first == last else f"{first} to {last}",
+        name,
         work_share,
-        (replace(plan, force=True), share),  # what is done has been left out
+        (plan, share),
         inputs=tuple(dict.fromkeys(found.path for found in share)),
         outputs=tuple(dict.fromkeys(plan.cache_of(found).parent for found in share)),
     )

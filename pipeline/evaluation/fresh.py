@@ -20,8 +20,8 @@ from pipeline.evaluation.kept import refuse_loss
 from pipeline.evaluation.play import Progress
 from pipeline.evaluation.work import level_to_play
 from pipeline.places import Place
+from pipeline.records.adding import append_result
 from pipeline.records.cache import Cache, other_level, write_cache
-from pipeline.records.results import append_result
 
 
 def evaluate_fresh(found: Place, settings: EvaluationSettings, *, progress: Progress | None = None) -> Cache:

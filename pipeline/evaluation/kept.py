@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.command.errors import UserError
 from pipeline.records.cache import CacheError, read_header
-from pipeline.records.results import find_largest, read_results
+from pipeline.records.results import find_largest, read_rows
 
 
 class LossError(UserError, ValueError):
@@ -45,7 +45,7 @@ def refuse_loss(
     found = {}
     if Path(results_path).exists():
         found[str(results_path)] = find_largest(
-            read_results(results_path),
+            read_rows(results_path, checkpoint),
             checkpoint_path=checkpoint,
             checkpoint_digest=digest,
             eval_task_id=eval_task_id,

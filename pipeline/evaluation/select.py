@@ -18,8 +18,9 @@ from pipeline.evaluation.checkpoint import build_row, name_of
 from pipeline.evaluation.kept import LossError, refuse_loss
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import Place, cache_path, find_caches, find_checkpoints
+from pipeline.records.adding import note_result, settled
 from pipeline.records.cache import CacheError, other_level, read_header
-from pipeline.records.results import ResultsError, append_result, find_done, read_results
+from pipeline.records.results import ResultsError, find_done, read_rows
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) 
     settings = plan.settings
     asked = {"eval_seed": settings.eval_seed, "max_steps": max_steps, "num_episodes": settings.num_episodes}
     asked |= {"checkpoint_path": name_of(found.path), "checkpoint_digest": digest, "eval_task_id": found.eval_task_id}
-    row = find_done(read_results(plan.results_path), **asked)
+    row = find_done(read_rows(plan.results_path, name_of(found.path)), **asked)
     if row is None or plan.skip_routing:
         return row
     try:
@@ -189,6 +190,11 @@ def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) 
 
 def reindex(plan: BatchPlan) -> tuple[int, list[str]]:
     """Write a row for every readable cache into the results; return how many, and what was left out and why."""
+    with settled(plan.results_path):
+        return _reindex(plan)
+
+
+def _reindex(plan: BatchPlan) -> tuple[int, list[str]]:
     written, problems = 0, []
     for path in find_caches(plan.cache_dir):
         try:
@@ -202,7 +208,7 @@ def reindex(plan: BatchPlan) -> tuple[int, list[str]]:
                     advice="leave it, or give --force",
                     eval_task_id=other_level(header),
                 )
-            append_result(plan.results_path, build_row(header, header["metrics"], has_routing=True))
+            note_result(plan.results_path, build_row(header, header["metrics"], has_routing=True))
         except (CacheError, ResultsError, LossError, OSError) as error:
             problems.append(str(error))
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -38,7 +38,7 @@ from pipeline.evaluation.progress import EvaluationBar
 from pipeline.evaluation.select import BatchPlan, find_row, levels_of
 from pipeline.launch.items import launch
 from pipeline.places import Place
-from pipeline.records.results import append_result
+from pipeline.records.adding import note_result, settled
 
 Report = tuple[str, Place | None, Any]
 """(kind, checkpoint, content). Kinds: tick (episodes ended), done and already (the row), failed (why), claimed (another
@@ -151,7 +151,7 @@ def write_results(plan: BatchPlan, pending: Pending, evaluation: Evaluation) -> 
             stray.unlink(missing_ok=True)
         write_evaluation(target, header, evaluation, inline_context=plan.inline_context, compact=plan.compact)
     row = build_row(header, evaluation.metrics, has_routing=record)
-    append_result(plan.results_path, row)
+    note_result(plan.results_path, row)
     return row
 
 
@@ -252,7 +252,7 @@ def run_batch(
     """
     plan = replace(plan, together=min(plan.together, max(1, -(-len(todo) // jobs))))  # a share of the work for each
     outcome: dict[Path, Report] = {}
-    with EvaluationBar(len(todo), plan.settings.num_episodes) as bar:
+    with EvaluationBar(len(todo), plan.settings.num_episodes) as bar, settled(plan.results_path):
 
         def take(report: Report) -> None:
             kind, found, content = report

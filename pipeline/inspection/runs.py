@@ -15,6 +15,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,6 +113,12 @@ def find_runs(sources: Sources, rows: Rows, update: int | None = None) -> list[R
     return [_inspect(places[key], sources, rows, update) for key in keys]
 
 
+@cache
+def _defaults() -> dict[str, Any]:
+    """Return the default settings, made once: of each run anew it took as long as reading what the run has written."""
+    return TrainConfig().to_dict()
+
+
 def _inspect(run: Place, sources: Sources, rows: Rows, only: int | None) -> RunInfo:
     folder, logs = run_folder(sources.checkpoints, run), run_folder(sources.logs, run)
     lines = _Log(logs)
@@ -129,7 +136,7 @@ def _inspect(run: Place, sources: Sources, rows: Rows, only: int | None) -> RunI
             problem = str(error)
     target = (settings or {}).get("num_updates")  # not the default: a checkpoint made elsewhere may not tell
     target = target if isinstance(target, int) else None
-    settings = {**TrainConfig().to_dict(), **settings} if settings else {}
+    settings = {**_defaults(), **settings} if settings else {}
     if _is_trained(logs) or _is_trained(folder):
         state: State = "training"
     elif problem is not None:
@@ -147,11 +154,11 @@ def _inspect(run: Place, sources: Sources, rows: Rows, only: int | None) -> RunI
 
 def read_known_rows(path: Path) -> Rows:
     """Return the rows of the results by run: none if there is no such file, or a line says why it cannot be read."""
-    from pipeline.records.results import ResultsError, plain_rows, read_results  # here: --help is told without pandas
+    from pipeline.records.results import ResultsError, read_plain  # here: --help is told without pandas
 
     rows: dict[tuple[str, int, int | None], list[dict[str, Any]]] = {}
     try:
-        for row in plain_rows(read_results(path)) if path.exists() else ():
+        for row in read_plain(path) if path.exists() else ():
             rows.setdefault((row["task_id"], row["trial"], row["seed"]), []).append(row)
     except ResultsError as error:
         print(f"left out: {explain(error)}", file=sys.stderr)

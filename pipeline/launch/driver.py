@@ -6,6 +6,7 @@ is lost, it goes out again with what has come back, and goes on from there.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from pipeline.command.workers import Event, WorkItem
 from pipeline.launch.files import apply_changes, check_relative
 from pipeline.launch.journal import Journal
 from pipeline.launch.remote import open_parcel, write_order
+from pipeline.launch.waiting import Patience
 
 POLL_SECONDS = 0.2
 
@@ -49,6 +51,9 @@ class Carrier(Protocol):
 
     def count_slots(self) -> int:
         """Return how many items the machines can do at once."""
+
+    def find_missing(self) -> str | None:
+        """Return what is missing and how to start it, in words, if no machine is there for an item; else None."""
 
     def send(self, number: int, attempt: int, name: str, order: bytes) -> None:
         """Let a machine do an order when there is room."""
@@ -87,6 +92,7 @@ def drive(
     stopping: Callable[[], bool],
     journal: Journal,
     folder: Path | None = None,
+    wait_minutes: float = math.inf,
 ) -> None:
     """Do items as `pipeline.command.workers.do_items` does, by a carrier.
 
@@ -99,13 +105,16 @@ def drive(
         stopping: Whether a stop is wished.
         journal: Of states.
         folder: Of the journal.
+        wait_minutes: For which no machine may be there before this ends.
 
     Raises:
-        ConfigError: If a machine has other code than this one, or a file cannot be named there; all is saved then.
+        ConfigError: If a machine has other code than this one, a file cannot be named there, or no machine is there for
+            too long; what has come back is kept.
     """
     for item in items:
         check_relative(item)
-    _Drive(carrier, items, launcher, jobs, report, journal).run(stopping)
+    patience = Patience(wait_minutes, lambda line: tqdm.write(line, file=sys.stderr))
+    _Drive(carrier, items, launcher, jobs, report, journal, patience).run(stopping)
 
 
 class _Drive:
@@ -117,10 +126,11 @@ class _Drive:
         jobs: int | None,
         report: Callable[[Event], object],
         journal: Journal,
+        patience: Patience,
     ) -> None:
         self._carrier, self._items, self._jobs = carrier, items, jobs
         self._retries, self._sync_seconds = launcher["retries"], launcher["sync_seconds"]
-        self._report, self._journal = report, journal
+        self._report, self._journal, self._patience = report, journal, patience
         self._waiting = deque((number, 1) for number in range(len(items)))  # item and number of its next try
         self._tries: dict[int, _Try] = {}
         self._wished = False
@@ -135,6 +145,8 @@ class _Drive:
                 self._send_out()
             if not self._tries:
                 break
+            if not self._wished:
+                self._patience.note(self._carrier.find_missing())
             for message in self._carrier.receive(POLL_SECONDS):
                 self._take(message)
         if self._refused:
@@ -146,8 +158,13 @@ class _Drive:
         while self._waiting and len(self._tries) < (room if self._jobs is None else min(room, self._jobs)):
             number, attempt = self._waiting.popleft()
             item = self._items[number]
+            try:
+                order = write_order(item, self._sync_seconds)
+            except OSError as error:  # what it reads may be anything; the others go on
+                self._tell(number, _Try(attempt), "failed", f"what it needs cannot be read: {explain(error)}")
+                continue
             self._tries[number] = _Try(attempt)
-            self._carrier.send(number, attempt, item.name, write_order(item, self._sync_seconds))
+            self._carrier.send(number, attempt, item.name, order)
 
     def _take(self, message: Message) -> None:
         at = self._tries.get(message.number)
@@ -172,11 +189,9 @@ class _Drive:
         for kind, content in parcel.events:
             if kind == "withdrawn":
                 at.begun, at.ended = False, True
-                continue
-            if kind == "done" and problem:
-                kind, content = "failed", problem
-            self._tell(message.number, at, kind, content)
-        if problem and not at.ended:
+            elif not problem or kind == "started":  # else it tells of files that are not here
+                self._tell(message.number, at, kind, content)
+        if problem:
             self._tell(message.number, at, "failed", problem)
             self._tries.pop(message.number)  # what still comes of it is dropped
 

@@ -85,9 +85,11 @@ def _walk(place: str) -> Iterator[str]:
 
 
 def gather(item: WorkItem) -> list[tuple[str, bytes]]:
-    """Return path and content of the files that are an item's inputs now."""
+    """Return path and content of the files that are an item's inputs now; of folders those that it chooses."""
+    named = dict.fromkeys(path for path in map(str, item.inputs) if os.path.isfile(path))
+    within = [path for path in list_files(item.inputs) if path not in named]
     found = []
-    for path in list_files(item.inputs):
+    for path in (*named, *(within if item.choose is None else item.choose(within))):
         with suppress(FileNotFoundError):  # gone since
             found.append((path, Path(path).read_bytes()))
     return found

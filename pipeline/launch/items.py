@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.command.launcher import Launcher
 from pipeline.command.workers import Event, WorkItem, do_items
 from pipeline.launch.driver import drive
-from pipeline.launch.journal import EVENTS_FILE, Journal, begin_record
+from pipeline.launch.journal import Journal, open_record
 from pipeline.launch.packages import need_package
 
 RESUME = ("--resume",)
@@ -48,8 +48,7 @@ def launch(
         return
     with ExitStack() as stack:
         do = _open(launcher, stack)  # before anything is written: it may not be there
-        folder = begin_record(launcher, [item.name for item in items], again)
-        journal = stack.enter_context(Journal(folder / EVENTS_FILE))
+        folder, journal = stack.enter_context(open_record(launcher, [item.name for item in items], again))
         do(items, launcher=launcher, jobs=jobs, report=report, stopping=stopping, journal=journal, folder=folder)
 
 
@@ -63,7 +62,8 @@ def _open(launcher: Launcher, stack: ExitStack) -> Callable[..., None]:
     if launcher.name == "ray":
         from pipeline.launch.ray_carrier import RayCarrier
 
-        return partial(drive, stack.enter_context(closing(RayCarrier(launcher))))
+        carrier = stack.enter_context(closing(RayCarrier(launcher)))
+        return partial(drive, carrier, wait_minutes=launcher["wait_minutes"])
     if launcher.name == "modal":
         from pipeline.launch.modal_carrier import ModalCarrier
 

@@ -37,6 +37,12 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
+def name_module(function: Any) -> str:
+    """Return how the module that has defined a function is imported elsewhere."""
+    name = getattr(function, "__module__", None) or ""
+    return (_name_main() or name) if name == "__main__" else name
+
+
 def _name_main() -> str | None:
     """Return how the module that was started is imported elsewhere."""
     main = sys.modules["__main__"]

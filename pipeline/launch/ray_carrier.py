@@ -6,10 +6,13 @@ the files that have come back.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipeline.command.errors import ConfigError, explain
@@ -19,6 +22,7 @@ from pipeline.launch.driver import Message
 from pipeline.launch.packages import need_package
 
 CONNECT_SECONDS = 10
+LOOK_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, *ENDING)
 
 
@@ -33,55 +37,82 @@ class RayCarrier:
     """
 
     def __init__(self, launcher: Launcher) -> None:
-        self._ray = need_package("ray")
+        self._ray, self._gone = need_package("ray"), False
         self._needs = {"num_cpus": launcher["num_cpus"], "num_gpus": launcher["num_gpus"]}
-        address = launcher["address"] or os.environ.get("RAY_ADDRESS")
+        self._address = launcher["address"] or os.environ.get("RAY_ADDRESS") or None
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         try:
-            _connect(self._ray, address)
+            _connect(self._ray, self._address)
         finally:
             for number, handler in handlers.items():  # Ray sets its own
                 with suppress(ValueError, TypeError):
                     signal.signal(number, handler)
         try:
-            self._check_room(address)
+            self._check_room()
             self._mailbox = _define_mailbox(self._ray).remote()
             self._do = _define_task(self._ray)
         except BaseException:
             self._ray.shutdown()
             raise
         self._tries: dict[Any, tuple[int, int]] = {}  # by the task's reference
-        self._slots, self._asked = self.count_free(), 0
+        self._looked, self._room = -math.inf, 0
 
-    def _check_room(self, address: str | None) -> None:
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+    def _list_nodes(self) -> list[dict[str, float]]:
+        with self._cluster_there():
+            return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    @contextmanager
+    def _cluster_there(self) -> Iterator[None]:
+        """Say in one line that the head, or this machine's own node, is gone: no driver can go on without them.
+
+        Raises:
+            ConfigError: If it is.
+        """
+        try:
+            yield
+        except (self._ray.exceptions.RayError, ConnectionError, RuntimeError) as error:  # as the version has it
+            self._gone = True
+            raise ConfigError(
+                f"--launcher ray: the cluster of {self._address or 'this machine'} is gone, its head or the node of "
+                f"this machine ({type(error).__name__}); what has come back is kept. Start it again (ray start), and "
+                "the same call goes on from there, that of training with --resume"
+            ) from None
+
+    def _check_room(self) -> None:
+        nodes = self._list_nodes()
         if not any(_fits(node, self._needs) for node in nodes):
             most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
             raise ConfigError(
                 f"--launcher_options: expected num_cpus and num_gpus that one node has, found {self._needs}; the "
-                f"largest of {len(nodes)} nodes of {address or 'this machine'} has {most['CPU']:g} cores and "
+                f"largest of {len(nodes)} nodes of {self._address or 'this machine'} has {most['CPU']:g} cores and "
                 f"{most['GPU']:g} GPUs"
             )
 
-    def count_free(self) -> int:
-        """Return how many items the nodes that are alive can do at once."""
-        found = 0
-        for node in self._ray.nodes():
-            if node["Alive"]:
-                counts = [
-                    node["Resources"].get(kind, 0) / need
-                    for kind, need in (("CPU", self._needs["num_cpus"]), ("GPU", self._needs["num_gpus"]))
-                    if need
-                ]
-                found += int(min(counts, default=1))
-        return max(1, found)
+    def _look(self) -> None:
+        """Count, now and then, how many items the nodes that are alive can do at once: nodes come and go."""
+        if time.monotonic() < self._looked + LOOK_SECONDS:
+            return
+        needs = {kind: need for kind, need in zip(("CPU", "GPU"), self._needs.values(), strict=True) if need}
+        fitting = [node for node in self._list_nodes() if _fits(node, self._needs)]
+        self._room = sum(int(min((node[kind] / need for kind, need in needs.items()), default=1)) for node in fitting)
+        self._looked = time.monotonic()
 
     def count_slots(self) -> int:
-        """Return how many items the cluster can do at once, as it was a moment ago."""
-        self._asked += 1
-        if self._asked % 50 == 0:  # nodes come and go
-            self._slots = self.count_free()
-        return self._slots
+        """Return how many items the cluster can do at once, as it was a moment ago; at least 1."""
+        self._look()
+        return max(1, self._room)
+
+    def find_missing(self) -> str | None:
+        """Return what is missing if no node is there that has what an item needs, as it was a moment ago."""
+        self._look()
+        if self._room:
+            return None
+        where = self._ray.get_runtime_context().gcs_address  # whatever RAY_ADDRESS calls it
+        needs = " and ".join(f"{name}={value:g}" for name, value in self._needs.items())
+        return (
+            f"--launcher ray: expected a node of {where} that has {needs}, found none alive; start one there with "
+            f"`ray start --address={where}`"
+        )
 
     def send(self, number: int, attempt: int, name: str, order: bytes) -> None:
         """Hand a task to Ray."""
@@ -90,10 +121,11 @@ class RayCarrier:
 
     def receive(self, seconds: float) -> list[Message]:
         """Return parcels, then the ends of tasks: a task ends when its last parcel has been taken."""
-        ended, _ = (
-            self._ray.wait(list(self._tries), num_returns=len(self._tries), timeout=0) if self._tries else ([], [])
-        )
-        sent = self._ray.get(self._mailbox.take.remote(0 if ended else seconds))
+        ended: list[Any] = []
+        with self._cluster_there():
+            if self._tries:
+                ended, _ = self._ray.wait(list(self._tries), num_returns=len(self._tries), timeout=0)
+            sent = self._ray.get(self._mailbox.take.remote(0 if ended else seconds))
         found = [Message(number, attempt, parcel) for number, attempt, parcel in sent]
         for task in ended:
             found.append(_end_of(self._ray, task, *self._tries.pop(task)))
@@ -101,14 +133,16 @@ class RayCarrier:
 
     def wish_stop(self, begun: set[int]) -> None:
         """Let the next parcel of each item be answered with it."""
-        self._ray.get(self._mailbox.wish_stop.remote())
+        with self._cluster_there():
+            self._ray.get(self._mailbox.wish_stop.remote())
         for task, (number, _) in self._tries.items():
             if number not in begun:
                 self._ray.cancel(task)
 
     def close(self) -> None:
         """Leave the cluster, which ends all tasks of this driver; one that was started here ends too."""
-        self._ray.shutdown()
+        if not self._gone:  # else Ray would look for the head for a minute and end this process without our word
+            self._ray.shutdown()
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -205,7 +239,7 @@ def _define_task(ray: Any) -> Any:
             wanted = pickle.loads(order)["described"]
             return (
                 f"{socket.gethostname()}: expected this project, version {wanted}, in the Python that runs Ray there, "
-                f"found none ({error}); install it on every node"
+                f"found none ({error}); install it on every node, or start Ray there with PYTHONPATH naming a clone"
             )
         serve(order, post)
         return None

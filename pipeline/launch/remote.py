@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline.command.errors import explain
 from pipeline.command.workers import Link, WorkItem, do_item
-from pipeline.launch.code import compute_code, describe_code, refuse_other_code
+from pipeline.launch.code import compute_code, describe_code, list_beside, refuse_other_code
 from pipeline.launch.files import Change, Outbox, gather, lay_out
 from pipeline.launch.pickling import pickle_item
 
@@ -53,10 +53,11 @@ def write_order(item: WorkItem, sync_seconds: float) -> bytes:
     Raises:
         TypeError: If the item cannot be pickled.
     """
+    beside = list_beside(item.function)
     return pickle.dumps(
         {
-            **{"code": compute_code(), "described": describe_code(), "item": pickle_item(item)},
-            **{"files": gather(item), "sync_seconds": sync_seconds},
+            **{"code": compute_code(beside), "described": describe_code(beside), "beside": beside},
+            **{"item": pickle_item(item), "files": gather(item), "sync_seconds": sync_seconds},
         }
     )
 
@@ -69,7 +70,7 @@ def serve(order: bytes, post: Post) -> None:
         post: Called in a thread, one parcel after the other. Where it raises, the driver is gone: the item is stopped.
     """
     wanted = pickle.loads(order)
-    if refused := refuse_other_code(wanted["code"], wanted["described"]):
+    if refused := refuse_other_code(wanted["code"], wanted["described"], wanted.get("beside", ())):
         post(pickle.dumps(Parcel(refused=refused)))
         return
     before = os.getcwd()
@@ -90,6 +91,8 @@ def serve(order: bytes, post: Post) -> None:
                 end = do_item(Link(lambda content: courier.tell("progress", content), courier.stopping), item)
             finally:
                 courier.end()
+        if courier.broken is not None:  # what was on its way then is nowhere: a new try begins where the driver is
+            raise courier.broken
         courier.tell(*end)
         courier.deliver()
     finally:
@@ -98,7 +101,11 @@ def serve(order: bytes, post: Post) -> None:
 
 
 class _Courier:
-    """Sends what has happened, at intervals, from a thread beside the item."""
+    """Sends what has happened, at intervals, from a thread beside the item.
+
+    Attributes:
+        broken: Why nothing more can be sent.
+    """
 
     def __init__(self, post: Post, outbox: Outbox, sync_seconds: float) -> None:
         self._post, self._outbox = post, outbox
@@ -106,6 +113,7 @@ class _Courier:
         self._events: list[tuple[str, Any]] = []
         self._lock, self._over = threading.Lock(), threading.Event()
         self._stop = False
+        self.broken: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
         self.start = self._thread.start
 
@@ -136,9 +144,9 @@ class _Courier:
         while not self._over.wait(self._sync_seconds):
             try:
                 self.deliver()
-            except Exception:
+            except Exception as error:
                 traceback.print_exc(file=sys.stderr)
-                self._stop = True
+                self.broken, self._stop = error, True
                 return
 
     def end(self) -> None:

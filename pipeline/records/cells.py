@@ -57,7 +57,7 @@ def to_cell(name: str, value: Any) -> str:
     """Return a value as the cell of its column.
 
     Raises:
-        ValueError: If it is not finite, or a whole number of more than 64 bits.
+        ValueError: If it is not finite, a whole number of more than 64 bits, or a text that no file can hold.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -71,7 +71,12 @@ def to_cell(name: str, value: Any) -> str:
         raise ValueError(f"{name}: expected a number of 64 bits, found {value}")
     if isinstance(value, list | tuple | dict):
         return json.dumps(value, allow_nan=False)
-    return str(value)
+    text = str(value)
+    try:
+        text.encode("utf-8", "surrogateescape")  # names of files may be no Unicode
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: expected a text in UTF-8, found {text!r}") from None
+    return text
 
 
 def _fits(whole: int) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
-
-from pipeline.records.results import append_results, read_results
+from pipeline.records.adding import append_results
+from pipeline.records.results import read_plain
 
 
 def merge_results(places: Iterable[Path], path: Path) -> int:
@@ -26,12 +25,7 @@ def merge_results(places: Iterable[Path], path: Path) -> int:
     rows = []
     for place in places:
         if place.exists():
-            found = read_results(place).to_dict("records")
-            rows += [{name: value for name, value in row.items() if not _is_empty(value)} for row in found]
+            rows += [{name: value for name, value in row.items() if value is not None} for row in read_plain(place)]
     if rows:
         append_results(path, rows)
     return len(rows)
-
-
-def _is_empty(value: object) -> bool:
-    return not isinstance(value, list) and bool(pd.isna(value))

@@ -1,96 +1,27 @@
-"""`evaluation_results.csv`: one row per evaluated checkpoint, added one by one, shared by any number of processes.
+"""`evaluation_results.csv`: one row per evaluated checkpoint, shared by any number of processes; reading and finding.
 
-    append_result("evaluation_results.csv", {"checkpoint_path": "checkpoints/...", "success_rate": 0.93, ...})
     results = read_results("evaluation_results.csv")              # a DataFrame: Int64, float64, boolean, string
     results.groupby(["task_id", "lpc_alpha"])["success_rate"].describe()
 
-Adding a row rewrites the file under a lock, to a temporary name that then takes its place: whoever is killed, the file
-is whole and holds every row added before. docs/cache.md says what the columns mean.
+`pipeline.records.adding` adds rows; docs/cache.md says what the columns mean.
 """
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.command.files import replace_atomically
-from pipeline.command.folders import HeldError, hold_lock
 from pipeline.command.names import name_command
-from pipeline.records.cells import COLUMNS, TEXT, build_column, dtype, from_cell, is_typed, kind, to_cell
-from pipeline.records.texts import ResultsError, read_texts, write_texts
+from pipeline.records.cells import COLUMNS, TEXT, build_column, dtype, from_cell, is_typed, kind
+from pipeline.records.contents import find_contents, read_contents
+from pipeline.records.texts import ResultsError, Texts
 
 Rows = pd.DataFrame | Iterable[Mapping[str, Any]]
 """Rows of results: a DataFrame, or dicts with None for what is empty."""
-
-_LOCK_SECONDS = 120.0  # a row takes milliseconds; who waits as long waits for a process that hangs
-
-
-def append_result(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Add the row of a checkpoint, in place of an earlier row with the same `checkpoint_path` and of the same level.
-
-    Other rows are kept as they are, character for character. What the file did not have is empty.
-
-    Args:
-        path: The CSV; it and its folder are made where there are none.
-        row: Values by column, at least `checkpoint_path`; keys that are no column are left out. Plain types, numpy
-            numbers, lists.
-
-    Raises:
-        ResultsError: If the file is something else, or another process holds its lock for minutes. It is untouched.
-        ValueError: If a value is not finite, or there is no `checkpoint_path`.
-    """
-    append_results(path, [row])
-
-
-def append_results(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows as `append_result` does, all of them or, where one cannot be written, none; the file is written once.
-
-    Args:
-        path: The CSV.
-        rows: See `append_result`; of two of one checkpoint and level the later one stays.
-
-    Raises:
-        ResultsError: As for a single row.
-        ValueError: Likewise.
-    """
-    for row in rows:
-        if not isinstance(identity := row.get("checkpoint_path"), str) or not identity:
-            raise ValueError(f"checkpoint_path: expected a path as text, found {identity!r}")
-    path = Path(os.path.realpath(path))  # one file, one lock, by whatever name it is reached
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = hold_lock(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS)
-        with lock, pd.option_context("mode.string_storage", "python"):  # as TEXT, where pyarrow is installed
-            texts = read_texts(path).reset_index(drop=True)
-            columns = [*COLUMNS, *(name for name in texts if name not in COLUMNS)]
-            texts = texts.reindex(columns=columns, fill_value="")
-            for row in rows:
-                texts = _place_row(texts, row)
-            for stray in glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent, include_hidden=True):
-                (path.parent / stray).unlink(missing_ok=True)  # of a process that was killed; we hold the lock
-            with replace_atomically(path) as temporary:
-                write_texts(texts, temporary)
-    except HeldError as error:
-        raise ResultsError(
-            f"{path}: another process has kept it locked for {_LOCK_SECONDS:.0f} s; end that process, or choose "
-            "another --results_path" + (error.args[0] and f" ({error})")
-        ) from None
-
-
-def _place_row(texts: pd.DataFrame, row: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a file's texts with a row in place of those of its checkpoint and level, or at the end."""
-    mine = texts["checkpoint_path"] == row["checkpoint_path"]
-    mine &= _other_level(texts) == _other_level(pd.DataFrame([dict(row)])).iloc[0]
-    places = texts.index[mine]
-    texts = texts.drop(index=places[1:])
-    place = places[0] if len(places) else texts.index.max() + 1 if len(texts) else 0
-    texts.loc[place] = [to_cell(name, row[name]) if name in row else "" for name in texts]
-    return texts
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
@@ -104,23 +35,71 @@ def read_results(path: str | Path) -> pd.DataFrame:
     Raises:
         ResultsError: If there is no such file, it is something else, or a cell is not what its column holds.
     """
-    path = Path(path)
+    return _build_table(_read_values(Path(path)))
+
+
+def read_plain(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows as `plain_rows(read_results(path))` does, without a table: quick where they are few.
+
+    Raises:
+        ResultsError: As there.
+    """
+    columns = _read_values(Path(path))
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def read_rows(path: str | Path, checkpoint_path: str) -> pd.DataFrame:
+    """Return the rows of one checkpoint as `read_results` does: quick where many are asked for one after the other.
+
+    Args:
+        path: The CSV, which is there.
+        checkpoint_path: As the rows name it.
+
+    Raises:
+        ResultsError: As there, of these rows.
+    """
+    texts = find_contents(Path(path), checkpoint_path)
+    return _build_table(_parse(Path(path), texts)) if texts.lines else _empty_table(*texts.names).copy()
+
+
+@lru_cache(maxsize=1)
+def _empty_table(*names: str) -> pd.DataFrame:
+    return _build_table({name: [] for name in (*COLUMNS, *(name for name in names if name not in COLUMNS))})
+
+
+def _read_values(path: Path) -> dict[str, list[Any]]:
+    """Return the values of all rows by column.
+
+    Raises:
+        ResultsError: See `read_results`.
+    """
     if not path.exists():
         raise ResultsError(f"{path}: no such file; `{name_command('evaluate')}` writes it")
-    texts = read_texts(path)
+    return _parse(path, read_contents(path))
+
+
+def _parse(path: Path, texts: Texts) -> dict[str, list[Any]]:
     columns = {}
-    for name in dict.fromkeys((*COLUMNS, *texts)):
-        values: list[Any] = [None] * len(texts)
-        for place, cell in enumerate(texts[name] if name in texts else ()):
+    for name in dict.fromkeys((*COLUMNS, *texts.names)):
+        if name not in texts.names:
+            columns[name] = [None] * len(texts.lines)
+            continue
+        values = columns[name] = []
+        for number, cell in zip(texts.numbers, texts.cells(name), strict=True):
             try:
-                values[place] = from_cell(name, cell)
+                values.append(from_cell(name, cell))
             except (ValueError, OverflowError, RecursionError):
                 raise ResultsError(
-                    f"{path}: line {texts.index[place]}: {name}: expected {kind(name)}, found {cell[:60]!r}; correct "
-                    "it, or remove the line and evaluate that checkpoint again"
+                    f"{path}: line {number}: {name}: expected {kind(name)}, found {cell[:60]!r}; correct it, or remove "
+                    "the line and evaluate that checkpoint again"
                 ) from None
-        columns[name] = pd.Series(values, dtype=dtype(name) if name in COLUMNS else TEXT)
-    return pd.DataFrame(columns)
+    return columns
+
+
+def _build_table(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: pd.Series(values, dtype=dtype(name) if name in COLUMNS else TEXT) for name, values in columns.items()}
+    )
 
 
 def as_results(rows: Rows) -> pd.DataFrame:

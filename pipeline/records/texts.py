@@ -1,6 +1,7 @@
 """A CSV of results as texts, nothing read into its cells: what spreadsheets, older code and crashes make of it.
 
-    texts = read_texts(path)          # a DataFrame of str; its index are the lines of the file
+    texts = read_texts(path)
+    texts.names, texts.lines[0], texts.numbers[0]     # columns, cells of the first row, its line in the file
     write_texts(texts, path)
 
 Taken as it is meant: a byte order mark, any line ends, blank lines and rows of empty cells, the first line once more
@@ -14,10 +15,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
-
-import pandas as pd
 
 from pipeline.command.errors import UserError
 
@@ -35,7 +35,40 @@ class ResultsError(UserError, ValueError):
     """A results file that cannot be used; the message names it, what was expected and what to do."""
 
 
-def read_texts(path: Path) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Texts:
+    """Rows of cells as they stand. Plain lists: a table of pandas takes ten times as long where rows are few.
+
+    Attributes:
+        names: Of the columns, each once.
+        lines: A row's cells each, in the order of the columns.
+        numbers: Of each row's line in the file, from 1.
+    """
+
+    names: list[str] = field(default_factory=list)
+    lines: list[list[str]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+
+    def cells(self, name: str) -> list[str]:
+        """Return the cells of a column, "" each where there is none of that name."""
+        if name not in self.names:
+            return [""] * len(self.lines)
+        place = self.names.index(name)
+        return [line[place] for line in self.lines]
+
+    def take(self, places: Sequence[int]) -> Texts:
+        """Return some of the rows."""
+        return Texts(self.names, [self.lines[place] for place in places], [self.numbers[place] for place in places])
+
+    def with_columns(self, names: Sequence[str]) -> Texts:
+        """Return the rows with these columns, empty where they had none of that name."""
+        if list(names) == self.names:
+            return self
+        columns = [self.cells(name) for name in names]
+        return Texts(list(names), list(map(list, zip(*columns, strict=True))), self.numbers)
+
+
+def read_texts(path: Path) -> Texts:
     """Return the cells as they stand; no rows and columns for no file or an empty one.
 
     Raises:
@@ -44,7 +77,7 @@ def read_texts(path: Path) -> pd.DataFrame:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return pd.DataFrame()
+        return Texts()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ResultsError(f"{path}: expected UTF-8, found UTF-16; save it as CSV in UTF-8, or {_ADVICE}")
     text = content.decode("utf-8-sig", "surrogateescape")
@@ -52,7 +85,7 @@ def read_texts(path: Path) -> pd.DataFrame:
     if not lines:
         if text.strip("\r\n"):
             raise ResultsError(f"{path}: expected a CSV of evaluation results; {_ADVICE}")
-        return pd.DataFrame()
+        return Texts()
     names = lines[0][1]
     if not set(NEEDED) <= set(names):
         stripped = [name.strip() for name in names]
@@ -65,15 +98,15 @@ def read_texts(path: Path) -> pd.DataFrame:
     return _unite(path, names, rows, [number for number, _ in lines])
 
 
-def write_texts(texts: pd.DataFrame, path: Path) -> None:
+def write_texts(texts: Texts, path: Path) -> None:
     """Write cells as they stand, with quotes where needed: round all of them if one holds a carriage return.
 
-    The csv module of Python 3.11, which pandas uses, leaves a lone carriage return without quotes.
+    The csv module of Python 3.11 leaves a lone carriage return without quotes.
     """
-    returns = any("\r" in cell for cells in (texts.columns, *texts.to_numpy()) for cell in cells)
-    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    rows = [texts.names, *texts.lines]
+    quoting = csv.QUOTE_ALL if any("\r" in "".join(row) for row in rows) else csv.QUOTE_MINIMAL
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        texts.to_csv(file, index=False, lineterminator="\n", quoting=quoting)
+        csv.writer(file, lineterminator="\n", quoting=quoting).writerows(rows)
 
 
 def _split(path: Path, text: str, *, skip_spaces: bool = False) -> list[_Line]:
@@ -124,8 +157,10 @@ def _fit(path: Path, line: _Line, width: int, *, is_last: bool) -> list[str]:
     raise ResultsError(f"{path}: line {number}: {expected}; {advice}")
 
 
-def _unite(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> pd.DataFrame:
+def _unite(path: Path, names: list[str], rows: list[list[str]], numbers: list[int]) -> Texts:
     """Return the columns by their names, each once."""
+    if len(set(names)) == len(names) and all(map(str.strip, names)):
+        return Texts(names, rows, numbers)
     columns: dict[str, list[str]] = {}
     for place, name in enumerate(names):
         cells = [row[place] for row in rows]
@@ -140,4 +175,4 @@ def _unite(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], numb
                     f"{path}: line {number}: {name}: expected one such column, found two that differ, "
                     f"{first[:60]!r} and {second[:60]!r}; remove or rename one of them"
                 )
-    return pd.DataFrame(columns, index=pd.Index(numbers, dtype="int64"), dtype=object)
+    return Texts(list(columns), list(map(list, zip(*columns.values(), strict=True))), numbers)

@@ -1,7 +1,7 @@
 """R training runs as one tensor program: what they carry from update to update, their metrics and checkpoints.
 
-Runs that differ in seed, trial and price of complexity alone are trained together; a single run is R = 1. A run's
-result depends on nothing else that is in the batch. What is done with a batch: `loop.py`.
+Runs that differ in `MAY_DIFFER` alone (seed, price, where they start, what they train) are trained together; a single
+run is R = 1. A run's result depends on nothing else that is in the batch. What is done with a batch: `loop.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from babyai.facts import NUM_ACTIONS
 from babyai.missions import MissionEncoder, build_mission_encoder, restore_mission_encoder
 from babyai.observations import OBSERVATION_DIM
-from pipeline.checkpoints import CheckpointError, save_checkpoint
+from pipeline.checkpoints import CheckpointError, LoadedPolicy, save_checkpoint
 from pipeline.command.devices import derive_seed, resolve_device
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig
@@ -34,9 +34,10 @@ from pipeline.training.losses import LossTerms, Price
 from pipeline.training.objective import Objective
 from pipeline.training.options import resolve_levels
 from pipeline.training.rollout import Acting, Rollout
+from pipeline.training.start import describe_encoders, read_starts, take_start
 from pipeline.training.sums import LossSums
 
-MAY_DIFFER = ("seed", "trial", "lpc_alpha")
+MAY_DIFFER = ("seed", "trial", "lpc_alpha", "start_from", "train_only")
 """Fields in which runs that are trained together may differ."""
 
 
@@ -73,6 +74,7 @@ class ReplicaBatch:
         update: Weight updates done.
         seconds: Seconds that updates have taken since each run began.
         timed: Whether the checkpoint that each run has gone on from was a timed one.
+        started_from: Of each run, from which weights it once started; empty: its own.
 
     Raises:
         ConfigError: If settings differ in other fields, or one cannot be used.
@@ -95,7 +97,9 @@ class ReplicaBatch:
             )
         self.device = resolve_device(first.device)
         self.update, self.seconds = _find_moment(resume, len(configs))
-        self.encoder = _build_encoder(first.lang_encoder, self.device, announce, resume)
+        starts = read_starts(configs) if resume is None else [None] * len(configs)
+        begun = describe_encoders(starts, configs)
+        self.encoder = _build_encoder(first.lang_encoder, self.device, announce, resume, begun)
         known = {"task_id": resolve_levels(first), "lang_encoder": self.encoder.name}
         self.configs = [TrainConfig(**{**config.to_dict(), **known}) for config in configs]
         self.config = self.configs[0]
@@ -104,14 +108,14 @@ class ReplicaBatch:
         torch.set_num_threads(1 if compiled else first.torch_threads)
         self._announce, self._engine = announce, engine or (CompiledEngine if compiled else TorchEngine)
         try:
-            self._build(resume)
+            self._build(resume, starts)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             if resume is None:
                 raise
             reason = " ".join(str(error).split())[:400]
             raise CheckpointError(f"cannot be continued ({type(error).__name__}: {reason})") from None
 
-    def _build(self, resume: Sequence[dict[str, Any]] | None) -> None:
+    def _build(self, resume: Sequence[dict[str, Any]] | None, starts: Sequence[LoadedPolicy | None]) -> None:
         """Build policies, environments and what acts, at the beginning or as checkpoints left them."""
         config, device = self.config, self.device
         trained = config.train_lang_proj
@@ -134,11 +138,18 @@ class ReplicaBatch:
             eps=config.lpc_eps,
             exponent=config.lpc_exponent,
         )
-        self.weights = ReplicaWeights(self.policies, self.projections if trained else [], config.lr)
+        parts = [config.train_only for config in self.configs]
+        self.weights = ReplicaWeights(self.policies, self.projections if trained else [], config.lr, parts)
+        self.started_from: list[dict[str, Any]] = [{} for _ in self.configs]
+        for replica, start in enumerate(starts):
+            if start is not None:
+                own = self.configs[replica], self.policies[replica], self.projections[replica]
+                self.started_from[replica] = take_start(start, *own)
         for replica, content in enumerate(resume or ()):
             self.policies[replica].load_state_dict(content["policy_state_dict"])
             self.projections[replica].load_state_dict(content["lang_proj_state_dict"])
             self.weights.load_optimizer_state(replica, content["optimizer_state_dict"])
+            self.started_from[replica] = content.get("started_from", {})
         missions = [
             MissionVectors(self.encoder, projection, trainable=trained) for projection in self.projections
         ]  # after the weights are final: a frozen projection is applied once
@@ -151,7 +162,7 @@ class ReplicaBatch:
             self.generators,
             config.unroll_len,
             engine.count_groups(config.num_envs),
-            partial(CompiledEngine, threads=config.torch_threads) if engine is CompiledEngine else engine,
+            partial(engine, threads=config.torch_threads) if issubclass(engine, CompiledEngine) else engine,
             self.levels.told(config),
         )
         self.step_levels = self.levels.of_steps(config.unroll_len, engine.count_groups(config.num_envs), device)
@@ -159,7 +170,7 @@ class ReplicaBatch:
         if config.compile_policy and isinstance(self.rollout.engine, TorchEngine):
             self.rollout.engine.compile(self._announce)
         if resume is None:
-            self.rollout.load([env.reset() for env in self.envs], None)
+            self.rollout.start()
         else:
             self._load([content["resume"] for content in resume])
         self.sums = LossSums(len(self.configs), len(self.expert_sizes), device, self.levels.names)
@@ -283,6 +294,7 @@ class ReplicaBatch:
             "config": {**self.configs[replica].to_dict(), "num_actions": NUM_ACTIONS, "update": self.update},
             "update": self.update,
             "lang_encoder": self.encoder.describe(),
+            **({"started_from": self.started_from[replica]} if self.started_from[replica] else {}),
             "resume": {
                 "env": self.envs[replica].state_dict(),
                 "hidden": [state[replica].clone() for state in self.rollout.engine.hidden],
@@ -320,14 +332,20 @@ def check_alike(configs: Sequence[TrainConfig]) -> None:
 
 
 def _build_encoder(
-    name: str, device: torch.device, announce: Callable[[str], object], resume: Sequence[dict[str, Any]] | None
+    name: str,
+    device: torch.device,
+    announce: Callable[[str], object],
+    resume: Sequence[dict[str, Any]] | None,
+    begun: dict[str, Any] | None,
 ) -> MissionEncoder:
-    """Return the sentence encoder of all runs: that of their checkpoints, or the one that is named.
+    """Return the sentence encoder of all runs: that of their checkpoints, of those they start from, or the one named.
 
     Raises:
         CheckpointError: If the checkpoints were trained with several.
         MissionEncoderError: If it cannot be had.
     """
+    if resume is None and begun is not None:
+        return restore_mission_encoder(begun, device=device, announce=announce, override=name)
     if resume is None:
         return build_mission_encoder(name, device=device, announce=announce)
     described = [content["lang_encoder"] for content in resume]

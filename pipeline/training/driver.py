@@ -11,6 +11,7 @@ from pipeline.command.interruption import Interruption
 from pipeline.command.launcher import HERE, Launcher
 from pipeline.command.workers import Event, WorkItem
 from pipeline.launch.items import RESUME, launch
+from pipeline.places import leave_out_earlier
 from pipeline.tracking import check_wandb
 from pipeline.training.group import clear_runs, go_on_with_group, train_group
 from pipeline.training.mapping import mapping_lines
@@ -20,7 +21,14 @@ from pipeline.training.progress import Progress, name_runs
 from pipeline.training.summary import print_places, print_results
 
 
-def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False, launcher: Launcher = HERE) -> int:
+def train_runs(
+    sweep: Sweep,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    launcher: Launcher = HERE,
+    again: Sequence[str] = RESUME,
+) -> int:
     """Train the runs of a call to their end, or to an interruption; return the exit code.
 
     0: all done. 1: some runs failed or lack metrics; the others are done. 128 + signal: interrupted, everything saved.
@@ -30,6 +38,7 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False, l
         resume: Continue those that are begun.
         overwrite: Delete what is there of exactly these runs.
         launcher: Where groups of runs are trained; elsewhere `jobs` of the sweep is the most at once.
+        again: Words that the command needs besides when it is called again for runs that are left.
 
     Raises:
         RunFolderError: If a folder holds another run, a run is begun and neither switch is given, another process
@@ -56,7 +65,7 @@ def train_runs(sweep: Sweep, *, resume: bool = False, overwrite: bool = False, l
         if overwrite:
             clear_runs(groups, progress.report)
         with Interruption() as interruption:
-            _train_groups(groups, jobs, progress, interruption, launcher)
+            _train_groups(groups, jobs, progress, interruption, launcher, again)
             progress.close()
             return _conclude(sweep, runs, progress, interruption)
     finally:
@@ -90,6 +99,7 @@ def _train_groups(
     progress: Progress,
     interruption: Interruption,
     launcher: Launcher,
+    again: Sequence[str],
 ) -> None:
     """Train groups of runs, here, in several processes, or on other machines.
 
@@ -118,12 +128,12 @@ def _train_groups(
     def stopping() -> bool:
         if interruption.stopping() and jobs != 1:
             progress.report("say", "stopping: every process finishes its update and saves; Ctrl-C again ends them")
-        hopeless = bool(refused) and not progress.begun and not at_work  # what is wrong with one is so with all
+        hopeless = bool(refused) and not progress.begun and not at_work  # what runs differ in is checked by now
         return interruption.stopping() or hopeless
 
     do = train_group if launcher.is_local else go_on_with_group
     work = (_describe_work(name, do, runs) for name, runs in items.items())
-    launch(work, launcher=launcher, jobs=jobs, report=report, stopping=stopping, again=RESUME)
+    launch(work, launcher=launcher, jobs=jobs, report=report, stopping=stopping, again=again)
     if refused and not progress.begun:
         raise ConfigError("; ".join(dict.fromkeys(why for _, why in refused)))
     for runs, why in refused:
@@ -132,4 +142,5 @@ def _train_groups(
 
 def _describe_work(name: str, do: Callable[..., None], runs: Sequence[PlannedRun]) -> WorkItem:
     folders = tuple(folder for run in runs for folder in (run.folder, run.logs))
-    return WorkItem(name, do, (runs,), inputs=folders, outputs=folders)
+    starts = tuple(dict.fromkeys(run.config.start for run in runs if run.config.start is not None))
+    return WorkItem(name, do, (runs,), inputs=(*folders, *starts), outputs=folders, choose=leave_out_earlier)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from babyai.compiled.core import is_on_disk
 from pipeline.checkpoints import read_checkpoint
+from pipeline.command.devices import resolve_device
 from pipeline.command.errors import UserError
 from pipeline.command.workers import Link
+from pipeline.engine.compiled.engine import is_on_disk
 from pipeline.guard import RunFolderError, clear_run, describe_held, hold_run, is_held
 from pipeline.places import list_checkpoints
 from pipeline.training.batch import ReplicaBatch
@@ -68,8 +69,9 @@ def build_batch(runs: Sequence[PlannedRun], report: Report) -> ReplicaBatch:
     def say(line: str) -> None:
         report("say", line)
 
-    if not is_on_disk():
-        say("compiling the world and the policy: about a minute, once for this copy of the code")
+    config = runs[0].config
+    if not is_on_disk(on_cpu=resolve_device(config.device).type == "cpu" and not config.compile_policy):
+        say("compiling the world and the policy: half a minute or more, once for this copy of the code")
     fresh = runs[0].checkpoint is None
     resume = None if fresh else [read_checkpoint(run.checkpoint) for run in runs]
     return ReplicaBatch([run.config for run in runs], resume=resume, announce=say)

@@ -4,7 +4,7 @@ On-policy imitation with truncated back-propagation: the student acts, the exper
 into (the setting of DAgger, https://arxiv.org/abs/1011.0686), and after `unroll_len` steps the weights take one step of
 Adam on the loss of those states. The policy's memory runs on across unrolls; gradients stop at their borders.
 
-A batch is R runs that differ in seed, trial and price of complexity alone, as one tensor program; one run is R = 1.
+A batch is R runs that differ in the fields of `MAY_DIFFER` alone, as one tensor program; one run is R = 1.
 """
 
 from __future__ import annotations

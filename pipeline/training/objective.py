@@ -33,14 +33,12 @@ class Objective:
         self._rollout, self._sizes, self._price, self._levels = rollout, expert_sizes, price, levels
         if not isinstance(rollout.engine, CompiledEngine):
             return
-        replicas, *steps = rollout.expert_action.shape
-        member = torch.ones(1, np.prod(steps), dtype=torch.bool) if levels is None else levels.member
+        member = torch.ones(1, rollout.expert_action[0].numel(), dtype=torch.bool) if levels is None else levels.member
         self._level_of = member.int().argmax(dim=0).numpy()
         self._members = member.sum(dim=1).numpy().astype(np.float64)  # steps of each level
         sizes = [size for layer in expert_sizes for size in layer]
         self._costs = np.array([float(size) ** price.exponent if size else 0.0 for size in sizes])
         self._alpha = price.alpha.double().numpy()[:, None]
-        self._sums = np.zeros((replicas, len(member), PER_LAYER + 2 * max(1, len(expert_sizes))))
 
     def differentiate(self) -> LossTerms:
         """Fill the gradient of the weights from the last unroll; return the loss, each term (R,)."""
@@ -55,8 +53,9 @@ class Objective:
 
     @np.errstate(over="ignore", invalid="ignore")  # a loss that is not finite is for the loop to find
     def _differentiate(self, rollout: Rollout, engine: CompiledEngine) -> LossTerms:
-        sums, alpha, members, price = self._sums, self._alpha, self._members, self._price
-        engine.sum_losses(rollout.expert_action, rollout.expert_valid, self._costs, self._level_of, sums)
+        alpha, members, price = self._alpha, self._members, self._price
+        labels = rollout.expert_action, rollout.expert_valid
+        sums = engine.sum_losses(*labels, self._costs, self._level_of, len(members))
         total = members.sum()
         count = sums[..., COUNT]  # (R, levels), as all but what is said otherwise
         some = np.maximum(count, 1)

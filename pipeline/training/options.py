@@ -46,7 +46,7 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs of a call, which differ in seed and price of complexity; a single run is a sweep of one.
+    """The runs of a call; a single run is a sweep of one. Those of one batch differ in `batch.MAY_DIFFER` alone.
 
     Attributes:
         configs: Settings of each run, by trial, then in the order of the seeds.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.checkpoints import CheckpointError, read_header
 from pipeline.command.devices import resolve_device
@@ -27,6 +28,7 @@ from pipeline.training.folders import (
     stamp_checkpoints,
 )
 from pipeline.training.options import Sweep, default_replicas
+from pipeline.training.start import check_fit, check_starts, spell_start
 
 Key = tuple[int, int]
 """Trial and seed, which name a run within its sweep."""
@@ -69,11 +71,14 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
     (it was stopped in it) is taken up at its last update without --resume: nothing of it is replaced.
 
     Raises:
+        ConfigError: If a run starts from a checkpoint of the same call, or one that is to begin from a checkpoint that
+            cannot be read or does not fit.
         RunFolderError: If a mixture's name stands for other levels, a trial holds runs of other settings, a run is
             begun and neither switch is given, or another process trains one.
         CheckpointError: If the newest checkpoint of a run is damaged; nothing goes on from an older one unasked.
     """
     _check_mixture_name(sweep, overwrite)
+    check_starts(sweep.configs)
     runs: list[PlannedRun] = []
     problems: dict[str, list[str]] = {"other": [], "begun": [], "held": [], "damaged": []}
     for config in sweep.configs:
@@ -91,6 +96,7 @@ def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun
             problems["held"].append(describe_held(logs))
         runs.append(run)
     _refuse(sweep, **problems)
+    check_fit(run.config for run in runs if run.checkpoint is None and not run.complete)
     return runs
 
 
@@ -104,15 +110,23 @@ def _look_up(run: PlannedRun, resume: bool) -> tuple[PlannedRun, Conflict | None
     stamp = stamp_checkpoints(folder)
     found = newest_checkpoint(folder)
     update = found[1].update if found else 0
+    wanted, own_text = config.full_identity(), config.start_from
+    if found:
+        wanted["start_from"] = spell_start(config, found[1].config, found[0])
+
+    def respell(logged: Mapping[str, Any]) -> dict[str, Any]:  # metrics may be newer than the checkpoint
+        return {**logged, **({"start_from": wanted["start_from"]} if logged.get("start_from") == own_text else {})}
+
     trained = found is not None and update >= config.num_updates
     conflict = find_conflict(
         folder,
         logs,
-        config.full_identity(),
+        wanted,
         found and found[1].config,
         update=update,
         go_on=resume or trained,
         defaults=TrainConfig().to_dict(),
+        migrate=respell,
         is_elsewhere=partial(has_checkpoints, config=config),
     )
     if found is None:
@@ -190,7 +204,8 @@ def _find_strangers(config: TrainConfig, sweep: Sweep) -> Iterator[str]:
             except CheckpointError:  # nobody's run
                 continue
             but = {"seed", *header.unknown_fields}
-            if differences := differing_settings(header.config, config.full_identity(), but):
+            wanted = {**config.full_identity(), "start_from": spell_start(config, header.config, path)}
+            if differences := differing_settings(header.config, wanted, but):
                 yield f"{folder} holds a run of another setting ({differences})"
 
 

@@ -2,7 +2,9 @@
 
 Each replica has its own vector environment, missions and random numbers. All noise of an unroll is drawn before it from
 the replica's CPU generator, so that a step draws nothing, every device sees the same numbers, and a replica's numbers
-do not depend on the others. A step costs one transfer from the device, that of the actions.
+do not depend on the others. Where the policy computes on the CPU, levels are compiled and the mission projection is
+frozen, an unroll is one call (`unroll.py`); else it goes step by step, which costs one transfer from the device a step,
+that of the actions. Results are the same.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pipeline.engine.compiled.kernels import write_observations
 from pipeline.engine.missions import MissionVectors
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
+from pipeline.training.unroll import CompiledUnroll
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Rollout:
         expert_action: Labels of the last unroll, int64, R times all steps of all environments; the order of `replay`.
         expert_valid: Which are labels, bool, likewise.
         ended: Episodes that ended within the last unroll, per replica.
-        current: What each environment shows now.
+        current: What each environment shows now; not kept where an unroll is one call.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Rollout:
         build_engine: Callable[[nn.Module, ReplicaWeights, Tensor, Tensor], CompiledEngine | TorchEngine],
         told: Tensor | None = None,
     ) -> None:
-        """Allocate; the environments must be started and `load` be called.
+        """Allocate; then call `start` or `load`.
 
         Args:
             policy: Gives the architecture.
@@ -107,13 +110,24 @@ class Rollout:
         self._obs_arrays = [[list(group) for group in obs[r * groups : (r + 1) * groups]] for r in range(replicas)]
         self._mission_views = [self._inputs[:, t, :, missions_at:] for t in range(unroll_len)]
         self.engine = build_engine(policy, weights, self._inputs, self._on_device["episode_start"])
+        self._unroll: CompiledUnroll | None = None
+        compiled = all(env.core == "compiled" for env in envs)
+        if type(self.engine) is CompiledEngine and compiled and not self._trained:
+            self._unroll = CompiledUnroll(self.engine, envs, missions, self._arrays, missions_at)
         self.current: list[VectorStep] = []
         self.ended: list[list[EpisodeEnd]] = []
 
-    def load(self, current: Sequence[VectorStep], hidden: Sequence[Tensor] | None) -> None:
-        """Go on from what the environments show and the state before it (R, N, H) per layer; None for zeros."""
+    def start(self) -> None:
+        """Begin with new levels and a zero state."""
+        if self._unroll is not None:
+            self._unroll.start()
+        else:
+            self.load([env.reset() for env in self._envs], self.engine.init_hidden())
+
+    def load(self, current: Sequence[VectorStep], hidden: Sequence[Tensor]) -> None:
+        """Go on from what the environments show and the state before it, (R, N, H) per layer."""
         self.current = list(current)
-        self.engine.hidden = self.engine.init_hidden() if hidden is None else hidden
+        self.engine.hidden = hidden
 
     @torch.no_grad()
     def collect(self, acting: Acting) -> None:
@@ -121,6 +135,9 @@ class Rollout:
         gumbel, chance, dropped = self._draw(acting)
         self.ended = [[] for _ in self._envs]
         self.engine.begin(dropped)
+        if self._unroll is not None:
+            self.ended = self._unroll.play(gumbel, chance, acting.expert_prob)
+            return
         for t in range(self._inputs.shape[1]):
             self._show(t)
             logits = self.engine.act(t)

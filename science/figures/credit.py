@@ -13,6 +13,7 @@ from matplotlib.colors import TwoSlopeNorm
 from plotting.panels import PAGE_WIDTH, finish, use_axes
 from plotting.runs import short_task
 from plotting.style import DIFFERENCE_CMAP, expert_labels, figure_style
+from science.figures import many
 from science.figures.maps import draw_map, explain_stars, format_cell, leave_cells_alone
 from science.figures.names import Drawn, alpha_of, in_order, label_of, means_of
 
@@ -20,6 +21,12 @@ DRAWN = frozenset(
     {"credit", "credit_by_subgoal", "credit_of_agreement", "interaction", "interaction_by_subgoal", "worth_by_subgoal"}
 )
 """Quantities that are in these figures, or in the table alone."""
+
+
+_WORDS = {
+    "credit_by_subgoal": "Shapley values by subgoal (nats)",
+    "interaction": "Shapley interactions (nats): below 0 one stands in for the other",
+}
 
 
 def draw_credit(table: pd.DataFrame, label: object, sizes: Sequence[Sequence[int]]) -> Iterator[Drawn]:
@@ -38,7 +45,7 @@ def draw_credit(table: pd.DataFrame, label: object, sizes: Sequence[Sequence[int
             players,
             columns,
             sizes,
-            "Shapley values by subgoal (nats)",
+            _WORDS["credit_by_subgoal"],
         )
     pairs = table[table["quantity"] == "interaction"]
     if len(pairs):
@@ -48,8 +55,20 @@ def draw_credit(table: pd.DataFrame, label: object, sizes: Sequence[Sequence[int
             players,
             players,
             sizes,
-            "Shapley interactions (nats): below 0 one stands in for the other",
+            _WORDS["interaction"],
         )
+
+
+def draw_many(table: pd.DataFrame, label: object, sizes: Sequence[Sequence[int]]) -> Iterator[Drawn]:
+    """Yield the same of many levels: a row for each level, or for each of its subgoals."""
+    over = means_of(table)
+    parts = {quantity: over[over["quantity"] == quantity] for quantity in ("credit", *_WORDS)}
+    if len(rows := parts["credit"]):
+        yield many.draw_experts("shapley_credit", rows, label("credit"), sizes)
+    if len(rows := parts["credit_by_subgoal"]):
+        yield from many.draw_subgoals("shapley_by_subgoal", rows, _WORDS["credit_by_subgoal"], sizes)
+    if len(rows := parts["interaction"]):
+        yield many.draw_pairs("shapley_interactions", rows, _WORDS["interaction"], sizes)
 
 
 def _both_ways(pairs: pd.DataFrame) -> pd.DataFrame:

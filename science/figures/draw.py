@@ -11,25 +11,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from science.figures import credit, needed
+from science.figures import credit, many, needed, needed_levels
 from science.figures.curves import draw_curves, draw_usage
-from science.figures.forest import draw_forest
+from science.figures.forest import CROWDED, MANY_TASKS, draw_forest
 from science.figures.fronts import draw_fronts
 from science.figures.levels import draw_levels
 from science.figures.maps import draw_audit, draw_map
-from science.figures.names import SOURCES, Drawn, number_of, what_of
+from science.figures.names import SOURCES, Drawn, alpha_of, number_of, what_of
 from science.figures.probes import draw_probes
 from science.figures.strips import Panel, draw_strips
+from science.figures.transfer import draw_transfer
 from science.levels import ALL_TASKS
 
 MOST_PANELS = 9
 """Of one figure; more begin another."""
 
 MOST_TASKS = 4
-"""Of one figure; of more there are several figures, and strips lie on their side."""
+"""Of one figure; of more a row or a small panel is a level, or there are several figures, and strips lie on their
+side."""
 
 MOST_WIDE = 6
-"""Panels of a figure of many tasks."""
+"""Panels of a figure of many tasks; those of `forest.MANY_TASKS` and more have one row of panels."""
 
 NAIVE = ("lpc_entropy_naive", "lpc_entropy_smoothed", "lpc_entropy")
 """The same question asked in three ways, the published one first."""
@@ -63,10 +65,18 @@ def draw_analysis(
     def label(quantity: str) -> str:
         return labels.get(quantity, quantity.replace("_", " "))
 
+    if analysis == "transfer":  # all that it tells is in figures of its own
+        yield from draw_transfer(table)
+        return
     tasks = [task for task in dict.fromkeys(table["task"]) if task not in ("", ALL_TASKS)]
     if len(tasks) <= MOST_TASKS:
         taken = set()
         for drawn, quantities in _draw_own(analysis, table, label, sizes):
+            yield drawn
+            taken |= quantities
+    elif analysis in _OF_MANY:
+        taken = set()
+        for drawn, quantities in _OF_MANY[analysis](table, label, sizes):
             yield drawn
             taken |= quantities
     else:
@@ -80,8 +90,9 @@ def draw_analysis(
     panels = list(list_panels(table[~table["quantity"].isin(taken | HIDDEN)], label))
     wide = [panel for panel in panels if panel.rows["task"].nunique() > MOST_TASKS]
     if wide:
-        for number, start in enumerate(range(0, len(wide), MOST_WIDE)):
-            yield draw_forest(f"{analysis}_by_level_{number + 1}", wide[start : start + MOST_WIDE])
+        size = MOST_WIDE if len(tasks) < MANY_TASKS else CROWDED
+        for number, start in enumerate(range(0, len(wide), size)):
+            yield draw_forest(f"{analysis}_by_level_{number + 1}", wide[start : start + size])
         panels = [panel for panel in panels if panel not in wide]
     for number, start in enumerate(range(0, len(panels), MOST_PANELS)):
         name = analysis if len(panels) <= MOST_PANELS else f"{analysis}_{number + 1}"
@@ -127,10 +138,48 @@ def _draw_own(
         yield draw_curves(f"{analysis}_curves", parts, 1.0 if analysis == "sufficiency" else None), set(curves)
 
 
+_Own = Iterator[tuple[Drawn, set[str]]]
+
+
+def _knockouts_of_many(table: pd.DataFrame, label: Callable[[str], str], sizes: Sequence[Sequence[int]]) -> _Own:
+    for drawn in many.draw_knockout_maps(table, list(_list_effects(table, label)), sizes):
+        yield drawn, set()
+
+
+def _price_of_many(table: pd.DataFrame, label: Callable[[str], str], sizes: Sequence[Sequence[int]]) -> _Own:
+    if (front := draw_fronts("price_fronts", table)) is not None:
+        yield front, set()
+    usage = many.average(table[(table["quantity"] == "usage") & (table["setting"].map(alpha_of).notna())])
+    if len(usage):
+        text = "usage (mean weight) of each expert in own play"
+        yield many.draw_experts("price_usage", usage, text, sizes, signed=False), set()
+
+
+def _needed_of_many(table: pd.DataFrame, label: Callable[[str], str], sizes: Sequence[Sequence[int]]) -> _Own:
+    for drawn in needed_levels.draw_needed(table):
+        yield drawn, set(needed.DRAWN)
+
+
+def _shapley_of_many(table: pd.DataFrame, label: Callable[[str], str], sizes: Sequence[Sequence[int]]) -> _Own:
+    for drawn in credit.draw_many(table, label, sizes):
+        yield drawn, set(credit.DRAWN)
+
+
+_OF_MANY: Mapping[str, Callable[..., _Own]] = {
+    "knockouts": _knockouts_of_many,
+    "price": _price_of_many,
+    "needed": _needed_of_many,
+    "shapley": _shapley_of_many,
+}
+"""Of analyses that have figures for many levels; of others a few levels are in one figure."""
+
+
 def is_curve(rows: pd.DataFrame) -> bool:
-    """Return whether a quantity is told of numbered conditions, three or more, and of no single expert."""
-    numbers = {text for text in rows["condition"] if number_of(text) == number_of(text)}
-    return len(numbers) >= 3 and not (rows["expert"] >= 0).any()
+    """Return whether a quantity is told of a task under numbered conditions, three or more, and of no single expert."""
+    numbered = rows[["task", "condition"]].drop_duplicates()
+    numbered = numbered[[number_of(text) == number_of(text) for text in numbered["condition"]]]
+    most = numbered.groupby("task").size().max() if len(numbered) else 0
+    return bool(most >= 3) and not (rows["expert"] >= 0).any()
 
 
 def list_panels(table: pd.DataFrame, label: object) -> Iterator[Panel]:
@@ -150,18 +199,29 @@ def list_panels(table: pd.DataFrame, label: object) -> Iterator[Panel]:
 
 def _draw_knockouts(table: pd.DataFrame, label: object, sizes: Sequence[Sequence[int]]) -> Iterator[Drawn]:
     """Yield the audit, and maps of what taking an expert out does; the weights of the others are made to sum to 1."""
-    whole = table[(table["group"] == "") & (table["expert"] >= 0)]
-    whole = whole.assign(what=[what_of(text) for text in whole["condition"]])
-    silent = whole[whole["what"] == "zero renormalised"]
+    silent = _silenced(table)
     effects = silent[(silent["quantity"] == "effect_on_ce") & (silent["estimator"] == "R")]
     audit = draw_audit("knockouts_audit", table[table["quantity"] == "usage"], effects, label("effect_on_ce"), sizes)
     if audit is not None:
         yield audit
+    for name, rows, text in _list_effects(table, label):
+        yield draw_map(name, rows, text, sizes)
+
+
+def _silenced(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of whole episodes without an expert, the weights of the others made to sum to 1."""
+    whole = table[(table["group"] == "") & (table["expert"] >= 0)]
+    return whole[[what_of(text) == "zero renormalised" for text in whole["condition"]]]
+
+
+def _list_effects(table: pd.DataFrame, label: Callable[[str], str]) -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """Yield name, rows and words of the effects that have a map."""
+    silent = _silenced(table)
     for quantity, source in (("effect_on_ce", "R"), ("effect_on_success", "P")):
         rows = silent[(silent["quantity"] == quantity) & (silent["estimator"] == source)]
         if len(rows):
             text = f"{label(quantity)} of taking an expert out, {SOURCES[source]}"
-            yield draw_map(f"knockouts_{quantity}", rows, text[:1].upper() + text[1:], sizes)
+            yield f"knockouts_{quantity}", rows, text[:1].upper() + text[1:]
 
 
 def _draw_naive(table: pd.DataFrame, label: object) -> Drawn:

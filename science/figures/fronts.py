@@ -15,6 +15,13 @@ from science.figures.names import Drawn, color_of, in_order, label_of, number_of
 _DIAL, _DENSE = CATEGORY_COLORS[3], CATEGORY_COLORS[0]
 
 
+MOST_WIDE = 4
+"""Tasks beside each other; more are small panels."""
+
+COLUMNS = 5
+"""Of small panels."""
+
+
 @figure_style()
 def draw_fronts(name: str, table: pd.DataFrame) -> Drawn | None:
     """Draw success against LPC, a column for each task; None without any.
@@ -29,27 +36,58 @@ def draw_fronts(name: str, table: pd.DataFrame) -> Drawn | None:
         return None
     dial, dense = _pair(table, "dial"), _pair(table, "baseline")
     tasks = list(dict.fromkeys(trained["task"]))
-    axes = use_axes(None, 1, len(tasks), size=(PAGE_WIDTH, 3.6), sharey=True)
+    few = len(tasks) <= MOST_WIDE
+    columns = len(tasks) if few else COLUMNS
+    lines = -(-len(tasks) // columns)
+    size = (PAGE_WIDTH, 3.6 if few else 1.2 + 1.3 * lines)
+    axes = use_axes(None, lines, columns, size=size, sharey=True, sharex=not few)
+    for ax in axes.flat[len(tasks) :]:
+        ax.set_axis_off()
+    marker = 4.0 if few else 2.4
     floor = max(0.5, 0.5 * float(trained["lpc"][trained["lpc"] > 0].min()))
-    for ax, task in zip(axes.flat, tasks, strict=True):
+    for place, (ax, task) in enumerate(zip(axes.flat, tasks, strict=False)):
         here = trained[trained["task"] == task].assign(price=lambda t: [number_of(c) for c in t["condition"]])
         _draw_seeds(ax, here, "price", "0.55", floor)
         for condition in in_order(here["condition"]):
             points = here[here["condition"] == condition]
             x = np.maximum(points["lpc"], floor)
             ax.plot(
-                x, points["success"], ls="", marker="o", ms=4, color=color_of(condition), mec="0.3", mew=0.4, zorder=4
+                x,
+                points["success"],
+                ls="",
+                marker="o",
+                ms=marker,
+                color=color_of(condition),
+                mec="0.3",
+                mew=0.3,
+                zorder=4,
             )
         turned = dial[dial["task"] == task].assign(price=lambda t: [number_of(c) for c in t["condition"]])
         _draw_seeds(ax, turned, "price", _DIAL, floor)
-        ax.plot(np.maximum(turned["lpc"], floor), turned["success"], ls="", marker="x", ms=3.5, color=_DIAL, zorder=3)
+        ax.plot(
+            np.maximum(turned["lpc"], floor),
+            turned["success"],
+            ls="",
+            marker="x",
+            ms=0.85 * marker,
+            color=_DIAL,
+            zorder=3,
+        )
         points = dense[dense["task"] == task]
-        ax.plot(points["lpc"], points["success"], ls="", marker="D", ms=3.5, color=_DENSE, zorder=3)
+        ax.plot(points["lpc"], points["success"], ls="", marker="D", ms=0.85 * marker, color=_DENSE, zorder=3)
         ax.set_xscale("log")
-        ax.set_xlabel("LPC")
-        ax.set_title(f"{short_task(task)}, n = {here['seed'].nunique()} seeds", loc="left", fontsize="medium")
+        if place >= len(tasks) - columns:
+            ax.tick_params(axis="x", labelbottom=True)
+        if place // columns == lines - 1:
+            ax.set_xlabel("LPC", fontsize="medium" if few else "small")
+        n = here["seed"].nunique()
+        words = f"{short_task(task)}, n = {n} seeds" if few else f"{short_task(task)}, n {n}"
+        ax.set_title(words, loc="left", fontsize="medium" if few else "xx-small")
+        if not few:
+            ax.tick_params(labelsize="xx-small")
         ax.set_ylim(-0.03, 1.03)
-    axes.flat[0].set_ylabel("success")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("success", fontsize="medium" if few else "small")
     conditions = in_order(trained["condition"])
     style = {"ls": "", "marker": "o", "ms": 4}
     handles = [Line2D([], [], color=color_of(c), label=f"trained, alpha {label_of(c)}", **style) for c in conditions]

@@ -15,6 +15,9 @@ from plotting.runs import short_task
 from plotting.style import DIFFERENCE_CMAP, expert_colors, expert_labels, figure_style
 from science.figures.names import Drawn, alpha_of, in_order, label_of, means_of, runs_of
 
+LAYER_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+"""Of points of each layer."""
+
 
 @figure_style()
 def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sequence[Sequence[int]], level: float = 0.05) -> Drawn:
@@ -115,7 +118,7 @@ def draw_audit(
     style = {"ls": "", "marker": "o", "ms": 4}
     handles = [Line2D([], [], color=c, label=n, **style) for c, n in zip(colors, names, strict=True)]
     markers = [Line2D([], [], ls="", color="0.4", marker=m, ms=4, label=f"layer {i}")
-               for i, m in zip(range(len(sizes)), _MARKERS, strict=False)]  # fmt: skip
+               for i, m in zip(range(len(sizes)), LAYER_MARKERS, strict=False)]  # fmt: skip
     finish(list(axes.flat), ["a point: an expert of a run"], own=True, handles=[*handles, *markers])
     return Drawn(
         name,
@@ -125,13 +128,10 @@ def draw_audit(
     )
 
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-
-
 def _scatter(ax: Axes, rows: pd.DataFrame, colors: Sequence[str]) -> None:
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     for (layer, expert), points in rows.groupby(["layer", "expert"]):
-        color, marker = colors[expert % len(colors)], _MARKERS[layer % len(_MARKERS)]
+        color, marker = colors[expert % len(colors)], LAYER_MARKERS[layer % len(LAYER_MARKERS)]
         ax.plot(points["value_x"], points["value_y"], ls="", marker=marker, ms=2.8, color=color, alpha=0.8)
     ax.set_xlim(-0.04, 1.04)
     ax.set_xticks([0, 0.5, 1])

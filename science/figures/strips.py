@@ -71,7 +71,8 @@ def draw_strips(name: str, panels: Sequence[Panel]) -> Drawn:
     notes = ["red: runs without a value" if told.dropped else "", "n: runs with a value"]
     notes += [] if told.interval else [f"no interval below {MIN_FOR_INTERVAL} runs that differ"]
     finish(list(axes.flat), notes, own=True, handles=_handles(tasks, told))
-    return Drawn(name, axes.flat[0].figure, _caption(told))
+    labels = "; ".join(panel.title for panel in panels)
+    return Drawn(name, axes.flat[0].figure, f"{labels[:1].upper()}{labels[1:]}. {_caption(told)}")
 
 
 def _handles(tasks: Sequence[str], told: _Told) -> list[Line2D]:

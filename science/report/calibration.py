@@ -9,8 +9,9 @@ from typing import Any
 
 from science.card import widen
 from science.plan import Design
-from science.report.content import ClaimEntry, Picture, Pictures, Table
+from science.report.content import ClaimEntry, Picture, Pictures
 from science.report.facts import count_words
+from science.report.tables import Table
 from science.report.text import format_interval, format_number
 from science.store import Store
 
@@ -26,19 +27,21 @@ def calibration_of(
         return (("It was not made: what follows has not been tested on noise of this shape.",), None, None)
     table = widen(pd.read_csv(path))
     level, sets = design.config.statistics.level, design.config.statistics.calibration
+    runs = count_words(len(design.config.seeds), "run")
     said = [
-        f"Before anything else this design was run on noise and on planted effects of its own shape (its "
-        f"{count_words(len(design.config.seeds), 'run')}, levels, lengths of episodes and groups), {sets} data sets of "
-        "each. A sound test is wrong on noise about as often as its level says, or more seldom."
+        f"Every test was first tried on made-up data of this study's shape (its {runs}, levels, lengths of episodes "
+        f"and groups): {sets} data sets of noise, and {sets} in which the effect was planted. On noise a sound test is "
+        "wrong about as often as its level says, or more seldom."
     ]
     bad = [
-        f"{row['quantity']} (without effect it is {format_number(row['without'])} by itself)"
+        f"{row['quantity']} (whose mean on noise is {format_number(row['without'])})"
         for row in find_wrong(table, level)
     ]
     tried = table["false_positives"].notna()
     if bad:
         said.append(
-            f"Wrong more often than {level:g} allows: {', '.join(bad)}. Do not trust a verdict on that side of 0."
+            f"Wrong on noise more often than its level of {level:g} allows: {', '.join(bad)}. A verdict on the same "
+            "side of 0 as that mean is not to be trusted."
         )
     elif tried.any():
         said.append(f"No test is wrong more often than {level:g}, to within what {sets} data sets can tell.")

@@ -10,16 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from science.report.tables import Table, short_name, summarise
 from science.report.text import Block, format_interval, format_number, format_p, parse_blocks
-
-MOST_ROWS = 120
-"""Rows of a table on the page; all are in its file."""
-
-MOST_OF_QUANTITY = 24
-"""Rows of one quantity on the page."""
-
-MOST_CONDITIONS = 3
-"""Conditions of a quantity; more are a curve, in a figure and in the file."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +32,6 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table on the page.
-
-    Attributes:
-        head: Names of the columns.
-        rows: Texts.
-        numeric: Columns that are aligned to the right.
-        headings: Row before which a line of its own stands -> that line.
-        left_off: Rows that are in the file alone.
-        path: Of the file, relative to the study's folder.
-        stacked: Whether its rows stand below each other, cell by cell, on a narrow page.
-    """
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: frozenset[int] = frozenset()
-    headings: Mapping[int, str] = field(default_factory=dict)
-    left_off: int = 0
-    path: str = ""
-    stacked: bool = False
-
-
-@dataclass(frozen=True)
 class Section:
     """An analysis on the page.
 
@@ -70,11 +39,13 @@ class Section:
         key: Of its links.
         title: Of it.
         blocks: The definition.
-        summary: How many runs, levels and episodes are in it.
+        summary: How many runs, levels and episodes a mean is of.
         dropped: Runs left out, with the reason and how many, in words.
         notes: What could not be computed and why.
         pictures: Its figures.
-        table: Its means over runs.
+        tables: Its means over runs.
+        rest: How many of them are on the page, and what is in the file alone, in sentences.
+        path: Of the file that has all of them and every run's; "" if there are none.
         films: Links with what they show.
         missing: Why there is no result; "" if there is.
         old: Whether it is of an earlier state of its inputs.
@@ -87,7 +58,9 @@ class Section:
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
-    table: Table | None = None
+    tables: tuple[Table, ...] = ()
+    rest: tuple[str, ...] = ()
+    path: str = ""
     films: tuple[tuple[str, str], ...] = ()
     missing: str = ""
     old: bool = False
@@ -102,7 +75,7 @@ class Report:
         problems: What failed or could not be used, in words; with any the report is marked incomplete.
         abstract: What was done and found, in sentences.
         design: Facts of the design, name and text.
-        runs: The runs, a row for each task and setting.
+        runs: Success and LPC of the runs.
         calibration: The card's sentences.
         calibration_table: Its numbers.
         calibration_picture: Its figure.
@@ -116,7 +89,7 @@ class Report:
     problems: tuple[str, ...]
     abstract: tuple[str, ...]
     design: tuple[tuple[str, str], ...]
-    runs: Table
+    runs: tuple[Table, ...]
     calibration: tuple[str, ...]
     calibration_table: Table | None
     calibration_picture: Picture | None
@@ -170,7 +143,11 @@ class Pictures:
         return Picture(self._count, path.relative_to(self._folder).as_posix(), caption, data)
 
 
-_WANTED = {"greater": "above its reference", "less": "below its reference", "differs": "off its reference"}
+_WANTED = {
+    "greater": "to be above its reference",
+    "less": "to be below its reference",
+    "differs": "to differ from its reference",
+}
 
 
 def read_claims(claims: pd.DataFrame) -> tuple[ClaimEntry, ...]:
@@ -179,9 +156,12 @@ def read_claims(claims: pd.DataFrame) -> tuple[ClaimEntry, ...]:
     for number, rows in claims.groupby("number", sort=True):
         whole = rows[rows["part"] == "all"].iloc[0]
         parts = rows[rows["part"] != "all"]
-        margin = "" if pd.isna(whole["margin"]) else f"within {format_number(float(whole['margin']))}"
+        margin = "" if pd.isna(whole["margin"]) else f"within {format_number(float(whole['margin']))} of it"
         wanted = _WANTED.get(str(whole["direction"]))
-        wanted = f"no effect, {margin}" if wanted is None else wanted + (f"; no effect {margin}" if margin else "")
+        if wanted is None:
+            wanted = f"to be equivalent to its reference: {margin}"
+        elif margin:
+            wanted += f", and to be no effect {margin}"
         several = len(parts) > 1
         found.append(
             ClaimEntry(
@@ -227,6 +207,7 @@ def build_section(
     labels: Mapping[str, str],
     pictures: Sequence[Picture],
     *,
+    price: float | None = None,
     films: Sequence[tuple[str, str]] = (),
     old: bool = False,
 ) -> Section:
@@ -239,22 +220,30 @@ def build_section(
         table: Its tidy rows.
         labels: Of quantities.
         pictures: Its figures.
+        price: At which numbers are told where there are many, see `science.report.tables`.
         films: Links with what they show.
         old: Whether it is of an earlier state of its inputs.
     """
     over = table[table["unit"] != "run"]
     counts = {name: over[name] for name in ("n_runs", "n_levels", "n_episodes")}
     words = {"n_runs": "runs", "n_levels": "level families", "n_episodes": "episodes"}
-    said = [f"{_span(values[values > 0])} {words[name]}" for name, values in counts.items() if (values > 0).any()]
+    said = [
+        f"{_span(values[values > 0])} {words[name]}"
+        for name, values in counts.items()
+        if (values > (1 if name == "n_levels" else 0)).any()  # that a mean is of one level its row says
+    ]
+    summary = summarise(over, labels, price)
     return Section(
         key,
         title,
         tuple(parse_blocks(str(result["definition"]))),
-        "; ".join(said) + (" in each mean" if said else ""),
+        ", ".join(said),
         tuple(short_name(text) for text in result["dropped"]),
         tuple(short_name(text) for text in result["notes"]),
         tuple(pictures),
-        summarise(over, labels, f"tables/{key}.csv"),
+        summary.tables,
+        summary.rest,
+        f"tables/{key}.csv" if len(table) else "",
         tuple(films),
         "",
         old,
@@ -264,55 +253,3 @@ def build_section(
 def _span(values: pd.Series) -> str:
     low, high = int(values.min()), int(values.max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def summarise(over: pd.DataFrame, labels: Mapping[str, str], path: str) -> Table:
-    """Return the means over runs as a table for the page; maps and long lists of conditions are left to the file.
-
-    Rows stand below their quantity; what else tells them apart is a column of its own, in words.
-    """
-    over = over[over["value"].notna() | (over["n_dropped"] > 0)]
-    columns = ("task", "setting", "detail", "mean [95 % interval]", "null", "runs", "dropped", "p", "p adjusted")
-    rows: list[tuple[str, ...]] = []
-    headings = {}
-    for quantity, members in over[over["expert"] < 0].groupby("quantity", sort=False):
-        if members["condition"].nunique() > MOST_CONDITIONS:
-            continue
-        if len(rows) + 1 > MOST_ROWS:
-            break
-        varying = [c for c in ("estimator", "group", "condition", "layer") if members[c].nunique() > 1]
-        headings[len(rows)] = labels.get(str(quantity), str(quantity).replace("_", " "))
-        for row in members.head(MOST_OF_QUANTITY).to_dict("records"):
-            detail = ", ".join(_detail(c, row[c]) for c in varying if row[c] not in ("", -1))
-            rows.append(
-                (
-                    *(short_name(str(row[c])) for c in ("task", "setting")),
-                    detail,
-                    format_interval(row["value"], row["low"], row["high"]),
-                    format_number(row["null_mean"]),
-                    str(row["n_runs"]),
-                    str(row["n_dropped"] or ""),
-                    format_p(row["p"]),
-                    format_p(row["p_adjusted"]),
-                )
-            )
-    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    if len({row[0] for row in rows}) == 1:
-        kept = [i for i in kept if i != 0]
-    return Table(
-        tuple(columns[i] for i in kept),
-        tuple(tuple(row[i] for i in kept) for row in rows),
-        frozenset(place for place, i in enumerate(kept) if i >= 3),
-        headings,
-        len(over) - len(rows),
-        path,
-    )
-
-
-def _detail(column: str, value: object) -> str:
-    return f"layer {value}" if column == "layer" else {"R": "replay", "P": "own play"}.get(str(value), str(value))
-
-
-def short_name(text: str) -> str:
-    """Return a task's name without what all tasks have, and a price as alpha alone."""
-    return text.replace("BabyAI-", "").replace("-v0", "").replace("alpha=", "\N{GREEK SMALL LETTER ALPHA} = ")

@@ -1,23 +1,27 @@
-"""What the report says of the design, the runs, the calibration and where all of it comes from."""
+"""What the report says of the design, of what failed, and of where all of it comes from."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.command.provenance import find_commit, find_versions
-from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
+from pipeline.records.intervals import MIN_FOR_INTERVAL
 from plotting.origin import project_version
 from science.catalogue import ANALYSES
 from science.plan import Design
-from science.report.content import ClaimEntry, Table, short_name
-from science.report.text import format_interval, format_number
+from science.report.content import ClaimEntry
+from science.report.tables import short_name
+from science.report.text import format_number, join_numbers
 from science.statistics.inference import detectable_effect, smallest_p
-from science.store import Store
 
 _LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "torch", "matplotlib", "jinja2")
+
+MOST_NAMED = 8
+"""Levels that the first sentence names; the design names all."""
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -33,13 +37,14 @@ def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]
     dense = f" and {count_words(baselines, 'dense baseline')}" if baselines else ""
     learned = [short_name(task) for task in design.tasks if task not in design.held_out]
     if config.mixture is None:
-        trained, of = f"{join_words(learned)}, each task by itself,", "it"
+        trained, of = f"{join_words(learned)}, each task by itself,", "their task"
     else:
-        trained, of = f"all of {join_words(learned)} together", "each"
-        trained += f", and not on {join_words([short_name(task) for task in design.held_out])}," * bool(design.held_out)
+        trained, of = f"all of {_name_levels(learned)} together", "each level"
+        held_out = [short_name(task) for task in design.held_out]
+        trained += f", and not on {_name_levels(held_out)}," * bool(design.held_out)
     done = (
-        f"{policies}{dense} were trained on {trained} and studied on the same "
-        f"{config.episodes:,} levels of {of}: on their own play, on the bot's trajectories, and with parts changed."
+        f"{policies}{dense} were trained on {trained} and studied on the same {config.episodes:,} episodes of {of}: in "
+        "their own play, on the bot's trajectories, and with parts changed."
     )
     if not claims:
         return (done, "No claim was declared; everything is exploratory.")
@@ -47,6 +52,11 @@ def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]
     counts = {word: [str(c.number) for c in claims if c.verdict == word] for word in words}
     found = "; ".join(f"{len(n)} {word} ({', '.join(n)})" for word, n in counts.items() if n)
     return (done, f"Of {count_words(len(claims), 'declared claim')}: {found}.")
+
+
+def _name_levels(names: Sequence[str]) -> str:
+    """Return levels in words: their names, or of many their number."""
+    return join_words(names) if len(names) <= MOST_NAMED else f"{len(names)} levels"
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -65,22 +75,30 @@ def design_facts(design: Design) -> Facts:
     tests = max(1, len(config.claims))
     level = config.statistics.level
     floor, effect = smallest_p(runs), detectable_effect(runs, alpha=level / tests, power=config.statistics.power)
-    seeds = ", ".join(map(str, config.seeds))
+    seeds = join_numbers(config.seeds)
+    exact = f"no exact test has a p below {format_number(floor)}" if floor else "tests over runs are t tests"
     can = (
         f"{MIN_FOR_INTERVAL} runs are the fewest with an interval or a test: none here"
         if math.isnan(floor)
-        else f"smallest p of an exact test {format_number(floor) if floor else 'without a floor (t test)'}; with "
-        f"{config.statistics.power:.0%} power a mean of {format_number(effect)} standard deviations between runs is "
-        f"found at level {level:g} over {count_words(tests, 'claim')}"
+        else f"{exact}; a mean over runs is found with {config.statistics.power:.0%} power, at level {level:g} shared "
+        f"by {count_words(tests, 'claim')}, if it is {format_number(effect)} standard deviations between runs or more"
     )
     return (
-        ("Tasks", ", ".join(short_name(task) for task in design.tasks if task not in design.held_out)),
+        (
+            "Tasks" if config.mixture is None else "Levels learned",
+            ", ".join(short_name(task) for task in design.tasks if task not in design.held_out),
+        ),
         *_mixture_facts(design),
         ("Prices of complexity", ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)),
         ("Seeds", f"{runs} ({seeds})"),
         ("Baselines", ", ".join(_baselines(design)) or "none"),
-        ("Levels of each run", f"{config.episodes:,}, the same fixed ones for all"),
-        ("Analyses", ", ".join(ANALYSES[name].title for name in config.analyses)),
+        *_transfer_facts(design),
+        (
+            "Episodes",
+            f"{config.episodes:,} of each {'task' if config.mixture is None else 'level'}, of fixed level "
+            "seeds, the same for all runs",
+        ),
+        ("Analyses", "; ".join(ANALYSES[name].title for name in config.analyses)),
         ("What this many runs can show", can),
     )
 
@@ -89,9 +107,36 @@ def _mixture_facts(design: Design) -> Facts:
     config = design.config
     if config.mixture is None:
         return ()
-    weights = "equal ones" if config.task_weights is None else ", ".join(f"{w:g}" for w in config.task_weights)
     held_out = ", ".join(short_name(task) for task in design.held_out) or "none"
-    return (("Mixture", f"{config.mixture}: each policy learns all tasks, weights {weights}"), ("Held out", held_out))
+    return (
+        ("Mixture", f"{config.mixture}: each policy learns all of them, {_tell_weights(design)}"),
+        ("Levels held out", held_out),
+    )
+
+
+def _tell_weights(design: Design) -> str:
+    """Return the shares of the steps in words: the most common weight, and those that have another."""
+    weights = design.config.task_weights
+    if weights is None or len(set(weights)) == 1:
+        return "with equal shares of the steps"
+    usual = Counter(weights).most_common(1)[0][0]
+    learned = [short_name(task) for task in design.tasks if task not in design.held_out]
+    others = [f"{task} {w:g}" for task, w in zip(learned, weights, strict=True) if w != usual]
+    return f"their steps in shares of {usual:g}, but {', '.join(others)}"
+
+
+def _transfer_facts(design: Design) -> Facts:
+    if not design.adapted:
+        return ()
+    first, arms = design.adapted[0], ", ".join(dict.fromkeys(run.setting for run in design.adapted))
+    levels = ", ".join(short_name(level) for level in design.new_levels)
+    return (
+        (
+            "Transfer",
+            f"{levels}, each learned in {first.config.num_updates:,} updates by {arms}; price {first.alpha:g}, "
+            f"{count_words(len({run.seed for run in design.adapted}), 'seed')}",
+        ),
+    )
 
 
 def _baselines(design: Design) -> list[str]:
@@ -112,36 +157,6 @@ def training_facts(design: Design) -> Facts:
     )
     names += tuple(name for name in config.identity() if name in design.config.train and name not in names)
     return tuple((name, str(getattr(config, name))) for name in names)
-
-
-def runs_table(design: Design, store: Store) -> Table:
-    """Return a row for each task and setting: runs, success and LPC of their own play."""
-    rows = []
-    cells: dict[tuple[str, str], list[Any]] = {}
-    for run in design.runs:
-        cells.setdefault((run.task, run.setting), []).append(run)
-    for (task, setting), runs in cells.items():
-        stamps = [store.read(f"evaluate/{run.name}") for run in runs]
-        success = [stamp.notes["success"] for stamp in stamps if stamp is not None]
-        lpc = [stamp.notes["lpc"] for stamp in stamps if stamp is not None and stamp.notes["lpc"] is not None]
-        missing = len(runs) - len(success)
-        rows.append(
-            (short_name(task), short_name(setting), str(len(success)), str(missing or ""), _mean(success), _mean(lpc))
-        )
-    head = ("task", "setting", "runs", "missing", "success [95 % interval]", "LPC [95 % interval]")
-    kept = [i for i in range(len(head)) if i != 3 or any(row[3] for row in rows)]
-    return Table(
-        tuple(head[i] for i in kept),
-        tuple(tuple(row[i] for i in kept) for row in rows),
-        frozenset(place for place, i in enumerate(kept) if i >= 2),
-    )
-
-
-def _mean(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    found = mean_interval(list(values))
-    return format_interval(float(found.mean), float(found.low), float(found.high))
 
 
 def problems_of(design: Design, failed: Mapping[str, str], results: Mapping[str, Any]) -> tuple[str, ...]:

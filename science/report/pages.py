@@ -14,14 +14,16 @@ The unit of replication is what a claim generalises over, and every number names
 steps, levels, episodes (of one run alone). A claim over two of them takes the larger p.
 
 - Intervals are at 95 %: Student's t over the runs' own values; of pairs of runs, which share runs, a jackknife over
-  runs; of effects of interventions, with runs and level seeds as random factors. None below three runs. Every run is
-  drawn.
+  runs; of effects of interventions, with runs and level seeds as random factors. Success in the table of the design has
+  Wilson's interval for a sample of clusters, whose n is the effective number of episodes, p (1 - p) / (s^2 / R) with
+  the variance s^2 between R runs. None below three runs. Strips and rows show every run as a point; maps, and the small
+  panels of many levels, show means.
 - Tests over runs: from eight runs on the exact sign-flip test, whose smallest p is 2 / 2^n; below, Student's t. Effects
   of interventions: over runs and level seeds at once.
 - Where routes are set against a variable of the episode, whole episodes are exchanged within run, level and similar
   length: neither steps nor times are shuffled, for these are not exchangeable.
-- Adjusted p: over declared claims Holm (1979), over a map Benjamini and Hochberg (1995). A large p is no evidence for
-  nothing; "no effect" is told by two one-sided tests (Schuirmann 1987) against a declared margin, with the
+- Adjusted p: over declared claims Holm (1979), over a map Benjamini and Hochberg (1995). A large p is no evidence that
+  there is no effect; that is told by two one-sided tests (Schuirmann 1987) against a declared margin, with the
   standard error of the interval that is shown.
 - Prices are never pooled: they are compared within a seed. Runs that collapsed, diverged or lack something are counted
   on the figure, and where that has a meaning a row "worst" has them at their worst value.
@@ -43,6 +45,7 @@ def render(report: Report) -> tuple[str, str]:
         environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
         environment.filters["inline"] = mark_code
         environment.filters["breakable"] = break_names
+        environment.filters["together"] = keep_together
         environment.filters["capitalise"] = lambda text: str(text)[:1].upper() + str(text)[1:]
         pages.append(environment.get_template(name).render(r=report, methods=methods))
     # Figures and headings stand by themselves, and no table goes on from a paragraph.
@@ -59,6 +62,14 @@ def break_names(text: str) -> Any:
     from markupsafe import Markup, escape  # comes with jinja2
 
     return Markup(re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", str(escape(text)).replace(" = ", "&nbsp;=&nbsp;")))
+
+
+def keep_together(text: str) -> Any:
+    """Return a number with its interval as HTML, escaped: it may break before the interval and before "against"."""
+    from markupsafe import Markup, escape  # comes with jinja2
+
+    parts = re.split(r" (?=\[|against |\()", str(text))
+    return Markup(" ".join(f"<span>{escape(part)}</span>" for part in parts)) if len(parts) > 1 else escape(text)
 
 
 def mark_code(text: str) -> Any:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+_ROUNDING = 1e-12
+"""Differences of means that are 0 come out as 1e-17 and the like; nothing that is told is as small."""
 
 _TERM = re.compile(r"^((?:Null|Twin|Interval|Known answer|Known|Control|Audit|Source|Unit)s?)\b[,:. ]")
 
@@ -60,11 +64,12 @@ def _close(intro: list[str], entries: list[str]) -> list[Block]:
 
 
 def format_number(value: object) -> str:
-    """Return a number with three significant digits; "" for none."""
+    """Return a number with three significant digits, 0 for what rounding leaves of it; "" for none."""
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, str):
         return value
+    value = 0.0 if abs(float(value)) < _ROUNDING else value
     if float(value) == int(value) and abs(value) < 1e6:
         return f"{int(value):,}".replace("-", "\N{MINUS SIGN}")
     size = abs(float(value))
@@ -84,3 +89,24 @@ def format_p(p: float) -> str:
     if not math.isfinite(p):
         return ""
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def join_numbers(numbers: Sequence[int]) -> str:
+    """Return numbers in ascending order, three or more in a row as the first and the last: 0-2, 5."""
+    rows: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if rows and rows[-1][-1] == number - 1:
+            rows[-1].append(number)
+        else:
+            rows.append([number])
+    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
+
+
+def spell_out(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels of which each can stand alone: "the same, x" becomes what the one before says, and x."""
+    found: dict[str, str] = {}
+    before = ""
+    for quantity, label in labels.items():
+        found[quantity] = label.replace("the same", before, 1) if label.startswith("the same, ") else label
+        before = found[quantity]
+    return found

@@ -122,7 +122,7 @@ def test_levels_that_need_too_many_draws_are_replaced(plan_every):
         draws.append(simulator.draws)
     limit = sorted(draws)[6]
     env = VectorEnv("GoToLocal", 1, SeedList(range(12)), plan_every=plan_every, core="compiled")
-    env._core._params[0, P_DRAWS] = limit
+    env._core.game.rules.params[0, P_DRAWS] = limit
     step = env.reset()
     while step.active.any():
         step = env.step(step.expert_action)
@@ -134,4 +134,4 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="core: expected auto, compiled or plain, found 'fast'"):
         VectorEnv("GoToObj", 1, SeedList([0]), core="fast")
     with pytest.raises(UnknownTaskError):
-        babyai.compiled.core.build_compiled_core([("GoToNowhere", 1)], None, label=True, record=False)
+        babyai.compiled.core.build_compiled_core([("GoToNowhere", 1)], None, plan_every=0, label=True, record=False)

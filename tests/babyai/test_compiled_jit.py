@@ -65,15 +65,15 @@ def test_what_is_on_disk_is_used_until_a_source_changes(load, monkeypatch):
 def test_the_stamp_depends_on_every_file(tmp_path):
     folder = tmp_path / "compiled"
     shutil.copytree(Path(jit.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    vocabulary = tmp_path / "facts.py"
-    shutil.copy(jit.VOCABULARY, vocabulary)
+    others = [Path(shutil.copy(path, tmp_path)) for path in jit.SOURCES if path.parent != Path(jit.__file__).parent]
+    assert {path.name for path in others} == {"facts.py", "steps.py"}
 
     def digest():
-        return jit.digest_sources([*folder.glob("*.py"), vocabulary])
+        return jit.digest_sources([*folder.glob("*.py"), *others])
 
     stamps = [digest()]
     assert stamps == [jit.SOURCE_STAMP]
-    for path in (folder / "layout.py", vocabulary):
+    for path in (folder / "layout.py", *others):
         with path.open("a") as file:
             file.write("\n")
         assert digest() not in stamps

@@ -9,6 +9,7 @@ from babyai.errors import ExpertError
 from babyai.level_seeds import SeedStreams
 from babyai.steps import STEP_FIELDS, VectorStep
 from babyai.vector_env import VectorEnv
+from tests.fresh_seeds import take_seeds
 
 TASKS = {"BabyAI-GoToObjS6-v1": 3, "BabyAI-GoToRedBallNoDists-v0": 2, "BabyAI-OpenDoor-v0": 1}
 SAME = [name for name, _, _ in STEP_FIELDS if name != "mission_id"]
@@ -140,7 +141,7 @@ def test_seeds_are_of_run_task_and_slot():
         SeedStreams(1, 2, "BabyAI-OpenDoor-v0"),
         SeedStreams(0, 2),
     )
-    drawn = [[stream.next_seed(1) for _ in range(4)] for stream in (first, more, other, run, alone)]
+    drawn = [take_seeds(stream, 1, 4) for stream in (first, more, other, run, alone)]
     assert drawn[0] == drawn[1]
     assert len({tuple(seeds) for seeds in drawn}) == 4
     assert first.state_dict() == {"seed": 0, "drawn": [0, 4]}

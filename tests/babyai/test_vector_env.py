@@ -1,15 +1,25 @@
 """The vector environment: auto-reset, level sources, replacement, restoring, and equality with one simulator alone."""
 
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import babyai.compiled.core
+import babyai.plain_core
 import babyai.vector_env
+from babyai.compiled.slots import allocate_slots
 from babyai.errors import ExpertError, LevelError
 from babyai.facts import FAILURE, RUNNING, SUCCESS
 from babyai.level_seeds import SeedList, SeedStreams, evaluation_seeds
 from babyai.plain_world import Expert, Simulator, plan_length
 from babyai.steps import STEP_FIELDS
 from babyai.vector_env import VectorEnv, VectorStep
+from tests.fresh_seeds import take_seeds
 
 # Levels on which the bot replans for ever at some point, found by playing seeds 0..149
 LOOPING_TASK, LOOPING_SEEDS = "GoToImpUnlock", [6, 14]
@@ -90,8 +100,7 @@ def test_slots_equal_single_environments():
     together = VectorEnv("UnlockPickup", num_envs, SeedStreams(5, num_envs), max_steps=30)
     singles = []
     for slot in range(num_envs):
-        streams = SeedStreams(5, num_envs)
-        seeds = [streams.next_seed(slot) for _ in range(6)]
+        seeds = take_seeds(SeedStreams(5, num_envs), slot, 6)
         singles.append(VectorEnv("UnlockPickup", 1, SeedList(seeds), max_steps=30))
     steps, step = [env.reset() for env in singles], together.reset()
     rng = np.random.default_rng(0)
@@ -302,8 +311,7 @@ def test_arrays_are_fresh():
 
 def test_seed_streams_depend_on_seed_and_slot_only():
     def take(seed, num_envs, slot, n=150):
-        streams = SeedStreams(seed, num_envs)
-        return [streams.next_seed(slot) for _ in range(n)]
+        return take_seeds(SeedStreams(seed, num_envs), slot, n)
 
     assert take(3, 1, 0) == take(3, 16, 0)
     assert take(3, 8, 5) == take(3, 16, 5)
@@ -365,3 +373,67 @@ def test_close_leaves_a_usable_environment():
     env.close()
     assert not env.step([0]).active.any()
     assert env.reset().active.all()
+
+
+@pytest.mark.parametrize("core", ["compiled", "plain"])
+def test_a_state_is_gone_back_to_whatever_was_met_since(core):
+    """Missions met after it have other numbers the second time, or none."""
+    env = VectorEnv("GoToObj", 2, SeedStreams(0, 2), max_steps=2, core=core)
+    env.reset()
+    state = env.state_dict()
+
+    def play(steps):
+        return [env.step([0, 0]).ended for _ in range(steps)], list(env.missions)
+
+    first = play(60)
+    env.load_state_dict(state)
+    assert play(20) == (first[0][:20], first[1][: len(env.missions)])
+    env.load_state_dict(state)
+    assert play(60) == first
+
+
+@pytest.mark.parametrize("core", ["compiled", "plain"])
+def test_in_which_order_missions_are_met_does_not_depend_on_when_seeds_are_given(core, monkeypatch):
+    """Saving gives seeds."""
+    few = partial(allocate_slots, seeds=1)
+    for module in (babyai.compiled.core, babyai.plain_core):
+        monkeypatch.setattr(module, "allocate_slots", few)
+    slots, steps = (64, 500) if core == "compiled" else (24, 120)
+    envs = [VectorEnv("SynthS5R2", slots, SeedStreams(0, slots), max_steps=4, core=core) for _ in range(2)]
+    for env in envs:
+        env.reset()
+    for t in range(steps):
+        envs[0].state_dict()
+        actions = np.full(slots, t % 3)
+        assert envs[0].step(actions).ended == envs[1].step(actions).ended
+    assert envs[0].missions == envs[1].missions
+    assert envs[0].state_dict() == envs[1].state_dict()
+
+
+PLAYED = """
+from babyai.level_seeds import SeedStreams
+from babyai.vector_env import VectorEnv
+env = VectorEnv("GoToObj", 1, SeedStreams(0, 1), plan_every=1)
+step, ended = env.reset(), []
+while len(ended) < 2:
+    step = env.step(step.expert_action)
+    ended += step.ended
+print(env.core, ended)
+"""
+
+
+def test_nothing_need_be_compiled():
+    """Whoever looks for an error in the world lets Python play it."""
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", PLAYED],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"NUMBA_DISABLE_JIT": flag},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for flag in ("0", "1")
+    ]
+    assert told[0] == told[1]
+    assert told[0].startswith("compiled [EpisodeEnd(")

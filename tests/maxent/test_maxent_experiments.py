@@ -20,6 +20,7 @@ from maxent.results import describe_rollout
 from maxent.rewards.catalogue import build_scorer
 from maxent.settings import ExperimentSettings, join_lists, read_command
 from pipeline.command.folders import hold_lock
+from pipeline.command.launcher import HERE
 from tests.maxent_networks import build_network, save_more, save_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -113,9 +114,9 @@ def test_spaced_lists_and_presets():
         *("--models", '["toy", "phi-2"]', "--lam", "1", "--tags", '["a"]')
     ]
     assert join_lists(["--models", "[toy, phi-2]", "--methods"]) == ["--models", "[toy, phi-2]", "--methods"]
-    assert read_command([]) == (ExperimentSettings(), False)
+    assert read_command([]) == (ExperimentSettings(), False, HERE)
     assert read_command([])[0].models == ["llama-7b"]
-    quick, resume = read_command(["--preset", "quick", "--num_rollouts", "7", "--models", "toy", "more", "--resume"])
+    quick, resume, _ = read_command(["--preset", "quick", "--num_rollouts", "7", "--models", "toy", "more", "--resume"])
     assert (quick.num_samples, quick.num_rollouts, quick.max_tokens, resume) == (3, 7, 30, True)
     assert quick.models == ["toy", "more"]
 

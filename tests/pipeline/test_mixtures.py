@@ -94,11 +94,14 @@ def test_what_does_not_fit_is_told_once(argv, expected):
 def test_later_fields_change_no_older_identity():
     """Digests of studies are made of it; two runs are compared by all fields."""
     single = TrainConfig()
-    assert LATER_FIELDS == {"task_weights": None, "mixture": None, "task_input": "none", "obs_encoding": "raw"}
+    later = {"task_weights": None, "mixture": None, "task_input": "none", "obs_encoding": "raw"}
+    assert LATER_FIELDS == {**later, "start_from": None, "train_only": None}
     assert not LATER_FIELDS.keys() & single.identity().keys()
     assert single.full_identity() == {**LATER_FIELDS, **single.identity()}
     mixture = TrainConfig(**TWO, task_input="onehot", obs_encoding="onehot")
-    assert mixture.identity() == {k: v for k, v in mixture.full_identity().items() if k != "task_weights"}
+    unset = {"task_weights", "start_from", "train_only"}
+    assert mixture.identity() == {k: v for k, v in mixture.full_identity().items() if k not in unset}
+    assert replace(mixture, train_only=["head"]).identity()["train_only"] == ["head"]
     assert replace(mixture, task_input="none").full_identity() != mixture.full_identity()
 
 

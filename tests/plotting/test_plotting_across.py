@@ -12,8 +12,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from pipeline.records.adding import append_result
 from pipeline.records.intervals import wilson_interval
-from pipeline.records.results import COLUMNS, append_result, as_results, read_results
+from pipeline.records.results import COLUMNS, as_results, read_results
 from plotting.across import COLLAPSED, plot_success_against_lpc, plot_task_bars
 from plotting.runs import (
     collect_runs,
@@ -309,7 +310,7 @@ def test_collapsed_runs_are_counted_and_shown_in_a_sweep():
         "0.0001\nn = 3\n2 collapsed",
     ]
     crosses = [line for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
-    assert [line.get_ydata()[0] for line in crosses] == [0.01, 0.01]
+    assert [line.get_ydata().tolist() for line in crosses] == [[0.01, 0.01]]
     (means,) = [line for line in ax.lines if len(line.get_xdata()) == 3]
     np.testing.assert_allclose(means.get_ydata(), [501, 301, 60.02 / 3])
     assert means.get_xdata().tolist() == [-6.0, -5.0, -4.0]  # alpha = 0 a decade left of the least
@@ -319,8 +320,21 @@ def test_collapsed_runs_are_counted_and_shown_in_a_sweep():
 @pytest.mark.parametrize("draw", [plot_success_against_lpc, lambda r: plot_task_bars(r)[0]])
 def test_collapsed_runs_are_marked_in_other_figures(draw):
     ax = draw(alphas())
-    assert sum(line.get_marker() == "x" and len(line.get_xdata()) > 0 for line in ax.lines) == 2
+    assert sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == "x") == 2
     assert COLLAPSED in texts(ax)
+
+
+@pytest.mark.parametrize("draw", [plot_success_against_lpc, plot_alpha_sweep, lambda r: plot_task_bars(r)[0]])
+def test_marks_of_many_runs_are_paler_and_hide_nothing(draw):
+    """At ten thousand runs each lay on all the others, opaque, and was an object of its own to draw."""
+    few, many = (
+        [line for line in draw([row(0.5 + seed % 9 / 99, 50.0 + seed, seed=seed) for seed in range(count)]).lines
+         if len(line.get_xdata()) == count]
+        for count in (20, 300)
+    )  # fmt: skip
+    assert len(few) == len(many) == 1
+    assert many[0].get_alpha() == pytest.approx((few[0].get_alpha() or 1.0) / 10)
+    assert many[0].get_rasterized() and not few[0].get_rasterized()
 
 
 def test_learning_names_collapsed_runs():

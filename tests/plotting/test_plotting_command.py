@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.records.adding import append_result
 from pipeline.records.cache import cache_path, write_cache
 from pipeline.records.metrics import compute_metrics
-from pipeline.records.results import append_result
 from plotting.command import main
 from tests.tables import random_tables
 

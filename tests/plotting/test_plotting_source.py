@@ -10,9 +10,9 @@ import pytest
 from matplotlib.text import Text
 
 from pipeline.command.names import name_command
+from pipeline.records.adding import append_result
 from pipeline.records.cache import cache_path, write_cache
 from pipeline.records.metrics import compute_metrics
-from pipeline.records.results import append_result
 from plotting.command import main
 from plotting.data import as_routing_data
 from plotting.logs import read_logs

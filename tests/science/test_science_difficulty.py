@@ -19,7 +19,7 @@ from science.statistics.inference import compute_equivalence
 from science.synthetic import Design, draw_template
 from science.traces import Run, Traces
 
-LEVELS = 8
+LEVELS, NEVER = 8, math.inf
 TASKS = tuple(f"BabyAI-Level{i}-v0" for i in range(LEVELS))
 
 
@@ -107,8 +107,16 @@ def test_held_out_levels_do_not_count(rng):
     assert found.row("lpc_plan_length").value == pytest.approx(1)
 
 
+def test_levels_learned_before_it_can_be_told_are_noted(rng):
+    traces = make_traces(rng, np.ones((4, LEVELS)))
+    known = {task: float(place) for place, task in enumerate(TASKS)}
+    found = difficulty.compute(traces, steps_to_learn=known, soonest=TASKS[1:3], draws=19)
+    assert f"{TASKS[1]}, {TASKS[2]}: dense networks are there as soon as it can be told" in " ".join(found.notes)
+    assert "as soon as" not in " ".join(difficulty.compute(traces, steps_to_learn=known, draws=19).notes)
+
+
 def test_levels_never_learned_rank_last():
-    steps = {"a": [100, 200, 300], "b": [100, None, None], "c": [50, 1000, None], "d": [100, None], "e": []}
+    steps = {"a": [100, 200, 300], "b": [100, NEVER, NEVER], "c": [50, 1000, NEVER], "d": [100, NEVER], "e": []}
     ranks = difficulty.rank_learning(steps)
     assert ranks == {"a": math.log(200), "b": math.inf, "c": math.log(1000), "d": math.inf}
     assert rank_correlations(np.arange(5.0), np.array([[1, 2, 3, np.inf, np.inf]]))[0] > 0.9

@@ -20,6 +20,7 @@ from science.figures.draw import draw_analysis
 from science.figures.levels import order_levels
 from science.forecast import describe_runs
 from science.growth import grow_missing
+from science.learning import find_learned, find_whole
 from science.outputs import read_table
 from science.plan import build_design
 from science.questions import Given
@@ -208,7 +209,7 @@ def test_two_names_of_one_level_are_found_out(tmp_path):
 
 
 def test_dense_networks_tell_how_hard_a_task_is(tmp_path):
-    """They learn one task each; the steps are those of the first full window with that success, else it is censored."""
+    """They learn one task each; the steps are those from which on it is there, else it is censored."""
     asked = {"seeds": 2, "num_updates": 12, "hidden_size": 4, "success": 0.01}
     train = {**STUDY["train"], "window": 4, "num_updates": 1}
     config = read(tmp_path, difficulty_baselines=asked, train=train, seeds="0", lpc_alphas=[0], baselines=[])
@@ -223,14 +224,17 @@ def test_dense_networks_tell_how_hard_a_task_is(tmp_path):
     item = next(item for item in find_stage("analyse").items(design, ["difficulty"]))
     assert {f"train/{run.name}" for run in design.learners} <= set(item.needs)
     learning = [(run.task, store.read(f"train/{run.name}").notes["learning"]) for run in design.learners]
-    assert all(steps % (4 * 8) == 0 for _, rows in learning for steps, _ in rows)
+    assert all(steps % (4 * 8) == 0 for _, rows in learning for steps, _, _ in rows)
     for enough in (0.01, 1.0):
         asked = dataclasses.replace(config.difficulty_baselines, success=enough)
         now = dataclasses.replace(design, config=dataclasses.replace(config, difficulty_baselines=asked))
-        known = Given(now, store, item).steps_to_learn()
+        known, soonest = Given(now, store, item).steps_to_learn()
         for task in TASKS:
             own = [rows for name, rows in learning if name == task]
-            each = [next((np.log(steps) for steps, rate in rows if rate >= enough), np.inf) for rows in own]
+            whole = find_whole(design.learners[0].config)
+            told = [find_learned(rows, enough, whole=whole, window=4) for rows in own]
+            each = [np.log(steps) for steps, _ in told]
+            assert (task in soonest) == all(at_once for _, at_once in told)
             assert known[task] == (np.inf if np.inf in each else pytest.approx(np.mean(each)))
 
 

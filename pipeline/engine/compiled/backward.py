@@ -21,7 +21,6 @@ from pipeline.engine.compiled.kernels import (
     fill,
     find_rows,
     multiply_add,
-    multiply_add_rows,
     total,
 )
 
@@ -52,7 +51,7 @@ def backpropagate(
         codes: (C, 2), see `Layout`.
         inputs: (G, T, N, inputs) observation and mission.
         start: (G, T, N) bool.
-        weights: (R, Q) packed weights of the replicas.
+        weights: (R, Q or more) packed weights of the replicas, with what stands behind them (`Layout.turned`).
         tape: (G, T, N, width).
         grad_logits: (G, T, N, A).
         grad_probs: (G, T, N, experts of all layers), of the probabilities before dropout.
@@ -112,9 +111,9 @@ def backpropagate(
                 if layer.expert.units > 0:
                     at = unit + layer.router.units
                     _unrun_cell(layer, layer.expert, packed, rows, starts, states, carried, at, out, gathered)
-                matrix = as_matrix(packed, layer.gates, layer.width, layer.num_gates)
                 if number > 0 or plan.projected:
-                    multiply_add_rows(out, layer.gradient, layer.num_gates, matrix, layer.width, lower, 0)
+                    matrix = as_matrix(packed, layer.gates_turned, layer.num_gates, layer.width)
+                    multiply_add(out, layer.gradient, layer.num_gates, matrix, 0, layer.width, lower, 0)
                     for i in range(envs):
                         copy(upper[i][: layer.width], lower[i])
                 for i in range(envs):
@@ -166,11 +165,7 @@ def _unmix(
 ) -> None:
     """Carry the gradient of a layer's output (`upper`) to its input (`lower`, put there) and to its states."""
     width, experts, units, h = layer.width, layer.experts, layer.expert.units, layer.router.units
-    biases = as_matrix(packed, layer.projection_bias, experts, width)
-    bias_gradient = as_matrix(gathered, layer.projection_bias, experts, width)
-    router = as_matrix(packed, layer.router_weight, experts, h)
     spread = np.zeros((len(rows), units), np.float32)
-    grad_weights = np.empty(experts, np.float32)
     for i in range(len(rows)):
         mixed = out[i][layer.mixed_gradient : layer.mixed_gradient + width]
         copy(mixed, upper[i])
@@ -180,40 +175,48 @@ def _unmix(
             normal, scale = rows[i][at : at + width], packed[layer.norm :][:width]
             _unnormalise(mixed, normal, rows[i][at + width], scale, layer.norm, layer.norm_bias, gathered)
             copy(lower[i][:width], mixed)
-    matrix = as_matrix(packed, layer.projection, units, width)
-    multiply_add_rows(out, layer.mixed_gradient, width, matrix, units, spread, 0)
+        fill(out[i][layer.weights_gradient : layer.weights_gradient + experts], ZERO)
+    matrix = as_matrix(packed, layer.projection_turned, width, units)
+    multiply_add(out, layer.mixed_gradient, width, matrix, 0, units, spread, 0)
+    matrix = as_matrix(packed, layer.biases_turned, width, experts)
+    multiply_add(out, layer.mixed_gradient, width, matrix, 0, experts, out, layer.weights_gradient)
     for i in range(len(rows)):
         row, grads = rows[i], out[i]
         probs, weights = row[layer.probs : layer.probs + experts], row[layer.weights : layer.weights + experts]
-        mixed = grads[layer.mixed_gradient : layer.mixed_gradient + width]
+        grad_weights = grads[layer.weights_gradient : layer.weights_gradient + experts]
         features = row[layer.expert.features : layer.expert.features + units]
         state = states[i][unit + h : unit + h + units]
         column = 0
         for e in range(experts):
             size = sizes[layer.first_expert + e]
             if size == 0:
+                mixed = grads[layer.mixed_gradient : layer.mixed_gradient + width]
                 grad_weights[e] = dot(mixed, row[layer.x : layer.x + width])
                 add_scaled(lower[i][:width], weights[e], mixed)
                 continue
             part = spread[i][column : column + size]
-            grad_weights[e] = dot(mixed, biases[e]) + dot(part, features[column : column + size])
-            add_scaled(bias_gradient[e], weights[e], mixed)
+            grad_weights[e] += dot(part, features[column : column + size])
             for j in range(size):
                 state[column + j] = part[j] * weights[e]
             column += size
         grad_logits = grads[layer.router_gradient : layer.router_gradient + experts]
         given = grad_probs[i][layer.first_expert : layer.first_expert + experts]
-        mean, mean_given = dot(grad_weights, weights), dot(given, probs)
+        mean, mean_given = ZERO, ZERO
+        for e in range(experts):
+            mean += grad_weights[e] * weights[e]
+            mean_given += given[e] * probs[e]
         for e in range(experts):
             grad_logits[e] = weights[e] * (grad_weights[e] - mean) + probs[e] * (given[e] - mean_given)
         add_to(gathered[layer.router_bias : layer.router_bias + experts], grad_logits)
-        router_state = states[i][unit : unit + h]
-        fill(router_state, ZERO)
-        for e in range(experts):
-            add_scaled(router_state, grad_logits[e], router[e])
+        fill(states[i][unit : unit + h], ZERO)
+    router = as_matrix(packed, layer.router_weight, experts, h)
+    multiply_add(out, layer.router_gradient, experts, router, 0, h, states, unit)
+    for i in range(len(rows)):
+        row = rows[i]
+        state = states[i][unit + h : unit + h + units]
         if layer.relu:
-            _unrelu(router_state, row[layer.router.features : layer.router.features + h])
-            _unrelu(state, features)
+            _unrelu(states[i][unit : unit + h], row[layer.router.features : layer.router.features + h])
+            _unrelu(state, row[layer.expert.features : layer.expert.features + units])
         if layer.expert_normed:
             column = 0
             for e in range(experts):
@@ -228,6 +231,7 @@ def _unmix(
                     column += size
     _add_product(out, layer.router_gradient, experts, rows, layer.router.features, h, gathered, layer.router_weight)
     _add_product(rows, layer.gated, units, out, layer.mixed_gradient, width, gathered, layer.projection)
+    _add_product(rows, layer.weights, experts, out, layer.mixed_gradient, width, gathered, layer.projection_bias)
 
 
 @compiled
@@ -293,7 +297,7 @@ def _unrun_cell(
         for j in range(h):
             of_new[j] *= reset[j]  # the state's new gate is behind the reset gate, the input's is not
         add_to(gathered[cell.bias : cell.bias + 3 * h], of_state)
-    multiply_add_rows(out, cell.gradient, 3 * h, as_matrix(packed, cell.weight, h, 3 * h), h, carried, unit)
+    multiply_add(out, cell.gradient, 3 * h, as_matrix(packed, cell.turned, 3 * h, h), 0, h, carried, unit)
     _add_product(rows, cell.kept, h, out, cell.gradient, 3 * h, gathered, cell.weight)
     for i in range(len(rows)):
         if starts[i]:  # none crosses an episode's start, not even NaN

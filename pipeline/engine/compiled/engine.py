@@ -11,15 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from babyai.compiled.turn import act_slots
 from mixture_of_experts import ExpertDropout
 from pipeline.engine.compiled.backward import backpropagate
 from pipeline.engine.compiled.kernels import gather
 from pipeline.engine.compiled.layout import ALIGN, Layout
-from pipeline.engine.compiled.loss import sum_losses
+from pipeline.engine.compiled.loss import PER_LAYER, sum_losses
 from pipeline.engine.compiled.step import act_step
+from pipeline.engine.compiled.unroll import Acts
 from pipeline.engine.weights import ReplicaWeights
 
 _GROUP = 16  # environments: fewer leave rows of weights that are read for too few rows of states
+
+
+def is_on_disk(on_cpu: bool) -> bool:
+    """Return whether what training compiles was compiled on this machine before: the policy too, or the world alone."""
+    function = backpropagate if on_cpu else act_slots
+    return not hasattr(function, "_cache") or function._cache.holds(function.targetctx)
 
 
 class CompiledEngine:
@@ -29,6 +37,9 @@ class CompiledEngine:
     groups are spread over `threads`. Arrays have an axis of G groups for the R replicas, those of a replica next to
     each other, and n environments in each. Results depend on the groups in the last bits, on threads not at all as long
     as torch itself has one.
+
+    Attributes:
+        shares: First group, and one past the last, of each thread.
     """
 
     @staticmethod
@@ -61,16 +72,17 @@ class CompiledEngine:
         self._first = np.zeros((shape[0], shape[2], layout.tape), np.float32)
         self._grad_logits, self._grad_probs = torch.zeros_like(self._logits), torch.zeros(*shape, len(layout.sizes))
         self._noise, self._drop = np.zeros((*shape, 1), np.float32), (np.float32(0), np.float32(0))
-        self._index, self._back = packing.index.numpy(), packing.back.numpy()
+        index, self._back = packing.index.numpy(), packing.back.numpy()
+        self._index = np.concatenate([index, index[layout.turned]])
         self._flat, self._gradient = weights.flat.numpy(), weights.gradient.numpy()
         replicas = len(weights.flat)
-        self._packed = np.zeros((replicas, packing.size), np.float32)
+        self._packed = np.zeros((replicas, len(self._index)), np.float32)
         # One number more at least, always zero: the gradient of weights that are not packed. Rows begin at cache lines.
         columns = (packing.size // ALIGN + 1) * ALIGN
         self._packed_gradient = torch.zeros(replicas, columns)
         self._group_gradients = torch.zeros(shape[0], columns) if shape[0] > replicas else self._packed_gradient
         threads = min(threads, shape[0])
-        self._shares = list(pairwise([shape[0] * i // threads for i in range(threads + 1)]))
+        self.shares = list(pairwise([shape[0] * i // threads for i in range(threads + 1)]))
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._arrays = (inputs.numpy(), self._start, self._packed, self._first)
         self._results = (self._tape.numpy(), self._logits.numpy())
@@ -116,19 +128,22 @@ class CompiledEngine:
             self._noise = torch.cat([d.noise for d in dropped], dim=-1).numpy()
             self._drop = (np.float32(dropped[0].beta), np.float32(dropped[0].gamma))
 
-    def act(self, t: int) -> Tensor:
-        """Take step t of the unroll; return logits (R, N, actions)."""
+    @property
+    def acts(self) -> Acts:
+        """What `act_step` takes."""
         layout = self._layout
         arrays = (*self._arrays, self._noise, *self._drop, *self._results)
-        self._share_out(act_step, layout.policy, layout.layers, layout.sizes, layout.codes, t, *arrays)
+        return Acts(layout.policy, layout.layers, layout.sizes, layout.codes, *arrays)
+
+    def act(self, t: int) -> Tensor:
+        """Take step t of the unroll; return logits (R, N, actions)."""
+        acts = self.acts
+        self.map(lambda share: act_step(*acts[:4], t, *acts[4:], *share), self.shares)
         return self._logits_by_step[t]
 
-    def _share_out(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a compiled function for all groups, in as many calls as there are threads."""
-        if self._pool is None:
-            function(*arguments, *self._shares[0])
-        else:
-            list(self._pool.map(lambda share: function(*arguments, *share), self._shares))
+    def map(self, function: Callable[[Any], object], items: Sequence[Any]) -> None:
+        """Call a function with each item, on all threads."""
+        list(map(function, items) if self._pool is None else self._pool.map(function, items))
 
     def replay(self, sentences: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return logits (R, T, N, actions) and routing per layer of the unroll, for a loss to be computed from.
@@ -152,21 +167,23 @@ class CompiledEngine:
         self._backpropagate()
 
     def sum_losses(
-        self, labels: Tensor, valid: Tensor, costs: np.ndarray, levels: np.ndarray, sums: np.ndarray
-    ) -> None:
-        """Fill (R, levels, ...) `sums` of the unroll, see `pipeline.engine.compiled.loss.sum_losses`.
+        self, labels: Tensor, valid: Tensor, costs: np.ndarray, levels: np.ndarray, num_levels: int
+    ) -> np.ndarray:
+        """Return (R, levels, ...) sums over the unroll, see `pipeline.engine.compiled.loss.sum_losses`.
 
         Args:
             labels: Of all steps, int64, in the order of the engine's inputs.
             valid: Which are labels, likewise.
             costs: Of each expert of each layer.
             levels: Of all steps of a replica, int64.
-            sums: Filled.
+            num_levels: How many levels there are.
         """
         shape = self._start.shape
         arrays = (labels.numpy().reshape(shape), valid.numpy().reshape(shape), levels.reshape(-1, *shape[1:]))
-        layers, tape = self._layout.layers, self._results
-        sum_losses(layers, costs, *tape, *arrays, sums, self._grad_logits.numpy())
+        sums = np.zeros((shape[0], num_levels, PER_LAYER + 2 * max(1, len(self._layers))))
+        arguments = (self._layout.layers, costs, *self._results, *arrays, sums, self._grad_logits.numpy())
+        self.map(lambda share: sum_losses(*arguments, *share), self.shares)
+        return sums.reshape(len(self._packed), -1, *sums.shape[1:]).sum(axis=1)
 
     def differentiate_losses(
         self,
@@ -195,8 +212,7 @@ class CompiledEngine:
     def _backpropagate(self) -> None:
         """Fill `ReplicaWeights.gradient` from the gradients of logits and routing."""
         layout = self._layout
-        self._share_out(
-            backpropagate,
+        arguments = (
             layout.policy,
             layout.layers,
             layout.sizes,
@@ -210,6 +226,7 @@ class CompiledEngine:
             self._grads.numpy(),
             self._group_gradients.numpy(),
         )
+        self.map(lambda share: backpropagate(*arguments, *share), self.shares)
         if self._group_gradients is not self._packed_gradient:
             torch.sum(self._group_gradients.unflatten(0, (len(self._packed), -1)), dim=1, out=self._packed_gradient)
         gather(self._packed_gradient.numpy(), self._back, self._gradient)
@@ -239,3 +256,7 @@ class CompiledEngine:
             gradient = grads[replica] @ to_inputs[replica, :, -len(weight) :]  # (steps, lang_dim)
             torch.mm(gradient.mT, sentences.flatten(0, -2), out=weight)
             bias.copy_(gradient.sum(dim=0))
+
+
+class SteppedEngine(CompiledEngine):
+    """Acts likewise, called at every step of an unroll: the yardstick of an unroll that is one call."""

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from babyai.compiled.jit import VOCABULARY, compile_to_disk, digest_sources
+from babyai.compiled.jit import SOURCES, compile_to_disk, digest_sources
 
-SOURCE_STAMP = digest_sources([*Path(__file__).parent.glob("*.py"), VOCABULARY])
-"""Changes with the compiled modules and the world's vocabulary: what is on disk is then compiled anew."""
+SOURCE_STAMP = digest_sources([*Path(__file__).parent.glob("*.py"), *SOURCES])
+"""Changes with the compiled modules and those of the world, which is part of an unroll: what is on disk is then
+compiled anew."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

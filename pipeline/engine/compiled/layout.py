@@ -1,8 +1,8 @@
 """Where everything of a policy lies in the rows of numbers that its compiled form works on.
 
 Three kinds of rows: packed weights (one per replica), what a step keeps (`tape`) and gradients (`grads`), one per step
-and environment each. The records below say where a thing begins in them. They are data, so that one compiled function
-does for all architectures.
+and environment each. Behind its weights a packed row has some of the matrices a second time, transposed. The records
+below say where a thing begins in them. They are data, so that one compiled function does for all architectures.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def record(*fields: str, **nested: np.dtype) -> np.dtype:
 CELL = record(
     "units",  # h
     "weight",  # of packed weights: (h, 3h) recurrent
+    "turned",  # and transposed
     "bias",  # (3h,)
     "column",  # first of the cell's columns among the layer's input gates
     "kept",  # of the tape: before, reset, update, hidden_new, new, state (h each)
@@ -42,12 +43,15 @@ LAYER = record(
     "normed",  # 1 for a residual block with LayerNorm
     "expert_normed",  # 1 if experts have a LayerNorm
     "gates",  # of packed weights: (D, G) input weights
+    "gates_turned",  # and transposed
     "gates_bias",  # (G,)
     "num_gates",  # G
     "router_weight",  # (E, h)
     "router_bias",  # (E,)
     "projection",  # (units, D)
-    "projection_bias",  # (E, D)
+    "projection_turned",  # and transposed
+    "projection_bias",  # (E, D), zero for a skip
+    "biases_turned",  # and transposed
     "expert_norm",  # (units,) scale
     "expert_norm_bias",  # (units,) shift
     "norm",  # (D,) scale
@@ -62,6 +66,7 @@ LAYER = record(
     "expert_normal",  # (units,) the same of the experts, and E factors
     "gradient",  # of grads: input gates (G)
     "router_gradient",  # router's logits (E)
+    "weights_gradient",  # routing after dropout (E)
     "mixed_gradient",  # mixture (D)
     router=CELL,
     expert=CELL,
@@ -72,8 +77,10 @@ POLICY = record(
     "inputs",  # width of observation and mission
     "projected",  # 1 if there is an input projection
     "projection",  # of packed weights: (D, inputs); with codes (columns + inputs - codes, D)
+    "projection_turned",  # without codes: transposed
     "projection_bias",  # (D,)
     "head",  # (A, K)
+    "head_turned",  # and transposed
     "head_bias",  # (A,)
     "actions",  # A
     "last",  # of the tape: input of the head (K)
@@ -94,6 +101,7 @@ class Layout:
         sizes: Units of each expert of each layer, one after another, int64; a skip has none.
         codes: (codes, 2) int64, of each code of an observation: the row of the projection that is its value 0's, and
             how many values it has. Empty where codes are plain numbers.
+        turned: Positions in a packed row of the numbers behind its weights, int64.
         tape: Numbers kept per environment and step.
         grads: Gradients kept per environment and step.
     """
@@ -107,7 +115,8 @@ class Layout:
             inputs: Width of observation and mission.
         """
         self.tape = self.grads = 0
-        self._offset = packing.offset
+        self._offset, self._end = packing.offset, packing.size
+        self._turned: list[np.ndarray] = []
         places = packing.places
         self.sizes = np.array([size for sizes in expert_sizes for size in sizes], np.int64)
         self.policy, self.layers = np.zeros(1, POLICY), np.zeros(len(places.layers), LAYER)
@@ -123,6 +132,8 @@ class Layout:
             policy["projection"] = self._offset(places.projection.weight)
             policy["projection_bias"] = self._offset(places.projection.bias)
             policy["first_gradient"] = self._grad(width)
+            if not policy["codes"]:
+                policy["projection_turned"] = self._turn(places.projection.weight)
         x = self._keep(width)
         for index, layer in enumerate(places.layers):
             sizes = expert_sizes[index] if expert_sizes else []
@@ -132,6 +143,8 @@ class Layout:
             x, first = record["output"], first + len(sizes)
         policy["last"], policy["actions"], policy["last_width"] = x, *places.head.weight.shape[1:]
         policy["head"], policy["head_bias"] = self._offset(places.head.weight), self._offset(places.head.bias)
+        policy["head_turned"] = self._turn(places.head.weight)
+        self.turned = np.concatenate(self._turned)
         self.tape, self.grads = (-(-size // ALIGN) * ALIGN for size in (self.tape, self.grads))
 
     def _keep(self, width: int) -> int:
@@ -142,18 +155,25 @@ class Layout:
         self.grads += width
         return self.grads - width
 
+    def _turn(self, matrix: Tensor) -> int:
+        """Return where the transpose of a packed matrix (1, rows, columns) begins, put behind what there is."""
+        places = np.arange(matrix.numel()).reshape(matrix.shape[1:]) + self._offset(matrix)
+        self._turned.append(places.T.reshape(-1))
+        self._end += places.size
+        return self._end - places.size
+
     def _lay_out(self, record: np.void, layer: PackedLayer, sizes: Sequence[int]) -> None:
         mixture = layer.mixture
         record["gates"], record["gates_bias"] = self._offset(layer.gates.weight), self._offset(layer.gates.bias)
-        record["num_gates"] = layer.gates.weight.shape[2]
+        record["gates_turned"], record["num_gates"] = self._turn(layer.gates.weight), layer.gates.weight.shape[2]
         record["gradient"] = self._grad(layer.gates.weight.shape[2])
         column = 0
         for name, cell in zip(("router", "expert"), layer.cells, strict=False):
             kept = self._keep(6 * cell.size)
             changed = mixture is not None and (mixture.relu or (name == "expert" and mixture.expert_norm is not None))
             features = self._keep(cell.size) if changed else kept + 5 * cell.size
-            weight, bias = self._offset(cell.weight), self._offset(cell.bias)
-            record[name] = (cell.size, weight, bias, column, kept, features, self._grad(3 * cell.size))
+            weight, turned, bias = self._offset(cell.weight), self._turn(cell.weight), self._offset(cell.bias)
+            record[name] = (cell.size, weight, turned, bias, column, kept, features, self._grad(3 * cell.size))
             column += 3 * cell.size
         if mixture is None:
             record["output"] = record["router"]["features"]
@@ -170,6 +190,7 @@ class Layout:
         }
         if units:
             arrays["projection"] = mixture.projection
+            record["projection_turned"] = self._turn(mixture.projection)
         if mixture.norm is not None:
             arrays |= {"norm": mixture.norm.weight, "norm_bias": mixture.norm.bias}
             record["normed"], record["normal"] = True, self._keep(width + 1)
@@ -181,7 +202,9 @@ class Layout:
         kept = {"output": width, "probs": experts, "weights": experts, "gated": units}
         for name, size in kept.items():
             record[name] = self._keep(size)
+        record["biases_turned"] = self._turn(mixture.projection_bias)
         record["router_gradient"], record["mixed_gradient"] = self._grad(experts), self._grad(width)
+        record["weights_gradient"] = self._grad(experts)
 
 
 def _list_codes() -> np.ndarray:

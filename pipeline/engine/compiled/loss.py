@@ -25,8 +25,10 @@ def sum_losses(
     levels: np.ndarray,
     sums: np.ndarray,
     grad_logits: np.ndarray,
+    first_group: int,
+    end_group: int,
 ) -> None:
-    """Sum over the steps of each replica and level, in float64.
+    """Sum over the steps of each group and level, in float64, of some groups or all.
 
     A step without a label has no part in the first columns, whatever its logits are.
 
@@ -38,18 +40,18 @@ def sum_losses(
         labels: (G, T, N) int64, the expert's actions.
         valid: (G, T, N) bool, which are labels.
         levels: (groups of a replica, T, N) int64, the level of each step.
-        sums: (R, levels, PER_LAYER + 2 L) filled.
+        sums: (G, levels, PER_LAYER + 2 L) filled.
         grad_logits: (G, T, N, A) filled with the gradient of each step's own cross-entropy.
+        first_group: First of the groups.
+        end_group: One past the last.
     """
-    groups, steps, envs, _ = logits.shape
-    per_replica = groups // len(sums)
-    for replica in range(len(sums)):
+    _, steps, envs, _ = logits.shape
+    for group in range(first_group, end_group):
         for level in range(sums.shape[1]):
-            fill(sums[replica, level], 0.0)
-    for group in range(groups):
+            fill(sums[group, level], 0.0)
         for t in range(steps):
             for i in range(envs):
-                out = sums[group // per_replica, levels[group % per_replica, t, i]]
+                out = sums[group, levels[group % len(levels), t, i]]
                 _sum_routing(layers, costs, tape[group, t, i], out)
                 gradient = grad_logits[group, t, i]
                 if valid[group, t, i]:

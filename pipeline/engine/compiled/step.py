@@ -24,7 +24,6 @@ from pipeline.engine.compiled.kernels import (
     fill,
     find_rows,
     multiply_add,
-    multiply_add_rows,
     sigmoid,
     tanh,
     total,
@@ -62,7 +61,7 @@ def act_step(
         t: Step.
         inputs: (G, T, N, inputs) observation and mission.
         start: (G, T, N) bool; the state is zeroed before such a step.
-        weights: (R, Q) packed weights of the replicas.
+        weights: (R, Q or more) packed weights of the replicas, with what stands behind them (`Layout.turned`).
         first_state: (G, N, width of the tape) the tape's last row of the unroll before.
         noise: (G, T, N, experts of all layers) of expert dropout; read if gamma > 0.
         beta: Largest drop probability.
@@ -91,8 +90,8 @@ def act_step(
             matrix = as_matrix(packed, plan.projection + plan.columns * width, others, width)
             multiply_add(seen, plan.codes, others, matrix, 0, width, rows, layers[0].x)
         elif plan.projected:
-            matrix = as_matrix(packed, plan.projection, layers[0].width, plan.inputs)
-            multiply_add_rows(seen, 0, plan.inputs, matrix, layers[0].width, rows, layers[0].x)
+            matrix = as_matrix(packed, plan.projection_turned, plan.inputs, layers[0].width)
+            multiply_add(seen, 0, plan.inputs, matrix, 0, layers[0].width, rows, layers[0].x)
         for layer in layers:
             gates = np.empty((envs, layer.num_gates), np.float32)
             for i in range(envs):
@@ -107,8 +106,8 @@ def act_step(
         out = logits[group, t]
         for i in range(envs):
             copy(out[i], packed[plan.head_bias :])
-        head = as_matrix(packed, plan.head, plan.actions, plan.last_width)
-        multiply_add_rows(rows, plan.last, plan.last_width, head, plan.actions, out, 0)
+        head = as_matrix(packed, plan.head_turned, plan.last_width, plan.actions)
+        multiply_add(rows, plan.last, plan.last_width, head, 0, plan.actions, out, 0)
 
 
 @compiled

@@ -22,7 +22,8 @@ from pipeline.command.folders import (
     make_writable,
 )
 from pipeline.guard import RunFolderError, hold_run, is_held
-from pipeline.records.results import ResultsError, append_result, read_results
+from pipeline.records.adding import append_result
+from pipeline.records.results import ResultsError, read_results
 
 ROOT = Path(__file__).parents[3]
 
@@ -151,7 +152,7 @@ def test_without_flock_runs_and_results_are_guarded(tmp_path, no_flock, monkeypa
     append_result(results, {**row, "checkpoint_path": "b.pt"})
     assert len(read_results(results)) == 2
     assert list(tmp_path.iterdir()) == [results]
-    monkeypatch.setattr("pipeline.records.results._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.records.adding._LOCK_SECONDS", 0.1)
     with hold_lock(tmp_path / ".results.csv.lock", 0), pytest.raises(ResultsError, match="soft"):
         append_result(results, row)
 

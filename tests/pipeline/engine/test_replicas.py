@@ -126,8 +126,11 @@ def test_a_checkpoint_holds_one_run_only(tmp_path):
 # --------------------------------------------------------------------------------------------------- what is refused
 
 
-def test_runs_that_differ_in_more_than_seed_trial_and_price_are_refused():
-    with pytest.raises(ConfigError, match=r"lr: runs trained together may differ in seed, trial, lpc_alpha only"):
+def test_runs_that_differ_in_more_than_they_may_are_refused():
+    with pytest.raises(
+        ConfigError,
+        match=r"lr: runs trained together may differ in seed, trial, lpc_alpha, start_from, train_only only",
+    ):
         together(configs({"seed": 0}, {"seed": 1, "lr": 1.0}), 0)
     with pytest.raises(ConfigError, match="at least one run"):
         ReplicaBatch([], announce=lambda line: None)

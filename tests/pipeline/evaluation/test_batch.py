@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 
 import batch_eval
+import pipeline.evaluation.select
+import pipeline.evaluation.work
 from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.fresh import evaluate_fresh, keep_fresh
 from pipeline.evaluation.kept import LossError
-from pipeline.evaluation.select import select_checkpoints
+from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.places import find_checkpoints
+from pipeline.records import pending
 from pipeline.records.cache import find_caches, read_cache
+from pipeline.records.pending import pending_path
 from pipeline.records.results import plain_rows, read_results
 from tests.batches import (
     ALL,
@@ -322,3 +326,42 @@ def test_reindex_rebuilds_the_rows_from_the_caches(place, played, capsys):
     for path, line in zip((damaged, old), named, strict=True):
         assert line.startswith(f"failed: {path}: ")
         assert line.count(str(path)) == 1
+
+
+def test_rows_of_a_reindex_that_is_stopped_are_in_the_file(place, played, monkeypatch):
+    assert batch_eval.main(list(FEW)) == 0
+    monkeypatch.setattr(pending, "SMALL_BYTES", 0)
+    monkeypatch.setattr(pending, "MOST_PART", 1)
+    noted, done = pipeline.evaluation.select.note_result, []
+
+    def note(path, row):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        noted(path, row)
+        done.append(pending_path(Path(path)).exists())
+
+    monkeypatch.setattr(pipeline.evaluation.select, "note_result", note)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.evaluation.select.reindex(BatchPlan(EvaluationSettings(), RESULTS, CACHES))
+    assert done == [True, True] and not pending_path(RESULTS).exists() and len(by_path()) == len(ALL)
+
+
+def test_rows_of_a_large_file_are_in_it_when_the_call_ends(place, played, monkeypatch, capsys):
+    """Rows wait beside it meanwhile, and what is done is known by them."""
+    noted, waited = pipeline.evaluation.work.note_result, []
+
+    def note(path, row):
+        noted(path, row)
+        waited.append(pending_path(Path(path)).exists())
+
+    monkeypatch.setattr(pending, "SMALL_BYTES", 0)
+    monkeypatch.setattr(pending, "MOST_PART", 1)
+    monkeypatch.setattr(pipeline.evaluation.work, "note_result", note)
+    assert batch_eval.main([*FEW, "--together", "1"]) == 0
+    assert len(waited) == len(ALL) and True in waited
+    with RESULTS.open(newline="") as file:
+        assert [line[0] for line in csv.reader(file)][1:] == ALL
+    assert not pending_path(RESULTS).exists()
+    before = list(played)
+    assert batch_eval.main(list(FEW)) == 0
+    assert played == before

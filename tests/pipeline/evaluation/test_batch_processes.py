@@ -19,8 +19,9 @@ import eval_mop
 from pipeline.evaluation.checkpoint import EvaluationSettings
 from pipeline.evaluation.select import BatchPlan, select_checkpoints
 from pipeline.evaluation.work import claim
+from pipeline.records.adding import append_result
 from pipeline.records.cache import find_caches, read_cache
-from pipeline.records.results import append_result, plain_rows, read_results
+from pipeline.records.results import plain_rows, read_results
 from tests.batches import (
     ALL,
     BASELINE,

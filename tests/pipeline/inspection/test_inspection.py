@@ -18,7 +18,7 @@ from pipeline.inspection.runs import RunInfo, find_runs, read_known_rows
 from pipeline.inspection.sources import InspectionSettings, find_sources
 from pipeline.inspection.texts import differing_fields, format_setting, table
 from pipeline.places import checkpoint_path, run_folder
-from pipeline.records.results import append_result
+from pipeline.records.adding import append_result
 from tests.checkpoints import SMALL, make_content, make_foreign
 
 ROOT = Path(__file__).parents[3]

@@ -2,18 +2,24 @@
 
 import json
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import pipeline.launch.code
 import pipeline.launch.remote
+import train_mop
 from pipeline.command.errors import ConfigError
 from pipeline.command.launcher import Launcher
 from pipeline.command.workers import WorkItem
+from pipeline.launch import items as launch_items
 from pipeline.launch.driver import drive
-from pipeline.launch.journal import Journal
-from tests.launch_items import ProcessCarrier, count_item, misbehave
+from pipeline.launch.journal import Journal, read_states
+from pipeline.launch.remote import open_parcel, serve, write_order
+from pipeline.launch.waiting import TELL_SECONDS, Patience
+from tests.launch_items import DesertedCarrier, ProcessCarrier, count_item, misbehave
+from tests.training_runs import DEBUG
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +28,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def do(items, *, stopping=lambda: False, report=None, retries=1, jobs=None):
+def do(items, *, stopping=lambda: False, report=None, retries=1, jobs=None, carrier=None, **more):
     """Return the events of items as (name, kind, content), and the lines of the record."""
     events = []
 
@@ -32,8 +38,8 @@ def do(items, *, stopping=lambda: False, report=None, retries=1, jobs=None):
             report(event)
 
     launcher = Launcher("ray", {"retries": retries, "sync_seconds": 0.1})
-    with closing(ProcessCarrier()) as carrier, Journal(Path("record") / "events.jsonl") as journal:
-        drive(carrier, items, launcher=launcher, jobs=jobs, report=note, stopping=stopping, journal=journal)
+    with closing(carrier or ProcessCarrier()) as carrier, Journal(Path("record") / "events.jsonl") as journal:
+        drive(carrier, items, launcher=launcher, jobs=jobs, report=note, stopping=stopping, journal=journal, **more)
     return events, [json.loads(line) for line in Path("record/events.jsonl").read_text().splitlines()]
 
 
@@ -107,7 +113,7 @@ def test_an_exception_in_the_caller_ends_all_work():
 
 
 def test_a_machine_with_other_code_is_refused_in_one_message(monkeypatch):
-    monkeypatch.setattr(pipeline.launch.remote, "compute_code", lambda: "0123456789abcdef")
+    monkeypatch.setattr(pipeline.launch.remote, "compute_code", lambda beside: "0123456789abcdef")
     with pytest.raises(ConfigError, match=r"expected the driver's version of this project, .*, found .*one version"):
         do([WorkItem(str(n), misbehave, ("well",)) for n in range(5)])
 
@@ -121,6 +127,40 @@ def test_files_that_cannot_be_kept_fail_their_item_alone():
     assert ends(events)["b"] == ("done", 0)
     kind, why = ends(events)["a"]
     assert kind == "failed" and why.startswith("what it has written cannot be kept here: out/a")
+    assert [kind for name, kind, _ in events if name == "a"] == ["started", "failed"]  # nothing is told of lost files
+
+
+def test_an_input_that_cannot_be_read_fails_its_item_alone(monkeypatch):
+    Path("in").mkdir()
+    Path("in/x").write_text("unread")
+    read = Path.read_bytes
+
+    def read_bytes(path):
+        if path == Path("in/x"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    events, lines = do([WorkItem("x", misbehave, ("well",), inputs=(Path("in"),)), count_item("b", 2)])
+    found = ends(events)
+    assert found["b"] == ("done", 0)
+    assert found["x"][0] == "failed" and found["x"][1].startswith("what it needs cannot be read: ")
+    assert (0, "failed") in {(line["item"], line["state"]) for line in lines}
+
+
+def test_a_parcel_that_is_lost_on_its_way_ends_the_try_and_not_the_item(folder):
+    """What was in it came back with no later parcel, so that the item's end must not be told."""
+    item, told = count_item("a", 10_000, pause=0.01), []
+
+    def post(parcel: bytes) -> bool:
+        told.append(open_parcel(parcel))
+        if len(told) == 2:
+            raise ConnectionError("gone")
+        return False
+
+    with pytest.raises(ConnectionError, match="gone"):
+        serve(write_order(item, 0.05), post)
+    assert [kind for parcel in told for kind, _ in parcel.events if kind != "progress"] == ["started"]
 
 
 def test_absolute_paths_are_refused_before_anything_is_done(tmp_path):
@@ -131,3 +171,55 @@ def test_absolute_paths_are_refused_before_anything_is_done(tmp_path):
 def test_what_cannot_be_pickled_is_named():
     with pytest.raises(TypeError, match="the third: expected a module's function"):
         do([WorkItem("the third", misbehave, (lambda: 3,))])
+
+
+# ------------------------------------------------------------------------------------------------- nobody is there
+
+
+def test_that_no_machine_is_there_is_told_and_the_work_goes_on_with_the_next_one(capfd):
+    events, _ = do([count_item("a", 2)], carrier=DesertedCarrier(3), wait_minutes=10)
+    assert ends(events) == {"a": ("done", 0)}
+    told = [line for line in capfd.readouterr().err.splitlines() if "machine" in line]
+    assert len(told) == 2 and told[0].startswith("expected a machine, found none. Waiting for 0 s, until 10 min are")
+    assert "Ctrl-C keeps" in told[0] and "there is a machine again" in told[1]
+
+
+def test_a_wait_for_machines_has_an_end(folder, monkeypatch, capfd):
+    carrier = partial(drive, DesertedCarrier(10**9), wait_minutes=0.002)
+    monkeypatch.setattr(launch_items, "_open", lambda *_: carrier)
+    assert train_mop.main(["--config", DEBUG, "--launcher", "ray", "--launcher_options", "folder=record"]) == 2
+    (error,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "expected a machine, found none; given up after" in error
+    assert "wait_minutes" in error and "goes on from there" in error
+    assert [state.state for state in read_states(folder / "record")] == ["missing"]
+
+
+def test_a_wish_to_stop_is_heard_while_no_machine_is_there():
+    asked = []
+    events, _ = do(
+        [count_item("a", 2)],
+        carrier=DesertedCarrier(10**9),
+        wait_minutes=10,
+        stopping=lambda: len(asked) > 2 or asked.append(1),
+    )
+    assert events == []
+
+
+def test_lines_of_a_wait_come_now_and_then_and_each_wait_has_its_own_time():
+    now, said = 1000.0, []
+    patience = Patience(15, said.append, lambda: now)
+    patience.note(None)
+    for seconds in (0, 1, TELL_SECONDS, 1, TELL_SECONDS - 1):
+        now += seconds
+        patience.note("none")
+    assert [line.partition(", until")[0] for line in said] == [
+        f"none. Waiting for {n}" for n in ("0 s", "5 min", "10 min")
+    ]
+    patience.note(None)
+    now += 3600
+    patience.note("none")
+    now += 899
+    patience.note("none")
+    now += 1
+    with pytest.raises(ConfigError, match="none; given up after 15 min"):
+        patience.note("none")

@@ -8,6 +8,7 @@ import pytest
 from pipeline.command.errors import ConfigError
 from pipeline.command.workers import WorkItem
 from pipeline.launch.files import Change, Outbox, apply_changes, check_relative, gather, lay_out
+from pipeline.places import leave_out_earlier
 
 
 def write(path: str, content: bytes) -> None:
@@ -104,6 +105,20 @@ def test_inputs_are_laid_out_as_they_are(there, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "other")
     lay_out(found)
     assert tree(Path()) == {"c": b"2", "in/a/b": b"1"}
+
+
+def test_of_folders_those_files_go_that_an_item_chooses_and_each_that_it_names(there):
+    for number in (1, 2, 10):
+        write(f"in/a/checkpoint_{number}.pt", b"1")
+    write("in/a/checkpoint_final.pt", b"1")
+    write("in/b/metrics.jsonl", b"1")
+    write("in/b/checkpoint_3.pt", b"1")
+    inputs = (Path("in/a"), Path("in/b"), Path("in/a/checkpoint_1.pt"), Path("missing.pt"))
+    found = gather(WorkItem("x", print, inputs=inputs, choose=leave_out_earlier))
+    assert sorted(path for path, _ in found) == [
+        *("in/a/checkpoint_1.pt", "in/a/checkpoint_10.pt", "in/a/checkpoint_final.pt"),
+        *("in/b/checkpoint_3.pt", "in/b/metrics.jsonl"),
+    ]
 
 
 @pytest.mark.parametrize("path", ["/tmp/x", "a/../../b"])

@@ -9,11 +9,11 @@ import pytest
 
 import train_mop
 from pipeline.command.errors import ConfigError
-from pipeline.command.launcher import HERE, OPTIONS, Launcher, parse_launcher
+from pipeline.command.launcher import FLAGS, HERE, OPTIONS, Launcher, parse_launcher
 from pipeline.command.workers import WorkItem
 from pipeline.launch import status
 from pipeline.launch.items import launch
-from pipeline.launch.journal import Journal, begin_record, read_states
+from pipeline.launch.journal import Journal, open_record, read_states, tasks_folder
 from tests.launch_items import misbehave
 from tests.training_runs import DEBUG
 
@@ -26,6 +26,18 @@ def test_options_are_read_by_their_kind_and_have_defaults():
     assert launcher["num_cpus"] == 1.0
     assert parse_launcher("slurm", "partition=a,b,mem_gb=2")["partition"] == "a,b"
     assert parse_launcher(None, None) == HERE and HERE.is_local
+
+
+def test_the_help_names_each_option_with_its_default():
+    told = FLAGS["launcher_options"].partition("defaults, for ")[2].removesuffix(".")
+    found = dict(part.split(": ") for part in told.split("; "))
+    assert found.keys() == OPTIONS.keys()
+    for name, options in OPTIONS.items():
+        assert [word.partition("=")[0] for word in found[name].split(", ")] == list(options)
+        defaults = {key: value for key, _, value in (word.partition("=") for word in found[name].split(", ")) if value}
+        for key, value in defaults.items():
+            assert parse_launcher(name, f"{key}={value}")[key] == options[key].default
+    assert "wait_minutes=30" in found["ray"]
 
 
 @pytest.mark.parametrize(
@@ -88,18 +100,60 @@ def test_local_work_leaves_a_record_where_one_is_named(tmp_path, monkeypatch, ca
     assert "failed   refuse: lr: expected a number, found none" in said
 
 
+def journal_of(launcher) -> None:
+    with open_record(launcher, ["x"], ()):
+        pass
+
+
+def test_a_record_does_not_mix_with_that_of_jobs_that_are_still_at_work(tmp_path):
+    launcher = parse_launcher("slurm", f"folder={tmp_path}")
+    journal_of(launcher)
+    before = tasks_folder(tmp_path)
+    with Journal(before / "0.jsonl") as job:  # its driver is gone
+        job.note(0, "started")
+        with pytest.raises(ConfigError, match="jobs of an earlier call are at work there"):
+            journal_of(launcher)
+        assert [state.state for state in read_states(tmp_path)] == ["running"]
+    journal_of(launcher)
+    assert not before.exists() and tasks_folder(tmp_path) != before
+    with Journal(before / "0.jsonl") as job:  # one that has waited in the queue
+        job.note(0, "done")
+    assert [state.state for state in read_states(tmp_path)] == ["missing"]
+
+
+def test_clocks_of_nodes_do_not_order_the_lines_of_one_item(tmp_path):
+    launcher = parse_launcher("slurm", f"folder={tmp_path}")
+    journal_of(launcher)
+    lines = [("2026-01-01T00:10", "started", 1), ("2026-01-01T00:11", "lost", 1), ("2026-01-01T00:05", "done", 2)]
+    tasks_folder(tmp_path).mkdir(parents=True)
+    (tasks_folder(tmp_path) / "0.jsonl").write_text(
+        "".join(
+            json.dumps({"at": at, "item": 0, "state": state, "try": attempt, "node": "n"}) + "\n"
+            for at, state, attempt in lines
+        )
+    )
+    assert [(state.state, state.attempt) for state in read_states(tmp_path)] == [("done", 2)]
+
+
+def test_a_line_half_written_is_taken_back_by_the_next_writer(tmp_path):
+    path = tmp_path / "0.jsonl"
+    path.write_text('{"at": "2026", "item": 0, "state": "started", "try": 1, "node": "n"}\n{"at": "20')
+    with Journal(path) as journal:
+        journal.note(0, "done", attempt=2)
+    assert [json.loads(line)["state"] for line in path.read_text().splitlines()] == ["started", "done"]
+
+
 def test_states_are_told_from_the_files_alone(tmp_path, capsys):
     folder = tmp_path / "record"
     launcher = parse_launcher("local", f"folder={folder}")
-    begin_record(launcher, list("abcdefg"), ("--resume",))
-    with Journal(folder / "events.jsonl") as journal:
+    with open_record(launcher, list("abcdefg"), ("--resume",)) as (_, journal):
         for number, states in enumerate((["done"], ["failed"], ["died"], ["lost"], ["stopped"], [])):
             for attempt, state in enumerate(("started", *states), start=1):
                 journal.note(
                     number, state, why="why" if state in ("failed", "died") else None, attempt=attempt, node="n"
                 )
         with pytest.raises(ConfigError, match="another call keeps its record there"):
-            begin_record(launcher, ["x"], ())
+            journal_of(launcher)
         at_work = [state.state for state in read_states(folder)]
         assert status.main(["status", str(tmp_path)]) == 1
         assert status.main(["status", str(folder), "--retry_failed"]) == 2
@@ -160,3 +214,13 @@ def test_status_says_what_it_expects(words, message, capsys, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert status.main(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_launchers_that_the_tests_have_are_those_of_the_clusters():
+    dev, cluster = (
+        {line for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines() if "==" in line}
+        for name in ("dev", "cluster")
+    )
+    assert {line for line in dev if line.startswith(("submitit", "modal", "ray"))} == {
+        line for line in cluster if line.startswith(("submitit", "modal"))
+    }

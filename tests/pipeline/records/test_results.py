@@ -15,18 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.command.files import replace_atomically
+from pipeline.records.adding import append_result, append_results
 from pipeline.records.cells import COLUMNS, FIRST_COLUMNS
 from pipeline.records.merging import merge_results
 from pipeline.records.metrics import compute_metrics
-from pipeline.records.results import (
-    ResultsError,
-    append_result,
-    append_results,
-    as_results,
-    find_done,
-    plain_rows,
-    read_results,
-)
+from pipeline.records.results import ResultsError, as_results, find_done, plain_rows, read_results
 from tests.tables import random_tables
 
 SPAWN = multiprocessing.get_context("spawn")

@@ -145,7 +145,7 @@ def test_an_episode_ends_where_the_bot_has_no_answer(monkeypatch):
     class Silent(VectorEnv):
         def step(self, actions):
             found = super().step(actions)
-            for slot in np.flatnonzero(found.active & (self._seeds == 2) & (self._taken == 4)):
+            for slot in np.flatnonzero(found.active & (self._rows["seed"] == 2) & (self._rows["taken"] == 4)):
                 found.expert_valid[slot] = False
             return found
 

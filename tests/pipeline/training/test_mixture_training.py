@@ -10,7 +10,7 @@ import torch
 
 from mixture_of_experts import ENCODINGS
 from pipeline.checkpoints import load_policy, read_checkpoint, save_checkpoint
-from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.compiled.engine import CompiledEngine, SteppedEngine
 from pipeline.engine.packed import pack_replicas
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.policies import build_policy, fix_level
@@ -171,7 +171,8 @@ def test_one_level_in_the_sum_is_equation_2():
 
 def test_steps_of_levels_stand_where_the_rollout_puts_them(monkeypatch):
     """Labels are replaced by the number of the level that the slot plays."""
-    batch = train(debug_config(**MIXTURE, num_envs=36), 0)
+    config = debug_config(**MIXTURE, num_envs=36)
+    batch = ReplicaBatch([config], announce=lambda line: None, engine=SteppedEngine)
     env = batch.envs[0]
     step = env.step
 
