@@ -283,8 +283,8 @@ def run_method(
             mission = getattr(loaded.model, "mission", None)
             run["samples"].append(describe_search(sample, result, note, mission))
             run["summary"] = summarise_samples(run["samples"])
+            log.note_sample(index, run["samples"][-1])  # first: who goes on drops lines without a sample, adds none
             results.save()
-            log.note_sample(index, run["samples"][-1])
             bar.update()
             bar.write(describe_progress(run["method"], index, len(task.samples), result))
             left = (len(task.samples) - index - 1) * run["summary"]["avg_time_per_sample"]

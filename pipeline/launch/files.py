@@ -116,24 +116,22 @@ class Outbox:
     def collect(self) -> list[Change]:
         """Return the changes, in an order in which nothing counts on what comes after it.
 
-        Logs are read last and come first: a checkpoint that was there when the list was made finds its lines there.
+        Files are written while they are read: results after the trees and log lines that they tell of. So what has
+        come new since the first look is read next, and logs last, each from a list made anew; and what was read last
+        comes first.
         """
-        stamps = {}
-        for path in list_files(self._places):
-            with suppress(FileNotFoundError):
-                stamps[path] = _stamp(path)
-        changed = [path for path, stamp in stamps.items() if path not in self._known or self._known[path][0] != stamp]
-        changed.sort(key=lambda path: bool(_LOG.search(path)))
-        changes = []
-        for path in changed:
-            try:
-                content = Path(path).read_bytes()
-            except FileNotFoundError:  # gone since: the next list tells
-                stamps.pop(path)
-                continue
-            changes.append(self._compare(path, content))
-            self._known[path] = stamps[path], *_describe(content)
-        gone = [path for path in self._known if path not in stamps]
+        changes: list[Change] = []
+        present: set[str] = set()
+        for wanted in (_is_whole, lambda path: _is_whole(path) and path not in present, _is_log):
+            for path in filter(wanted, list_files(self._places)):
+                with suppress(FileNotFoundError):  # gone since
+                    stamp = _stamp(path)
+                    if path not in self._known or self._known[path][0] != stamp:
+                        content = Path(path).read_bytes()
+                        changes.append(self._compare(path, content))
+                        self._known[path] = stamp, *_describe(content)
+                    present.add(path)
+        gone = [path for path in self._known if path not in present]
         for path in gone:
             del self._known[path]
         return [*reversed(changes), *(Change("delete", path) for path in gone)]
@@ -143,6 +141,14 @@ class Outbox:
         if 0 < size <= len(content) and _describe(content[:size])[1] == digest:
             return Change("append", path, content[size:], size)
         return Change("write", path, content)
+
+
+def _is_log(path: str) -> bool:
+    return bool(_LOG.search(path))
+
+
+def _is_whole(path: str) -> bool:
+    return not _is_log(path)
 
 
 def _stamp(path: str) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from maxent.data.catalogue import DataSettings, load_dataset
 from maxent.dts_implementation.search.maxent_ts import search
 from maxent.loading import PhraseToy, list_phrases
 from maxent.registry import MODEL_CONFIGS
-from maxent.results import describe_rollout
+from maxent.results import Results, describe_rollout
 from maxent.rewards.catalogue import build_scorer
 from maxent.settings import ExperimentSettings, join_lists, read_command
 from pipeline.command.folders import hold_lock
@@ -319,6 +319,20 @@ def test_a_kill_in_the_middle_of_a_sample_loses_that_sample_only(number, tmp_pat
         assert [line["update"] for line in one] == [line["update"] for line in other]
         assert [line.get("rollout_reward") for line in one] == [line.get("rollout_reward") for line in other]
         assert [line["new_tokens"] for line in one] == [line["new_tokens"] for line in other]
+
+
+def test_no_sample_is_kept_whose_lines_are_not(tmp_path, monkeypatch):
+    whole, found = Results.save, []
+
+    def save(results):
+        whole(results)
+        for run in results.content["runs"]:
+            if run["samples"]:
+                found.append(len(read_lines(tmp_path, f"toy_{run['method']}")) - 4 * len(run["samples"]))
+
+    monkeypatch.setattr(Results, "save", save)
+    assert call("--no_wandb", output=tmp_path) == 0  # three rollouts and the sample itself are lines; then the end
+    assert set(found) == {0, 1}
 
 
 def test_results_of_other_settings_or_data_are_not_gone_on_with(tmp_path, capsys):

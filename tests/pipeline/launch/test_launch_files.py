@@ -61,6 +61,27 @@ def test_changes_make_the_same_files_here(there, tmp_path, monkeypatch):
     assert bring() == []
 
 
+def test_what_is_written_while_files_are_read_comes_with_what_tells_of_it(there, monkeypatch):
+    write("out/a/log.jsonl", b"1\n")
+    write("out/results.json", b"1")
+    outbox, read = Outbox(["out"]), Path.read_bytes
+    write("out/results.json", b"2")
+
+    def write_meanwhile(path):  # a third sample: its tree, its line, then the results
+        if path == Path("out/results.json"):
+            write("out/a/tree_3.json", b"tree")
+            write("out/a/log.jsonl", b"1\n2\n3\n")
+            write("out/results.json", b"3")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", write_meanwhile)
+    assert [(change.path, change.content) for change in outbox.collect()] == [
+        ("out/a/log.jsonl", b"2\n3\n"),
+        ("out/a/tree_3.json", b"tree"),
+        ("out/results.json", b"3"),
+    ]
+
+
 def test_what_is_there_at_the_beginning_and_passing_files_do_not_travel(there):
     write("out/old.pt", b"old")
     outbox = Outbox(["out"])
