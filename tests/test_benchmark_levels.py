@@ -352,6 +352,65 @@ def test_all_levels_reach_a_budget_before_one_is_trained_to_the_next(tmp_path):
     assert times["OpenDoor", first] < times["GoToObjS4", second] < times["OpenDoor", second]
 
 
+def test_what_is_published_is_taken_over_and_gone_on_with(done, tmp_path, capsys):
+    docs, out = tmp_path / "docs", tmp_path / "out"
+    assert run(done, "--minutes", BUDGETS, "--tables", "--docs", str(docs)) == 0
+    table = (docs / "levels.csv").read_bytes()
+    assert run(out, "--minutes", BUDGETS, "--tables", "--docs", str(docs)) == 0
+    assert "2 levels were published before" in capsys.readouterr().out
+    assert (docs / "levels.csv").read_bytes() == table
+    for name in ("GoToObjS4", "KeyInBox"):
+        assert read(out, name) == read(done, name)
+    words = ("--minutes", f"{BUDGETS},0.006", "--only", "GoToObjS4", "--docs", str(docs))
+    assert run(out, *words) == 0  # from the beginning on: checkpoints are not published
+    marks = read(out, "GoToObjS4")["marks"]
+    assert {key: marks[key] for key in BUDGETS.split(",")} == read(done, "GoToObjS4")["marks"]
+    assert marks["0.006"]["updates"] > 0
+
+
+def test_a_published_table_that_would_be_lost_is_not_written_over(done, tmp_path, capsys):
+    docs = tmp_path / "docs"
+    assert run(done, "--minutes", BUDGETS, "--tables", "--docs", str(docs)) == 0
+    before = {path: path.read_bytes() for path in docs.rglob("*.*")}
+    words = ("--minutes", BUDGETS, "--tables", "--docs", str(docs))
+    for more, said in (
+        (("--seed", "1"), "BabyAI-GoToObjS4-v0 was made with other settings (seed)"),
+        ((), "found something"),
+    ):
+        if not more:
+            (docs / "levels.csv").write_text("level,bot_levels\nBabyAI-GoToObjS4-v0,many\n")
+            before[docs / "levels.csv"] = (docs / "levels.csv").read_bytes()
+        assert run(tmp_path / "out", *words, *more) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+        assert {path: path.read_bytes() for path in docs.rglob("*.*")} == before
+        assert not (tmp_path / "out").exists()
+
+
+def test_ready_made_settings_are_measured_each_on_its_level_beside_the_default(done, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(done, out)
+    debug, _ = parse_command("", TrainConfig, DEBUG)
+    sizes = ("num_envs", "unroll_len", "intermediate_dim", "router_hidden_size", "lang_dim", "lang_encoder")
+    same = [word for name in sizes for word in (f"--{name}", str(getattr(debug, name)))]  # compiled already
+    same += ["--expert_hidden_sizes", str(debug.expert_hidden_sizes), "--obs_encoding", debug.obs_encoding]
+    assert run(out, "--ready_made", "--minutes", "0.002", "--only", "PickupLoc", *same) == 0
+    record = json.loads((out / "ready_made/pickuploc/results/PickupLoc.json").read_text())
+    assert record["settings"]["train_lang_proj"] and record["marks"].keys() == {"0.002"}
+    assert not (out / "results" / "PickupLoc.json").exists()
+    with (out / "levels.csv").open() as file:
+        own = [row for row in csv.DictReader(file) if row["ready_made"]]
+    assert [(row["ready_made"], row["level"], row["minutes"]) for row in own] == [
+        ("pickuploc", "BabyAI-PickupLoc-v0", "0.002")
+    ]
+    page = (out / "levels.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("| pickuploc |")]
+    assert line.startswith("| pickuploc | PickupLoc | 0.002 | ") and "| not run |" in line
+    assert {len(row.split(" | ")) for row in page.splitlines() if row.startswith(("| pickuploc ", "| settings "))} == {
+        13
+    }
+
+
 def test_a_page_of_nothing_says_so(tmp_path):
     settings = settings_of(tmp_path)
     page = write_page(settings, collect_rows(settings), with_figure=False)

@@ -3,6 +3,7 @@
 python -m benchmarks.levels
 python -m benchmarks.levels --minutes 1 --only GoTo,PickupLoc --out levels
 python -m benchmarks.levels --minutes 1,10 --out levels       # goes on from there
+python -m benchmarks.levels --ready_made --minutes 10         # the settings of configs/, each on its level
 python -m benchmarks.levels --launcher ray                     # a level is an item of work; docs/clusters.md
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from benchmarks.levels.reference import PAPER
 from benchmarks.levels.settings import (
     JOBS,
     OPTIONS,
+    READY_MADE,
     ROOT,
     SWITCHES,
     LevelsSettings,
@@ -41,33 +44,75 @@ DESCRIPTION = (
 )
 
 
+Task = tuple[LevelsSettings, str]
+"""A level, by its full id, and the settings with which it is measured."""
+
+
 @as_command(stopped="stopped; the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 some levels failed, 2 refused, 128 + signal stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not any(word == "--config" or word.startswith("--config=") for word in words):
         words = ["--config", str(ROOT / "config.yaml"), *words]
-    replaces = {"only": "task_id", "out": "checkpoint_dir"}
-    config, beside = parse_command(
-        DESCRIPTION, TrainConfig, words, switches=SWITCHES, options={**OPTIONS, **FLAGS}, replaces=replaces
-    )
+    settings, beside = read_settings(words)
+    ready_made = [read_settings(words, name)[0] for name in READY_MADE]
     launcher = parse_launcher(**{name: beside[name] for name in FLAGS})
-    settings = parse_settings(config, to_the_end=beside["to_the_end"], **{name: beside[name] for name in OPTIONS})
     for name, folder in (("out", settings.out), ("docs", settings.docs)):
         if folder is not None:
             check_folder(name, folder)
     levels = resolve_settings_levels(settings, PAPER)
-    failures = [] if beside["tables"] else measure(settings, levels, bot_only=beside["bot_only"], launcher=launcher)
-    report(settings)
+    own = [(one, level) for one in ready_made if (level := find_level(one)) in levels]
+    table = [(settings, level) for level in levels]
+    if taken := take_published(settings, ready_made):
+        print(f"{taken} levels were published before: {settings.docs}/levels.csv")
+    failures = []
+    if not beside["tables"]:
+        tasks = own if beside["ready_made"] else table
+        failures = measure(tasks, bot_only=beside["bot_only"], launcher=launcher)
+    report(settings, ready_made)
     for name, why in failures:
         print(f"failed: {name}: {why}", file=sys.stderr)
     return int(bool(failures))
 
 
-def measure(
-    settings: LevelsSettings, levels: Sequence[str], *, bot_only: bool, launcher: Launcher = HERE
-) -> list[tuple[str, str]]:
+def read_settings(words: Sequence[str], ready_made: str | None = None) -> tuple[LevelsSettings, dict[str, Any]]:
+    """Return what is measured, and the values of all flags beside the settings of training.
+
+    Args:
+        words: The command line.
+        ready_made: Name of the ready-made settings that take the place of those of `--config`; flags win over them too.
+
+    Raises:
+        ConfigError: If something cannot be used.
+    """
+    config = [] if ready_made is None else ["--config", str(ROOT / "configs" / f"{ready_made}.yaml")]
+    replaces = {"only": "task_id", "out": "checkpoint_dir"}
+    config, beside = parse_command(
+        DESCRIPTION,
+        TrainConfig,
+        [*words, *config],
+        switches=SWITCHES,
+        options={**OPTIONS, **FLAGS},
+        replaces=replaces,
+    )
+    named = {name: beside[name] for name in OPTIONS}
+    return parse_settings(config, to_the_end=beside["to_the_end"], ready_made=ready_made, **named), beside
+
+
+def find_level(settings: LevelsSettings) -> str:
+    """Return the full id of the level that ready-made settings are for."""
+    from babyai.levels import resolve_task_id  # only here: --help is told without minigrid
+
+    return resolve_task_id(settings.config.task_id)
+
+
+def measure(tasks: Sequence[Task], *, bot_only: bool, launcher: Launcher = HERE) -> list[tuple[str, str]]:
     """Measure what is missing; return names of levels that failed, each with why.
+
+    Args:
+        tasks: With budgets and jobs alike.
+        bot_only: Whether nothing is trained.
+        launcher: Where.
 
     Raises:
         KeyboardInterrupt: If it was stopped.
@@ -76,26 +121,27 @@ def measure(
     from benchmarks.levels.records import find_last, is_due, mark_key, read_record, short_name
     from benchmarks.levels.work import measure_level_bot, train_level  # torch: --help is told without
 
-    records = {task: read_record(settings, task) for task in levels}
-    names = {task: short_name(task) for task in levels}
-    unseen = [task for task in levels if records[task]["bot"] is None]
-    items = [describe_work(settings, task, measure_level_bot) for task in unseen]
-    failures = do_all(settings, items, len(items), "the bot plays", "level", launcher.part("bot"))
+    if not tasks:
+        return []
+    shared = tasks[0][0]
+    unseen = [task for task in tasks if read_record(*task)["bot"] is None]
+    items = [describe_work(*task, measure_level_bot) for task in unseen]
+    failures = do_all(shared, items, len(items), "the bot plays", "level", launcher.part("bot"))
     failed = {name for name, _ in failures}
     if bot_only:
         return failures
-    for minutes in settings.minutes:
+    for minutes in shared.minutes:
         items, total = [], 0.0
-        for task in levels:
-            record = read_record(settings, task)
-            if names[task] in failed or not is_due(settings, record, minutes):
+        for settings, level in tasks:
+            record = read_record(settings, level)
+            if short_name(level) in failed or not is_due(settings, record, minutes):
                 continue
             earlier = find_last(record)
             total += budget_seconds(minutes) - (earlier["cpu_seconds"] if earlier else 0.0)
-            items.append(describe_work(settings, task, train_level, minutes))
+            items.append(describe_work(settings, level, train_level, minutes))
         title = f"training, {mark_key(minutes)} min"
         part = launcher.part(f"train_{mark_key(minutes)}")
-        failures += do_all(settings, items, max(total, 0.0), title, "CPU s", part)
+        failures += do_all(shared, items, max(total, 0.0), title, "CPU s", part)
         failed |= {name for name, _ in failures}
     return failures
 
@@ -170,9 +216,18 @@ def do_all(
     return failures
 
 
-def report(settings: LevelsSettings) -> None:
+def take_published(settings: LevelsSettings, ready_made: Sequence[LevelsSettings]) -> int:
+    """Take over what the folder of documents has and the one of results has not; return of how many levels."""
+    if settings.docs is None or not (settings.docs / "levels.csv").is_file():
+        return 0
+    from benchmarks.levels.published import take_over
+
+    return take_over(settings.docs / "levels.csv", settings, ready_made)
+
+
+def report(settings: LevelsSettings, ready_made: Sequence[LevelsSettings]) -> None:
     """Write page, table and figure of what is there."""
     from benchmarks.levels.page import write_outputs
 
-    for path in write_outputs(settings):
+    for path in write_outputs(settings, ready_made):
         print(path)

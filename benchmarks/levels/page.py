@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from babyai.levels import list_tasks
+from babyai.levels import list_tasks, resolve_task_id
 from benchmarks.levels.figure import save_figure
 from benchmarks.levels.records import (
     SOLVED,
@@ -31,43 +31,47 @@ NOT_RUN, NO_BOT, BEFORE = "not run", "the bot solves none", "solved before"
 Row = dict[str, Any]
 """A level: `name`, `kind`, `record`."""
 
-_MARK_COLUMNS = (
+MARK_COLUMNS = (
     *("cpu_seconds", "updates", "env_steps", "success_rate", "success_low", "success_high", "num_episodes", "failures"),
     "success_sampled",
     *("timeouts", "path_ratio", "path_ratio_n", "mean_lpc", "agreement", "checkpoint", "digest", "seed"),
-    *("lang_encoder", "commit", "cpu", "date"),
+    *("lang_encoder", "commit", "cpu", "date", "bot_plan_failures"),
 )
+"""Of a result, as a record has it."""
 _REFERENCES = ("babyai_1_0_percent", "babyai_1_1_percent", "jat_share_of_bot_return")
 COLUMNS = (
-    *("level", "kind", "minutes", "status", "bot_levels", "bot_solved", "bot_mean_steps", *_MARK_COLUMNS),
+    *("level", "ready_made", "kind", "minutes", "status", "bot_levels", "bot_solved", "bot_mean_steps", *MARK_COLUMNS),
     *("versions", "settings", *_REFERENCES),
 )
-"""Of the CSV: a row for each level and budget."""
+"""Of the CSV: a row for each level and budget; `ready_made` is empty but for settings other than the table's."""
 
-
-READY_MADE = """\
+READY = """\
 Settings with a trained projection of the mission, most with a larger network and longer unrolls, the reasons beside:
 [goto](../configs/goto.yaml), [pickuploc](../configs/pickuploc.yaml), [putnextlocal](../configs/putnextlocal.yaml),
-[bosslevel](../configs/bosslevel.yaml), and [verbs](../configs/verbs.yaml) for one policy on five levels. What one
-of them reaches is measured by the same command:
+[bosslevel](../configs/bosslevel.yaml), and [verbs](../configs/verbs.yaml) for one policy on five levels, which is
+no row here. Measured by the same command, beside what the default reaches in the same time:
 
-    python -m benchmarks.levels --config configs/putnextlocal.yaml --only PutNextLocal --out levels_putnextlocal"""
+    python -m benchmarks.levels --ready_made --minutes 10"""
 
 
-def write_outputs(settings: LevelsSettings) -> list[Path]:
+def write_outputs(settings: LevelsSettings, ready_made: Sequence[LevelsSettings] = ()) -> list[Path]:
     """Write page, CSV and figure into the folder of results, and into `docs` if one is named; return the paths.
+
+    Args:
+        settings: Of the table.
+        ready_made: The ready-made settings, whose rows come apart.
 
     Raises:
         ConfigError: If results were made with other settings.
     """
-    rows = collect_rows(settings)
+    rows, own = collect_rows(settings), collect_ready_made(ready_made)
     written = []
     for folder in (settings.out, settings.docs):
         if folder is None:
             continue
         figure = save_figure(folder / "images" / "levels.png", rows, settings.minutes)
-        write_text(folder / "levels.md", write_page(settings, rows, with_figure=figure is not None))
-        write_text(folder / "levels.csv", write_csv(settings, rows))
+        write_text(folder / "levels.md", write_page(settings, rows, own, with_figure=figure is not None))
+        write_text(folder / "levels.csv", write_csv(settings, [*rows, *own]))
         written += [folder / "levels.md", folder / "levels.csv", *([figure] if figure else [])]
     return written
 
@@ -84,6 +88,17 @@ def collect_rows(settings: LevelsSettings) -> list[Row]:
         return KINDS.index(row["kind"]), float("inf") if steps is None else steps, row["name"]
 
     return sorted(rows, key=place)
+
+
+def collect_ready_made(ready_made: Sequence[LevelsSettings]) -> list[Row]:
+    """Return a row for each of the ready-made settings that were measured, with their name."""
+    rows = []
+    for settings in ready_made:
+        task = resolve_task_id(settings.config.task_id)
+        record, name = read_record(settings, task), short_name(task)
+        if record["bot"] is not None:
+            rows.append({"name": name, "kind": find_kind(name), "record": record, "ready_made": settings.ready_made})
+    return rows
 
 
 def find_status(record: Mapping[str, Any], minutes: float) -> str:
@@ -112,12 +127,13 @@ def write_csv(settings: LevelsSettings, rows: Sequence[Row]) -> str:
         bot = record["bot"] or {}
         for minutes in settings.minutes:
             mark = record["marks"].get(mark_key(minutes))
-            own = {} if mark is None else {name: mark[name] for name in _MARK_COLUMNS}
+            own = {} if mark is None else {name: mark.get(name) for name in MARK_COLUMNS}
             if mark is not None:
-                own |= {name: json.dumps(value) for name, value in _describe_mark(record, mark).items()}
+                own |= {"versions": json.dumps(mark["versions"]), "settings": json.dumps(record["settings"])}
             writer.writerow(
                 {
-                    **{"level": record["level"], "kind": row["kind"], "minutes": mark_key(minutes)},
+                    **{"level": record["level"], "ready_made": row.get("ready_made"), "kind": row["kind"]},
+                    "minutes": mark_key(minutes),
                     **{"status": find_status(record, minutes), "bot_levels": bot.get("levels")},
                     **{"bot_solved": bot.get("solved"), "bot_mean_steps": bot.get("mean_steps"), **own},
                     **dict(zip(_REFERENCES, (reference.babyai, reference.babyai_1_1, reference.jat), strict=True)),
@@ -126,15 +142,20 @@ def write_csv(settings: LevelsSettings, rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _describe_mark(record: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, Any]:
-    return {"versions": mark["versions"], "settings": record["settings"]}
-
-
 # --------------------------------------------------------------------------------------------------------------- page
 
 
-def write_page(settings: LevelsSettings, rows: Sequence[Row], *, with_figure: bool) -> str:
-    """Return the page."""
+def write_page(
+    settings: LevelsSettings, rows: Sequence[Row], ready_made: Sequence[Row] = (), *, with_figure: bool
+) -> str:
+    """Return the page.
+
+    Args:
+        settings: Of the table.
+        rows: See `collect_rows`.
+        ready_made: See `collect_ready_made`.
+        with_figure: Whether there is one.
+    """
     episodes, config = settings.config.final_eval_episodes, settings.config
     *first, last = (mark_key(m) for m in settings.minutes)
     budgets = f"{', '.join(first)} and {last}" if first else last
@@ -145,7 +166,8 @@ def write_page(settings: LevelsSettings, rows: Sequence[Row], *, with_figure: bo
         "    make levels                                    # all of it, some days\n"
         f"    python -m benchmarks.levels --minutes {mark_key(settings.minutes[0])} --only GoTo,PickupLoc --out levels",
         "It writes this page, [levels.csv](levels.csv) with everything that is known of each row (settings, seed, "
-        "commit, versions), and a file for each level in `levels/results/`.",
+        "commit, versions), and a file for each level in `levels/results/`. With `--docs docs` it "
+        "goes on from the table that is published there.",
         _what_is_measured(config.seed, episodes, config.window),
         "## In short",
         "\n".join(_summarise(rows, settings.minutes)),
@@ -156,7 +178,8 @@ def write_page(settings: LevelsSettings, rows: Sequence[Row], *, with_figure: bo
         parts += [f"## {_TITLES.get(kind, kind)}", write_table(own, settings.minutes)]
     parts += [
         "## Worth more than the default",
-        READY_MADE,
+        READY,
+        write_comparison(ready_made, rows, settings.minutes),
         "## Figures of others",
         SOURCES,
         "## Settings",
@@ -244,6 +267,24 @@ def write_table(rows: Sequence[Row], budgets: Sequence[float]) -> str:
         cells += ["" if value is None else f"{value:g} %{star and chr(92) + star}" for value in quoted]
         lines.append(f"| {' | '.join([*cells, '' if reference.jat is None else f'{reference.jat:.2f}'])} |")
     return "\n".join(lines)
+
+
+def write_comparison(ready_made: Sequence[Row], rows: Sequence[Row], budgets: Sequence[float]) -> str:
+    """Return the table of ready-made settings, each budget beside the default at the same one; without any, nothing."""
+    default = {row["name"]: row["record"] for row in rows}
+    head = ["settings", "level", "minutes", "success", "the default's", "sampled", "the default's"]
+    head += [f"{name}{whose}" for name in ("path ratio", "LPC", "env-steps") for whose in ("", ", the default's")]
+    lines = [f"| {' | '.join(head)} |", f"|--|--|{'--:|' * (len(head) - 2)}"]
+    for row in ready_made:
+        for minutes in budgets:
+            key = mark_key(minutes)
+            mark = row["record"]["marks"].get(key)
+            other = default[row["name"]]["marks"].get(key)
+            if mark is not None:
+                success = [_success_cell(row["record"], minutes), _success_cell(default[row["name"]], minutes)]
+                pairs = [cell for pair in zip(_mark_cells(mark), _mark_cells(other), strict=True) for cell in pair]
+                lines.append(f"| {' | '.join([row['ready_made'], row['name'], key, *success, *pairs])} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _success_cell(record: Mapping[str, Any], minutes: float) -> str:

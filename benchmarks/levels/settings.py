@@ -17,6 +17,9 @@ CORES = 2
 JOBS = 2
 """Levels at a time on this machine, where nobody says."""
 
+READY_MADE = ("pickuploc", "putnextlocal", "goto", "bosslevel")
+"""Files in `configs/` with settings of their own for a level that is worth more than the default."""
+
 OPTIONS = {
     "minutes": "Budgets after which each policy is evaluated, minutes of two cores: a level is trained on one core for "
     "twice as long. Measured is the time that the process has a core, so that other load hardly matters; reading, "
@@ -25,7 +28,8 @@ OPTIONS = {
     "first those of the BabyAI paper.",
     "out": "Folder of results and checkpoints; what is there is not done again. Default: levels.",
     "docs": "Folder that gets the page, table and figure as well (levels.md, levels.csv, images/levels.png), for the "
-    "site. Default: only the folder of results.",
+    "site; what its levels.csv has and the folder of results has not is taken from there. Default: only the folder of "
+    "results.",
     "jobs": "Levels at a time, one core each. Default: 2; elsewhere as many as there is room for.",
 }
 """Flags beside the settings of training, with their help; those of the launcher are `pipeline.command.launcher`'s."""
@@ -33,6 +37,8 @@ OPTIONS = {
 SWITCHES = {
     "to_the_end": "Train levels that are solved to the later budgets too. Default: a level that is solved after one is "
     "trained no further.",
+    "ready_made": "Measure the ready-made settings (" + ", ".join(f"configs/{name}.yaml" for name in READY_MADE) + "), "
+    "each on its level, and not those of the table.",
     "bot_only": "Measure what the bot solves, and train nothing.",
     "tables": "Write page, table and figure of what is there, and measure nothing.",
 }
@@ -50,6 +56,7 @@ class LevelsSettings:
         docs: Folder that gets page, table and figure as well.
         jobs: Levels at a time; None: `JOBS` here, elsewhere as many as there is room for.
         to_the_end: Whether levels that are solved are trained to the later budgets too.
+        ready_made: Name of the ready-made settings that these are; None for those of the table.
     """
 
     config: TrainConfig
@@ -59,6 +66,7 @@ class LevelsSettings:
     docs: Path | None = None
     jobs: int | None = None
     to_the_end: bool = False
+    ready_made: str | None = None
 
     def level_config(self, task_id: str) -> TrainConfig:
         """Return the settings with which a level is trained: without end, on one core, all files within `out`.
@@ -89,6 +97,7 @@ def parse_settings(
     docs: str | None = None,
     jobs: str | None = None,
     to_the_end: bool = False,
+    ready_made: str | None = None,
 ) -> LevelsSettings:
     """Return what the settings of training and the flags of `OPTIONS` ask for.
 
@@ -104,11 +113,17 @@ def parse_settings(
         config,
         minutes=default.minutes if minutes is None else parse_minutes(minutes),
         only=None if only is None else parse_names(only),
-        out=default.out if out is None else Path(out),
+        out=_find_out(default.out if out is None else Path(out), ready_made),
         docs=None if docs is None else Path(docs),
         jobs=default.jobs if jobs is None else _parse_jobs(jobs),
         to_the_end=to_the_end,
+        ready_made=ready_made,
     )
+
+
+def _find_out(out: Path, ready_made: str | None) -> Path:
+    """Return the folder of results: ready-made settings have each their own in that of the table."""
+    return out if ready_made is None else out / "ready_made" / ready_made
 
 
 def parse_minutes(text: str) -> tuple[float, ...]:
