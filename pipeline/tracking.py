@@ -14,7 +14,7 @@ import math
 import re
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -130,7 +130,8 @@ class Tracker:
         wandb = import_wandb() if wandb_project else None  # before any file is touched
         self.run_dir.mkdir(parents=True, exist_ok=True)
         path = self.run_dir / METRICS_FILE
-        kept = [] if resume_update is None else _read_lines_until(path, resume_update)
+        known = () if resume_update is None else _read_lines(path)
+        kept = [f"{text}\n" for text, line in known if line["update"] <= resume_update]
         self._run = self._writer = self._lines = None
         try:
             if wandb is not None:  # before metrics are replaced: it may be refused
@@ -280,25 +281,37 @@ def _plain(value: Any) -> float | int | None:
     return value if math.isfinite(value) else None
 
 
-def _read_lines_until(path: Path, last_update: int) -> list[str]:
-    """Return the lines of a metrics file up to and including `last_update`, each ending in a newline."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept = []
-    for number, line in enumerate(lines, start=1):
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file; none where there is no file.
+
+    Half a line at its end, as a kill in the middle of a write leaves it, is left out.
+
+    Raises:
+        TrackingError: If it is damaged before that.
+        OSError: If it cannot be read.
+    """
+    return [line for _, line in _read_lines(path)]
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the lines of a metrics file, each as it stands there and as what it says."""
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    for number, text in enumerate(texts, start=1):
         try:
-            keep = json.loads(line)["update"] <= last_update
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):
-                break  # a kill in the middle of a write leaves half a line
+            line = json.loads(text)
+            known = isinstance(line, dict) and isinstance(line.get("update"), int)
+        except ValueError:
+            known = False
+        if known:
+            yield text, line
+        elif number < len(texts):
             raise TrackingError(
-                f"expected one JSON object with an 'update' per line, found {line[:80]!r} "
+                f"expected one JSON object with an 'update' per line, found {text[:80]!r} "
                 f"in {path}, line {number}; repair or remove the file"
-            ) from error
-        if keep:
-            kept.append(line + "\n")
-    return kept
+            )
 
 
 def _open_tensorboard(run_dir: Path, resume_update: int | None, announce: Callable[[str], object]) -> Any:

@@ -9,7 +9,6 @@ results says where `log_dir` is: it is looked for as `runs` beside the folder of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pandas as pd
 from pipeline.mixtures import MACRO_MEAN
 from pipeline.places import FINAL_NAME, PlaceError, locate_checkpoint, run_folder
 from pipeline.records.results import Rows, as_results
-from pipeline.tracking import METRICS_FILE
+from pipeline.tracking import METRICS_FILE, TrackingError, read_metrics
 from plotting.style import count_of
 
 LOGGED = {
@@ -50,7 +49,7 @@ def read_logs(rows: Rows, log_dir: str | Path | None = None) -> tuple[pd.DataFra
         file = _find_log(folder, log_dir)
         try:
             lines = None if file is None else _read_lines(file)
-        except (OSError, ValueError) as error:
+        except (OSError, TrackingError) as error:
             damaged.append(f"{file}: cannot be read ({str(error)[:80]})")
             lines = None
         if lines:
@@ -82,20 +81,9 @@ def _find_log(folder: str, log_dir: str | Path | None) -> Path | None:
 
 
 def _read_lines(file: Path) -> list[dict[str, str | float | None]]:
-    """Return the training lines of a log: its update and the metrics; a last line that is not complete is left out."""
-    texts = file.read_text(encoding="utf-8").split("\n")
+    """Return the training lines of a log: its update and the metrics."""
     lines = []
-    for number, text in enumerate(texts):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except ValueError:
-            if number == len(texts) - 1:
-                break
-            raise
-        if not isinstance(line.get("update"), int):
-            continue
+    for line in read_metrics(file):
         for level, keys in _keys_by_level(line).items():
             found = {name: line.get(key) for name, key in keys.items()}
             if any(value is not None for value in found.values()):

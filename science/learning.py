@@ -8,7 +8,6 @@ in which every environment has had time for one: 288 steps of 208 environments a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -28,15 +27,17 @@ Line = tuple[int, int, float]
 
 
 def read_learning(config: TrainConfig) -> list[Line]:
-    """Return what the metrics of a run with these settings say of how it learned; nothing where it has left none."""
-    from pipeline.places import run_folder
-    from pipeline.tracking import METRICS_FILE
+    """Return what the metrics of a run with these settings say of how it learned; nothing where it has left none.
 
-    path = run_folder(config.log_dir, config) / METRICS_FILE
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines() if path.is_file() else [])
+    Raises:
+        TrackingError: If they are damaged.
+    """
+    from pipeline.places import run_folder
+    from pipeline.tracking import METRICS_FILE, read_metrics
+
     return [
         (int(row["env_steps"]), int(row["rollout/episodes_total"]), float(row["rollout/success_rate"] or 0.0))
-        for row in rows
+        for row in read_metrics(run_folder(config.log_dir, config) / METRICS_FILE)
         if "rollout/episodes_total" in row
     ]
 

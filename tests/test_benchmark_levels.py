@@ -315,7 +315,8 @@ def test_solved_is_ninety_nine_percent(tmp_path):
 def test_success_with_drawn_actions_is_that_of_the_last_line_that_knows_it(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert work.read_sampled_success(path) is None
-    lines = [{"rollout/success_rate": None}, {"rollout/success_rate": 0.25}, {"eval/success_rate": 1.0}]
+    values = ({"rollout/success_rate": None}, {"rollout/success_rate": 0.25}, {"eval/success_rate": 1.0})
+    lines = [{"update": update, **value} for update, value in enumerate(values, start=1)]
     for known, expected in ((1, None), (2, 0.25), (3, 0.25)):
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines[:known]))
         assert work.read_sampled_success(path) == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from pipeline.command.workers import Link, Stopped
 from pipeline.evaluation.checkpoint import evaluate_checkpoint, load_checkpoint
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.places import run_folder
-from pipeline.tracking import METRICS_FILE
+from pipeline.tracking import METRICS_FILE, read_metrics
 from pipeline.training.group import train_group
 from pipeline.training.options import Sweep
 from pipeline.training.plan import PlannedRun, plan_runs
@@ -190,10 +189,11 @@ def read_sampled_success(path: Path) -> float | None:
 
     Args:
         path: Of the run's metrics.
+
+    Raises:
+        TrackingError: If they are damaged.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in reversed(lines):
-        row = json.loads(line)
+    for row in reversed(read_metrics(path)):
         if "rollout/success_rate" in row:
             return row["rollout/success_rate"]
     return None

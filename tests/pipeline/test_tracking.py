@@ -15,7 +15,7 @@ import pytest
 
 import pipeline.tracking
 from pipeline.command.files import Lines
-from pipeline.tracking import METRICS, Tracker, TrackingError, check_wandb, is_metric
+from pipeline.tracking import METRICS, Tracker, TrackingError, check_wandb, is_metric, read_metrics
 
 
 def read(run_dir: Path) -> list[dict]:
@@ -146,6 +146,19 @@ def test_resume_of_a_damaged_file_is_refused(line, tmp_path):
     with pytest.raises(TrackingError, match="line 2"):
         plain(tmp_path, resume_update=3)
     assert (tmp_path / "metrics.jsonl").read_text() == text
+
+
+def test_who_reads_metrics_leaves_out_half_a_line_and_names_damage_before(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    with plain(tmp_path) as tracker:
+        tracker.log(1, {"env_steps": 16, "train/lpc": 2.0})
+    whole = path.read_text()
+    path.write_text(whole + '{"update": 2, "train/l')
+    assert read_metrics(path) == [{"update": 1, "env_steps": 16, "train/lpc": 2.0}]
+    path.write_text('{"update": 0, "train/l\n' + whole)
+    with pytest.raises(TrackingError, match="line 1; repair or remove the file"):
+        read_metrics(path)
 
 
 # --- disks that are full ----------------------------------------------------------
