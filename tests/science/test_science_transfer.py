@@ -27,7 +27,7 @@ from science.calibration import compute as calibrate
 from science.claims import judge
 from science.config import Claim, read_study
 from science.figures.draw import draw_analysis
-from science.forecast import describe_runs, estimate_seconds, list_work
+from science.forecast import STEPS_PER_SECOND, describe_runs, estimate_seconds, list_work
 from science.levels import ALL_TASKS
 from science.outputs import read_table
 from science.plan import build_design
@@ -382,7 +382,7 @@ def test_the_plan_and_the_report_tell_of_it(made):
     )
     work = {name: (items, stale) for name, items, stale in list_work(design, store, ["transfer"])}
     assert len(work["transfer"][0]) == 10 and work["transfer"][1] == []
-    assert estimate_seconds(design, work["transfer"][0][0]) == pytest.approx(12 * 32 / 18_000)
+    assert estimate_seconds(design, work["transfer"][0][0]) == pytest.approx(12 * 32 / STEPS_PER_SECOND)
     assert "transfer" not in {name for name, _, _ in list_work(design, store, ["knockouts"])}
     assert dict(design_facts(design))["Transfer"].startswith(
         "GoToRedBallNoDists, each learned in 12 updates by scratch,"
