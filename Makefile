@@ -17,7 +17,7 @@ help:
 	@echo "make check   format, lint and test, as CI does"
 	@echo "make docs    build the documentation site into site/"
 	@echo "make bench   measure speed (docs/LOG.md keeps results)"
-	@echo "make levels  what the default policy learns on every level in 1, 10 and 60 minutes, docs/levels.md; it takes"
+	@echo "make levels  what the default policy learns on every level in 1, 3, 10 and 60 minutes, docs/levels.md; it takes"
 	@echo "             days, goes on where it was stopped (ARGS='--minutes 1 --only GoTo,PickupLoc')"
 	@echo "make pages   the notebooks as pages to keep, plots/routing.html and plots/runs.html; they need no network"
 	@echo "make format  rewrite the code in the project's format"

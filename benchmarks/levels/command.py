@@ -1,4 +1,4 @@
-"""The table of levels: what the default policy reaches on every level in one, ten and sixty minutes of two cores.
+"""The table of levels: what the default policy reaches on every level in one to sixty minutes of two cores.
 
 python -m benchmarks.levels
 python -m benchmarks.levels --minutes 1 --only GoTo,PickupLoc --out levels

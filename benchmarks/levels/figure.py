@@ -13,7 +13,7 @@ from benchmarks.levels.records import mark_key
 from benchmarks.levels.reference import KINDS, find_reference
 from pipeline.command.files import replace_atomically
 
-COLOURS = ("#8fb8de", "#1f5a94", "#0b2239")
+COLOURS = ("#a9cbe8", "#5b9bd0", "#1f5a94", "#0b2239")
 """Of the budgets, rising."""
 
 

@@ -23,7 +23,7 @@ READY_MADE = ("pickuploc", "putnextlocal", "goto", "bosslevel")
 OPTIONS = {
     "minutes": "Budgets after which each policy is evaluated, minutes of two cores: a level is trained on one core for "
     "twice as long. Measured is the time that the process has a core, so that other load hardly matters; reading, "
-    "compiling and evaluating are not counted. Default: 1,10,60.",
+    "compiling and evaluating are not counted. Default: 1,3,10,60.",
     "only": "Levels to measure, in this order, with commas between: GoTo,PickupLoc. Default: all that are registered, "
     "first those of the BabyAI paper.",
     "out": "Folder of results and checkpoints; what is there is not done again. Default: levels.",
@@ -60,7 +60,7 @@ class LevelsSettings:
     """
 
     config: TrainConfig
-    minutes: tuple[float, ...] = (1.0, 10.0, 60.0)
+    minutes: tuple[float, ...] = (1.0, 3.0, 10.0, 60.0)
     only: tuple[str, ...] | None = None
     out: Path = Path("levels")
     docs: Path | None = None
