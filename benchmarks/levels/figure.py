@@ -13,7 +13,7 @@ from benchmarks.levels.records import mark_key
 from benchmarks.levels.reference import KINDS, find_reference
 from pipeline.command.files import replace_atomically
 
-COLOURS = ("#a9cbe8", "#5b9bd0", "#1f5a94", "#0b2239")
+COLOURS = ("#8fb8de", "#4a86c5", "#1f5a94", "#0b2239")
 """Of the budgets, rising."""
 
 
@@ -52,16 +52,16 @@ def plot_levels(rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], *, 
             ax.axhline(place - 0.4, color="0.85", linewidth=0.8)
         places.append(place)
         place += 1.0
-    for number, minutes in enumerate(budgets):
-        found = [
-            (where, mark)
-            for where, row in zip(places, rows, strict=True)
-            if (mark := row["record"]["marks"].get(mark_key(minutes))) is not None
-        ]
+    keys = [mark_key(minutes) for minutes in budgets]
+    for number, key in enumerate(keys):
+        found = []
+        for where, row in zip(places, rows, strict=True):
+            own = [other for other in keys if other in row["record"]["marks"]]
+            if key in own:  # the dots of a level lie around its line, the first one highest
+                found.append((where + 0.16 * (own.index(key) - (len(own) - 1) / 2), row["record"]["marks"][key]))
         if not found:
             continue
-        colour, lift = COLOURS[min(number, len(COLOURS) - 1)], 0.16 * (number - (len(budgets) - 1) / 2)
-        ys = [where + lift for where, _ in found]
+        colour, ys = COLOURS[min(number, len(COLOURS) - 1)], [where for where, _ in found]
         middle = [100 * mark["success_rate"] for _, mark in found]
         ax.hlines(
             ys,
@@ -70,7 +70,7 @@ def plot_levels(rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], *, 
             colors=colour,
             linewidth=1.0,
         )
-        ax.plot(middle, ys, "o", color=colour, markersize=4.5, label=f"{mark_key(minutes)} min of two cores")
+        ax.plot(middle, ys, "o", color=colour, markersize=4.5, label=f"{key} min of two cores")
     quoted = [(where, find_reference(row["name"]).babyai_1_1) for where, row in zip(places, rows, strict=True)]
     quoted = [(where, value) for where, value in quoted if value is not None]
     ax.plot(
