@@ -46,7 +46,7 @@ COLUMNS = (
 """Of the CSV: a row for each level and budget; `ready_made` is empty but for settings other than the table's."""
 
 READY = """\
-Settings with a trained projection of the mission, most with a larger network and longer unrolls, for longer runs, the
+Settings with a trained projection of the mission, some with a larger network and longer unrolls, for longer runs, the
 reasons beside: [goto](../configs/goto.yaml), [pickuploc](../configs/pickuploc.yaml),
 [putnextlocal](../configs/putnextlocal.yaml), [bosslevel](../configs/bosslevel.yaml), and [verbs](../configs/verbs.yaml)
 for one policy on five levels, which is no row here. Measured by the same command, beside what the default reaches in
