@@ -369,6 +369,17 @@ def test_what_is_published_is_taken_over_and_gone_on_with(done, tmp_path, capsys
     assert marks["0.006"]["updates"] > 0
 
 
+def test_a_call_with_fewer_budgets_loses_none_of_the_published_ones(done, tmp_path):
+    docs = tmp_path / "docs"
+    first, _ = BUDGETS.split(",")
+    for out, budgets in ((done, BUDGETS), (tmp_path / "out", first)):
+        assert run(out, "--minutes", budgets, "--tables", "--docs", str(docs)) == 0
+    with (docs / "levels.csv").open() as file:
+        found = {row["minutes"] for row in csv.DictReader(file) if row["cpu_seconds"]}
+    assert found == set(BUDGETS.split(","))
+    assert "| success, 0.002 min | success, 0.004 min |" in (docs / "levels.md").read_text()
+
+
 def test_a_published_table_that_would_be_lost_is_not_written_over(done, tmp_path, capsys):
     docs = tmp_path / "docs"
     assert run(done, "--minutes", BUDGETS, "--tables", "--docs", str(docs)) == 0
@@ -400,7 +411,7 @@ def test_ready_made_settings_are_measured_each_on_its_level_beside_the_default(d
     assert record["settings"]["train_lang_proj"] and record["marks"].keys() == {"0.002"}
     assert not (out / "results" / "PickupLoc.json").exists()
     with (out / "levels.csv").open() as file:
-        own = [row for row in csv.DictReader(file) if row["ready_made"]]
+        own = [row for row in csv.DictReader(file) if row["ready_made"] and row["cpu_seconds"]]
     assert [(row["ready_made"], row["level"], row["minutes"]) for row in own] == [
         ("pickuploc", "BabyAI-PickupLoc-v0", "0.002")
     ]

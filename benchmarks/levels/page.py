@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import textwrap
@@ -58,6 +59,8 @@ the same time, in which it makes more env-steps:
 def write_outputs(settings: LevelsSettings, ready_made: Sequence[LevelsSettings] = ()) -> list[Path]:
     """Write page, CSV and figure into the folder of results, and into `docs` if one is named; return the paths.
 
+    Budgets of earlier calls that are not among those of this one stay.
+
     Args:
         settings: Of the table.
         ready_made: The ready-made settings, whose rows come apart.
@@ -66,6 +69,8 @@ def write_outputs(settings: LevelsSettings, ready_made: Sequence[LevelsSettings]
         ConfigError: If results were made with other settings.
     """
     rows, own = collect_rows(settings), collect_ready_made(ready_made)
+    known = {float(key) for row in (*rows, *own) for key in row["record"]["marks"]}
+    settings = dataclasses.replace(settings, minutes=tuple(sorted({*settings.minutes, *known})))
     written = []
     for folder in (settings.out, settings.docs):
         if folder is None:
