@@ -99,6 +99,8 @@ class TrainConfig:
         action_selection: How the student acts while it learns. greedy or sample.
         expert_action_prob: Probability at update 0 that a step executes the expert's action instead of the student's.
         expert_action_decay: Updates over which that probability falls linearly to 0; 0 keeps it constant.
+        expert_env_share: Share of each level's environments in which the expert may act. Of fewer than all, success of
+            recent episodes is that of the others, where the student acts alone.
         input_dim: Width of the observation vector (7 x 7 x 3 view + 4 directions + 1 carrying).
         obs_encoding: What the policy makes of the view's codes. raw (numbers), onehot, or embedding (learned vectors).
         lang_dim: Width to which the mission's sentence vector is projected.
@@ -155,6 +157,7 @@ class TrainConfig:
     action_selection: Literal["greedy", "sample"] = "greedy"
     expert_action_prob: float = 0.0
     expert_action_decay: int = 0
+    expert_env_share: float = 1.0
     input_dim: int = 152
     obs_encoding: Literal["raw", "onehot", "embedding"] = "raw"
     lang_dim: int = 32
@@ -226,6 +229,7 @@ class TrainConfig:
             self._require(name, 0 < getattr(self, name) < float("inf"), "a positive number")
         for name in ("expert_action_prob", "expert_dropout_beta"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a probability, 0 to 1")
+        self._require("expert_env_share", 0 <= self.expert_env_share <= 1, "a share of the environments, 0 to 1")
         self._require("expert_dropout_gamma", 0 < self.expert_dropout_gamma <= 1, "a weight above 0, at most 1")
         self._require("grad_clip", self.grad_clip is None or self.grad_clip > 0, "a positive number or null")
         self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1, or null")

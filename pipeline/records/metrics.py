@@ -60,6 +60,10 @@ class EpisodeWindow:
         self._episodes.append((int(outcome), int(steps), None if expert_steps is None else int(expert_steps)))
         self.total += 1
 
+    def skip(self) -> None:
+        """Count an ended episode that tells nothing of the policy, since another acted too."""
+        self.total += 1
+
     def summary(self) -> dict[str, float | int | None]:
         """Return the `rollout/` metrics of the window, by their keys in `pipeline.tracking.METRICS`.
 

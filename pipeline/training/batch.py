@@ -29,7 +29,7 @@ from pipeline.evaluation.mixture import evaluate_levels
 from pipeline.evaluation.play import Evaluation, PlaySettings
 from pipeline.policies import build_policy, build_projection
 from pipeline.records.metrics import EpisodeWindow
-from pipeline.training.levels import Levels, build_env
+from pipeline.training.levels import Levels, aided_slots, build_env
 from pipeline.training.losses import LossTerms, Price
 from pipeline.training.objective import Objective
 from pipeline.training.options import resolve_levels
@@ -61,6 +61,7 @@ class ReplicaBatch:
         weights: All trained weights, with their gradients and optimiser.
         envs: The environments.
         levels: Which level is played in which environment.
+        aided: In which environments the expert may act, bool (N,); None: in all.
         step_levels: Of which level each step of an unroll is; None for a single level.
         generators: The runs' generators of action noise and dropout.
         rollout: Acts, and computes what the loss needs again.
@@ -68,7 +69,7 @@ class ReplicaBatch:
         price: Of complexity; its alpha is (R,).
         expert_sizes: Per layer; empty for the baseline.
         sums: Losses since the last line of metrics.
-        windows: The runs' last episodes.
+        windows: The runs' last episodes, of the student alone where there are such.
         level_windows: Those of each level of a mixture; none for a single level.
         episodes: Episodes ended, per run.
         update: Weight updates done.
@@ -124,6 +125,7 @@ class ReplicaBatch:
         for projection in self.projections:
             projection.requires_grad_(trained)
         self.levels = Levels.of(config)
+        self.aided = aided_slots(config)
         self.envs = [build_env(config) for config in self.configs]
         self.generators = [torch.Generator().manual_seed(derive_seed(config.seed, 2)) for config in self.configs]
         self.windows = [EpisodeWindow(config.window) for config in self.configs]
@@ -196,6 +198,7 @@ class ReplicaBatch:
         return Acting(
             sample=config.action_selection == "sample",
             expert_prob=self.expert_action_prob(),
+            aided=self.aided,
             dropout=(config.expert_dropout_beta, config.expert_dropout_gamma) if config.expert_dropout else None,
         )
 
@@ -211,10 +214,14 @@ class ReplicaBatch:
         self.sums.add(losses, norms, seconds)
         for replica, ended in enumerate(self.rollout.ended):
             for episode in ended:
-                facts = episode.outcome, episode.steps, episode.expert_steps
-                self.windows[replica].add(*facts)
+                windows = [self.windows[replica]]
                 if self.levels.names:
-                    self.level_windows[replica][self.levels.index[episode.slot]].add(*facts)
+                    windows.append(self.level_windows[replica][self.levels.index[episode.slot]])
+                for window in windows:
+                    if self.aided is not None and self.aided[episode.slot]:
+                        window.skip()
+                    else:
+                        window.add(episode.outcome, episode.steps, episode.expert_steps)
             self.episodes[replica] += len(ended)
         self.update += 1
         self.seconds = [total + seconds for total in self.seconds]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,18 @@ _AVERAGED = ("success_rate", "path_ratio")
 def slots_of(config: TrainConfig) -> list[int]:
     """Return how many environments each level has."""
     return count_slots(config.task_weights or [1.0] * len(config.levels), config.num_envs)
+
+
+def aided_slots(config: TrainConfig) -> np.ndarray | None:
+    """Return in which environments the expert may act, bool (num_envs,), spread over each level's; None: in all.
+
+    Of a share below 1 the first environment of each level is the student's alone, so that its success can be told.
+    """
+    if config.expert_action_prob == 0 or config.expert_env_share == 1:
+        return None
+    within = np.concatenate([np.arange(count + 1) for count in slots_of(config)])
+    aided_before = np.floor(within * config.expert_env_share + 1e-9)  # a share such as .7 is a little less in floats
+    return (np.diff(aided_before, append=0) > 0)[np.diff(within, append=0) > 0]
 
 
 def describe_slots(config: TrainConfig) -> str:

@@ -34,11 +34,13 @@ class Acting:
     Attributes:
         sample: Sample from the policy instead of taking its most probable action.
         expert_prob: Probability that a labelled step executes the expert's action.
+        aided: Environments in which it may, bool (N,); None: all.
         dropout: (beta, gamma) of expert dropout, or None.
     """
 
     sample: bool = False
     expert_prob: float = 0.0
+    aided: np.ndarray | None = None
     dropout: tuple[float, float] | None = None
 
 
@@ -194,6 +196,9 @@ class Rollout:
             gumbel = draw(self._actions).log_().neg_().log_().neg_().to(self._device)
         if acting.expert_prob > 0:
             chance = draw(1).squeeze(-1).numpy()
+            if acting.aided is not None:
+                alone = np.tile(~acting.aided.reshape(groups, 1, size), (len(self._envs), 1, 1))
+                chance = np.where(alone, np.float32(1), chance)  # never below a probability
         return gumbel, chance, dropped
 
     def replay(self) -> tuple[Tensor, list[Tensor]]:

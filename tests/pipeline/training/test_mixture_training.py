@@ -210,6 +210,14 @@ def test_metrics_of_levels_and_their_means():
     assert sum(row[f"rollout/episodes_total/{name}"] for name in names) == row["rollout/episodes_total"]
 
 
+def test_each_level_has_environments_of_the_student_alone():
+    aided = {"expert_action_prob": 1.0, "expert_env_share": 0.9, "lr": 1e-9}
+    row = train(debug_config(**MIXTURE, **aided, max_steps=6), 9).take_metrics()[0]
+    for name in ["GoToObjS6-v1", "GoToRedBallNoDists", "OpenDoor"]:
+        assert 0 < row[f"rollout/window_episodes/{name}"] < row[f"rollout/episodes_total/{name}"]
+        assert row[f"rollout/success_rate/{name}"] < 1
+
+
 def test_evaluation_plays_the_same_levels_of_each_task_as_a_single_one():
     batch = train(debug_config(**{**MIXTURE, "task_input": "none"}), 2)
     (found,) = batch.evaluate(4)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from babyai.facts import SUCCESS
 from babyai.level_seeds import evaluation_seeds
 from pipeline.checkpoints import load_policy, read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import TrainConfig
 from pipeline.evaluation.play import evaluate
 from pipeline.training.batch import ReplicaBatch
+from pipeline.training.levels import aided_slots
 from pipeline.training.loop import run_update
 
 ROOT = Path(__file__).parents[3]
@@ -162,6 +164,42 @@ def test_success_rate_is_over_the_episodes_that_have_really_ended():
     rates = [metrics[f"rollout/{name}_rate"] for name in ("success", "failure", "timeout")]
     assert sum(rates) == pytest.approx(1.0)
     assert metrics["rollout/success_rate"] * ended == pytest.approx(round(metrics["rollout/success_rate"] * ended))
+
+
+def test_where_the_expert_acts_success_is_that_of_environments_where_it_does_not():
+    shared = {"task_id": "BabyAI-GoToObjS4-v0", "num_envs": 4, "lr": 1e-9, "max_steps": 9, "expert_action_prob": 1.0}
+    shared["action_selection"] = "sample"
+    batch = ReplicaBatch([debug_config(**shared, expert_env_share=0.5)], announce=lambda line: None)
+    ended = []
+    for _ in range(8):
+        run_update(batch)
+        ended += batch.rollout.ended[0]
+    alone, aided = ([end.outcome for end in ended if end.slot % 2 == odd] for odd in (0, 1))
+    metrics = batch.take_metrics()[0]
+    assert set(aided) == {SUCCESS}
+    assert len(set(alone)) > 1
+    assert metrics["rollout/window_episodes"] == len(alone)
+    assert metrics["rollout/success_rate"] == alone.count(SUCCESS) / len(alone)
+    assert metrics["rollout/episodes_total"] == len(ended)
+    everywhere = train(debug_config(**shared), 8).take_metrics()[0]
+    assert everywhere["rollout/success_rate"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_envs": 5, "expert_env_share": 0.4}, [2, 4]),
+        ({"num_envs": 10, "expert_env_share": 0.7}, [1, 2, 4, 5, 7, 8, 9]),
+        ({"num_envs": 1, "expert_env_share": 0.9}, []),
+        ({"num_envs": 3, "expert_env_share": 0.0}, []),
+        ({"num_envs": 6, "expert_env_share": 0.5, "task_id": ["GoToObj", "OpenDoor"], "mixture": "two"}, [1, 4]),
+        ({"num_envs": 4, "expert_env_share": 1.0}, None),
+        ({"num_envs": 4, "expert_env_share": 0.5, "expert_action_prob": 0.0}, None),
+    ],
+)
+def test_environments_in_which_the_expert_acts_are_spread_over_those_of_each_level(changes, expected):
+    found = aided_slots(debug_config(**{"expert_action_prob": 0.5, **changes}))
+    assert (found if found is None else found.nonzero()[0].tolist()) == expected
 
 
 def test_losses_are_logged_apart_from_the_penalty():
