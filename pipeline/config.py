@@ -40,7 +40,7 @@ The first do not change what the weights are after a given update. An encoder is
 verified when it is loaded, not by its name or folder. Device and compilation change results in the last bits only.
 """
 
-LATER_FIELDS: dict[str, Any] = {**OF_MIXTURES, "obs_encoding": "raw", **LATER_PARTS}
+LATER_FIELDS: dict[str, Any] = {**OF_MIXTURES, "obs_encoding": "raw", **LATER_PARTS, "expert_env_share": 1.0}
 """Fields that came later, with what they are where they play no part: what a run that was saved before there were such
 fields would have said."""
 

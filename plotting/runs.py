@@ -7,7 +7,7 @@
 A run is a (task, trial, seed) in one folder of checkpoints; its checkpoints are one run seen several times. A setting
 is what the run was trained with and how it was evaluated, task included, seed and trial aside: runs of one setting are
 replicates. Of the training a CSV tells the columns of `SETTING_COLUMNS` only: runs that differ in nothing but another
-field, such as `num_envs`, `grad_clip`, `expert_action_prob` or the task they were trained on, count as replicates here.
+field, such as `num_envs`, `grad_clip` or the task they were trained on, count as replicates here.
 Caches hold the whole configuration, by which `plotting.replicates` tells such runs apart.
 """
 
@@ -35,6 +35,7 @@ SETTING_COLUMNS = (
     *("task_id", "trained_on", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
     *("expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "hidden_size", "lang_dim", "expert_norm"),
     *("expert_dropout", "obs_encoding", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
+    *("expert_action_prob", "expert_env_share"),
     *MIXTURE_COLUMNS,
     *("max_steps", "eval_seed"),
 )
@@ -50,6 +51,12 @@ FURTHER_FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig) i
 
 `task_id` and `max_steps` are those of the training here.
 """
+
+_BEFORE = {
+    **{name: LATER_FIELDS[name] for name in ("task_input", "obs_encoding", "expert_env_share")},
+    "expert_action_prob": 0.0,
+}
+"""What rows count as that are from before a column, and what a caption does not mention."""
 
 METRIC_LABELS = {
     "success_rate": "Success rate",
@@ -71,6 +78,8 @@ _PHRASES = {
     "task_weights": "weights {}",
     "task_input": "task input {}",
     "obs_encoding": "observations {}",
+    "expert_action_prob": "expert acts at {} of the steps",
+    "expert_env_share": "in {} of the environments",
     "config.task_id": "trained on {}",
     "config.max_steps": "max_steps {} in training",
 }
@@ -218,8 +227,8 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
     Columns are `SETTING_COLUMNS`, and `config.` with those `FURTHER_FIELDS` that a run's `config` tells.
     """
     values = last[list(SETTING_COLUMNS)].astype(object)
-    for name in ("task_input", "obs_encoding"):
-        values[name] = values[name].fillna(LATER_FIELDS[name])  # rows from before do not tell
+    for name, before in _BEFORE.items():
+        values[name] = values[name].fillna(before)  # rows from before do not tell
     values["trained_levels"] = values["trained_levels"].map(_name_levels, na_action="ignore")
     configs = [config if isinstance(config, Mapping) else {} for config in last.get("config", [None] * len(last))]
     configs = [{**LATER_FIELDS, **config} if config else {} for config in configs]  # older ones do not tell
@@ -282,7 +291,7 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
 
 _SHARED = (
     *("lpc_alpha", "normalize_lpc", "expert_hidden_sizes", "num_updates", "lr", "lang_encoder", "intermediate_dim"),
-    *("router_hidden_size", "obs_encoding", "max_steps"),
+    *("router_hidden_size", "obs_encoding", "expert_action_prob", "expert_env_share", "max_steps"),
 )
 
 
@@ -297,8 +306,8 @@ def describe_shared(last: pd.DataFrame) -> str:
     shared, by_task = [], []
     for name in _SHARED:
         known = values[values[name].notna()]
-        if name == "obs_encoding" and set(known[name]) == {LATER_FIELDS[name]}:
-            continue  # what policies see unless said otherwise
+        if name in _BEFORE and set(known[name]) == {_BEFORE[name]}:
+            continue  # as it is unless said otherwise
         texts = list(dict.fromkeys(known[name].map(_text)))
         phrase = _PHRASES.get(name, f"{name} {{}}")
         if len(texts) == 1 and len(known) == len(values):

@@ -240,7 +240,7 @@ def write_config(folder, seed, *, trial=1, limit=None, eval_seed=0, **fields):
 OTHER_SETTINGS = {
     "num_envs": (64, "num_envs 64"),
     "max_steps": (50, "max_steps 50 in training"),
-    "expert_action_prob": (0.5, "expert_action_prob 0.5"),
+    "expert_action_prob": (0.5, "expert acts at 0.5 of the steps"),
     "expert_action_decay": (100, "expert_action_decay 100"),
     "action_selection": ("sample", "action_selection sample"),
     "grad_clip": (1.0, "grad_clip 1"),
