@@ -40,7 +40,7 @@ The first do not change what the weights are after a given update. An encoder is
 verified when it is loaded, not by its name or folder. Device and compilation change results in the last bits only.
 """
 
-LATER_FIELDS: dict[str, Any] = {**OF_MIXTURES, "obs_encoding": "raw", **LATER_PARTS, "expert_env_share": 1.0}
+LATER_FIELDS: dict[str, Any] = {**OF_MIXTURES, "obs_encoding": "raw", **LATER_PARTS, "solo_env_share": 0.0}
 """Fields that came later, with what they are where they play no part: what a run that was saved before there were such
 fields would have said."""
 
@@ -99,8 +99,9 @@ class TrainConfig:
         action_selection: How the student acts while it learns. greedy or sample.
         expert_action_prob: Probability at update 0 that a step executes the expert's action instead of the student's.
         expert_action_decay: Updates over which that probability falls linearly to 0; 0 keeps it constant.
-        expert_env_share: Share of each level's environments in which the expert may act. Of fewer than all, success of
-            recent episodes is that of the others, where the student acts alone.
+        solo_env_share: Where the expert acts, share of each level's environments in which it never does and nothing is
+            learned: success of recent episodes is that of these, the student's own. 0 = none; otherwise at least one of
+            a level's, never all.
         input_dim: Width of the observation vector (7 x 7 x 3 view + 4 directions + 1 carrying).
         obs_encoding: What the policy makes of the view's codes. raw (numbers), onehot, or embedding (learned vectors).
         lang_dim: Width to which the mission's sentence vector is projected.
@@ -157,7 +158,7 @@ class TrainConfig:
     action_selection: Literal["greedy", "sample"] = "greedy"
     expert_action_prob: float = 0.0
     expert_action_decay: int = 0
-    expert_env_share: float = 1.0
+    solo_env_share: float = 0.0
     input_dim: int = 152
     obs_encoding: Literal["raw", "onehot", "embedding"] = "raw"
     lang_dim: int = 32
@@ -229,7 +230,7 @@ class TrainConfig:
             self._require(name, 0 < getattr(self, name) < float("inf"), "a positive number")
         for name in ("expert_action_prob", "expert_dropout_beta"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a probability, 0 to 1")
-        self._require("expert_env_share", 0 <= self.expert_env_share <= 1, "a share of the environments, 0 to 1")
+        self._require("solo_env_share", 0 <= self.solo_env_share < 1, "a share of the environments below 1")
         self._require("expert_dropout_gamma", 0 < self.expert_dropout_gamma <= 1, "a weight above 0, at most 1")
         self._require("grad_clip", self.grad_clip is None or self.grad_clip > 0, "a positive number or null")
         self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1, or null")

@@ -35,7 +35,7 @@ SETTING_COLUMNS = (
     *("task_id", "trained_on", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
     *("expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "hidden_size", "lang_dim", "expert_norm"),
     *("expert_dropout", "obs_encoding", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
-    *("expert_action_prob", "expert_env_share"),
+    *("expert_action_prob", "solo_env_share"),
     *MIXTURE_COLUMNS,
     *("max_steps", "eval_seed"),
 )
@@ -53,7 +53,7 @@ FURTHER_FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig) i
 """
 
 _BEFORE = {
-    **{name: LATER_FIELDS[name] for name in ("task_input", "obs_encoding", "expert_env_share")},
+    **{name: LATER_FIELDS[name] for name in ("task_input", "obs_encoding", "solo_env_share")},
     "expert_action_prob": 0.0,
 }
 """What rows count as that are from before a column, and what a caption does not mention."""
@@ -79,7 +79,7 @@ _PHRASES = {
     "task_input": "task input {}",
     "obs_encoding": "observations {}",
     "expert_action_prob": "expert acts at {} of the steps",
-    "expert_env_share": "in {} of the environments",
+    "solo_env_share": "{} of the environments solo",
     "config.task_id": "trained on {}",
     "config.max_steps": "max_steps {} in training",
 }
@@ -291,7 +291,7 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
 
 _SHARED = (
     *("lpc_alpha", "normalize_lpc", "expert_hidden_sizes", "num_updates", "lr", "lang_encoder", "intermediate_dim"),
-    *("router_hidden_size", "obs_encoding", "expert_action_prob", "expert_env_share", "max_steps"),
+    *("router_hidden_size", "obs_encoding", "expert_action_prob", "solo_env_share", "max_steps"),
 )
 
 

@@ -214,7 +214,8 @@ first update), so that other load on the machine matters little; how fast its co
 tell how far a run came. **Success** is the share of {episodes} fixed levels, the same for every run, that the policy
 (most probable action) solves within the level's own step limit; bold from {100 * SOLVED:.0f} %, which counts as solved;
 a level that is solved after one budget is not trained to the next ("solved" in its column; `--to_the_end` does). Of
-the last budget that a level was trained to are: **sampled**, success of its last {window} episodes as it learned, where
+the last budget that a level was trained to are: **sampled**, success of the last {window} episodes in which it acted
+alone as it learned, where
 actions are drawn from the policy, not its most probable ones, so that a circle ends by chance; **path ratio**, steps
 over those of the bot, on levels solved; **LPC**, the mean over steps of the complexity used, the sum of weight x size^2
 over experts ([training](training.md)); **env-steps**. **Bot**: the share of these levels that minigrid's bot solves,

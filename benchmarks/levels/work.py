@@ -220,13 +220,14 @@ def evaluate_mark(
     metrics = evaluate_checkpoint(checkpoint, task_id, how, record=False, progress=link.heed).metrics
     config, own = checkpoint.config, settings.level_config(task_id)
     logs = run_folder(own.log_dir, own)
+    helped = config.expert_action_prob > 0 and config.solo_env_share == 0  # the expert acted in all episodes
     return {
         "minutes": minutes,
         "cpu_seconds": round(seconds, 1),
         "updates": checkpoint.update,
         "env_steps": checkpoint.update * config.num_envs * config.unroll_len,
         **{name: metrics[name] for name in KEPT},
-        "success_sampled": read_sampled_success(logs / METRICS_FILE),
+        "success_sampled": None if helped else read_sampled_success(logs / METRICS_FILE),
         "checkpoint": path.relative_to(settings.out).as_posix(),
         "digest": checkpoint.digest,
         "seed": config.seed,

@@ -20,7 +20,7 @@ from pipeline.mixtures import parse_weights
 _FLOATS = frozenset(
     "success_rate path_ratio mean_lpc lr lpc_alpha lpc_eps lpc_exponent success_low success_high path_ratio_median "
     "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement mean_steps expert_action_prob "
-    "expert_env_share".split()
+    "solo_env_share".split()
 )
 _BOOLS = frozenset("normalize_lpc expert_dropout train_lang_proj has_routing".split())
 _RATES = frozenset("success_rate success_low success_high agreement".split())
@@ -43,7 +43,7 @@ COLUMNS = (
     "lang_encoder train_lang_proj successes failures timeouts success_low success_high path_ratio_median path_ratio_n "
     "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement labelled_steps mean_steps "
     "total_steps eval_seed checkpoint_digest has_routing eval_task_id trained_levels task_weights task_input "
-    "obs_encoding expert_action_prob expert_env_share".split(),
+    "obs_encoding expert_action_prob solo_env_share".split(),
 )
 """The columns of a new file; one with other columns keeps them at its end."""
 

@@ -29,7 +29,7 @@ from pipeline.evaluation.mixture import evaluate_levels
 from pipeline.evaluation.play import Evaluation, PlaySettings
 from pipeline.policies import build_policy, build_projection
 from pipeline.records.metrics import EpisodeWindow
-from pipeline.training.levels import Levels, aided_slots, build_env
+from pipeline.training.levels import Levels, build_env, solo_slots
 from pipeline.training.losses import LossTerms, Price
 from pipeline.training.objective import Objective
 from pipeline.training.options import resolve_levels
@@ -61,7 +61,7 @@ class ReplicaBatch:
         weights: All trained weights, with their gradients and optimiser.
         envs: The environments.
         levels: Which level is played in which environment.
-        aided: In which environments the expert may act, bool (N,); None: in all.
+        solo: In which environments the student acts alone where it does not everywhere, bool (N,).
         step_levels: Of which level each step of an unroll is; None for a single level.
         generators: The runs' generators of action noise and dropout.
         rollout: Acts, and computes what the loss needs again.
@@ -125,7 +125,7 @@ class ReplicaBatch:
         for projection in self.projections:
             projection.requires_grad_(trained)
         self.levels = Levels.of(config)
-        self.aided = aided_slots(config)
+        self.solo = solo_slots(config)
         self.envs = [build_env(config) for config in self.configs]
         self.generators = [torch.Generator().manual_seed(derive_seed(config.seed, 2)) for config in self.configs]
         self.windows = [EpisodeWindow(config.window) for config in self.configs]
@@ -198,7 +198,7 @@ class ReplicaBatch:
         return Acting(
             sample=config.action_selection == "sample",
             expert_prob=self.expert_action_prob(),
-            aided=self.aided,
+            solo=self.solo,
             dropout=(config.expert_dropout_beta, config.expert_dropout_gamma) if config.expert_dropout else None,
         )
 
@@ -218,7 +218,7 @@ class ReplicaBatch:
                 if self.levels.names:
                     windows.append(self.level_windows[replica][self.levels.index[episode.slot]])
                 for window in windows:
-                    if self.aided is not None and self.aided[episode.slot]:
+                    if self.solo is not None and not self.solo[episode.slot]:
                         window.skip()
                     else:
                         window.add(episode.outcome, episode.steps, episode.expert_steps)

@@ -29,16 +29,20 @@ def slots_of(config: TrainConfig) -> list[int]:
     return count_slots(config.task_weights or [1.0] * len(config.levels), config.num_envs)
 
 
-def aided_slots(config: TrainConfig) -> np.ndarray | None:
-    """Return in which environments the expert may act, bool (num_envs,), spread over each level's; None: in all.
+def solo_slots(config: TrainConfig) -> np.ndarray | None:
+    """Return in which environments the student acts alone, bool (num_envs,), spread over each level's; None: nowhere.
 
-    Of a share below 1 the first environment of each level is the student's alone, so that its success can be told.
+    None is also said where it acts alone everywhere, for want of an expert that acts.
     """
-    if config.expert_action_prob == 0 or config.expert_env_share == 1:
+    if config.expert_action_prob == 0 or config.solo_env_share == 0:
         return None
-    within = np.concatenate([np.arange(count + 1) for count in slots_of(config)])
-    aided_before = np.floor(within * config.expert_env_share + 1e-9)  # a share such as .7 is a little less in floats
-    return (np.diff(aided_before, append=0) > 0)[np.diff(within, append=0) > 0]
+    solo = np.zeros(config.num_envs, dtype=bool)
+    first = 0
+    for count in slots_of(config):
+        number = min(count - 1, max(1, round(config.solo_env_share * count)))
+        solo[first + np.arange(number) * count // max(number, 1)] = True
+        first += count
+    return solo
 
 
 def describe_slots(config: TrainConfig) -> str:

@@ -34,13 +34,13 @@ class Acting:
     Attributes:
         sample: Sample from the policy instead of taking its most probable action.
         expert_prob: Probability that a labelled step executes the expert's action.
-        aided: Environments in which it may, bool (N,); None: all.
+        solo: Environments in which it does not, and whose steps are no labels, bool (N,); None: in none.
         dropout: (beta, gamma) of expert dropout, or None.
     """
 
     sample: bool = False
     expert_prob: float = 0.0
-    aided: np.ndarray | None = None
+    solo: np.ndarray | None = None
     dropout: tuple[float, float] | None = None
 
 
@@ -139,7 +139,16 @@ class Rollout:
         self.engine.begin(dropped)
         if self._unroll is not None:
             self.ended = self._unroll.play(gumbel, chance, acting.expert_prob)
-            return
+        else:
+            self._step(gumbel, chance, acting.expert_prob)
+        if acting.solo is not None:
+            self._arrays["expert_valid"][...] &= ~self._spread(acting.solo)
+        if not self._on_host:
+            for name, array in self._host.items():
+                self._on_device[name].copy_(array)
+
+    def _step(self, gumbel: Tensor | None, chance: np.ndarray | None, expert_prob: float) -> None:
+        """Play an unroll step by step; see `Chooses` for the arguments."""
         for t in range(self._inputs.shape[1]):
             self._show(t)
             logits = self.engine.act(t)
@@ -147,16 +156,18 @@ class Rollout:
                 logits = logits + gumbel[:, t]
             actions = logits.argmax(dim=-1).cpu().numpy()  # (G, n)
             if chance is not None:
-                forced = self._arrays["expert_valid"][:, t] & (chance[:, t] < acting.expert_prob)
+                forced = self._arrays["expert_valid"][:, t] & (chance[:, t] < expert_prob)
                 actions = np.where(forced, self._arrays["expert_action"][:, t], actions)
             for replica, (env, chosen) in enumerate(zip(self._envs, actions.reshape(len(self._envs), -1), strict=True)):
                 step = env.step(chosen)
                 self.current[replica] = step
                 if step.ended:
                     self.ended[replica].extend(step.ended)
-        if not self._on_host:
-            for name, array in self._host.items():
-                self._on_device[name].copy_(array)
+
+    def _spread(self, slots: np.ndarray) -> np.ndarray:
+        """Return what is of a replica's environments (N,) in the order of the engine's arrays, (G, 1, n)."""
+        replicas, groups, size = self._split
+        return np.tile(slots.reshape(groups, 1, size), (replicas, 1, 1))
 
     def _show(self, t: int) -> None:
         """Write what the environments show as step t."""
@@ -196,9 +207,8 @@ class Rollout:
             gumbel = draw(self._actions).log_().neg_().log_().neg_().to(self._device)
         if acting.expert_prob > 0:
             chance = draw(1).squeeze(-1).numpy()
-            if acting.aided is not None:
-                alone = np.tile(~acting.aided.reshape(groups, 1, size), (len(self._envs), 1, 1))
-                chance = np.where(alone, np.float32(1), chance)  # never below a probability
+            if acting.solo is not None:
+                chance = np.where(self._spread(acting.solo), np.float32(1), chance)  # never below a probability
         return gumbel, chance, dropped
 
     def replay(self) -> tuple[Tensor, list[Tensor]]:

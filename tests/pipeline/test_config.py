@@ -37,7 +37,7 @@ def message_of(action) -> str:
         ("max_steps", 0, "at least 1, or null"),
         ("expert_action_prob", 1.5, "a probability"),
         ("expert_dropout_beta", -0.1, "a probability"),
-        ("expert_env_share", 1.1, "a share of the environments"),
+        ("solo_env_share", 1.0, "a share of the environments below 1"),
         ("expert_dropout_gamma", 0.0, "a weight above 0"),
         *((name, 2**63, "less than 2^63") for name in "seed num_envs hidden_size max_steps".split()),
         ("expert_hidden_sizes", [[0, 8], [0, 10**20]], "sizes less than 2^63"),

@@ -211,7 +211,7 @@ def test_metrics_of_levels_and_their_means():
 
 
 def test_each_level_has_environments_of_the_student_alone():
-    aided = {"expert_action_prob": 1.0, "expert_env_share": 0.9, "lr": 1e-9}
+    aided = {"expert_action_prob": 1.0, "solo_env_share": 0.1, "lr": 1e-9}
     row = train(debug_config(**MIXTURE, **aided, max_steps=6), 9).take_metrics()[0]
     for name in ["GoToObjS6-v1", "GoToRedBallNoDists", "OpenDoor"]:
         assert 0 < row[f"rollout/window_episodes/{name}"] < row[f"rollout/episodes_total/{name}"]

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +13,11 @@ from babyai.level_seeds import evaluation_seeds
 from pipeline.checkpoints import load_policy, read_checkpoint
 from pipeline.command.cli import parse_command
 from pipeline.config import TrainConfig
+from pipeline.engine.compiled.engine import CompiledEngine
+from pipeline.engine.torch_engine import TorchEngine
 from pipeline.evaluation.play import evaluate
 from pipeline.training.batch import ReplicaBatch
-from pipeline.training.levels import aided_slots
+from pipeline.training.levels import solo_slots
 from pipeline.training.loop import run_update
 
 ROOT = Path(__file__).parents[3]
@@ -166,10 +169,10 @@ def test_success_rate_is_over_the_episodes_that_have_really_ended():
     assert metrics["rollout/success_rate"] * ended == pytest.approx(round(metrics["rollout/success_rate"] * ended))
 
 
-def test_where_the_expert_acts_success_is_that_of_environments_where_it_does_not():
+def test_where_the_expert_acts_success_is_that_of_the_student_alone():
     shared = {"task_id": "BabyAI-GoToObjS4-v0", "num_envs": 4, "lr": 1e-9, "max_steps": 9, "expert_action_prob": 1.0}
     shared["action_selection"] = "sample"
-    batch = ReplicaBatch([debug_config(**shared, expert_env_share=0.5)], announce=lambda line: None)
+    batch = ReplicaBatch([debug_config(**shared, solo_env_share=0.5)], announce=lambda line: None)
     ended = []
     for _ in range(8):
         run_update(batch)
@@ -181,24 +184,49 @@ def test_where_the_expert_acts_success_is_that_of_environments_where_it_does_not
     assert metrics["rollout/window_episodes"] == len(alone)
     assert metrics["rollout/success_rate"] == alone.count(SUCCESS) / len(alone)
     assert metrics["rollout/episodes_total"] == len(ended)
+    assert metrics["train/labelled_fraction"] == 0.5
     everywhere = train(debug_config(**shared), 8).take_metrics()[0]
-    assert everywhere["rollout/success_rate"] == 1.0
+    assert everywhere["rollout/success_rate"] == everywhere["train/labelled_fraction"] == 1.0
+
+
+@pytest.mark.parametrize("engine", [CompiledEngine, TorchEngine])
+def test_labels_of_environments_of_the_student_alone_are_not_learned(engine, monkeypatch):
+    """Nor does it matter what they are; a price, which all steps pay, aside."""
+    config = debug_config(num_envs=8, lpc_alpha=0.0, expert_action_prob=0.5, solo_env_share=0.25)
+    found, labels_seen = [], []
+    for wrong in (0, 1):
+        batch = ReplicaBatch([config], announce=lambda line: None, engine=engine)
+        spread = batch.rollout._spread
+
+        def and_wrong(slots, spread=spread, batch=batch, wrong=wrong):
+            rows = spread(slots)
+            labels = batch.rollout._arrays["expert_action"]
+            labels[...] = np.where(rows, (labels + wrong) % 7, labels)  # called once more after the unroll: as written
+            return rows
+
+        monkeypatch.setattr(batch.rollout, "_spread", and_wrong)
+        run_update(batch)
+        found.append(weights(batch))
+        labels_seen.append(batch.rollout.expert_action.clone())
+    assert (labels_seen[0] != labels_seen[1]).any()
+    assert_bit_equal(*found)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"num_envs": 5, "expert_env_share": 0.4}, [2, 4]),
-        ({"num_envs": 10, "expert_env_share": 0.7}, [1, 2, 4, 5, 7, 8, 9]),
-        ({"num_envs": 1, "expert_env_share": 0.9}, []),
-        ({"num_envs": 3, "expert_env_share": 0.0}, []),
-        ({"num_envs": 6, "expert_env_share": 0.5, "task_id": ["GoToObj", "OpenDoor"], "mixture": "two"}, [1, 4]),
-        ({"num_envs": 4, "expert_env_share": 1.0}, None),
-        ({"num_envs": 4, "expert_env_share": 0.5, "expert_action_prob": 0.0}, None),
+        ({"num_envs": 64, "solo_env_share": 0.0625}, [0, 16, 32, 48]),
+        ({"num_envs": 5, "solo_env_share": 0.4}, [0, 2]),
+        ({"num_envs": 10, "solo_env_share": 0.01}, [0]),
+        ({"num_envs": 2, "solo_env_share": 0.99}, [0]),
+        ({"num_envs": 1, "solo_env_share": 0.9}, []),
+        ({"num_envs": 6, "solo_env_share": 0.5, "task_id": ["GoToObj", "OpenDoor"], "mixture": "two"}, [0, 1, 3, 4]),
+        ({"num_envs": 4, "solo_env_share": 0.0}, None),
+        ({"num_envs": 4, "solo_env_share": 0.5, "expert_action_prob": 0.0}, None),
     ],
 )
-def test_environments_in_which_the_expert_acts_are_spread_over_those_of_each_level(changes, expected):
-    found = aided_slots(debug_config(**{"expert_action_prob": 0.5, **changes}))
+def test_environments_of_the_student_alone_are_spread_over_those_of_each_level(changes, expected):
+    found = solo_slots(debug_config(**{"expert_action_prob": 0.5, **changes}))
     assert (found if found is None else found.nonzero()[0].tolist()) == expected
 
 

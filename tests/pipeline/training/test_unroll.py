@@ -22,10 +22,10 @@ CASES = {
     "greedy": {"action_selection": "argmax"},
     "sampled": {"action_selection": "sample"},
     "with the expert's actions": {"action_selection": "sample", "expert_action_prob": 0.5},
-    "with them in some environments": {
+    "with some environments of the student alone": {
         "action_selection": "sample",
         "expert_action_prob": 1.0,
-        "expert_env_share": 0.4,
+        "solo_env_share": 0.4,
         "max_steps": 5,
     },
     "with dropout": {"expert_dropout": True},
