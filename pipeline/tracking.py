@@ -37,7 +37,7 @@ METRICS: dict[str, str] = {
     "rollout/success_rate": "share of the window's episodes that ended in success, 0 to 1",
     "rollout/failure_rate": "share of the window's episodes that ended in failure, 0 to 1",
     "rollout/timeout_rate": "share of the window's episodes that ran out of steps, 0 to 1",
-    "rollout/window_episodes": "episodes in the window: the denominator of the three rates",
+    "rollout/window_episodes": "episodes in the window, the denominator of the three rates; see solo_env_share",
     "rollout/path_ratio": "mean of steps / expert's steps over successes with a known expert plan",
     "rollout/path_ratio_episodes": "episodes behind rollout/path_ratio",
     "rollout/episodes_total": "episodes ended since the run began",

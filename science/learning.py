@@ -82,16 +82,23 @@ def find_whole(config: TrainConfig) -> int:
 
 
 def check_time(setting: str, configs: Iterable[TrainConfig]) -> None:
-    """Refuse runs that are too short for it to be told whether they have learned their level.
+    """Refuse runs of which it cannot be told whether they have learned their level.
+
+    They are too short, or the expert acts in the episodes that would tell it.
 
     Args:
         setting: Whose they are, for words.
         configs: Of the runs, each of one level.
 
     Raises:
-        ConfigError: If one is too short.
+        ConfigError: If there is one.
     """
     for config in configs:
+        if config.expert_action_prob > 0:
+            raise ConfigError(
+                f"{setting}: expected train.expert_action_prob 0, for episodes tell when a level is learned, and the "
+                f"expert would act in them, found {config.expert_action_prob:g}; leave it out, or leave {setting} out"
+            )
         limit = _limit(config)
         fewest = 2 * -(-limit // config.unroll_len)
         if config.num_updates < fewest:

@@ -103,6 +103,14 @@ def test_runs_too_short_to_tell_whether_they_learned_are_refused(tmp_path, name)
         build_design(short, {})
 
 
+def test_how_soon_a_level_is_learned_is_not_told_by_episodes_in_which_the_expert_acts(tmp_path):
+    aided = {**STUDY["train"], "expert_action_prob": 0.5}
+    learners = {"num_updates": 4}
+    config = read(tmp_path, transfer=None, analyses=[], train=aided, difficulty_baselines=learners)
+    with pytest.raises(ConfigError, match=r"difficulty_baselines: expected train.expert_action_prob 0, .*found 0.5"):
+        build_design(config, {})
+
+
 def test_analyses_that_are_not_named_have_it_only_where_it_has_settings(tmp_path):
     assert "transfer" in read(tmp_path, analyses=[]).analyses
     assert "transfer" not in read(tmp_path, analyses=[], transfer=None).analyses
