@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from babyai.missions import MissionEncoder
+from pipeline.engine.compiled.kernels import project_rows
 
 
 class MissionVectors:
@@ -50,13 +51,26 @@ class MissionVectors:
 
     @property
     def table(self) -> np.ndarray:
-        """Mission vectors by id, (M or more, lang_dim), of a frozen projection on the CPU."""
+        """What `rows` are taken from, on the CPU, (M or more, width)."""
         return self._table.numpy()
 
+    @property
+    def trained(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weight and bias of a trained projection on the CPU, as it is at any time; without numbers if it is frozen."""
+        if not self.trainable:
+            return np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+        return self.projection.weight.detach().numpy(), self.projection.bias.detach().numpy()
+
     def __call__(self, mission_id: Tensor) -> Tensor:
-        """Return mission vectors (..., lang_dim) for ids (...)."""
+        """Return mission vectors (..., lang_dim) for ids (...); on the CPU each by itself, as a compiled unroll does."""
         rows = self.rows(mission_id)
-        return self.projection(rows) if self.trainable else rows
+        if not self.trainable:
+            return rows
+        if rows.device.type != "cpu":
+            return self.projection(rows)
+        vectors = rows.new_empty(*rows.shape[:-1], self.projection.out_features)
+        project_rows(rows.flatten(0, -2).numpy(), *self.trained, vectors.flatten(0, -2).numpy())
+        return vectors
 
     def rows(self, mission_id: Tensor) -> Tensor:
         """Return mission vectors, or the sentence vectors (..., encoder width) where the projection is trained."""

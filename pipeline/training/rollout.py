@@ -2,9 +2,9 @@
 
 Each replica has its own vector environment, missions and random numbers. All noise of an unroll is drawn before it from
 the replica's CPU generator, so that a step draws nothing, every device sees the same numbers, and a replica's numbers
-do not depend on the others. Where the policy computes on the CPU, levels are compiled and the mission projection is
-frozen, an unroll is one call (`unroll.py`); else it goes step by step, which costs one transfer from the device a step,
-that of the actions. Results are the same.
+do not depend on the others. Where the policy computes on the CPU and levels are compiled, an unroll is one call
+(`unroll.py`); else it goes step by step, which costs one transfer from the device a step, that of the actions. Results
+are the same.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Rollout:
         self.engine = build_engine(policy, weights, self._inputs, self._on_device["episode_start"])
         self._unroll: CompiledUnroll | None = None
         compiled = all(env.core == "compiled" for env in envs)
-        if type(self.engine) is CompiledEngine and compiled and not self._trained:
+        if type(self.engine) is CompiledEngine and compiled:
             self._unroll = CompiledUnroll(self.engine, envs, missions, self._arrays, missions_at)
         self.current: list[VectorStep] = []
         self.ended: list[list[EpisodeEnd]] = []

@@ -37,7 +37,7 @@ class CompiledUnroll:
     Args:
         engine: Acts.
         envs: Of the replicas, all of compiled levels and with labels.
-        missions: Their mission vectors, not trained.
+        missions: Their mission vectors.
         shown: By name what is written of each step, (G, T, N): mission_id, expert_action, expert_valid.
         vectors_at: Where mission vectors begin in the engine's inputs.
     """
@@ -103,7 +103,8 @@ class CompiledUnroll:
     def _open(self, piece: _Piece) -> tuple[Shows, Game]:
         missions, env = self._missions[piece.replica], self._envs[piece.replica]
         missions.add(env.missions)
-        return Shows(missions.table, self._vectors_at, *self._shown), env.open_game(piece.share, self._steps - piece.at)
+        shown = Shows(missions.table, self._vectors_at, *missions.trained, *self._shown)
+        return shown, env.open_game(piece.share, self._steps - piece.at)
 
     def _go_on(self, chooses: Chooses, opened: tuple[Shows, Game], piece: _Piece) -> None:
         shows, game = opened

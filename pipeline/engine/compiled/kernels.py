@@ -175,6 +175,20 @@ def gather(rows: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled
+def project(sentence: np.ndarray, weight: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    """Write weight @ sentence + bias to the first numbers of a vector, weight (outputs, inputs)."""
+    for j in range(len(bias)):
+        out[j] = bias[j] + dot(weight[j], sentence)
+
+
+@compiled
+def project_rows(sentences: np.ndarray, weight: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    """Write `project` of each row of a matrix to the rows of another."""
+    for i in range(len(sentences)):
+        project(sentences[i], weight, bias, out[i])
+
+
+@compiled
 def write_observations(view: np.ndarray, direction: np.ndarray, carrying: np.ndarray, out: np.ndarray) -> None:
     """Write what `babyai.observations.encode_observations` returns to the first columns of out (N, 152 or more)."""
     for i in range(len(view)):

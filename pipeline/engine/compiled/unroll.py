@@ -15,7 +15,7 @@ from babyai.compiled.play import observe
 from babyai.compiled.turn import Game, act_slots, begin_levels
 from babyai.facts import VIEW_SIZE
 from pipeline.engine.compiled.jit import compiled
-from pipeline.engine.compiled.kernels import copy, write_observation
+from pipeline.engine.compiled.kernels import copy, project, write_observation
 from pipeline.engine.compiled.step import act_step
 
 
@@ -41,8 +41,11 @@ class Shows(NamedTuple):
     """What is written of each step beside the policy's inputs, and the mission vectors that go into these.
 
     Attributes:
-        vectors: float32 (M, width) of the missions that have a number.
+        vectors: float32 (M, width) of the missions that have a number; sentence vectors where their projection is
+            trained.
         vectors_at: Where they begin in the inputs.
+        weight: float32 (lang_dim, width) of the projection, (0, 0) where it is not trained.
+        bias: float32 (lang_dim,), (0,) likewise.
         mission_id: int64 (G, T, N).
         expert_action: int64 (G, T, N).
         expert_valid: bool (G, T, N).
@@ -50,6 +53,8 @@ class Shows(NamedTuple):
 
     vectors: np.ndarray
     vectors_at: int
+    weight: np.ndarray
+    bias: np.ndarray
     mission_id: np.ndarray
     expert_action: np.ndarray
     expert_valid: np.ndarray
@@ -135,7 +140,13 @@ def _show(acts: Acts, shows: Shows, game: Game, view: np.ndarray, group: int, t:
     slot, row = game.slots.rows[k], acts.inputs[group, t, i]
     observe(game.world, k, view)
     write_observation(view, game.world.scalars[k, DIRECTION], game.world.scalars[k, CARRIED] != 0, row)
-    copy(row[shows.vectors_at :], shows.vectors[slot.mission_id])
+    vector = row[shows.vectors_at :]
+    if shows.bias.size == 0:
+        copy(vector, shows.vectors[slot.mission_id])
+    elif t == 0 or slot.taken == 0:
+        project(shows.vectors[slot.mission_id], shows.weight, shows.bias, vector)
+    else:  # the projection changes between unrolls, and the mission with the episode
+        copy(vector, acts.inputs[group, t - 1, i, shows.vectors_at :])
     acts.start[group, t, i] = slot.taken == 0
     shows.mission_id[group, t, i] = slot.mission_id
     shows.expert_valid[group, t, i] = slot.label >= 0

@@ -31,6 +31,7 @@ CASES = {
     "with dropout": {"expert_dropout": True},
     "one-hot": {"obs_encoding": "onehot"},
     "told the level": {"task_input": "onehot"},
+    "of a trained projection": {"train_lang_proj": True, "task_id": "GoToLocal", "max_steps": 5},
     "of the baseline": {"policy": "baseline"},
     "of short episodes": {"max_steps": 3, "plan_every": 1},
     "of plans": {"task_id": "PutNextLocal", "plan_every": 1, "max_steps": 20},
