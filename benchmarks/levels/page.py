@@ -215,12 +215,11 @@ tell how far a run came. **Success** is the share of {episodes} fixed levels, th
 (most probable action) solves within the level's own step limit; bold from {100 * SOLVED:.0f} %, which counts as solved;
 a level that is solved after one budget is not trained to the next ("solved" in its column; `--to_the_end` does). Of
 the last budget that a level was trained to are: **sampled**, success of the last {window} episodes in which it acted
-alone as it learned, where
-actions are drawn from the policy, not its most probable ones, so that a circle ends by chance; **path ratio**, steps
-over those of the bot, on levels solved; **LPC**, the mean over steps of the complexity used, the sum of weight x size^2
-over experts ([training](training.md)); **env-steps**. **Bot**: the share of these levels that minigrid's bot solves,
-and the mean length of its plans. In the evaluation a level that it does not solve is replaced: a policy's success is on
-levels that the bot solves. Where it solves none there is nothing to imitate. One run each, seed
+alone as it learned, actions drawn from the policy, not its most probable ones, so that a circle ends by chance;
+**path ratio**, steps over those of the bot, on levels solved; **LPC**, the mean over steps of the complexity used, the
+sum of weight x size^2 over experts ([training](training.md)); **env-steps**. **Bot**: the share of these levels that
+minigrid's bot solves, and the mean length of its plans. In the evaluation a level that it does not solve is replaced: a
+policy's success is on levels that the bot solves. Where it solves none there is nothing to imitate. One run each, seed
 {seed}: with 200 levels the interval of a success of 90 % is some four points to either side, and other seeds may differ
 by more."""
 
