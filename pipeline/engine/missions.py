@@ -62,7 +62,7 @@ class MissionVectors:
         return self.projection.weight.detach().numpy(), self.projection.bias.detach().numpy()
 
     def __call__(self, mission_id: Tensor) -> Tensor:
-        """Return mission vectors (..., lang_dim) for ids (...); on the CPU each by itself, as a compiled unroll does."""
+        """Return mission vectors (..., lang_dim) for ids (...); on the CPU row by row, as a compiled unroll does."""
         rows = self.rows(mission_id)
         if not self.trainable:
             return rows
