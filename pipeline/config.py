@@ -99,9 +99,9 @@ class TrainConfig:
         action_selection: How the student acts while it learns. greedy or sample.
         expert_action_prob: Probability at update 0 that a step executes the expert's action instead of the student's.
         expert_action_decay: Updates over which that probability falls linearly to 0; 0 keeps it constant.
-        solo_env_share: Where the expert acts, share of each level's environments in which it never does and nothing is
-            learned: success of recent episodes is that of these, the student's own. 0 = none; otherwise at least one of
-            a level's, never all.
+        solo_env_share: Where the expert acts, share of each level's environments in which it never does and labels are
+            not learned: success of recent episodes is that of these, the student's own. 0 = none; otherwise at least
+            one of a level's, never all.
         input_dim: Width of the observation vector (7 x 7 x 3 view + 4 directions + 1 carrying).
         obs_encoding: What the policy makes of the view's codes. raw (numbers), onehot, or embedding (learned vectors).
         lang_dim: Width to which the mission's sentence vector is projected.

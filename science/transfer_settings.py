@@ -78,11 +78,6 @@ def check_transfer(asked: Transfer, study: Any) -> None:
             "transfer: by train.task_input onehot policies are told a level's place among those they learn, and new "
             "levels have none; set task_input: none"
         )
-    if study.shared.expert_action_prob > 0:
-        raise ConfigError(
-            "transfer: expected train.expert_action_prob 0, for success is that of the policy while it learns, found "
-            f"{study.shared.expert_action_prob:g}; leave it out, or leave transfer out"
-        )
     if asked.alpha is not None and asked.alpha not in study.lpc_alphas:
         prices = ", ".join(f"{alpha:g}" for alpha in study.lpc_alphas)
         raise ConfigError(f"transfer: alpha: expected one of {prices}, found {asked.alpha:g}")

@@ -185,7 +185,7 @@ def write_page(
     parts += [
         "## Ready-made settings",
         READY,
-        write_comparison(ready_made, rows, settings.minutes),
+        write_comparison(ready_made, rows, settings.minutes) or "None of them has been run yet.",
         "## Figures of others",
         SOURCES,
         "## Settings",

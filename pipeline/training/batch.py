@@ -166,6 +166,7 @@ class ReplicaBatch:
             engine.count_groups(config.num_envs),
             partial(engine, threads=config.torch_threads) if issubclass(engine, CompiledEngine) else engine,
             self.levels.told(config),
+            self.solo,
         )
         self.step_levels = self.levels.of_steps(config.unroll_len, engine.count_groups(config.num_envs), device)
         self.objective = Objective(self.rollout, self.expert_sizes, self.price, self.step_levels)
@@ -198,7 +199,6 @@ class ReplicaBatch:
         return Acting(
             sample=config.action_selection == "sample",
             expert_prob=self.expert_action_prob(),
-            solo=self.solo,
             dropout=(config.expert_dropout_beta, config.expert_dropout_gamma) if config.expert_dropout else None,
         )
 
@@ -217,8 +217,9 @@ class ReplicaBatch:
                 windows = [self.windows[replica]]
                 if self.levels.names:
                     windows.append(self.level_windows[replica][self.levels.index[episode.slot]])
+                aided = self.solo is not None and not self.solo[episode.slot]
                 for window in windows:
-                    if self.solo is not None and not self.solo[episode.slot]:
+                    if aided:
                         window.skip()
                     else:
                         window.add(episode.outcome, episode.steps, episode.expert_steps)

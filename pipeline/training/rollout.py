@@ -34,13 +34,11 @@ class Acting:
     Attributes:
         sample: Sample from the policy instead of taking its most probable action.
         expert_prob: Probability that a labelled step executes the expert's action.
-        solo: Environments in which it does not, and whose steps are no labels, bool (N,); None: in none.
         dropout: (beta, gamma) of expert dropout, or None.
     """
 
     sample: bool = False
     expert_prob: float = 0.0
-    solo: np.ndarray | None = None
     dropout: tuple[float, float] | None = None
 
 
@@ -66,6 +64,7 @@ class Rollout:
         groups: int,
         build_engine: Callable[[nn.Module, ReplicaWeights, Tensor, Tensor], CompiledEngine | TorchEngine],
         told: Tensor | None = None,
+        solo: np.ndarray | None = None,
     ) -> None:
         """Allocate; then call `start` or `load`.
 
@@ -79,6 +78,7 @@ class Rollout:
             groups: Into how many groups the engine wants a replica's environments divided.
             build_engine: Returns what computes.
             told: (N, width), what the policy is told of each environment's level beside the observation; None: nothing.
+            solo: bool (N,), environments in which the expert never acts and steps are no labels; None: there are none.
         """
         self._envs, self._missions, self._generators = envs, missions, generators
         self._experts = [len(sizes) for sizes in getattr(policy, "layer_expert_sizes", [])]
@@ -86,6 +86,7 @@ class Rollout:
         self._trained = missions[0].trainable
         replicas, num_envs = len(envs), envs[0].num_envs
         self._split = (replicas, groups, num_envs // groups)
+        self._solo = None if solo is None else np.tile(solo.reshape(groups, 1, -1), (replicas, 1, 1))  # (G, 1, n)
         shape = (replicas * groups, unroll_len, num_envs // groups)  # (G, T, n) in the engine's arrays
         lang_dim = missions[0].projection.out_features
         missions_at = OBSERVATION_DIM + (0 if told is None else told.shape[1])
@@ -141,8 +142,8 @@ class Rollout:
             self.ended = self._unroll.play(gumbel, chance, acting.expert_prob)
         else:
             self._step(gumbel, chance, acting.expert_prob)
-        if acting.solo is not None:
-            self._arrays["expert_valid"][...] &= ~self._spread(acting.solo)
+        if self._solo is not None:
+            self._arrays["expert_valid"][...] &= ~self._solo
         if not self._on_host:
             for name, array in self._host.items():
                 self._on_device[name].copy_(array)
@@ -163,11 +164,6 @@ class Rollout:
                 self.current[replica] = step
                 if step.ended:
                     self.ended[replica].extend(step.ended)
-
-    def _spread(self, slots: np.ndarray) -> np.ndarray:
-        """Return what is of a replica's environments (N,) in the order of the engine's arrays, (G, 1, n)."""
-        replicas, groups, size = self._split
-        return np.tile(slots.reshape(groups, 1, size), (replicas, 1, 1))
 
     def _show(self, t: int) -> None:
         """Write what the environments show as step t."""
@@ -207,8 +203,8 @@ class Rollout:
             gumbel = draw(self._actions).log_().neg_().log_().neg_().to(self._device)
         if acting.expert_prob > 0:
             chance = draw(1).squeeze(-1).numpy()
-            if acting.solo is not None:
-                chance = np.where(self._spread(acting.solo), np.float32(1), chance)  # never below a probability
+            if self._solo is not None:
+                chance = np.where(self._solo, np.float32(1), chance)  # never below a probability
         return gumbel, chance, dropped
 
     def replay(self) -> tuple[Tensor, list[Tensor]]:

@@ -198,6 +198,8 @@ def rows_of_mixtures(**changes) -> list[dict]:
         ({"task_weights": [1.0, 2.0]}, "weights [1.0,2.0]"),
         ({"trained_levels": LEVELS[::-1]}, f"levels {SHORT[1]}, {SHORT[0]}"),
         ({"obs_encoding": "onehot"}, "observations onehot"),
+        ({"expert_action_prob": 0.5}, "expert acts at 0.5 of the steps"),
+        ({"solo_env_share": 0.25}, "0.25 of the environments solo"),
     ],
 )
 def test_runs_that_differ_in_what_a_mixture_is_are_no_replicates(changes, label):

@@ -75,10 +75,6 @@ def read(folder: Path, **changes):
             },
             "transfer: by train.task_input onehot",
         ),
-        (
-            {"train": {**STUDY["train"], "expert_action_prob": 0.5}},
-            "transfer: expected train.expert_action_prob 0, .* while it learns, found 0.5; leave it out",
-        ),
         ({"train": {"start_from": "x.pt"}}, "train: start_from is set by the study itself; see `transfer`"),
     ],
 )
@@ -103,11 +99,13 @@ def test_runs_too_short_to_tell_whether_they_learned_are_refused(tmp_path, name)
         build_design(short, {})
 
 
-def test_how_soon_a_level_is_learned_is_not_told_by_episodes_in_which_the_expert_acts(tmp_path):
-    aided = {**STUDY["train"], "expert_action_prob": 0.5}
-    learners = {"num_updates": 4}
-    config = read(tmp_path, transfer=None, analyses=[], train=aided, difficulty_baselines=learners)
-    with pytest.raises(ConfigError, match=r"difficulty_baselines: expected train.expert_action_prob 0, .*found 0.5"):
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("transfer", {}), ("difficulty_baselines", {"transfer": None, "analyses": [], "difficulty_baselines": {}})],
+)
+def test_how_soon_a_level_is_learned_is_not_told_by_episodes_in_which_the_expert_acts(tmp_path, name, changes):
+    config = read(tmp_path, train={**STUDY["train"], "expert_action_prob": 0.5}, **changes)
+    with pytest.raises(ConfigError, match=rf"{name}: expected train.expert_action_prob 0, .*found 0.5; leave it out"):
         build_design(config, {})
 
 
