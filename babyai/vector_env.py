@@ -297,6 +297,21 @@ class VectorEnv:
                 self._name_mission(k)
         return self._show(VectorStep.zeros(self.num_envs, self.record))
 
+    def forget_missions(self) -> VectorStep:
+        """Forgets the sentences of episodes that are over, so that a task of endless missions fills no memory.
+
+        Those in progress get other numbers: whoever keeps something by mission number forgets it too. The episodes that
+        have ended must have been taken.
+
+        Returns:
+            what the slots show now, with rewards, outcomes and events zero and `ended` empty.
+        """
+        self.missions, self._mission_ids = [], {}
+        self._core.forget_missions()
+        for slot in np.flatnonzero(self._rows["active"]).tolist():
+            self._name_mission(slot)
+        return self._show(VectorStep.zeros(self.num_envs, self.record))
+
     def close(self) -> None:
         """Deactivates every slot; the environment can be used again after `reset`."""
         self._rows["active"] = False

@@ -10,9 +10,14 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 WIDTH = 16
 """Numbers that a probe sees: a wider source is cut to as many by a random projection, so that all see as much."""
@@ -102,6 +107,15 @@ def draw_projection(width: int, name: str, seed: int) -> np.ndarray:
     return rng.normal(size=(width, WIDTH)) / np.sqrt(width)
 
 
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Return what sets the threads of BLAS and OpenMP; looking for them takes longer than a small probe."""
+    import sklearn.linear_model  # noqa: F401  with the libraries that probes use
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def fit_probe(features: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean (D,), scale (D,) and coefficients (C, D + 1), constants last, of a logistic ridge regression.
 
@@ -111,15 +125,19 @@ def fit_probe(features: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.n
         features: (n, D).
         codes: int (n,), of two classes or more, 0 .. C - 1; a class without steps has no chance.
     """
+    from sklearn import config_context
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
-    model = LogisticRegression(class_weight="balanced", max_iter=100, tol=1e-3)
-    with warnings.catch_warnings():
+    sizes = np.bincount(codes)
+    weight = len(codes) / (np.count_nonzero(sizes) * sizes[codes])  # as class_weight="balanced" finds, in less time
+    model = LogisticRegression(max_iter=100, tol=1e-3)
+    # The checks of what is right here take as long as many a probe.
+    with config_context(assume_finite=True, skip_parameter_validation=True), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # what it has then is a probe too
-        model.fit((features - mean) / scale, codes)
+        model.fit((features - mean) / scale, codes, sample_weight=weight)
     rows = np.column_stack([model.coef_, model.intercept_])
     rows = np.vstack([-rows, rows]) / 2 if len(rows) == 1 else rows
     found = np.full((int(codes.max()) + 1, rows.shape[1]), 0.0)
@@ -139,13 +157,12 @@ def predict_apart(features: np.ndarray, codes: np.ndarray, episode: np.ndarray) 
         episode: int (n,); whole ones go to one of `FOLDS` parts (scikit-learn's GroupKFold).
     """
     from sklearn.model_selection import GroupKFold
-    from threadpoolctl import threadpool_limits
 
     found = np.full(len(codes), np.nan)
     known = np.flatnonzero(codes >= 0)
     if len(np.unique(episode[known])) < FOLDS:
         return found
-    with threadpool_limits(1):  # studies do several analyses side by side
+    with _thread_pools().limit(limits=1):  # studies do several analyses side by side
         for train, test in GroupKFold(FOLDS).split(known, groups=episode[known]):
             train, test = known[train], known[test]
             if len(np.unique(codes[train])) < 2:

@@ -49,6 +49,10 @@ class MissionVectors:
         self._table[self._known : len(missions)] = new
         self._known = len(missions)
 
+    def forget(self) -> None:
+        """Forget all sentences, as when the environment has forgotten its missions; room for them is kept."""
+        self._known = 0
+
     @property
     def table(self) -> np.ndarray:
         """What `rows` are taken from, on the CPU, (M or more, width)."""

@@ -22,11 +22,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from mixture_of_experts import widen_embedding
 from pipeline.engine.packed import PROJECTION, TABLE, arrange
 from pipeline.parts import part_of
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+# torch.optim.Adam's own, but for the fused step: it updates all weights in one call, where on these small networks a
+# loop over tensors costs more.
+_ADAM: dict[str, Any] = {
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "weight_decay": 0,
+    "amsgrad": False,
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": True,
+    "decoupled_weight_decay": False,
+}
 _ALIGN = 16  # floats: rows begin at a cache line, and vector instructions see each replica alike
 
 
@@ -129,13 +145,10 @@ class ReplicaWeights:
             [view.detach().requires_grad_() for view in self._views(row)[in_policy:]] for row in self.flat
         ]
         self.projection_gradients = [self._views(row)[in_policy:] for row in self.gradient]
-        self._rows = [nn.Parameter(row[: self._trained]) for row in self.flat]
-        self._gradients = self.gradient[:, : self._trained]
-        for row, gradient in zip(self._rows, self._gradients, strict=True):
-            row.grad = gradient
+        self._rows, self._gradients = (array[:, : self._trained] for array in (self.flat, self.gradient))
         self._frozen = self._find_frozen(train_only)
-        # The fused step updates all weights in one call; on these small networks a loop over tensors costs more.
-        self._adam = torch.optim.Adam(self._rows, lr=lr, fused=True)
+        self._lr = lr
+        self._moments: list[dict[str, Tensor]] = [{} for _ in policies]  # as Adam has them: none before the first step
 
     def _views(self, row: Tensor) -> list[Tensor]:
         """Return a row's weights (P,) as views of each parameter's shape."""
@@ -192,6 +205,7 @@ class ReplicaWeights:
         """Return the norm of each replica's gradient, of what it trains, (R,)."""
         return torch.stack([row.dot(row) for row in self._gradients]).sqrt()
 
+    @torch.no_grad()
     def step(self, norms: Tensor, finite: Sequence[bool], grad_clip: float | None) -> None:
         """Take a step of Adam along `gradient`.
 
@@ -202,15 +216,31 @@ class ReplicaWeights:
         """
         if grad_clip is not None:
             self.gradient.mul_((grad_clip / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
-        for row, gradient, takes_part in zip(self._rows, self._gradients, finite, strict=True):
-            row.grad = gradient if takes_part else None
-        self._adam.step()
+        chosen = [replica for replica, takes_part in enumerate(finite) if takes_part]
+        for replica in chosen:
+            if not self._moments[replica]:
+                row = self._rows[replica]
+                step = torch.zeros((), dtype=torch.float32, device=row.device)
+                self._moments[replica] = {"step": step, **{name: torch.zeros_like(row) for name in _MOMENTS}}
+        states = [self._moments[replica] for replica in chosen]
+        # What torch.optim.Adam calls: the class itself loads torch.compile, which takes as long as torch.
+        adam(
+            [self._rows[replica] for replica in chosen],
+            [self._gradients[replica] for replica in chosen],
+            *([state[name] for state in states] for name in _MOMENTS),
+            [],
+            [state["step"] for state in states],
+            lr=self._lr,
+            **{name: value for name, value in _ADAM.items() if name != "betas"},
+            beta1=_ADAM["betas"][0],
+            beta2=_ADAM["betas"][1],
+        )
 
     def optimizer_state(self, replica: int) -> dict[str, Any]:
         """Return what `torch.optim.Adam(parameters).state_dict()` would be for a replica's parameters by themselves."""
-        state = self._adam.state.get(self._rows[replica], {})
+        state = self._moments[replica]
         parts = {name: self._views(value) for name, value in state.items() if name != "step"}
-        group = {**self._adam.state_dict()["param_groups"][0], "params": list(range(len(self._names)))}
+        group = {"lr": self._lr, **_ADAM, "params": list(range(len(self._names)))}
         if not state:
             return {"state": {}, "param_groups": [group]}
         return {
@@ -234,8 +264,8 @@ class ReplicaWeights:
         if sorted(saved) != list(range(len(self._names))):
             raise ValueError(f"optimizer: expected {len(self._names)} parameters, found {len(saved)}")
         state = {"step": torch.as_tensor(saved[0]["step"], dtype=torch.float32).to(row.device).clone()}
-        for name in ("exp_avg", "exp_avg_sq"):
-            state[name] = torch.zeros_like(row.detach())
+        for name in _MOMENTS:
+            state[name] = torch.zeros_like(row)
             for i, view in enumerate(self._views(state[name])):
                 if saved[i][name].shape != view.shape:
                     raise ValueError(
@@ -243,4 +273,4 @@ class ReplicaWeights:
                         f"{tuple(saved[i][name].shape)}"
                     )
                 view.copy_(saved[i][name])
-        self._adam.state[row] = state
+        self._moments[replica] = state

@@ -26,6 +26,9 @@ from pipeline.engine.torch_engine import TorchEngine
 from pipeline.engine.weights import ReplicaWeights
 from pipeline.training.unroll import CompiledUnroll
 
+MISSION_LIMIT = 8192
+"""How many sentences of a replica are kept by number: most levels have fewer, the others endlessly many."""
+
 
 @dataclass(frozen=True)
 class Acting:
@@ -135,6 +138,7 @@ class Rollout:
     @torch.no_grad()
     def collect(self, acting: Acting) -> None:
         """Let the policies act for an unroll."""
+        self._forget_missions()
         gumbel, chance, dropped = self._draw(acting)
         self.ended = [[] for _ in self._envs]
         self.engine.begin(dropped)
@@ -147,6 +151,15 @@ class Rollout:
         if not self._on_host:
             for name, array in self._host.items():
                 self._on_device[name].copy_(array)
+
+    def _forget_missions(self) -> None:
+        """Forget missions that are over where there are many; the last unroll's numbers are needed no more."""
+        for replica, (env, missions) in enumerate(zip(self._envs, self._missions, strict=True)):
+            if len(env.missions) > max(MISSION_LIMIT, 4 * env.num_envs):
+                step = env.forget_missions()
+                missions.forget()
+                if self._unroll is None:
+                    self.current[replica] = step
 
     def _step(self, gumbel: Tensor | None, chance: np.ndarray | None, expert_prob: float) -> None:
         """Play an unroll step by step; see `Chooses` for the arguments."""

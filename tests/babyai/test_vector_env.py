@@ -393,6 +393,26 @@ def test_a_state_is_gone_back_to_whatever_was_met_since(core):
 
 
 @pytest.mark.parametrize("core", ["compiled", "plain"])
+def test_missions_that_are_over_are_forgotten_and_nothing_else(core):
+    kept, env = (VectorEnv("GoToLocal", 4, SeedStreams(0, 4), max_steps=3, core=core) for _ in range(2))
+    expected, step = kept.reset(), env.reset()
+    for k in range(40):
+        if k % 3 == 0:
+            shown, step = step, env.forget_missions()
+            assert_same(shown, step, but=("mission_id", "reward", "outcome", "ended"))
+            assert not step.reward.any()
+            assert not step.outcome.any()
+            assert step.ended == ()
+            assert env.missions == list(dict.fromkeys(kept.missions[number] for number in expected.mission_id))
+        assert [env.missions[number] for number in step.mission_id] == [
+            kept.missions[number] for number in expected.mission_id
+        ]
+        expected, step = kept.step(follow_expert(expected)), env.step(follow_expert(step))
+        assert_same(expected, step, but=("mission_id",))
+    assert len(env.missions) < len(kept.missions)
+
+
+@pytest.mark.parametrize("core", ["compiled", "plain"])
 def test_in_which_order_missions_are_met_does_not_depend_on_when_seeds_are_given(core, monkeypatch):
     """Saving gives seeds."""
     few = partial(allocate_slots, seeds=1)

@@ -146,10 +146,8 @@ def test_four_calls_at_once_share_the_work_and_lose_no_row(place):
 
 @pytest.mark.slow
 def test_killed_calls_leave_what_they_finished_and_the_next_one_does_the_rest(place):
-    paths, rng = copy_runs(12), random.Random(0)
+    paths, rng = copy_runs(24), random.Random(0)  # so many that a machine under load kills before all are done
     for _ in range(3):
-        if 2 * count_rows() > len(paths):  # a fast machine, or a slow kill: the next call might finish
-            break
         process, rows = start("--num_episodes", "200", "--together", "2"), count_rows()
         wait_until(lambda rows=rows: count_rows() > rows, process)
         time.sleep(rng.random() * 0.15)

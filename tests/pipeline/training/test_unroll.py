@@ -14,6 +14,7 @@ from babyai.compiled.slots import allocate_slots
 from babyai.errors import ExpertError
 from babyai.vector_env import MAX_REPLACEMENTS
 from pipeline.engine.compiled.engine import CompiledEngine, SteppedEngine
+from pipeline.training import rollout
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.loop import run_update
 from tests.pipeline.training.test_training import assert_same, debug_config
@@ -129,3 +130,25 @@ def test_all_steps_are_counted_and_labelled():
 def test_levels_of_which_none_can_be_solved_end_the_run():
     with pytest.raises(ExpertError, match=f"none of {MAX_REPLACEMENTS} levels in a row"):
         build(CompiledEngine, task_id="KeyInBox", plan_every=1, num_envs=2)
+
+
+@pytest.mark.parametrize("engine", [CompiledEngine, SteppedEngine])
+@pytest.mark.parametrize("train_lang_proj", [False, True])
+def test_forgotten_missions_change_nothing(engine, train_lang_proj, monkeypatch, tmp_path):
+    """Neither what is learned nor how a run goes on from a checkpoint; and of endless missions few are kept."""
+    settings = {"task_id": "BossLevel", "max_steps": 4, "train_lang_proj": train_lang_proj, "num_envs": 8}
+    kept = build(engine, **settings)
+    (expected,), ended = play(kept, 12)
+    monkeypatch.setattr(rollout, "MISSION_LIMIT", 0)
+    begun = build(engine, **settings)
+    (found,), others = play(begun, 12)
+    assert others == ended
+    known = [content["resume"]["env"].pop("missions") for content in (expected, found)]
+    assert_same(expected, found)
+    in_unroll = settings["num_envs"] * (begun.config.unroll_len // settings["max_steps"] + 1)
+    assert len(known[1]) <= 4 * settings["num_envs"] + in_unroll < len(known[0]) / 2
+
+    begun.save(0, tmp_path / "checkpoint.pt")
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    resumed = ReplicaBatch(begun.configs, resume=[content], announce=lambda line: None, engine=engine)
+    assert_same(play(begun, 6)[0][0], play(resumed, 6)[0][0])
