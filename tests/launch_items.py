@@ -76,6 +76,11 @@ def count_item(
     return WorkItem(name, count, arguments, inputs=(folder,), outputs=(folder,))
 
 
+# Each order has a new process, but what all would import is imported once.
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["tests.launch_preload"])
+
+
 class ProcessCarrier:
     """Carries orders to processes of this machine, each in a folder of its own.
 
@@ -88,7 +93,7 @@ class ProcessCarrier:
         self._slots, self._loses, self.lost, self.most = slots, loses, 0, 0
         self.sent: list[list[str]] = []
         self._running = {}
-        self._stop = multiprocessing.get_context("spawn").Event()
+        self._stop = FORKED.Event()
 
     def count_slots(self) -> int:
         return self._slots
@@ -98,9 +103,8 @@ class ProcessCarrier:
 
     def send(self, number: int, attempt: int, name: str, order: bytes) -> None:
         self.sent.append([path for path, _ in pickle.loads(order)["files"]])
-        context = multiprocessing.get_context("spawn")
-        pipe, other = context.Pipe()
-        process = context.Process(target=_serve, args=(other, order, self._stop), daemon=True)
+        pipe, other = FORKED.Pipe()
+        process = FORKED.Process(target=_serve, args=(other, order, self._stop), daemon=True)
         process.start()
         other.close()
         self._running[pipe] = number, attempt, process

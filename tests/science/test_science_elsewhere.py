@@ -25,6 +25,7 @@ def test_stages_that_are_made_elsewhere_are_stages():
     assert run.ELSEWHERE < names and {"analyse", "draw", "film"} <= names - run.ELSEWHERE
 
 
+@pytest.mark.usefixtures("plain_pictures")
 def test_a_study_made_elsewhere_has_the_tables_of_one_made_here(tmp_path, monkeypatch, capsys):
     sent: list[str] = []
 
