@@ -97,11 +97,10 @@ def build_grid(draft: Draft, traces: Traces) -> Grid | None:
         draft.note(
             f"{traces.runs[0].task}: no run of " + "; ".join(missing[:8]) + ("; ..." if len(missing) > 8 else "")
         )
-    first = tuple(
-        next(run for (i, _), run in sorted(taken.items(), key=lambda kv: kv[0]) if i == n) for n in range(len(seeds))
-    )
+    first = {place[0]: taken[place] for place in sorted(taken, reverse=True)}  # of each seed, at the lowest price
     episodes = int(np.bincount(traces.episode_run).max(initial=0))
-    return Grid(traces.runs[0].task, first, np.array(alphas), usage, lpc, success, layers, experts, episodes)
+    runs = tuple(first[seed] for seed in range(len(seeds)))
+    return Grid(traces.runs[0].task, runs, np.array(alphas), usage, lpc, success, layers, experts, episodes)
 
 
 def _by_run(traces: Traces, values: np.ndarray) -> np.ndarray:

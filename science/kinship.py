@@ -69,12 +69,18 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def compare_pairs(first: np.ndarray, second: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
     """Return Spearman's correlation over pairs of levels of matrices (..., G, G), given a third one if there is one."""
-    at = _pairs(first.shape[-1])
-    a, b = _ranks(first[..., at[0], at[1]]), _ranks(second[..., at[0], at[1]])
+    return _correlate(*(None if matrix is None else _rank_pairs(matrix) for matrix in (first, second, given)))
+
+
+def _rank_pairs(matrix: np.ndarray) -> np.ndarray:
+    at = _pairs(matrix.shape[-1])
+    return _ranks(matrix[..., at[0], at[1]])
+
+
+def _correlate(a: np.ndarray, b: np.ndarray, c: np.ndarray | None) -> np.ndarray:
     found = (a * b).sum(axis=-1)
-    if given is None:
+    if c is None:
         return found
-    c = _ranks(given[..., at[0], at[1]])
     ac, bc = (a * c).sum(axis=-1), (b * c).sum(axis=-1)
     rest = (1 - ac**2) * (1 - bc**2)
     return np.where(rest > 1e-9, (found - ac * bc) / np.sqrt(np.where(rest > 1e-9, rest, 1.0)), NAN)
@@ -113,12 +119,14 @@ def add_mantel(
         columns: Of `Row`.
     """
     levels = own.shape[-1]
+    enough = levels >= FEWEST
+    fixed = [None if matrix is None or not enough else _rank_pairs(matrix) for matrix in (own, given, minus)]
 
     def find(matrix: np.ndarray) -> np.ndarray:
-        found = compare_pairs(own, matrix, given)
-        return found if minus is None else found - compare_pairs(minus, matrix, given)
+        against = _rank_pairs(matrix)
+        found = _correlate(fixed[0], against, fixed[1])
+        return found if minus is None else found - _correlate(fixed[2], against, fixed[1])
 
-    enough = levels >= FEWEST
     each = np.broadcast_to(find(other), (len(runs),)).copy() if enough else np.full(len(runs), NAN)
     known = np.isfinite(each)
     order = permute_levels(levels, draws, rng) if enough and known.any() else np.zeros((0, levels), np.int64)
