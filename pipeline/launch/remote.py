@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from pipeline.command.workers import Link, WorkItem, do_item
 from pipeline.launch.code import compute_code, describe_code, list_beside, refuse_other_code
 from pipeline.launch.files import Change, Outbox, gather, lay_out
 from pipeline.launch.pickling import pickle_item
+from pipeline.launch.workplace import work_folder
 
 Post = Callable[[bytes], bool]
 """Takes a parcel to the driver; returns whether a stop is wished."""
@@ -74,30 +73,33 @@ def serve(order: bytes, post: Post) -> None:
         post(pickle.dumps(Parcel(refused=refused)))
         return
     before = os.getcwd()
-    folder = tempfile.mkdtemp(prefix="rlmop-item-")
-    try:
+    with work_folder() as folder:
         os.chdir(folder)
-        lay_out(wanted["files"])
-        item = pickle.loads(wanted["item"])
-        courier = _Courier(post, Outbox(item.outputs), wanted["sync_seconds"])
-        courier.tell("started", None)
-        if courier.deliver():  # a stop is wished already
-            courier.tell("withdrawn", None)
-            courier.deliver()
-            return
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-            courier.start()
-            try:
-                end = do_item(Link(lambda content: courier.tell("progress", content), courier.stopping), item)
-            finally:
-                courier.end()
-        if courier.broken is not None:  # what was on its way then is nowhere: a new try begins where the driver is
-            raise courier.broken
-        courier.tell(*end)
+        try:
+            _do(wanted, post)
+        finally:
+            os.chdir(before)
+
+
+def _do(wanted: dict[str, Any], post: Post) -> None:
+    lay_out(wanted["files"])
+    item = pickle.loads(wanted["item"])
+    courier = _Courier(post, Outbox(item.outputs), wanted["sync_seconds"])
+    courier.tell("started", None)
+    if courier.deliver():  # a stop is wished already
+        courier.tell("withdrawn", None)
         courier.deliver()
-    finally:
-        os.chdir(before)
-        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        courier.start()
+        try:
+            end = do_item(Link(lambda content: courier.tell("progress", content), courier.stopping), item)
+        finally:
+            courier.end()
+    if courier.broken is not None:  # what was on its way then is nowhere: a new try begins where the driver is
+        raise courier.broken
+    courier.tell(*end)
+    courier.deliver()
 
 
 class _Courier:
