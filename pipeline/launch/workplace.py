@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,9 +41,9 @@ def _clear_left() -> None:
         folder = lock.with_suffix("")
         try:
             found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or time.time() - found.st_mtime < YOUNG:
+            if found.st_uid != os.getuid() or time.time() - found.st_mtime < YOUNG:
                 continue
             if not is_lock_held(lock):
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)  # which follows no link
         except OSError:
             continue
