@@ -157,6 +157,11 @@ class VectorEnv:
         return dict(zip(COUNTERS, self._counts.sum(axis=1).tolist(), strict=True))
 
     @property
+    def level_seeds(self) -> np.ndarray:
+        """The seeds of the levels that the slots are at, int64 (N,); of one that has none left, of its last."""
+        return self._rows["seed"].astype(np.int64)
+
+    @property
     def unsolvable_seeds(self) -> list[int]:
         """The level seeds that were replaced, task by task."""
         return [seed for part in self.parts for seed in part.unsolvable_seeds]

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from pipeline.config import NOT_IDENTITY
 from pipeline.places import Place
 from pipeline.records.cache import read_header
+from pipeline.records.results import find_actions
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import lpc_mappable, render_lpc_heatmap
 from plotting.collapse import collapse_banner, largest_lpc
@@ -86,7 +87,7 @@ def find_price_series(places: Iterable[Place]) -> tuple[list[PriceSeries], list[
         normalised = bool(config.get("normalize_lpc"))
         price = (normalised, str(config.get("lpc_denominator")) if normalised else "", float(config["lpc_alpha"]))
         rest = {k: v for k, v in config.items() if k not in {*PRICE_FIELDS, *NOT_IDENTITY, "trial", "seed", "window"}}
-        evaluated = [header.get(name) for name in ("max_steps", "eval_seed")]
+        evaluated = [*(header.get(name) for name in ("max_steps", "eval_seed")), find_actions(header)]
         key = (setting.task_id, repr(sorted(rest.items())), repr(evaluated))
         first = series.setdefault(key, {}).setdefault(price, setting)
         if first is not setting:  # they differ in a denominator that nothing is divided by

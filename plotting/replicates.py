@@ -5,9 +5,9 @@
 
 What a run was trained with is read from the caches themselves. Of the whole configuration all fields count but trial
 and seed, and those that do not change what is learned (`NOT_IDENTITY` of `pipeline.config`, `window`). The number of
-updates and the encoder's name do count, and so does how the run was evaluated, `max_steps` and `eval_seed`. A cache
-without a configuration, as other code writes it, is compared by what else its header tells, and never joined with one
-that has a configuration. The last checkpoint of each run counts.
+updates and the encoder's name do count, and so does how the run was evaluated: step limit, list of levels, whether
+actions were drawn. A cache without a configuration, as other code writes it, is compared by what else its header tells,
+and never joined with one that has a configuration. The last checkpoint of each run counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.records.cache import CacheError, read_header
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.browsing import load_cache
 from plotting.data import RoutingData, as_routing_data
-from plotting.runs import SETTING_COLUMNS, collect_runs, group_settings, last_checkpoints, short_task
+from plotting.runs import OF_EVALUATION, SETTING_COLUMNS, collect_runs, group_settings, last_checkpoints, short_task
 from plotting.style import count_of
 
 
@@ -112,7 +112,7 @@ def find_settings(places: Iterable[Place], least: int = 2) -> tuple[list[Setting
 def _row(place: Place, header: dict[str, Any]) -> dict[str, Any]:
     """Return what `collect_runs` needs, as a row of the results would tell it, with the whole configuration."""
     config = header["config"] if isinstance(header.get("config"), dict) else {}
-    told = config | {name: header.get(name) for name in ("expert_hidden_sizes", "max_steps", "eval_seed")}
+    told = config | {name: header.get(name) for name in ("expert_hidden_sizes", *OF_EVALUATION)}
     row = {name: _plain(told.get(name)) for name in SETTING_COLUMNS}
     update = header.get("update")
     depth = (

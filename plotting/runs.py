@@ -31,15 +31,18 @@ from plotting.style import count_of
 MIXTURE_COLUMNS = ("trained_levels", "task_weights", "task_input")
 """Columns by which runs of one mixture, or of one level, differ."""
 
+OF_EVALUATION = ("max_steps", "eval_seed", "eval_actions")
+"""Columns by which evaluations differ, beside the level."""
+
 SETTING_COLUMNS = (
     *("task_id", "trained_on", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
     *("expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "hidden_size", "lang_dim", "expert_norm"),
     *("expert_dropout", "obs_encoding", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
     *("expert_action_prob", "solo_env_share"),
     *MIXTURE_COLUMNS,
-    *("max_steps", "eval_seed"),
+    *OF_EVALUATION,
 )
-"""Columns by which settings differ; the last two are of the evaluation, as the task is; the others of the training.
+"""Columns by which settings differ; the last three are of the evaluation, as the task is; the others of the training.
 
 The task is the level that was played; `trained_on`, see `by_played_level`, a mixture or another level.
 """
@@ -55,6 +58,7 @@ FURTHER_FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig) i
 _BEFORE = {
     **{name: LATER_FIELDS[name] for name in ("task_input", "obs_encoding", "solo_env_share")},
     "expert_action_prob": 0.0,
+    "eval_actions": "greedy",
 }
 """What rows count as that are from before a column, and what a caption does not mention."""
 
@@ -80,6 +84,7 @@ _PHRASES = {
     "obs_encoding": "observations {}",
     "expert_action_prob": "expert acts at {} of the steps",
     "solo_env_share": "{} of the environments solo",
+    "eval_actions": "actions: {}",
     "config.task_id": "trained on {}",
     "config.max_steps": "max_steps {} in training",
 }
@@ -94,8 +99,8 @@ def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
 
     Rows of the same update of a run count once (a run's final checkpoint is often its last numbered one), and so do
     runs of one task whose final weights are the same: evaluating a copy replicates nothing. Checkpoints that were
-    evaluated with another `max_steps` or `eval_seed` than the last one of their run do not count. A run that was
-    evaluated on several levels is a run of each, see `by_played_level`.
+    evaluated with another `max_steps`, `eval_seed` or `eval_actions` than the last one of their run do not count. A run
+    that was evaluated on several levels is a run of each, see `by_played_level`.
 
     Args:
         rows: From `read_results`; a column `config` may hold mappings of the runs' settings, as in a cache's header.
@@ -110,11 +115,12 @@ def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
         folder=[PurePosixPath(path).parent.as_posix() for path in paths],
         is_final=paths.str.endswith(FINAL_NAME),
         at=results["update"].fillna(-1),
+        eval_actions=results["eval_actions"].fillna("greedy"),
     )
     identity = ["task_id", "trial", "seed", "folder"]
     results = results.sort_values([*identity, "is_final", "at"], na_position="first")
     results["run"] = results.groupby(identity, dropna=False, sort=False).ngroup()
-    evaluated = results.groupby(["run", "max_steps", "eval_seed"], dropna=False, sort=False).ngroup()
+    evaluated = results.groupby(["run", *OF_EVALUATION], dropna=False, sort=False).ngroup()
     alike = results[evaluated == evaluated.groupby(results["run"]).transform("last")]
     runs = alike.drop_duplicates(["run", "at"], keep="last")
     pairs = alike.merge(runs, on=["run", "at"], suffixes=("", "_kept"))
@@ -130,8 +136,8 @@ def collect_runs(rows: Rows) -> tuple[pd.DataFrame, list[str]]:
     notes = {
         f"{count_of(copied.sum())} with the weights of another left out": copied.sum(),
         f"{count_of(repeated)} with the task, trial and seed of another in another folder": repeated,
-        f"{count_of(otherwise, 'checkpoint')} left out, evaluated with another max_steps or eval_seed than the last of "
-        "the run": otherwise,
+        f"{count_of(otherwise, 'checkpoint')} left out, evaluated with another max_steps, eval_seed or "
+        "eval_actions than the last of the run": otherwise,
         f"{count_of(replaced, 'checkpoint')} left out, of the same run and update as another": replaced,
     }
     return runs.drop(columns=["folder", "is_final", "at"]), [note for note, count in notes.items() if count]
@@ -292,6 +298,7 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
 _SHARED = (
     *("lpc_alpha", "normalize_lpc", "expert_hidden_sizes", "num_updates", "lr", "lang_encoder", "intermediate_dim"),
     *("router_hidden_size", "obs_encoding", "expert_action_prob", "solo_env_share", "max_steps"),
+    "eval_actions",
 )
 
 

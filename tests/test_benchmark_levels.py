@@ -24,7 +24,8 @@ from pipeline.command.cli import parse_command
 from pipeline.command.errors import ConfigError
 from pipeline.command.workers import Link, Stopped
 from pipeline.config import TrainConfig
-from pipeline.evaluation.checkpoint import load_checkpoint
+from pipeline.evaluation.checkpoint import evaluate_checkpoint, load_checkpoint
+from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.launch.journal import read_states
 from pipeline.training.options import resolve_levels
 from tests.launch_items import take_rays_place
@@ -70,7 +71,10 @@ def test_each_budget_has_a_checkpoint_that_took_it(done):
         assert (checkpoint.update, checkpoint.digest) == (mark["updates"], mark["digest"])
         assert mark["env_steps"] == mark["updates"] * 8 * 16
         assert mark["num_episodes"] == 6
-        assert 0 <= mark["success_sampled"] <= 1
+        drawn = {name: mark[f"sample_{name}"] for name in work.KEPT_OF_SAMPLE}
+        how = EvaluationSettings(num_episodes=6, eval_actions="sample", device="cpu")
+        evaluated = evaluate_checkpoint(checkpoint, "BabyAI-GoToObjS4-v0", how, record=False).metrics
+        assert drawn == {name: evaluated[name] for name in drawn}
         assert 0 <= mark["success_low"] <= mark["success_rate"] <= mark["success_high"] <= 1
         assert mark["versions"].keys() == {"python", "torch", "numpy", "numba", "minigrid"}
     assert first["digest"] != second["digest"]
@@ -102,7 +106,7 @@ def test_page_and_table_hold_every_level(done):
     assert by_key["BabyAI-BossLevel-v0", "0.004"]["babyai_1_1_percent"] == "90.4"
     for task in list_tasks():
         assert page.count(f"\n| {short_name(task)} | ") == 1
-    assert "| BossLevel | - | - | not run | not run |  |  |  |  | 77 % | 90.4 % | 0.54 |" in page
+    assert "| BossLevel | - | - | not run | not run |  |  |  | 77 % | 90.4 % | 0.54 |" in page
     assert "0.002 minutes: 1 levels run" in page
     assert [line for line in page.splitlines() if len(line) > 120 and not line.startswith("|")] == []
     assert (done / "images" / "levels.png").read_bytes().startswith(b"\x89PNG")
@@ -302,24 +306,16 @@ def test_figures_of_others_are_of_registered_levels():
 
 
 def test_solved_is_ninety_nine_percent(tmp_path):
-    def of(success: float) -> dict:
-        return {"bot": {"solved": 1}, "marks": {"10": {"success_rate": success}}}
+    def of(success: float, **drawn: float | None) -> dict:
+        return {"bot": {"solved": 1}, "marks": {"10": {"success_rate": success, **drawn}}}
 
+    for drawn, status in ((None, "not solved"), (0.985, "not solved"), (0.99, "solved")):
+        assert find_status(of(0.5, sample_success_rate=drawn), 10.0) == status
     assert [find_status(of(success), 10.0) for success in (0.985, 0.99)] == ["not solved", "solved"]
     assert [find_status(of(success), 60.0) for success in (0.985, 0.99)] == ["not run", "solved before"]
     assert [find_status(of(success), 1.0) for success in (0.985, 0.99)] == ["not run", "not run"]
     assert find_status({"bot": None, "marks": {}}, 10.0) == "not run"
     assert mark_key(10.0) == "10"
-
-
-def test_success_with_drawn_actions_is_that_of_the_last_line_that_knows_it(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert work.read_sampled_success(path) is None
-    values = ({"rollout/success_rate": None}, {"rollout/success_rate": 0.25}, {"eval/success_rate": 1.0})
-    lines = [{"update": update, **value} for update, value in enumerate(values, start=1)]
-    for known, expected in ((1, None), (2, 0.25), (3, 0.25)):
-        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines[:known]))
-        assert work.read_sampled_success(path) == expected
 
 
 def test_a_level_that_is_solved_is_trained_no_further(done, tmp_path, monkeypatch):
@@ -335,9 +331,10 @@ def test_a_level_that_is_solved_is_trained_no_further(done, tmp_path, monkeypatc
     assert run(out, *words, to_the_end=False) == 0
     assert (trained, read(out, "GoToObjS4")) == ([], record)
     page = (out / "levels.md").read_text()
+    assert "0.004 minutes: 1 levels run, 1 of them solved, 1 of these with the most probable actions; " in page
     assert "0.006 minutes: 0 levels run, 0 of them solved; 1 solved before; " in page
     (line,) = [line for line in page.splitlines() if line.startswith("| GoToObjS4 |")]
-    assert "| **100.0 %** | solved |" in line
+    assert "| **100** / " in line and " | solved |" in line
     assert run(out, *words) == 0
     assert read(out, "GoToObjS4")["marks"].keys() == {"0.002", "0.004", "0.006"}
 
@@ -418,7 +415,7 @@ def test_ready_made_settings_are_measured_each_on_its_level_beside_the_default(d
     page = (out / "levels.md").read_text()
     first, second = [line for line in page.splitlines() if line.startswith("| PickupLoc | ") and "0.002" in line]
     assert first.startswith("| PickupLoc | pickuploc | 0.002 | ")
-    assert second == "| PickupLoc | default | 0.002 | not run |  |  |  |  |"
+    assert second == "| PickupLoc | default | 0.002 | not run |  |  |  |"
     assert first.count("|") == second.count("|")
 
 

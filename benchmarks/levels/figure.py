@@ -1,4 +1,4 @@
-"""Success on each level that was run, a dot for each budget; levels by kind, then by the length of the bot's plans."""
+"""Success on each level that was run, dots for budgets, a ring where actions are drawn; by kind and length of plans."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def save_figure(path: Path, rows: Sequence[Mapping[str, Any]], budgets: Sequence
 
 
 def plot_levels(rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], *, ax: Axes) -> Axes:
-    """Draw success with Wilson's interval at 95 % for each level and budget; return the axes.
+    """Draw success for each level and budget, with Wilson's interval at 95 %; return the axes.
+
+    A dot is success with the most probable actions, a ring that with actions drawn, after the last budget of a level.
 
     Args:
         rows: Levels with at least one result, by kind.
@@ -71,6 +73,10 @@ def plot_levels(rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], *, 
             linewidth=1.0,
         )
         ax.plot(middle, ys, "o", color=colour, markersize=4.5, label=f"{key} min of two cores")
+    drawn = [(where, _last_drawn(row, keys)) for where, row in zip(places, rows, strict=True)]
+    drawn = [(where, 100 * value) for where, value in drawn if value is not None]
+    ring = {"markersize": 6.5, "markerfacecolor": "none", "markeredgecolor": "#d08c2c", "markeredgewidth": 1.0}
+    ax.plot([v for _, v in drawn], [w for w, _ in drawn], "o", label="the last, actions drawn", **ring)
     quoted = [(where, find_reference(row["name"]).babyai_1_1) for where, row in zip(places, rows, strict=True)]
     quoted = [(where, value) for where, value in quoted if value is not None]
     ax.plot(
@@ -90,3 +96,9 @@ def plot_levels(rows: Sequence[Mapping[str, Any]], budgets: Sequence[float], *, 
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False, fontsize=7)
     return ax
+
+
+def _last_drawn(row: Mapping[str, Any], keys: Sequence[str]) -> float | None:
+    """Return a level's success with actions drawn after the last of some budgets that it was trained to."""
+    own = [key for key in keys if key in row["record"]["marks"]]
+    return row["record"]["marks"][own[-1]].get("sample_success_rate") if own else None

@@ -34,8 +34,9 @@ Row = dict[str, Any]
 
 MARK_COLUMNS = (
     *("cpu_seconds", "updates", "env_steps", "success_rate", "success_low", "success_high", "num_episodes", "failures"),
-    "success_sampled",
-    *("timeouts", "path_ratio", "path_ratio_n", "mean_lpc", "agreement", "checkpoint", "digest", "seed"),
+    *("timeouts", "path_ratio", "path_ratio_n", "mean_lpc", "agreement", "sample_success_rate", "sample_success_low"),
+    *("sample_success_high", "sample_failures", "sample_timeouts", "sample_path_ratio", "sample_mean_lpc"),
+    *("checkpoint", "digest", "seed"),
     *("lang_encoder", "commit", "cpu", "date", "bot_plan_failures"),
 )
 """Of a result, as a record has it."""
@@ -174,7 +175,7 @@ def write_page(
         "It writes this page, [levels.csv](levels.csv) with everything that is known of each row (settings, seed, "
         "commit, versions), and a file for each level in `levels/results/`. With `--docs docs` it "
         "goes on from the table that is published there.",
-        _what_is_measured(config.seed, episodes, config.window),
+        _what_is_measured(config.seed, episodes),
         "## In short",
         "\n".join(_summarise(rows, settings.minutes)),
         *(["![Success on each level](images/levels.png)"] if with_figure else []),
@@ -206,22 +207,22 @@ def wrap(part: str) -> str:
 _TITLES = {"compound": "Compound missions", "Unlock": "Unlock: a key is needed"}
 
 
-def _what_is_measured(seed: int, episodes: int, window: int) -> str:
+def _what_is_measured(seed: int, episodes: int) -> str:
     return f"""\
 **A budget** of m minutes of two cores is 2 m minutes of processor time: a level is trained on one core for twice as
 long, two levels side by side. Counted is the time that the process had a core while it trained (from the end of its
 first update), so that other load on the machine matters little; how fast its cores are does matter, and the env-steps
 tell how far a run came. **Success** is the share of {episodes} fixed levels, the same for every run, that the policy
-(most probable action) solves within the level's own step limit; bold from {100 * SOLVED:.0f} %, which counts as solved;
-a level that is solved after one budget is not trained to the next ("solved" in its column; `--to_the_end` does). Of
-the last budget that a level was trained to are: **sampled**, success of the last {window} episodes in which it acted
-alone as it learned, actions drawn from the policy, not its most probable ones, so that a circle ends by chance;
-**path ratio**, steps over those of the bot, on levels solved; **LPC**, the mean over steps of the complexity used, the
-sum of weight x size^2 over experts ([training](training.md)); **env-steps**. **Bot**: the share of these levels that
-minigrid's bot solves, and the mean length of its plans. In the evaluation a level that it does not solve is replaced: a
-policy's success is on levels that the bot solves. Where it solves none there is nothing to imitate. One run each, seed
-{seed}: with 200 levels the interval of a success of 90 % is some four points to either side, and other seeds may differ
-by more."""
+solves within the level's own step limit, in per cent: before the stroke with its most probable actions, behind it with
+actions drawn from it, as it acts while it learns, where a circle ends by chance. Bold is {100 * SOLVED:.0f} % and more:
+a level where it is either counts as solved, and is not trained to the next budget ("solved" in its column;
+`--to_the_end` does). BabyAI's authors play most probable actions (Figures of others). Of the last budget that a level
+was trained to, and of most probable actions, are: **path ratio**, steps over those of the bot, on levels solved;
+**LPC**, the mean over steps of the complexity used, the sum of weight x size^2 over experts ([training](training.md));
+**env-steps**. **Bot**: the share of these levels that minigrid's bot solves, and the mean length of its plans. In the
+evaluation a level that it does not solve is replaced: a policy's success is on levels that the bot solves. Where it
+solves none there is nothing to imitate. One run each, seed {seed}: with 200 levels the interval of a success of 90 % is
+some four points to either side, and other seeds may differ by more."""
 
 
 def _summarise(rows: Sequence[Row], budgets: Sequence[float]) -> list[str]:
@@ -232,8 +233,11 @@ def _summarise(rows: Sequence[Row], budgets: Sequence[float]) -> list[str]:
         for row in rows:
             by_status.setdefault(find_status(row["record"], minutes), []).append(row["name"])
         solved, unsolved = by_status.get("solved", []), by_status.get("not solved", [])
+        marks = [row["record"]["marks"].get(mark_key(minutes)) for row in rows]
+        greedy = sum(mark is not None and mark["success_rate"] >= SOLVED for mark in marks)
         unit = "minute" if minutes == 1 else "minutes"
         line = f"- {mark_key(minutes)} {unit}: {len(solved) + len(unsolved)} levels run, {len(solved)} of them solved"
+        line += f", {greedy} of these with the most probable actions" if solved else ""
         before = by_status.get(BEFORE, [])
         line += f"; {len(before)} solved before" if before else ""
         lines.append(f"{line}; {len(by_status.get(NOT_RUN, []))} not run.")
@@ -256,7 +260,7 @@ def write_table(rows: Sequence[Row], budgets: Sequence[float]) -> str:
     """Return the table of some levels."""
     head = ["level", "bot solves", "bot's steps"]
     head += [f"success, {mark_key(minutes)} min" for minutes in budgets]
-    head += ["sampled", "path ratio", "LPC", "env-steps", "BabyAI 1.0", "1.1", "JAT"]
+    head += ["path ratio", "LPC", "env-steps", "BabyAI 1.0", "1.1", "JAT"]
     lines = [f"| {' | '.join(head)} |", f"|{'--|' + '--:|' * (len(head) - 1)}"]
     for row in rows:
         record, reference = row["record"], find_reference(row["name"])
@@ -279,8 +283,8 @@ def write_comparison(ready_made: Sequence[Row], rows: Sequence[Row], budgets: Se
     """Return the table of ready-made settings, below each budget the default at the same one; without any, nothing."""
     default = {row["name"]: row["record"] for row in rows}
     lines = [
-        "| level | settings | minutes | success | sampled | path ratio | LPC | env-steps |",
-        "|--|--|--:|--:|--:|--:|--:|--:|",
+        "| level | settings | minutes | success | path ratio | LPC | env-steps |",
+        "|--|--|--:|--:|--:|--:|--:|",
     ]
     for row in ready_made:
         for minutes in budgets:
@@ -298,15 +302,21 @@ def _success_cell(record: Mapping[str, Any], minutes: float) -> str:
     if mark is None:
         status = find_status(record, minutes)
         return "solved" if status == BEFORE else status
-    success = _percent(mark["success_rate"])
-    return f"**{success}**" if is_solved(mark) else success
+    return " / ".join(_share(mark.get(name)) for name in ("success_rate", "sample_success_rate"))
+
+
+def _share(share: float | None) -> str:
+    """Return a success in per cent, bold where a level of it is solved."""
+    if share is None:
+        return "-"
+    text = f"{100 * share:.4g}"
+    return f"**{text}**" if share >= SOLVED else text
 
 
 def _mark_cells(mark: Mapping[str, Any] | None) -> list[str]:
     if mark is None:
-        return ["", "", "", ""]
+        return ["", "", ""]
     return [
-        "-" if mark["success_sampled"] is None else f"{100 * mark['success_sampled']:.0f} %",
         _number(mark["path_ratio"], ".2f"),
         _number(mark["mean_lpc"], ",.0f"),
         f"{mark['env_steps'] / 1e6:.3g} M",

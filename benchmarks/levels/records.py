@@ -82,8 +82,8 @@ def write_record(settings: LevelsSettings, record: Mapping[str, Any]) -> None:
 
 
 def is_solved(mark: Mapping[str, Any]) -> bool:
-    """Return whether a result counts as solved."""
-    return bool(mark["success_rate"] >= SOLVED)
+    """Return whether a result counts as solved: with the most probable actions, or with actions that are drawn."""
+    return any((mark.get(name) or 0.0) >= SOLVED for name in ("success_rate", "sample_success_rate"))
 
 
 def solved_before(record: Mapping[str, Any], minutes: float) -> bool:

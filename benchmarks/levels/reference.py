@@ -88,6 +88,10 @@ SOURCES = """\
   demonstrations quoted beside them are near those of the bot here (GoToLocal 5.0 steps, Synth 50, GoToImpUnlock 110).
   For the paper's other levels, and for how many demonstrations 99 % takes (the paper's Table 3), no figure was found
   in a source that could be read. The paper's PutNext, a maze, is not registered; PutNextS7N4 is two rooms.
+- While it imitates, BabyAI's code validates with the most probable actions
+  ([babyai/imitation.py](https://github.com/mila-iqia/babyai/blob/master/babyai/imitation.py)); its script for the
+  evaluation of a model draws them unless told `--argmax`
+  ([scripts/evaluate.py](https://github.com/mila-iqia/babyai/blob/master/scripts/evaluate.py)).
 - **JAT**: mean return above that of random actions, as a share of what the bot's demonstrations reach
   ([model card of jat-project/jat](https://huggingface.co/jat-project/jat), "expert normalized total reward"). One
   network for Atari, BabyAI, MetaWorld and MuJoCo; a return is 1 - 0.9 x steps / limit where the level is solved, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 import time
@@ -21,8 +22,6 @@ from pipeline.command.provenance import find_commit, find_versions
 from pipeline.command.workers import Link, Stopped
 from pipeline.evaluation.checkpoint import evaluate_checkpoint, load_checkpoint
 from pipeline.evaluation.settings import EvaluationSettings
-from pipeline.places import run_folder
-from pipeline.tracking import METRICS_FILE, read_metrics
 from pipeline.training.group import train_group
 from pipeline.training.options import Sweep
 from pipeline.training.plan import PlannedRun, plan_runs
@@ -32,7 +31,9 @@ KEPT = (
     *("success_rate", "success_low", "success_high", "num_episodes", "failures", "timeouts", "path_ratio"),
     *("path_ratio_n", "mean_lpc", "agreement", "bot_plan_failures"),
 )
-"""Metrics of an evaluation that a record keeps."""
+"""Metrics of an evaluation that a record keeps, of the most probable actions."""
+KEPT_OF_SAMPLE = ("success_rate", "success_low", "success_high", "failures", "timeouts", "path_ratio", "mean_lpc")
+"""Metrics that it keeps of actions that are drawn, as `sample_success_rate` and so on."""
 
 
 class LevelError(UserError, RuntimeError):
@@ -182,27 +183,10 @@ class CpuMeter:
             self.failure = content[1]
 
 
-def read_sampled_success(path: Path) -> float | None:
-    """Return the success of the last episodes (`window` of them) while a run learned, None where that is not known.
-
-    No episode had ended, or the disk took no metrics, which ends no training.
-
-    Args:
-        path: Of the run's metrics.
-
-    Raises:
-        TrackingError: If they are damaged.
-    """
-    for row in reversed(read_metrics(path)):
-        if "rollout/success_rate" in row:
-            return row["rollout/success_rate"]
-    return None
-
-
 def evaluate_mark(
     link: Link, settings: LevelsSettings, task_id: str, path: Path, minutes: float, seconds: float
 ) -> Record:
-    """Return the results of a checkpoint on the fixed levels, with what it depends on.
+    """Return the results of a checkpoint on the fixed levels, greedily and with actions drawn, and what they depend on.
 
     Args:
         link: Asked whether to stop.
@@ -217,17 +201,18 @@ def evaluate_mark(
     """
     checkpoint = load_checkpoint(path)
     how = EvaluationSettings(num_episodes=settings.config.final_eval_episodes, num_envs=64, device="cpu")
-    metrics = evaluate_checkpoint(checkpoint, task_id, how, record=False, progress=link.heed).metrics
-    config, own = checkpoint.config, settings.level_config(task_id)
-    logs = run_folder(own.log_dir, own)
-    helped = config.expert_action_prob > 0 and config.solo_env_share == 0  # the expert acted in all episodes
+    metrics, drawn = (
+        evaluate_checkpoint(checkpoint, task_id, each, record=False, progress=link.heed).metrics
+        for each in (how, dataclasses.replace(how, eval_actions="sample"))
+    )
+    config = checkpoint.config
     return {
         "minutes": minutes,
         "cpu_seconds": round(seconds, 1),
         "updates": checkpoint.update,
         "env_steps": checkpoint.update * config.num_envs * config.unroll_len,
         **{name: metrics[name] for name in KEPT},
-        "success_sampled": None if helped else read_sampled_success(logs / METRICS_FILE),
+        **{f"sample_{name}": drawn[name] for name in KEPT_OF_SAMPLE},
         "checkpoint": path.relative_to(settings.out).as_posix(),
         "digest": checkpoint.digest,
         "seed": config.seed,

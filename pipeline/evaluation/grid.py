@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from babyai.facts import EVENT_NAMES
+from babyai.facts import EVENT_NAMES, NUM_ACTIONS
 from babyai.observations import encode_observations
 from babyai.steps import VectorStep
 from babyai.vector_env import VectorEnv
 from pipeline.engine.missions import MissionVectors
+from pipeline.evaluation.noise import GumbelNoise
 from pipeline.evaluation.play import Agent, Evaluation, PlaySettings, Progress, decide
 from pipeline.evaluation.tally import Decision, Tally, build_routing_table, build_row
 from pipeline.interventions.apply import IntervenedBatch
@@ -63,7 +64,7 @@ def evaluate_grid(
     donors: Donors | None = None,
     progress: Progress | None = None,
 ) -> list[list[Intervened]]:
-    """Let each agent play each level of a list under each intervention, to its end, most probable action first.
+    """Let each agent play each level of a list under each intervention, to its end.
 
     The result is by agent, then by intervention. Under the sham it is that of `pipeline.evaluation.play.evaluate_many`.
 
@@ -140,6 +141,7 @@ class _Grid:
         self._hidden = self._batch.init_hidden(self._slots)
         self._playing = list(range(self._agents))
         self._tally = Tally(total)
+        self._noise = GumbelNoise(total, NUM_ACTIONS) if settings.actions == "sample" else None
         self._since = np.full((total, len(EVENT_NAMES)), NEVER, np.int32)
         self._ce, self._ces = np.zeros(total), []
         self._labelled = np.zeros(total, np.int64)
@@ -214,7 +216,10 @@ class _Grid:
         )
         inputs, start = self._show(now, pick), torch.from_numpy(pick(now.episode_start)).to(self._batch.device)
         logits, weights, self._hidden = self._batch.act(inputs, self._hidden, start, situation)
-        return self._spread(decide(logits, weights, self._batch.sizes, self._settings.lpc_exponent))
+        noise = None
+        if self._noise is not None:
+            noise = pick(self._noise.draw(self._queue.level_seed, self._tally.t_step))
+        return self._spread(decide(logits, weights, self._batch.sizes, self._settings.lpc_exponent, noise))
 
     def _show(self, now: VectorStep, pick: Any) -> Tensor:
         """Return the policies' inputs (P, slots, obs + mission)."""

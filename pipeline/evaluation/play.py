@@ -11,13 +11,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from babyai.errors import ExpertError
+from babyai.facts import NUM_ACTIONS
 from babyai.level_seeds import EVALUATION_SEED, SeedList, evaluation_seeds
 from babyai.missions import MissionEncoder
 from babyai.observations import encode_observations
@@ -25,6 +26,7 @@ from babyai.vector_env import VectorEnv, VectorStep
 from mixture_of_experts import compute_layer_lpc
 from pipeline.engine.missions import MissionVectors
 from pipeline.engine.packed import pack_replicas
+from pipeline.evaluation.noise import GumbelNoise
 from pipeline.evaluation.tally import Decision, Tally, build_routing_table, build_row
 from pipeline.records.metrics import compute_metrics
 from pipeline.records.tables import EpisodeTable, RoutingTable
@@ -49,6 +51,8 @@ class PlaySettings:
         record: Keep the routing table. Without it nothing per step is held in memory, and the metrics are the same.
         label: Ask the expert at every step: for the agreement with it, and needed for `record`.
         lpc_exponent: An expert costs size^exponent.
+        actions: The most probable action, `greedy`, or one drawn from the policy, `sample`: by the level and the step
+            alone, so that neither `num_envs` nor other agents change what is drawn (`pipeline.evaluation.noise`).
     """
 
     num_envs: int = 16
@@ -56,6 +60,7 @@ class PlaySettings:
     record: bool = True
     label: bool = True
     lpc_exponent: float = 2.0
+    actions: Literal["greedy", "sample"] = "greedy"
 
 
 _AS_USUAL = PlaySettings()
@@ -150,7 +155,7 @@ def evaluate(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Evaluation:
-    """Play each level of a list once, to its end, taking the policy's most probable action; see `evaluate_many`.
+    """Play each level of a list once, to its end; see `evaluate_many`.
 
     `settings` are fields of `PlaySettings`.
     """
@@ -189,6 +194,7 @@ def evaluate_many(
         _Rollout(
             VectorEnv(task_id, num_envs, SeedList(seeds), **options),
             MissionVectors(encoder, copy.deepcopy(projection).double()),
+            GumbelNoise(num_envs, NUM_ACTIONS) if settings.actions == "sample" else None,
         )
         for _, encoder, projection in agents
     ]
@@ -206,7 +212,9 @@ def evaluate_many(
             continue
         now = [rollouts[i] for i in playing]
         logits, routing = policies.act([rollout.current for rollout in now], [rollout.missions for rollout in now])
-        for rollout, decision in zip(now, decide(logits, routing, sizes, settings.lpc_exponent), strict=True):
+        noise = np.stack([rollout.draw() for rollout in now]) if settings.actions == "sample" else None
+        decisions = decide(logits, routing, sizes, settings.lpc_exponent, noise)
+        for rollout, decision in zip(now, decisions, strict=True):
             ended = rollout.step(decision, record=settings.record)
             if progress is not None and ended:
                 progress(ended)
@@ -216,13 +224,18 @@ def evaluate_many(
 class _Rollout:
     """One agent's levels: its environment, and what is recorded of its steps."""
 
-    def __init__(self, env: VectorEnv, missions: MissionVectors) -> None:
+    def __init__(self, env: VectorEnv, missions: MissionVectors, noise: GumbelNoise | None = None) -> None:
         self.missions = missions
-        self._env = env
+        self._env, self._noise = env, noise
         self._tally = Tally(env.num_envs)
         self._rows: list[dict[str, Any]] = []
         self.current = env.reset()
         missions.add(env.missions)
+
+    def draw(self) -> np.ndarray:
+        """Return the noise of this step, float64 (N, actions), of an agent whose actions are drawn."""
+        assert self._noise is not None
+        return self._noise.draw(self._env.level_seeds, self._tally.t_step)
 
     def step(self, decision: Decision, *, record: bool) -> int:
         """Take the actions; return the number of episodes that ended."""
@@ -279,10 +292,25 @@ class PolicyBatch:
         return out.logits[:, 0], [weights[:, 0] for weights in out.routing]
 
 
-def decide(logits: Tensor, routing: Sequence[Tensor], sizes: list[list[int]], exponent: float) -> list[Decision]:
-    """Return what each agent did: its most probable actions, and what is kept of how it came to them."""
+def decide(
+    logits: Tensor,
+    routing: Sequence[Tensor],
+    sizes: list[list[int]],
+    exponent: float,
+    noise: np.ndarray | None = None,
+) -> list[Decision]:
+    """Return what each agent did, and what is kept of how it came to it.
+
+    Args:
+        logits: (R, N, actions).
+        routing: Router probabilities per layer, each (R, N, experts).
+        sizes: Of the experts, per layer.
+        exponent: An expert costs its size to this power.
+        noise: Gumbel noise (R, N, actions) where actions are drawn; None takes the most probable ones.
+    """
     replicas = len(logits)
-    action = logits.argmax(dim=-1).cpu().numpy()
+    tried = logits if noise is None else logits + torch.from_numpy(noise).to(logits)
+    action = tried.argmax(dim=-1).cpu().numpy()
     lpc = entropy = [None] * replicas
     if routing:
         layers = [compute_layer_lpc(w, s, exponent) for w, s in zip(routing, sizes, strict=True)]

@@ -20,7 +20,7 @@ from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import Place, cache_path, find_caches, find_checkpoints
 from pipeline.records.adding import note_result, settled
 from pipeline.records.cache import CacheError, other_level, read_header
-from pipeline.records.results import ResultsError, find_done, read_rows
+from pipeline.records.results import ResultsError, find_actions, find_done, read_rows
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,7 @@ def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) 
         return None
     settings = plan.settings
     asked = {"eval_seed": settings.eval_seed, "max_steps": max_steps, "num_episodes": settings.num_episodes}
+    asked |= {"eval_actions": settings.eval_actions}
     asked |= {"checkpoint_path": name_of(found.path), "checkpoint_digest": digest, "eval_task_id": found.eval_task_id}
     row = find_done(read_rows(plan.results_path, name_of(found.path)), **asked)
     if row is None or plan.skip_routing:
@@ -185,7 +186,7 @@ def find_row(plan: BatchPlan, found: Place, digest: str, max_steps: int | None) 
         return None
     # A row may be younger than the cache: --skip_routing writes rows only.
     same = all(header.get(key) == row[key] for key in ("checkpoint_digest", "num_episodes", "eval_seed", "max_steps"))
-    return row if same else None
+    return row if same and find_actions(header) == settings.eval_actions else None
 
 
 def reindex(plan: BatchPlan) -> tuple[int, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from babyai.level_seeds import EVALUATION_SEED
 from pipeline.command.cli import check_numbers
@@ -20,6 +21,7 @@ class EvaluationSettings:
         num_envs: Environments stepped together, of each checkpoint; changes the speed, not the result.
         max_steps: Steps after which an episode is cut; null takes what the checkpoint was trained with.
         eval_seed: Which fixed list of levels; the same for all checkpoints unless you want another sample.
+        eval_actions: greedy takes the most probable action, sample draws one from the policy, the same at every call.
         lang_encoder: Folder or id to load the sentence encoder from instead of the recorded one (same weights).
         device: auto (GPU where there is one), cpu, cuda or cuda:N.
         torch_threads: CPU threads of torch.
@@ -29,6 +31,7 @@ class EvaluationSettings:
     num_envs: int = 16
     max_steps: int | None = None
     eval_seed: int = EVALUATION_SEED
+    eval_actions: Literal["greedy", "sample"] = "greedy"
     lang_encoder: str | None = None
     device: str = "auto"
     torch_threads: int = 1

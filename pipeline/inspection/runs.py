@@ -171,7 +171,7 @@ def _own_rows(rows: Sequence[dict[str, Any]], settings: Mapping[str, Any]) -> li
         return [row for row in rows if row.get("eval_task_id") in (None, row["task_id"])]
     together: dict[tuple, dict[str, dict[str, Any]]] = {}
     for row in rows:
-        key = tuple(row[name] for name in ("update", "eval_seed", "max_steps", "checkpoint_digest"))
+        key = tuple(row[name] for name in ("update", "eval_seed", "eval_actions", "max_steps", "checkpoint_digest"))
         together.setdefault(key, {})[row["eval_task_id"]] = row
     found = []
     for by_level in together.values():

@@ -131,6 +131,7 @@ def find_done(
     num_episodes: int,
     eval_seed: int,
     max_steps: int | None = None,
+    eval_actions: str = "greedy",
     checkpoint_path: str | None = None,
     eval_task_id: str | None = None,
 ) -> dict[str, Any] | None:
@@ -142,16 +143,27 @@ def find_done(
         num_episodes: At least so many.
         eval_seed: Of the levels.
         max_steps: Step limit as in the column, None for each level's own.
+        eval_actions: How actions were chosen, greedy or sample.
         checkpoint_path: If given, only a row of this path will do.
         eval_task_id: Level that was played, if it is another than the run's own.
     """
     fits = (results["checkpoint_digest"] == checkpoint_digest) & (results["eval_seed"] == eval_seed)
     fits &= results["max_steps"].isna() if max_steps is None else results["max_steps"] == max_steps
+    fits &= results["eval_actions"].fillna("greedy") == eval_actions
     fits &= _other_level(results) == (eval_task_id or "")
     if checkpoint_path is not None:
         fits &= results["checkpoint_path"] == checkpoint_path
     done = results[(fits & (results["num_episodes"] >= num_episodes)).fillna(False)]
     return plain_rows(done.loc[[done["num_episodes"].idxmax()]])[0] if len(done) else None
+
+
+def find_actions(row: Mapping[str, Any]) -> Any:
+    """Return how the actions of an evaluation were chosen: what its row or a cache's header says, greedy in older ones.
+
+    Args:
+        row: Of the results, in plain types, or a header.
+    """
+    return row.get("eval_actions") or "greedy"
 
 
 def find_largest(

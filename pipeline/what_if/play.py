@@ -29,6 +29,7 @@ from pipeline.interventions.donors import Donors
 from pipeline.interventions.spec import Intervention
 from pipeline.records.cache import Cache, played_level
 from pipeline.records.played import Played
+from pipeline.records.results import find_actions
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from pipeline.replay.run import Intact, find_donors, intervene, replay
 from pipeline.replay.tables import build_tables
@@ -104,8 +105,15 @@ def _find_stage(cache: Cache, num_levels: int, candidates: list[Path], say: Say)
         raise troubles[0]
     level_seeds = [int(seed) for seed in cache.episodes.level_seed if seed >= 0]
     seeds = tuple(dict.fromkeys(level_seeds or evaluation_seeds(EVALUATION_SEED, num_levels)))[:num_levels]
-    task_id, limit = resolve_task_id(played_level(head) or checkpoint.config.task_id), head.get("max_steps")
-    return _keep_stage(checkpoint.path, checkpoint.digest, task_id, seeds, limit, _Box(checkpoint))
+    task_id = resolve_task_id(played_level(head) or checkpoint.config.task_id)
+    how = PlaySettings(
+        _ENVIRONMENTS,
+        head.get("max_steps"),
+        record=True,
+        lpc_exponent=checkpoint.config.lpc_exponent,
+        actions=find_actions(head),
+    )
+    return _keep_stage(checkpoint.path, checkpoint.digest, task_id, seeds, how, _Box(checkpoint))
 
 
 @dataclass(frozen=True)
@@ -121,28 +129,25 @@ def _load(path: Path, mtime_ns: int) -> Checkpoint:
 
 
 @lru_cache(maxsize=_STAGES)
-def _keep_stage(
-    path: Path, digest: str, task_id: str, seeds: tuple[int, ...], max_steps: int | None, box: _Box
-) -> _Stage:
-    return _Stage(box.checkpoint, task_id, seeds, max_steps)
+def _keep_stage(path: Path, digest: str, task_id: str, seeds: tuple[int, ...], how: PlaySettings, box: _Box) -> _Stage:
+    return _Stage(box.checkpoint, task_id, seeds, how)
 
 
 class _Stage:
     """A checkpoint on its levels, and what it did there under each intervention so far."""
 
-    def __init__(self, checkpoint: Checkpoint, task_id: str, seeds: tuple[int, ...], max_steps: int | None) -> None:
-        self._task_id, self._seeds, self._max_steps = task_id, seeds, max_steps
+    def __init__(self, checkpoint: Checkpoint, task_id: str, seeds: tuple[int, ...], how: PlaySettings) -> None:
+        self._task_id, self._seeds, self._how = task_id, seeds, how
         self._agents = [checkpoint.agent(task_id)]
-        self._exponent = checkpoint.config.lpc_exponent
         self._played: dict[tuple[str, str], Played] = {}
 
     @cached_property
     def _way(self) -> Trajectories:
-        return follow_expert(self._task_id, self._seeds, max_steps=self._max_steps)
+        return follow_expert(self._task_id, self._seeds, max_steps=self._how.max_steps)
 
     @cached_property
     def _intact(self) -> Intact:
-        return replay(self._agents, self._way, lpc_exponent=self._exponent)
+        return replay(self._agents, self._way, lpc_exponent=self._how.lpc_exponent)
 
     @cached_property
     def _shown(self) -> tuple[EpisodeTable, RoutingTable]:
@@ -152,7 +157,7 @@ class _Stage:
     def _donors(self) -> Donors:
         stream = evaluation_seeds(EVALUATION_SEED, DONOR_LEVELS + len(self._seeds))
         others = [seed for seed in stream if seed not in self._seeds][:DONOR_LEVELS]
-        return find_donors(self._agents, follow_expert(self._task_id, others, max_steps=self._max_steps))
+        return find_donors(self._agents, follow_expert(self._task_id, others, max_steps=self._how.max_steps))
 
     def play(self, item: Intervention, say: Say) -> Played:
         """Return what the policy does under an intervention, from memory if it was asked before."""
@@ -173,9 +178,8 @@ class _Stage:
             done += ended
             say(f"{item.name}: {done} of {len(self._seeds)} levels played")
 
-        settings = PlaySettings(_ENVIRONMENTS, self._max_steps, record=True, lpc_exponent=self._exponent)
-        own = evaluate_grid(self._agents, [item], self._task_id, self._seeds, settings, donors=donors, progress=count)[
-            0
-        ][0]
+        ((own,),) = evaluate_grid(
+            self._agents, [item], self._task_id, self._seeds, self._how, donors=donors, progress=count
+        )
         arrays = {name: getattr(effects, name)[0, 0].numpy() for name in ("ce", "kl")}
         return Played(item.name, own.episodes, own.routing, *self._shown, agrees=effects.agree[0, 0].numpy(), **arrays)

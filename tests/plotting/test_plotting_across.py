@@ -144,7 +144,8 @@ def test_checkpoints_evaluated_otherwise_than_the_last_are_told():
     ]
     runs, notes = collect_runs(rows)
     assert runs["update"].tolist() == [200, 300]
-    assert notes == ["1 checkpoint left out, evaluated with another max_steps or eval_seed than the last of the run"]
+    otherwise = "evaluated with another max_steps, eval_seed or eval_actions than the last of the run"
+    assert notes == [f"1 checkpoint left out, {otherwise}"]
 
 
 def test_what_only_routers_have_does_not_part_baselines():
