@@ -3,6 +3,7 @@
     python batch_eval.py                                   # all that is not done yet, 100 levels each
     python batch_eval.py --num_episodes 1000 --jobs 2      # more levels, two processes
     python batch_eval.py --task GoToObj --final-only       # some of them
+    python batch_eval.py --eval_actions sample --results_path sampled.csv --cache_dir sampled    # actions drawn
 
 A checkpoint is done when the results hold its weights' digest with the same settings, and its cache is there; --force
 evaluates it all the same, and on fewer levels than are kept of it, which is refused otherwise. Several calls may run at

@@ -9,6 +9,8 @@ import pytest
 
 from babyai.facts import SUCCESS
 from pipeline.command.errors import ConfigError
+from pipeline.evaluation.fresh import evaluate_fresh
+from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.interventions.places import Where
 from pipeline.places import find_checkpoints
 from pipeline.records.cache import Cache, read_cache
@@ -80,6 +82,16 @@ def test_the_intact_policy_is_that_of_the_cache(cache, dialled):
     assert np.array_equal(changed.episodes.level_seed, intact.episodes.level_seed)
     assert (intact.kl == 0).all()
     assert changed.kl.max() > 0 and changed.routing.lpc.mean() < intact.routing.lpc.mean()
+
+
+def test_where_actions_of_the_cache_were_drawn_the_intact_policy_draws_the_same(cache, flags, dialled):
+    (found,) = find_checkpoints(flags["checkpoint_dir"])
+    drawn = evaluate_fresh(found, EvaluationSettings(num_episodes=LEVELS, eval_actions="sample"))
+    (intact, changed), problem = play.try_what_if(drawn, build_dial(3.0, SIZES), LEVELS)
+    assert problem == ""
+    assert np.array_equal(intact.routing.action, drawn.routing.action)
+    assert not np.array_equal(intact.routing.action, dialled[0].routing.action)
+    assert changed.routing.lpc.mean() < intact.routing.lpc.mean()
 
 
 def test_a_dial_at_zero_and_a_knock_out_with_donors(cache, dialled):

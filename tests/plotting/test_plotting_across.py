@@ -126,14 +126,18 @@ def test_labels_name_what_differs_within_a_task():
     assert settings_of([row(1.0, 9.0), row(1.0, None, trial=2, lpc_alpha=7.0)])[1] == ["gru", "moe"]
 
 
-@pytest.mark.parametrize(("column", "value"), [("max_steps", 64), ("eval_seed", 7)])
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [("max_steps", 64, "max_steps 64"), ("eval_seed", 7, "eval_seed 7"), ("eval_actions", "sample", "actions: sample")],
+)
 @pytest.mark.parametrize("lpc", [9.0, None])
-def test_runs_evaluated_differently_replicate_nothing(column, value, lpc):
+def test_runs_evaluated_differently_replicate_nothing(column, value, words, lpc):
     """Success within 64 steps was averaged with that within the level's limit."""
     rows = [row(0.9, lpc, seed=0), row(0.9, lpc, seed=1), row(0.2, lpc, seed=2, **{column: value})]
-    assert settings_of(rows) == ([2, 1], ["", f"{column} {value}"])
+    labels = ["actions: greedy" if column == "eval_actions" else "", words]
+    assert settings_of(rows) == ([2, 1], labels)
     written = texts(plot_success_against_lpc(rows))
-    assert f"{column} {value}" in written and (lpc is not None or f"gru, {column} {value}, no LPC (n = 1)" in written)
+    assert words in written and (lpc is not None or f"gru, {words}, no LPC (n = 1)" in written)
 
 
 def test_checkpoints_evaluated_otherwise_than_the_last_are_told():
@@ -142,6 +146,9 @@ def test_checkpoints_evaluated_otherwise_than_the_last_are_told():
         row(0.2, 9.0, update=200, final=False, eval_seed=0),
         row(0.9, 9.0, update=300, eval_seed=0),
     ]
+    drawn = row(0.3, 9.0, update=250, final=False, eval_seed=0, eval_actions="sample")
+    runs, _ = collect_runs([*rows, drawn])
+    assert runs["update"].tolist() == [200, 300]
     runs, notes = collect_runs(rows)
     assert runs["update"].tolist() == [200, 300]
     otherwise = "evaluated with another max_steps, eval_seed or eval_actions than the last of the run"

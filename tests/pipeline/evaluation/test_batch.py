@@ -94,6 +94,24 @@ def test_more_episodes_or_other_settings_evaluate_again(place, played):
     assert read_cache(CACHES / BASELINE / "routing_data.json").header["eval_seed"] == 1
 
 
+def test_actions_drawn_are_another_evaluation(place, played):
+    only = ["--trial", "1", "--final-only", "--max_steps", "12", "--num_episodes", "3"]
+    cache, found = CACHES / MOE / "routing_data.json", []
+    for actions in ("greedy", "sample", "sample", "greedy"):
+        assert batch_eval.main([*only, *([] if actions == "greedy" else ["--eval_actions", actions])]) == 0
+        (row,) = plain_rows(read_results(RESULTS))
+        assert row["eval_actions"] == actions == read_cache(cache).header["eval_actions"]
+        found.append(cache.read_bytes().split(b'"episodes"')[1])
+    assert len(played) == 3
+    assert found[0] != found[1] == found[2] != found[3] == found[0]
+    text = RESULTS.read_text().replace(",greedy", ",")  # as it was written before there was a choice
+    RESULTS.write_text(text)
+    cache.write_text(cache.read_text().replace('"eval_actions": "greedy",\n', ""))
+    assert batch_eval.main(only) == 0 and len(played) == 3
+    assert batch_eval.main([*only, "--eval_actions", "sample"]) == 0 and len(played) == 4
+    assert batch_eval.main(["--eval_actions", "best"]) == 2
+
+
 @pytest.mark.parametrize("more", [[], ["--skip_routing"]])
 def test_more_levels_are_never_replaced_by_fewer_unasked(place, played, capsys, more):
     """A row without its cache, a cache without its row, other levels: to fewer of them nothing gives way."""

@@ -391,10 +391,14 @@ def test_done_is_a_matter_of_weights_and_settings():
 
     expected = {name: value for name, value in done.items() if value is not None}
     assert find(done, **asked) == expected
-    for change in ({"checkpoint_digest": "e"}, {"eval_seed": 1}, {"max_steps": 50}, {"num_episodes": 1000}):
+    others = ({"checkpoint_digest": "e"}, {"eval_seed": 1}, {"max_steps": 50}, {"num_episodes": 1000})
+    for change in (*others, {"eval_actions": "sample"}):
         assert find(done, **{**asked, **change}) is None
     assert find({**done, "max_steps": 50}, **{**asked, "max_steps": 50}) == {**expected, "max_steps": 50}
     assert find({**done, "max_steps": 50}, **asked) is None
+    drawn = {"eval_actions": "sample"}
+    assert find({**done, **drawn}, **asked) is None
+    assert find({**done, **drawn}, **asked, **drawn) == {**expected, **drawn}
     assert find(done, **{**asked, "num_episodes": 50}) == expected
     assert find(done, **asked, checkpoint_path="b.pt") is None
     more = {**done, "num_episodes": 1000}
