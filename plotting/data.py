@@ -25,6 +25,7 @@ from pipeline.records.forms import LayoutNumbers, parse
 from pipeline.records.intervals import Estimates, group_means
 from pipeline.records.metrics import choose_episode
 from pipeline.records.plain import from_plain
+from pipeline.records.results import find_actions
 from pipeline.records.steps import StepReader, iter_records
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.style import count_of
@@ -290,10 +291,11 @@ def as_routing_data(
 
 def _from_cache(cache: Cache) -> RoutingData:
     title, replaced = played_level(cache.header), cache.metrics.get("bot_plan_failures")
+    drawn = ", actions drawn" if find_actions(cache.header) == "sample" else ""
     return RoutingData(
         cache.routing,
         cache.episodes,
-        title if isinstance(title, str) else "",
+        title + drawn if isinstance(title, str) else "",
         cache.layouts_only,
         replaced=replaced if isinstance(replaced, int) else None,
     )

@@ -341,6 +341,8 @@ def test_all_forms_of_input_are_one(tmp_path: Path):
     cache = read_cache(path)
     data = as_routing_data(cache)
     assert data.title == "BabyAI-GoToObj-v0" and as_routing_data(data) is data
+    drawn = dataclasses.replace(cache, header=cache.header | {"eval_actions": "sample"})
+    assert as_routing_data(drawn).title == "BabyAI-GoToObj-v0, actions drawn"
     assert data.routing is cache.routing  # nothing is copied
     expected = aggregate_routing_by_position((routing, episodes)).visits
     assert aggregate_routing_by_position(cache).visits == expected
