@@ -170,6 +170,8 @@ def run_reindex(plan: BatchPlan) -> int:
 
 def print_table(reports: Sequence[Report]) -> None:
     """Print what became of each checkpoint."""
+    from pipeline.records.results import find_actions  # here: --help is told without pandas
+
     print(f"{'task':<34} {'trial':>5} {'seed':>5} {'update':>7} {'success':>8} {'path ratio':>10} {'LPC':>7}  levels")
     for kind, found, row in reports:
         task = found.task_id if found.eval_task_id is None else f"{found.task_id}: {short_level(found.played)}"
@@ -181,7 +183,8 @@ def print_table(reports: Sequence[Report]) -> None:
             continue
         success, ratio = _text(row["success_rate"], ".1%"), _text(row["path_ratio"], ".3f")
         before = " (done before)" if kind == "already" else ""
-        levels = ", ".join([str(row["num_episodes"]), *describe_replaced(row)])
+        drawn = ["actions drawn"] if find_actions(row) == "sample" else []
+        levels = ", ".join([str(row["num_episodes"]), *drawn, *describe_replaced(row)])
         print(
             f"{name} {_text(row['update'], 'd'):>7} {success:>8} {ratio:>10} {_text(row['mean_lpc'], '.1f'):>7}  "
             f"{levels}{before}"

@@ -85,7 +85,8 @@ def run(
             run_name = None if config.mixture is None else config.run_name
             header = build_header(loaded, task, settings, trial=config.trial, seed=config.seed, run_name=run_name)
             write_evaluation(Path(routing), header, result)
-        print(f"{task}: {describe_metrics(result.metrics)}")
+        drawn = ", actions drawn" if settings.eval_actions == "sample" else ""
+        print(f"{task}: {describe_metrics(result.metrics)}{drawn}")
         for name, value in result.metrics.items():
             print(f"  {name:<22} {'-' if value is None else f'{value:.6g}'}")
     if len(found) > 1:

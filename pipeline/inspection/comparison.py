@@ -160,9 +160,11 @@ def format_success(item: Item) -> str:
     if len(item.runs) == 1:
         (score,) = scores
         interval = "" if score.low is None or score.high is None else f" ({score.low:.1%} to {score.high:.1%})"
-        return f"{score.success:.1%}{interval}, {levels} levels"
+        return f"{score.success:.1%}{interval}, {levels} levels{', actions drawn' if score.drawn else ''}"
     mean, low, high = _mean([score.success for score in scores])
     count = f"{len(scores)} runs" if len(scores) == len(item.runs) else f"{len(scores)} of {len(item.runs)} runs"
+    if drawn := sum(score.drawn for score in scores):
+        count += ", actions drawn" if drawn == len(scores) else f", {drawn} of them with actions drawn"
     if low == high:  # runs without spread say nothing of the spread between runs; their levels together say something
         low, high = wilson_interval(round(sum(score.success * score.levels for score in scores)), levels)
         return f"{mean:.1%} ({low:.1%} to {high:.1%} over all {levels} levels), {count}"

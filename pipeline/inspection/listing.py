@@ -116,6 +116,7 @@ def _score(score: Score | None) -> list[str]:
         return ["-", "", "-", ""]
     interval = "" if score.low is None or score.high is None else f"{score.low:.1%} to {score.high:.1%}"
     levels = str(score.levels) if score.fixed else f"last {score.levels} of training"
+    levels += ", actions drawn" if score.drawn else ""
     return [f"{score.success:.1%}", interval, "-" if score.lpc is None else f"{score.lpc:.0f}", levels]
 
 
@@ -150,6 +151,7 @@ def as_plain(run: RunInfo) -> dict[str, Any]:
         "num_episodes": score and score.levels,
         "evaluated_update": score and score.update,
         "fixed_levels": score and score.fixed,
+        "actions_drawn": score and score.drawn,
         "checkpoints": str(run.folder),
         "logs": str(run.logs),
         "problem": run.problem,

@@ -44,6 +44,7 @@ class Score:
         levels: How many were played.
         update: Of the weights; None if unknown.
         fixed: Whether levels are those of an evaluation; otherwise they are the last ones of training.
+        drawn: Whether in an evaluation actions were drawn from the policy; otherwise they were its most probable ones.
     """
 
     success: float
@@ -53,6 +54,7 @@ class Score:
     levels: int
     update: int | None
     fixed: bool
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -277,4 +279,5 @@ def _score_of_row(row: Mapping[str, Any]) -> Score | None:
     if row["success_rate"] is None:
         return None
     numbers = (row[name] for name in ("success_rate", "success_low", "success_high", "mean_lpc"))
-    return Score(*numbers, row["num_episodes"] or 0, row["update"], fixed=True)
+    drawn = row["eval_actions"] == "sample"
+    return Score(*numbers, row["num_episodes"] or 0, row["update"], fixed=True, drawn=drawn)

@@ -52,9 +52,10 @@ def evaluation(update: int, successes: int, levels: int = 100, lpc: float = 50.0
             "eval/success_low": rate - 0.1, "eval/success_high": rate + 0.1}  # fmt: skip
 
 
-def row(trial: int, seed: int | None, update: int, rate: float, levels: int = 100) -> None:
+def row(trial: int, seed: int | None, update: int, rate: float, levels: int = 100, **more: str) -> None:
     path = f"checkpoints/{TASK}/trial_{trial}/seed_{seed}/checkpoint_{update}.pt"
     values = {"task_id": TASK, "trial": trial, "seed": seed, "update": update, "success_rate": rate, "mean_lpc": 70.0}
+    values |= more
     append_result("evaluation_results.csv", {"checkpoint_path": path, "num_episodes": levels, **values})
 
 
@@ -125,6 +126,20 @@ def test_the_newest_evaluation_counts_wherever_it_is_kept():
     row(2, 0, 600, 0.99)  # of an earlier run in the same place
     assert [run.score.success for run in known()] == [0.6, 0.75]
     assert [run.score.levels for run in known()] == [100, 1000]
+
+
+def test_an_evaluation_with_actions_drawn_is_told(capsys):
+    for trial, seed, actions in ((1, 0, "sample"), (2, 0, "greedy"), (2, 1, "sample")):
+        leave(trial=trial, seed=seed)
+        row(trial, seed, 20, 0.75, levels=50, eval_actions=actions)
+    assert [run.score.drawn for run in known()] == [True, False, True]
+    assert listing.main([]) == 0
+    assert capsys.readouterr().out.count("50, actions drawn") == 2
+    assert comparison.main([f"checkpoints/{TASK}/trial_{trial}" for trial in (1, 2)]) == 0
+    told = capsys.readouterr().out
+    assert "50 levels, actions drawn" in told and "2 runs, 1 of them with actions drawn" in told
+    assert listing.main(["--json"]) == 0
+    assert [run["actions_drawn"] for run in json.loads(capsys.readouterr().out)] == [True, False, True]
 
 
 def test_without_evaluation_training_is_shown_as_such(capsys):
