@@ -90,7 +90,7 @@ SOURCES = """\
   in a source that could be read. The paper's PutNext, a maze, is not registered; PutNextS7N4 is two rooms.
 - While it imitates, BabyAI's code validates with the most probable actions
   ([babyai/imitation.py](https://github.com/mila-iqia/babyai/blob/master/babyai/imitation.py)); its script for the
-  evaluation of a model draws them unless told `--argmax`
+  evaluation of a model draws actions unless told otherwise
   ([scripts/evaluate.py](https://github.com/mila-iqia/babyai/blob/master/scripts/evaluate.py)).
 - **JAT**: mean return above that of random actions, as a share of what the bot's demonstrations reach
   ([model card of jat-project/jat](https://huggingface.co/jat-project/jat), "expert normalized total reward"). One
