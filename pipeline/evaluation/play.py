@@ -62,6 +62,11 @@ class PlaySettings:
     lpc_exponent: float = 2.0
     actions: Literal["greedy", "sample"] = "greedy"
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where it is not said how actions are chosen."""
+        if self.actions not in ("greedy", "sample"):
+            raise ValueError(f"actions: expected greedy or sample, found {self.actions!r}")
+
 
 _AS_USUAL = PlaySettings()
 

@@ -111,7 +111,7 @@ def _find_stage(cache: Cache, num_levels: int, candidates: list[Path], say: Say)
         head.get("max_steps"),
         record=True,
         lpc_exponent=checkpoint.config.lpc_exponent,
-        actions=find_actions(head),
+        actions="sample" if find_actions(head) == "sample" else "greedy",
     )
     return _keep_stage(checkpoint.path, checkpoint.digest, task_id, seeds, how, _Box(checkpoint))
 

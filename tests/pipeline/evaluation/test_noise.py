@@ -90,6 +90,11 @@ def test_agreement_and_success_are_of_the_actions_taken(batch):
     assert agreed != (table.action_logits.argmax(axis=1) == table.expert_action)[labelled].mean()
 
 
+def test_another_way_of_choosing_is_refused(batch):
+    with pytest.raises(ValueError, match="actions: expected greedy or sample, found 'best'"):
+        evaluate(*agent_of(batch), TASK, SEEDS, actions="best")
+
+
 def test_the_sham_of_a_grid_draws_the_same(batch):
     agents = blur(batch, 2)
     shams = [Intervention(name="one"), Intervention(name="other")]
