@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,9 @@ FEWEST = 5
 
 ENOUGH = 16
 """Levels below which a note says that they are few."""
+
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Of values (G,) and difficulties (D, G), (D,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +123,31 @@ def rank_correlations(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(scale > 0, b @ a / np.where(scale > 0, scale, 1.0), NAN)
 
 
+def rank_correlations_without(values: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of values (G,) with another (G,) without each level in turn, (G,).
+
+    They are those of `rank_correlations`; ranks are taken once, not for each level.
+    """
+    from scipy.stats import rankdata
+
+    found = np.full(len(values), rank_correlations(values, other[None])[0])
+    known = np.flatnonzero(np.isfinite(values))
+    if len(known) <= FEWEST:
+        found[known] = NAN
+        return found
+    rest = ~np.eye(len(known), dtype=bool)
+    ranks = []
+    for side in (values[known], other[known]):
+        above = (side > side[:, None]) + 0.5 * (side == side[:, None])  # what a level's going takes from another's rank
+        left = (rankdata(side) - above)[rest].reshape(len(known), -1)
+        ranks.append(left - left.mean(axis=1, keepdims=True))
+    a, b = ranks
+    scale = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+    together = (b[:, None] @ a[:, :, None])[:, 0, 0]
+    found[known] = np.where(scale > 0, together / np.where(scale > 0, scale, 1.0), NAN)
+    return found
+
+
 def add_over_levels(
     draft: Draft,
     quantity: str,
@@ -129,7 +157,7 @@ def add_over_levels(
     rng: np.random.Generator,
     draws: int,
     *,
-    statistic: object = rank_correlations,
+    statistic: Statistic = rank_correlations,
     **columns: object,
 ) -> Row:
     """Add how a difficulty goes with values over levels: per run, and its mean with p over runs and over levels.
@@ -156,10 +184,7 @@ def add_over_levels(
     if known.any() and len(order):
         shuffled = difficulty[order]
         under = np.mean([statistic(row, shuffled) for row in table[known]], axis=0)
-    without = [
-        np.mean([statistic(np.delete(row, g), np.delete(difficulty, g)[None])[0] for row in table[known]])
-        for g in range(len(difficulty) if known.any() else 0)
-    ]
+    without = leave_levels_out(table[known], difficulty, statistic) if known.any() else np.zeros(0)
     levels = np.isfinite(table).sum(axis=1)
     reasons = [
         "" if ok else f"{n} levels with a value, fewer than {FEWEST}" if n < FEWEST else "the same on every level"
@@ -176,7 +201,25 @@ def add_over_levels(
         n_levels=int(levels.max(initial=0)),
         **columns,
     )
-    return widen(draft, each, np.array(without), (-1, 1) if statistic is rank_correlations else (-np.inf, np.inf))
+    return widen(draft, each, without, (-1, 1) if statistic is rank_correlations else (-np.inf, np.inf))
+
+
+def leave_levels_out(table: np.ndarray, difficulty: np.ndarray, statistic: Statistic) -> np.ndarray:
+    """Return the mean over runs of a statistic without each level in turn, (G,).
+
+    Args:
+        table: (N, G), of runs and levels.
+        difficulty: (G,).
+        statistic: See `add_over_levels`.
+    """
+    levels = range(len(difficulty))
+    if statistic is rank_correlations:
+        each = np.array([rank_correlations_without(row, difficulty) for row in table])
+    else:
+        each = np.array(
+            [[statistic(np.delete(row, g), np.delete(difficulty, g)[None])[0] for g in levels] for row in table]
+        )
+    return np.array([np.mean(np.ascontiguousarray(each[:, g])) for g in levels])
 
 
 def widen(draft: Draft, each: np.ndarray, without: np.ndarray, limits: tuple[float, float] = (-1, 1)) -> Row:

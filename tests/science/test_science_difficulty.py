@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import math
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from scipy.stats import binom, spearmanr
@@ -11,7 +13,14 @@ from scipy.stats import binom, spearmanr
 from science import difficulty
 from science.effects import Condition
 from science.forecast import find_correlation
-from science.levels import add_over_levels, episode_means, lay_out, permute_levels, rank_correlations
+from science.levels import (
+    add_over_levels,
+    episode_means,
+    lay_out,
+    permute_levels,
+    rank_correlations,
+    rank_correlations_without,
+)
 from science.planted_effects import build_effects
 from science.planted_levels import plant_difficulty
 from science.result import Draft
@@ -134,6 +143,18 @@ def test_all_orders_are_taken_where_there_are_few():
     found = permute_levels(4, 99, np.random.default_rng(0))
     assert sorted(map(tuple, found)) == sorted(itertools.permutations(range(4)))[1:]
     assert len(permute_levels(6, 99, np.random.default_rng(0))) == 99
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(st.data())
+def test_ranks_without_a_level_are_those_of_the_levels_that_are_left(data):
+    """Bit for bit: with ties, levels without a value, and difficulties that are infinite."""
+    number = data.draw(st.integers(1, 24))
+    some = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0, math.inf]) | st.floats(-9, 9)
+    values = np.array(data.draw(st.lists(some | st.just(math.nan), min_size=number, max_size=number)))
+    other = np.array(data.draw(st.lists(some, min_size=number, max_size=number)))
+    expected = [rank_correlations(np.delete(values, g), np.delete(other, g)[None])[0] for g in range(number)]
+    np.testing.assert_array_equal(rank_correlations_without(values, other), expected)
 
 
 @pytest.mark.parametrize("shared", [0.0, 1.0, 3.0])
