@@ -170,7 +170,7 @@ def run_reindex(plan: BatchPlan) -> int:
 
 def print_table(reports: Sequence[Report]) -> None:
     """Print what became of each checkpoint."""
-    from pipeline.records.results import find_actions  # here: --help is told without pandas
+    from pipeline.records.cache import find_actions  # here: --help is told without numpy
 
     print(f"{'task':<34} {'trial':>5} {'seed':>5} {'update':>7} {'success':>8} {'path ratio':>10} {'LPC':>7}  levels")
     for kind, found, row in reports:

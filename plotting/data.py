@@ -19,13 +19,12 @@ import numpy as np
 
 from pipeline.command.errors import UserError
 from pipeline.places import CACHE_NAME
-from pipeline.records.cache import Cache, played_level
+from pipeline.records.cache import Cache, find_actions, played_level
 from pipeline.records.columns import EPISODE_COLUMNS, STEP_COLUMNS
 from pipeline.records.forms import LayoutNumbers, parse
 from pipeline.records.intervals import Estimates, group_means
 from pipeline.records.metrics import choose_episode
 from pipeline.records.plain import from_plain
-from pipeline.records.results import find_actions
 from pipeline.records.steps import StepReader, iter_records
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.style import count_of

@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 
 from pipeline.config import NOT_IDENTITY
 from pipeline.places import Place
-from pipeline.records.cache import read_header
-from pipeline.records.results import find_actions
+from pipeline.records.cache import find_actions, read_header
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import lpc_mappable, render_lpc_heatmap
 from plotting.collapse import collapse_banner, largest_lpc

@@ -126,7 +126,7 @@ def rank_correlations(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 def rank_correlations_without(values: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return Spearman's correlation of values (G,) with another (G,) without each level in turn, (G,).
 
-    They are those of `rank_correlations`; ranks are taken once, not for each level.
+    They are those of `rank_correlations`, up to rounding; ranks are taken once, not for each level.
     """
     from scipy.stats import rankdata
 

@@ -19,8 +19,8 @@ from pipeline.evaluation.kept import LossError, refuse_loss
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import Place, cache_path, find_caches, find_checkpoints
 from pipeline.records.adding import note_result, settled
-from pipeline.records.cache import CacheError, other_level, read_header
-from pipeline.records.results import ResultsError, find_actions, find_done, read_rows
+from pipeline.records.cache import CacheError, find_actions, other_level, read_header
+from pipeline.records.results import ResultsError, find_done, read_rows
 
 
 @dataclass(frozen=True)

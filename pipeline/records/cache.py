@@ -261,6 +261,15 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return {**cache.header, "metrics": cache.metrics}
 
 
+def find_actions(row: Mapping[str, Any]) -> Any:
+    """Return how the actions of an evaluation were chosen: what its row or a cache's header says, greedy in older ones.
+
+    Args:
+        row: A header, or a row of the results in plain types.
+    """
+    return row.get("eval_actions") or "greedy"
+
+
 def played_level(header: Mapping[str, Any]) -> Any:
     """Return the level that a cache tells of, as its header has it; None if it does not say.
 

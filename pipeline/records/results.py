@@ -157,15 +157,6 @@ def find_done(
     return plain_rows(done.loc[[done["num_episodes"].idxmax()]])[0] if len(done) else None
 
 
-def find_actions(row: Mapping[str, Any]) -> Any:
-    """Return how the actions of an evaluation were chosen: what its row or a cache's header says, greedy in older ones.
-
-    Args:
-        row: Of the results, in plain types, or a header.
-    """
-    return row.get("eval_actions") or "greedy"
-
-
 def find_largest(
     results: pd.DataFrame, *, checkpoint_path: str, checkpoint_digest: str, eval_task_id: str | None = None
 ) -> int:

@@ -27,9 +27,8 @@ from pipeline.evaluation.play import PlaySettings
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.interventions.donors import Donors
 from pipeline.interventions.spec import Intervention
-from pipeline.records.cache import Cache, played_level
+from pipeline.records.cache import Cache, find_actions, played_level
 from pipeline.records.played import Played
-from pipeline.records.results import find_actions
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from pipeline.replay.run import Intact, find_donors, intervene, replay
 from pipeline.replay.tables import build_tables

@@ -33,6 +33,17 @@ def test_one_checkpoint_to_json_and_routing(place, capsys):
     assert {name: row[name] for name in metrics} == metrics
 
 
+def test_actions_drawn_are_told(place, capsys):
+    found = []
+    for actions in ("greedy", "sample", "sample"):
+        flags = ["--checkpoint", path_of(MOE), *FEW, "--eval_actions", actions, "--routing", "routing.json"]
+        assert eval_mop.main(flags) == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first.endswith(", actions drawn") == (actions == "sample")
+        found.append(read_cache("routing.json").routing.action.tolist())
+    assert found[0] != found[1] == found[2]
+
+
 def test_another_task_and_unseen_levels(place, capsys):
     assert eval_mop.main(["--checkpoint", path_of(BASELINE), "--task_id", "GoToObj", *FEW, "--eval_seed", "4"]) == 0
     assert capsys.readouterr().out.startswith("BabyAI-GoToObj-v0: 3 levels")
@@ -77,7 +88,7 @@ def test_a_checkpoint_is_evaluated_with_the_encoder_it_was_trained_with_or_not_a
     assert "fingerprint" in capsys.readouterr().err
 
 
-COMMON = "config num_episodes num_envs max_steps eval_seed lang_encoder device torch_threads"
+COMMON = "config num_episodes num_envs max_steps eval_seed eval_actions lang_encoder device torch_threads"
 BATCH = (
     "checkpoint_dir results_path cache_dir task trial seed update final-only force skip_routing jobs together reindex"
 )
