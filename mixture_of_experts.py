@@ -32,6 +32,7 @@ VIEW_CELLS = 7 * 7
 CODE_COUNTS = (11, 6, 3)  # objects, colours, states: minigrid's OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX
 NUM_CODES = len(CODE_COUNTS) * VIEW_CELLS  # numbers at the head of an observation that are codes
 ENCODINGS = ("raw", "onehot", "embedding")
+FUSIONS = ("concat", "film")
 EMBEDDING_DIM = 16
 
 
@@ -159,6 +160,43 @@ def widen_embedding(table: Tensor, weight: Tensor) -> Tensor:
     cells, rest = weight.tensor_split([VIEW_CELLS * table.shape[-1]], dim=-1)
     wide = cells.unflatten(-1, (VIEW_CELLS, -1)) @ table.mT.unsqueeze(-3)  # (..., out, cells, codes)
     return torch.cat([wide.flatten(-2), rest], dim=-1)
+
+
+# ------------------------------------------------------------------------------------------- how the mission is read
+
+
+def check_fusion(mission_fusion: str) -> None:
+    """Refuse a name of no fusion.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if mission_fusion not in FUSIONS:
+        raise ValueError(f"mission_fusion: expected {' or '.join(FUSIONS)}, found {mission_fusion!r}")
+
+
+def build_mission_scale(mission_fusion: str, lang_dim: int, width: int) -> nn.Linear | None:
+    """Return the map by which a mission scales `width` features; None where it does not (`concat`)."""
+    check_fusion(mission_fusion)
+    return nn.Linear(lang_dim, width, bias=False) if mission_fusion == "film" else None
+
+
+def read_inputs(seen: Tensor, mission: Tensor, projection: nn.Linear, scale: nn.Linear | None) -> Tensor:
+    """Return the features (..., width) of what is seen (..., in) and of the mission (..., lang_dim).
+
+    `concat` (no scale) is one linear map of the two side by side, so that the mission adds the same to the features
+    whatever is seen: W x + b + V m. With `film` it scales what is seen as well, (W x + b) * (1 + S m) + V m:
+    feature-wise linear modulation, by which the BabyAI baselines read missions. A network must multiply the two to
+    tell whether what it sees is what it was sent for, and out of sums it learns that late or not at all.
+
+    Source: Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer", 2018,
+    https://arxiv.org/abs/1709.07871, equation 2; BabyAI's: https://arxiv.org/abs/1810.08272.
+    """
+    if scale is None:
+        return projection(torch.cat([seen, mission], dim=-1))
+    of_seen, of_mission = projection.weight.tensor_split([seen.shape[-1]], dim=-1)
+    scaled = F.linear(seen, of_seen, projection.bias) * (1 + scale(mission))
+    return scaled + F.linear(mission, of_mission)
 
 
 # ----------------------------------------------------------------------------------------------------------- router
@@ -397,6 +435,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         num_actions: Width of the output.
         lang_dim: Width of the mission vector.
         obs_encoding: What becomes of the observation's codes, see `ObservationEncoder`.
+        mission_fusion: How the mission meets what is seen, `concat` or `film`, see `read_inputs`.
     """
 
     def __init__(
@@ -408,6 +447,7 @@ class MixtureOfExpertsPolicy(nn.Module):
         num_actions: int,
         lang_dim: int = 32,
         obs_encoding: str = "raw",
+        mission_fusion: str = "concat",
     ) -> None:
         super().__init__()
         self.layer_expert_sizes = normalize_expert_sizes(expert_hidden_sizes)
@@ -417,6 +457,7 @@ class MixtureOfExpertsPolicy(nn.Module):
             MoELayer(intermediate_dim, sizes, router_hidden_size) for sizes in self.layer_expert_sizes
         )
         self.head = nn.Linear(intermediate_dim, num_actions)
+        self.mission_scale = build_mission_scale(mission_fusion, lang_dim, intermediate_dim)
 
     def init_hidden(self, batch_size: int, device: torch.device | str | None = None) -> list[LayerHidden]:
         """Return a zero state: per layer `(h_router, [h_expert, ...])`, each (1, batch, size), size 0 for a skip."""
@@ -444,7 +485,7 @@ class MixtureOfExpertsPolicy(nn.Module):
             dict of `router_weights` (batch, experts), `expert_outputs` (batch, experts, intermediate_dim) and
             `layer_output` (batch, intermediate_dim). Router weights are those before expert dropout.
         """
-        features = self.input_projection(torch.cat([self.encoder(x), lang_embs], dim=-1))  # (batch, D)
+        features = read_inputs(self.encoder(x), lang_embs, self.input_projection, self.mission_scale)  # (batch, D)
         new_hidden: list[LayerHidden] = []
         info: dict[str, dict[str, Tensor]] = {}
         for index, layer in enumerate(self.moe_layers):

@@ -28,8 +28,11 @@ from mixture_of_experts import (
     LayerHidden,
     MoELayer,
     ObservationEncoder,
+    build_mission_scale,
     check_encoding,
+    check_fusion,
     normalize_expert_sizes,
+    read_inputs,
 )
 
 
@@ -46,6 +49,8 @@ class MoPConfig:
         expert_norm: "none" or "layer".
         device: Where a policy built from this is placed.
         obs_encoding: What becomes of the observation's codes, see `mixture_of_experts.ObservationEncoder`.
+        mission_fusion: How the mission meets what is seen, see `mixture_of_experts.read_inputs`.
+        lang_dim: Width of the mission vector, the last of `input_dim`; only "film" needs it.
     """
 
     input_dim: int
@@ -56,14 +61,22 @@ class MoPConfig:
     expert_norm: str = "none"
     device: str = "cpu"
     obs_encoding: str = "raw"
+    mission_fusion: str = "concat"
+    lang_dim: int = 0
 
     def __post_init__(self) -> None:
         """Check sizes and spelling.
 
         Raises:
-            ValueError: If a size is impossible, `expert_norm` or `obs_encoding` unknown.
+            ValueError: If a size is impossible, `expert_norm`, `obs_encoding` or `mission_fusion` unknown.
         """
         check_encoding(self.obs_encoding)
+        check_fusion(self.mission_fusion)
+        if self.mission_fusion == "film" and not 1 <= self.lang_dim < self.input_dim:
+            raise ValueError(
+                "lang_dim: expected the width of the mission vector, of which mission_fusion film has to know, 1 to "
+                f"{self.input_dim - 1}, found {self.lang_dim}"
+            )
         if self.expert_norm not in ("none", "layer"):
             raise ValueError(f'expert_norm: expected "none" or "layer", found {self.expert_norm!r}')
         for name in ("input_dim", "output_dim", "intermediate_dim", "router_dim"):
@@ -80,6 +93,8 @@ def create_babyai_mop_config(
     device: str = "cpu",
     expert_norm: str = "none",
     obs_encoding: str = "raw",
+    mission_fusion: str = "concat",
+    lang_dim: int = 128,
 ) -> MoPConfig:
     """Return the sizes of a Mixture-of-Pathways policy for BabyAI.
 
@@ -92,12 +107,25 @@ def create_babyai_mop_config(
         device: Where the policy is placed.
         expert_norm: "none" or "layer".
         obs_encoding: "raw", "onehot" or "embedding"; `input_dim` is the width before it.
+        mission_fusion: "concat", or "film", see `mixture_of_experts.read_inputs`.
+        lang_dim: Width of the mission vector; only "film" needs it.
 
     Raises:
         ValueError: If a size is impossible, `expert_norm` or `obs_encoding` unknown.
     """
     sizes = normalize_expert_sizes(["32,64,128", "64,128,256"] if layers is None else layers)
-    return MoPConfig(input_dim, num_actions, intermediate_dim, router_dim, sizes, expert_norm, device, obs_encoding)
+    return MoPConfig(
+        input_dim,
+        num_actions,
+        intermediate_dim,
+        router_dim,
+        sizes,
+        expert_norm,
+        device,
+        obs_encoding,
+        mission_fusion,
+        lang_dim if mission_fusion == "film" else 0,
+    )
 
 
 class StatefulMoPPolicy(nn.Module):
@@ -120,6 +148,7 @@ class StatefulMoPPolicy(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(config.intermediate_dim) for _ in self.layer_expert_sizes)
         self.head = nn.Linear(config.intermediate_dim, config.output_dim)
+        self.mission_scale = build_mission_scale(config.mission_fusion, config.lang_dim, config.intermediate_dim)
         self.to(config.device)
 
     def init_hidden_states(self, batch_size: int, device: torch.device | str | None = None) -> dict[str, Tensor]:
@@ -150,7 +179,7 @@ class StatefulMoPPolicy(nn.Module):
         hidden_states: dict[str, Tensor],
         dropped: Sequence[ExpertDropout] | None,
     ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        features = self.input_projection(torch.cat([self.encoder(x), lang_embs], dim=-1))  # (batch, D)
+        features = read_inputs(self.encoder(x), lang_embs, self.input_projection, self.mission_scale)  # (batch, D)
         weights: list[Tensor] = []
         new_hidden: list[LayerHidden] = []
         for index, (layer, norm) in enumerate(zip(self.moe_layers, self.norms, strict=True)):

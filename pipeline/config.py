@@ -40,7 +40,13 @@ The first do not change what the weights are after a given update. An encoder is
 verified when it is loaded, not by its name or folder. Device and compilation change results in the last bits only.
 """
 
-LATER_FIELDS: dict[str, Any] = {**OF_MIXTURES, "obs_encoding": "raw", **LATER_PARTS, "solo_env_share": 0.0}
+LATER_FIELDS: dict[str, Any] = {
+    **OF_MIXTURES,
+    "obs_encoding": "raw",
+    **LATER_PARTS,
+    "solo_env_share": 0.0,
+    "mission_fusion": "concat",
+}
 """Fields that came later, with what they are where they play no part: what a run that was saved before there were such
 fields would have said."""
 
@@ -104,6 +110,7 @@ class TrainConfig:
             one of a level's, never all.
         input_dim: Width of the observation vector (7 x 7 x 3 view + 4 directions + 1 carrying).
         obs_encoding: What the policy makes of the view's codes. raw (numbers), onehot, or embedding (learned vectors).
+        mission_fusion: How the mission meets what is seen. concat (beside it), or film (it scales the features too).
         lang_dim: Width to which the mission's sentence vector is projected.
         lang_encoder: auto, builtin, a Hugging Face id, or a local folder. auto takes DistilBERT where it can be had.
         train_lang_proj: Train the mission projection; false keeps it random and frozen, the classic setup.
@@ -161,6 +168,7 @@ class TrainConfig:
     solo_env_share: float = 0.0
     input_dim: int = 152
     obs_encoding: Literal["raw", "onehot", "embedding"] = "raw"
+    mission_fusion: Literal["concat", "film"] = "concat"
     lang_dim: int = 32
     lang_encoder: str = "auto"
     train_lang_proj: bool = False
@@ -206,6 +214,11 @@ class TrainConfig:
         object.__setattr__(self, "train_only", parse_parts(self.train_only))
         self._check_levels()
         check_parts(self.train_only, self.policy, self.train_lang_proj, self.obs_encoding)
+        if (self.policy, self.obs_encoding, self.mission_fusion) == ("gru", "raw", "film"):
+            raise ConfigError(
+                "mission_fusion: expected concat with policy gru and obs_encoding raw, whose GRU reads observation and "
+                "mission itself, found 'film'; pass --mission_fusion concat, or --obs_encoding onehot"
+            )
         at_least_one = (
             "num_envs unroll_len num_updates input_dim lang_dim intermediate_dim router_hidden_size hidden_size window "
             "log_interval torch_threads"

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.command.errors import ConfigError, check_known
 
 PARTS: Mapping[str, str] = {
-    "input": r"(encoder|input_projection)\.",
+    "input": r"(encoder|input_projection|mission_scale)\.",
     "router": r"moe_layers\.\d+\.router\.",
     "experts": r"moe_layers\.\d+\.experts\.",
     "norms": r"norms\.",

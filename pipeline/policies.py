@@ -23,7 +23,12 @@ def build_policy(config: TrainConfig, num_actions: int = NUM_ACTIONS) -> nn.Modu
     with seeded_init(config.seed, stream=0):
         if config.policy == "gru":
             return GRUPolicy(
-                config.policy_input_dim, config.hidden_size, num_actions, config.lang_dim, config.obs_encoding
+                config.policy_input_dim,
+                config.hidden_size,
+                num_actions,
+                config.lang_dim,
+                config.obs_encoding,
+                config.mission_fusion,
             )
         if config.policy == "mop":
             sizes = create_babyai_mop_config(
@@ -34,6 +39,8 @@ def build_policy(config: TrainConfig, num_actions: int = NUM_ACTIONS) -> nn.Modu
                 layers=config.expert_hidden_sizes,
                 expert_norm=config.expert_norm,
                 obs_encoding=config.obs_encoding,
+                mission_fusion=config.mission_fusion,
+                lang_dim=config.lang_dim,
             )
             return StatefulMoPPolicy(sizes)
         return MixtureOfExpertsPolicy(
@@ -44,6 +51,7 @@ def build_policy(config: TrainConfig, num_actions: int = NUM_ACTIONS) -> nn.Modu
             num_actions,
             config.lang_dim,
             config.obs_encoding,
+            config.mission_fusion,
         )
 
 

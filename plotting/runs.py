@@ -37,8 +37,8 @@ OF_EVALUATION = ("max_steps", "eval_seed", "eval_actions")
 SETTING_COLUMNS = (
     *("task_id", "trained_on", "policy", "lpc_alpha", "normalize_lpc", "lpc_denominator", "lpc_eps", "lpc_exponent"),
     *("expert_hidden_sizes", "intermediate_dim", "router_hidden_size", "hidden_size", "lang_dim", "expert_norm"),
-    *("expert_dropout", "obs_encoding", "lang_encoder", "train_lang_proj", "num_updates", "unroll_len", "lr"),
-    *("expert_action_prob", "solo_env_share"),
+    *("expert_dropout", "obs_encoding", "mission_fusion", "lang_encoder", "train_lang_proj"),
+    *("num_updates", "unroll_len", "lr", "expert_action_prob", "solo_env_share"),
     *MIXTURE_COLUMNS,
     *OF_EVALUATION,
 )
@@ -56,7 +56,7 @@ FURTHER_FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig) i
 """
 
 _BEFORE = {
-    **{name: LATER_FIELDS[name] for name in ("task_input", "obs_encoding", "solo_env_share")},
+    **{name: LATER_FIELDS[name] for name in ("task_input", "obs_encoding", "mission_fusion", "solo_env_share")},
     "expert_action_prob": 0.0,
     "eval_actions": "greedy",
 }
@@ -82,6 +82,7 @@ _PHRASES = {
     "task_weights": "weights {}",
     "task_input": "task input {}",
     "obs_encoding": "observations {}",
+    "mission_fusion": "missions by {}",
     "expert_action_prob": "expert acts at {} of the steps",
     "solo_env_share": "{} of the environments solo",
     "eval_actions": "actions: {}",
@@ -297,7 +298,7 @@ def _label_settings(settings: pd.DataFrame) -> dict[int, str]:
 
 _SHARED = (
     *("lpc_alpha", "normalize_lpc", "expert_hidden_sizes", "num_updates", "lr", "lang_encoder", "intermediate_dim"),
-    *("router_hidden_size", "obs_encoding", "expert_action_prob", "solo_env_share", "max_steps"),
+    *("router_hidden_size", "obs_encoding", "mission_fusion", "expert_action_prob", "solo_env_share", "max_steps"),
     "eval_actions",
 )
 

@@ -30,19 +30,32 @@ def draw_codes(*shape: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def build_small_policy(
-    kind: str, sizes: list[list[int]], widths: Widths, seed: int = 0, obs_encoding: str = "raw"
+    kind: str,
+    sizes: list[list[int]],
+    widths: Widths,
+    seed: int = 0,
+    obs_encoding: str = "raw",
+    mission_fusion: str = "concat",
 ) -> nn.Module:
     """Return a policy, gru or one of `KINDS`, whose weights are all away from where they begin."""
     obs, lang, width, router, actions = widths
     torch.manual_seed(seed)
     if kind == "gru":
-        policy: nn.Module = GRUPolicy(obs, 7, actions, lang, obs_encoding)
+        policy: nn.Module = GRUPolicy(obs, 7, actions, lang, obs_encoding, mission_fusion)
     elif kind == "moe":
-        policy = MixtureOfExpertsPolicy(obs, width, sizes, router, actions, lang, obs_encoding)
+        policy = MixtureOfExpertsPolicy(obs, width, sizes, router, actions, lang, obs_encoding, mission_fusion)
     else:
         norm = "layer" if kind == "mop with LayerNorm" else "none"
         config = create_babyai_mop_config(
-            obs + lang, actions, width, router, sizes, expert_norm=norm, obs_encoding=obs_encoding
+            obs + lang,
+            actions,
+            width,
+            router,
+            sizes,
+            expert_norm=norm,
+            obs_encoding=obs_encoding,
+            mission_fusion=mission_fusion,
+            lang_dim=lang,
         )
         policy = StatefulMoPPolicy(config)
     with torch.no_grad():  # LayerNorms start as the identity map of their input; make their weights matter

@@ -23,12 +23,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy, MoELayer, widen_embedding
-from pipeline.engine.packed_policy import CodeProjection, Gates, Linear, Mixture, Norm, PackedLayer, PackedPolicy
+from pipeline.engine.packed_policy import (
+    CodeProjection,
+    FilmProjection,
+    Gates,
+    Linear,
+    Mixture,
+    Norm,
+    PackedLayer,
+    PackedPolicy,
+    Projection,
+)
 from pipeline.engine.recurrence import Cell
 from stateful_mop import StatefulMoPPolicy
 
 TABLE, PROJECTION = "encoder.table", "input_projection.weight"
 """Parameters that together make the first map of a policy with embedded codes."""
+
+SCALE = "mission_scale.weight"
+"""The parameter by which a mission scales features, of policies that read it so."""
 
 
 def pack_replicas(policies: Sequence[nn.Module]) -> PackedPolicy:
@@ -73,7 +86,11 @@ def arrange(
     def linear(name: str) -> Linear:
         return Linear(place(weights[f"{name}.weight"]), place(weights[f"{name}.bias"].unsqueeze(1)))
 
-    def projection() -> Linear | CodeProjection | None:
+    def projection() -> Projection | None:
+        bare = unscaled()
+        return FilmProjection(bare, place(weights[SCALE].mT)) if bare is not None and SCALE in weights else bare
+
+    def unscaled() -> Linear | CodeProjection | None:
         encoder = getattr(policy, "encoder", None)
         if encoder is None or encoder.obs_encoding == "raw":
             return linear("input_projection") if PROJECTION in weights else None

@@ -45,6 +45,10 @@ class Linear:
         """Return (R, M, out) for x (R, M, in)."""
         return torch.baddbmm(self.bias, x, self.weight.mT)
 
+    def split(self, width: int) -> tuple[Linear, Tensor]:
+        """Return the map without its last `width` inputs, and the weight of these, (R, width, out)."""
+        return Linear(self.weight[..., :-width], self.bias), self.weight[..., -width:].mT
+
 
 @dataclass(frozen=True)
 class Gates:
@@ -78,6 +82,38 @@ class CodeProjection:
     def __call__(self, x: Tensor) -> Tensor:
         """Return (R, M, out) for x (R, M, observation and mission), the observation's codes as they are."""
         return torch.baddbmm(self.bias, encode_one_hot(x), self.weight)
+
+    def split(self, width: int) -> tuple[CodeProjection, Tensor]:
+        """Return the map without its last `width` inputs, and the weight of these, (R, width, out)."""
+        return CodeProjection(self.weight[:, :-width], self.bias), self.weight[:, -width:]
+
+
+@dataclass(frozen=True)
+class FilmProjection:
+    """An input projection whose features the mission scales, per replica; see `mixture_of_experts.read_inputs`.
+
+    Attributes:
+        projection: Of observation and mission.
+        scale: (R, lang_dim, out), transposed.
+    """
+
+    projection: Linear | CodeProjection
+    scale: Tensor
+
+    @property
+    def bias(self) -> Tensor:
+        """That of the projection."""
+        return self.projection.bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (R, M, out) for x (R, M, observation and mission)."""
+        width = self.scale.shape[1]
+        of_seen, of_mission = self.projection.split(width)
+        seen, mission = x[..., :-width], x[..., -width:]
+        return of_seen(seen) * (1 + mission @ self.scale) + mission @ of_mission
+
+
+Projection = Linear | CodeProjection | FilmProjection
 
 
 @dataclass(frozen=True)
@@ -219,7 +255,7 @@ class PackedPolicy:
         head: Map to action logits.
     """
 
-    projection: Linear | CodeProjection | None
+    projection: Projection | None
     layers: tuple[PackedLayer, ...]
     head: Linear
 

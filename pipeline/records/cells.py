@@ -27,7 +27,7 @@ _RATES = frozenset("success_rate success_low success_high agreement".split())
 _LISTS = frozenset(["expert_hidden_sizes", "task_weights", "trained_levels"])
 _TEXTS = frozenset(
     "checkpoint_path task_id evaluated_at policy lpc_denominator expert_norm lang_encoder checkpoint_digest "
-    "eval_task_id task_input obs_encoding eval_actions".split()
+    "eval_task_id task_input obs_encoding eval_actions mission_fusion".split()
 )
 
 FIRST_COLUMNS = tuple(
@@ -43,7 +43,7 @@ COLUMNS = (
     "lang_encoder train_lang_proj successes failures timeouts success_low success_high path_ratio_median path_ratio_n "
     "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement labelled_steps mean_steps "
     "total_steps eval_seed checkpoint_digest has_routing eval_task_id trained_levels task_weights task_input "
-    "obs_encoding expert_action_prob solo_env_share eval_actions".split(),
+    "obs_encoding expert_action_prob solo_env_share eval_actions mission_fusion".split(),
 )
 """The columns of a new file; one with other columns keeps them at its end."""
 

@@ -17,8 +17,8 @@ from pipeline.policies import build_policy, build_projection
 from pipeline.training.options import resolve_levels
 
 _SHAPES = (
-    *("policy", "obs_encoding", "lang_dim", "intermediate_dim", "expert_hidden_sizes", "router_hidden_size"),
-    *("expert_norm", "hidden_size", "input_dim", "task_input"),
+    *("policy", "obs_encoding", "mission_fusion", "lang_dim", "intermediate_dim", "expert_hidden_sizes"),
+    *("router_hidden_size", "expert_norm", "hidden_size", "input_dim", "task_input"),
 )
 """Settings that decide of which shape weights are; a difference is told by their names first."""
 

@@ -95,11 +95,12 @@ def test_later_fields_change_no_older_identity():
     """Digests of studies are made of it; two runs are compared by all fields."""
     single = TrainConfig()
     later = {"task_weights": None, "mixture": None, "task_input": "none", "obs_encoding": "raw"}
+    later["mission_fusion"] = "concat"
     assert LATER_FIELDS == {**later, "start_from": None, "train_only": None, "solo_env_share": 0.0}
     assert not LATER_FIELDS.keys() & single.identity().keys()
     assert single.full_identity() == {**LATER_FIELDS, **single.identity()}
     mixture = TrainConfig(**TWO, task_input="onehot", obs_encoding="onehot")
-    unset = {"task_weights", "start_from", "train_only", "solo_env_share"}
+    unset = {"task_weights", "start_from", "train_only", "solo_env_share", "mission_fusion"}
     assert mixture.identity() == {k: v for k, v in mixture.full_identity().items() if k not in unset}
     assert replace(mixture, train_only=["head"]).identity()["train_only"] == ["head"]
     assert replace(mixture, task_input="none").full_identity() != mixture.full_identity()

@@ -61,7 +61,6 @@ def backpropagate(
         end_group: One past the last.
     """
     plan = plans[0]
-    shown = np.empty(len(codes), np.int64)
     groups, steps, envs, _ = tape.shape
     widest, units = 0, 0
     for layer in layers:
@@ -124,20 +123,7 @@ def backpropagate(
                 at, depth = layer.gates, layer.width
                 _add_product(rows, layer.x, depth, out, layer.gradient, layer.num_gates, gathered, at)
             if plan.projected:
-                width = layers[0].width
-                for i in range(envs):
-                    copy(out[i][plan.first_gradient : plan.first_gradient + width], upper[i])
-                    add_to(gathered[plan.projection_bias : plan.projection_bias + width], upper[i][:width])
-                seen, first = inputs[group, t], plan.first_gradient
-                if plan.codes > 0:
-                    at, others = plan.projection + plan.columns * width, plan.inputs - plan.codes
-                    _add_product(seen, plan.codes, others, out, first, width, gathered, at)
-                    projection_gradient = as_matrix(gathered, plan.projection, plan.columns, width)
-                    for i in range(envs):
-                        for p in range(find_rows(inputs[group, t, i], codes, shown)):
-                            add_to(projection_gradient[shown[p]], upper[i][:width])
-                else:
-                    _add_product(out, first, width, seen, 0, plan.inputs, gathered, plan.projection)
+                _unproject(plan, codes, packed, rows, inputs[group, t], upper, layers[0].width, out, gathered)
 
 
 @compiled
@@ -147,6 +133,68 @@ def _add_product(
     """Add a weight matrix's gradient: a[:, a_at :][:, :height].T @ b[:, b_at :][:, :width], rows being environments."""
     out = as_matrix(gathered, at, height, width)
     multiply_add(a[:, a_at : a_at + height].T, 0, len(a), b, b_at, width, out, 0)
+
+
+@compiled
+def _add_columns(
+    a: np.ndarray,
+    a_at: int,
+    height: int,
+    b: np.ndarray,
+    b_at: int,
+    width: int,
+    gathered: np.ndarray,
+    at: int,
+    columns: int,
+) -> None:
+    """Add to columns of a weight matrix's gradient (height, columns), from `b_at` on, as `_add_product` does to all."""
+    out = as_matrix(gathered, at, height, columns)
+    multiply_add(a[:, a_at : a_at + height].T, 0, len(a), b, b_at, width, out, b_at)
+
+
+@compiled
+def _unproject(
+    plan: np.record,
+    codes: np.ndarray,
+    packed: np.ndarray,
+    rows: np.ndarray,
+    seen: np.ndarray,
+    upper: np.ndarray,
+    width: int,
+    out: np.ndarray,
+    gathered: np.ndarray,
+) -> None:
+    """Add the gradients of the input projection, from that of the first layer's input (`upper`, overwritten)."""
+    numbers, missions = plan.codes, plan.missions
+    first, others = plan.first_gradient, plan.inputs - plan.codes - plan.missions
+    at = plan.projection + plan.columns * width  # with codes: what follows their vectors
+    for i in range(len(rows)):
+        copy(out[i][first : first + width], upper[i])
+    if missions > 0:
+        if numbers > 0:
+            _add_product(seen, numbers + others, missions, out, first, width, gathered, at + others * width)
+        else:
+            _add_columns(out, first, width, seen, others, missions, gathered, plan.projection, plan.inputs)
+        for i in range(len(rows)):
+            row, of_bare = rows[i], out[i][plan.bare_gradient : plan.bare_gradient + width]
+            of_factor = out[i][plan.factor_gradient : plan.factor_gradient + width]
+            for j in range(width):
+                of_factor[j] = upper[i, j] * row[plan.bare + j]
+                upper[i, j] *= row[plan.factor + j]
+            copy(of_bare, upper[i])
+        _add_product(seen, numbers + others, missions, out, plan.factor_gradient, width, gathered, plan.scale)
+        first = plan.bare_gradient
+    for i in range(len(rows)):
+        add_to(gathered[plan.projection_bias : plan.projection_bias + width], upper[i][:width])
+    if numbers > 0:
+        shown = np.empty(len(codes), np.int64)
+        _add_product(seen, numbers, others, out, first, width, gathered, at)
+        projection_gradient = as_matrix(gathered, plan.projection, plan.columns, width)
+        for i in range(len(rows)):
+            for p in range(find_rows(seen[i], codes, shown)):
+                add_to(projection_gradient[shown[p]], upper[i][:width])
+    else:
+        _add_columns(out, first, width, seen, 0, others, gathered, plan.projection, plan.inputs)
 
 
 @compiled

@@ -250,10 +250,14 @@ class CompiledEngine:
         else:
             at, width = first.gradient, first.num_gates
             to_inputs = packed[:, first.gates :][:, : width * policy.inputs].unflatten(1, (policy.inputs, width)).mT
-        grads = self._grads.view(len(packed), -1, self._grads.shape[-1])[..., at : at + width]
+        grads = self._grads.view(len(packed), -1, self._grads.shape[-1])
         for replica, sentences in enumerate(self._sentences):
             weight, bias = self._weights.projection_gradients[replica]
-            gradient = grads[replica] @ to_inputs[replica, :, -len(weight) :]  # (steps, lang_dim)
+            gradient = grads[replica, :, at : at + width] @ to_inputs[replica, :, -len(weight) :]  # (steps, lang_dim)
+            if policy.missions:
+                scale = packed[replica, policy.scale :][: policy.missions * width].view(policy.missions, width)
+                of_factor = grads[replica, :, policy.factor_gradient : policy.factor_gradient + width]
+                gradient = gradient + of_factor @ scale.mT
             torch.mm(gradient.mT, sentences.flatten(0, -2), out=weight)
             bias.copy_(gradient.sum(dim=0))
 

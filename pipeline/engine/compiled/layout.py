@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from mixture_of_experts import CODE_COUNTS, VIEW_CELLS
-from pipeline.engine.packed_policy import CodeProjection, Mixture, PackedLayer
+from pipeline.engine.packed_policy import CodeProjection, FilmProjection, Mixture, PackedLayer
 from pipeline.engine.weights import Packing
 
 ALIGN = 16  # floats in a cache line
@@ -88,6 +88,12 @@ POLICY = record(
     "first_gradient",  # of grads: gradient of the first layer's input (D)
     "codes",  # numbers at the head of the inputs that are codes, for one-hot vectors; 0: they are plain numbers
     "columns",  # width of these vectors together
+    "missions",  # width of the mission vector, the last of the inputs, where it scales features; else 0
+    "scale",  # of packed weights: (missions, D)
+    "bare",  # of the tape: features before they are scaled (D)
+    "factor",  # of the tape: by what they are (D)
+    "bare_gradient",  # of grads: gradient of the features before they are scaled (D)
+    "factor_gradient",  # of grads: of what scales them (D)
 )
 """What lies before and behind the layers."""
 
@@ -124,16 +130,23 @@ class Layout:
         width, first = inputs, 0
         policy["inputs"], policy["projected"] = inputs, places.projection is not None
         self.codes = np.zeros((0, 2), np.int64)
-        if isinstance(places.projection, CodeProjection):
+        projection = places.projection
+        if isinstance(projection, FilmProjection):
+            width = projection.bias.shape[2]
+            policy["missions"], policy["scale"] = projection.scale.shape[1], self._offset(projection.scale)
+            policy["bare"], policy["factor"] = self._keep(width), self._keep(width)
+            policy["bare_gradient"], policy["factor_gradient"] = self._grad(width), self._grad(width)
+            projection = projection.projection
+        if isinstance(projection, CodeProjection):
             self.codes = _list_codes()
             policy["codes"], policy["columns"] = len(self.codes), VIEW_CELLS * sum(CODE_COUNTS)
-        if places.projection is not None:
-            width = places.projection.bias.shape[2]
-            policy["projection"] = self._offset(places.projection.weight)
-            policy["projection_bias"] = self._offset(places.projection.bias)
+        if projection is not None:
+            width = projection.bias.shape[2]
+            policy["projection"] = self._offset(projection.weight)
+            policy["projection_bias"] = self._offset(projection.bias)
             policy["first_gradient"] = self._grad(width)
             if not policy["codes"]:
-                policy["projection_turned"] = self._turn(places.projection.weight)
+                policy["projection_turned"] = self._turn(projection.weight)
         x = self._keep(width)
         for index, layer in enumerate(places.layers):
             sizes = expert_sizes[index] if expert_sizes else []

@@ -81,17 +81,18 @@ def act_step(
         for i in range(envs):
             x = rows[i][layers[0].x : layers[0].x + layers[0].width]
             copy(x, packed[plan.projection_bias :] if plan.projected else seen[i])
-        if plan.codes > 0:
-            width, others = layers[0].width, plan.inputs - plan.codes
-            matrix = as_matrix(packed, plan.projection, plan.columns, width)
-            for i in range(envs):
-                found = find_rows(seen[i], codes, shown)
-                add_rows(rows[i][layers[0].x : layers[0].x + width], matrix, shown[:found])
-            matrix = as_matrix(packed, plan.projection + plan.columns * width, others, width)
-            multiply_add(seen, plan.codes, others, matrix, 0, width, rows, layers[0].x)
-        elif plan.projected:
-            matrix = as_matrix(packed, plan.projection_turned, plan.inputs, layers[0].width)
-            multiply_add(seen, 0, plan.inputs, matrix, 0, layers[0].width, rows, layers[0].x)
+        if plan.projected:
+            width, numbers, at = layers[0].width, 0, plan.projection_turned
+            if plan.codes > 0:
+                numbers, at = plan.codes, plan.projection + plan.columns * width
+                matrix = as_matrix(packed, plan.projection, plan.columns, width)
+                for i in range(envs):
+                    found = find_rows(seen[i], codes, shown)
+                    add_rows(rows[i][layers[0].x : layers[0].x + width], matrix, shown[:found])
+            others = plan.inputs - numbers - plan.missions
+            multiply_add(seen, numbers, others, as_matrix(packed, at, others, width), 0, width, rows, layers[0].x)
+            if plan.missions > 0:
+                _scale(plan, packed, at + others * width, seen, rows, layers[0].x, width)
         for layer in layers:
             gates = np.empty((envs, layer.num_gates), np.float32)
             for i in range(envs):
@@ -108,6 +109,24 @@ def act_step(
             copy(out[i], packed[plan.head_bias :])
         head = as_matrix(packed, plan.head_turned, plan.last_width, plan.actions)
         multiply_add(rows, plan.last, plan.last_width, head, 0, plan.actions, out, 0)
+
+
+@compiled
+def _scale(
+    plan: np.record, packed: np.ndarray, at: int, seen: np.ndarray, rows: np.ndarray, x: int, width: int
+) -> None:
+    """Let the mission scale the features at `x` of the rows, and add its own; the map of the latter is `at`."""
+    first = plan.inputs - plan.missions
+    for i in range(len(rows)):
+        fill(rows[i][plan.factor : plan.factor + width], ONE)
+    matrix = as_matrix(packed, plan.scale, plan.missions, width)
+    multiply_add(seen, first, plan.missions, matrix, 0, width, rows, plan.factor)
+    for i in range(len(rows)):
+        features, factor = rows[i][x : x + width], rows[i][plan.factor : plan.factor + width]
+        copy(rows[i][plan.bare : plan.bare + width], features)
+        for j in range(width):
+            features[j] *= factor[j]
+    multiply_add(seen, first, plan.missions, as_matrix(packed, at, plan.missions, width), 0, width, rows, x)
 
 
 @compiled

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from babyai.observations import OBSERVATION_DIM
-from mixture_of_experts import ENCODINGS, ExpertDropout
+from mixture_of_experts import ENCODINGS, FUSIONS, ExpertDropout
 from pipeline.engine.compiled.engine import CompiledEngine
 from pipeline.engine.packed import pack_replicas
 from pipeline.engine.torch_engine import TorchEngine
@@ -27,9 +27,11 @@ LAYERS = {
 CASES = [("gru", "classic"), *((kind, name) for kind in KINDS for name in LAYERS)]
 
 
-def build(kind: str, sizes: list[list[int]], seed: int, obs_encoding: str = "raw") -> nn.Module:
-    obs = OBS if obs_encoding == "raw" else OBSERVATION_DIM
-    return build_small_policy(kind, sizes, Widths(obs, LANG, WIDTH, ROUTER, ACTIONS), seed, obs_encoding)
+def build(
+    kind: str, sizes: list[list[int]], seed: int, obs_encoding: str = "raw", mission_fusion: str = "concat"
+) -> nn.Module:
+    widths = Widths(OBS if obs_encoding == "raw" else OBSERVATION_DIM, LANG, WIDTH, ROUTER, ACTIONS)
+    return build_small_policy(kind, sizes, widths, seed, obs_encoding, mission_fusion)
 
 
 class Unroll:
@@ -48,8 +50,9 @@ class Unroll:
         trained=False,
         bad=0.0,
         encoding="raw",
+        fusion="concat",
     ):
-        policies = [build(kind, sizes, seed, encoding) for seed in range(replicas)]
+        policies = [build(kind, sizes, seed, encoding, fusion) for seed in range(replicas)]
         projections = [nn.Linear(SENTENCE, LANG) for _ in policies] if trained else []
         self.weights = ReplicaWeights(policies, projections, lr=1e-3)
         generator = torch.Generator().manual_seed(7)
@@ -120,6 +123,15 @@ def test_engines_agree_about_encoded_observations(kind, encoding, trained):
     assert_engines_agree(kind, "classic", encoding=encoding, trained=trained)
 
 
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "encoding"),
+    [*((kind, encoding) for kind in KINDS for encoding in ENCODINGS), ("gru", "onehot"), ("gru", "embedding")],
+)
+def test_engines_agree_about_missions_that_scale_features(kind, encoding, trained):
+    assert_engines_agree(kind, "classic", encoding=encoding, trained=trained, fusion="film")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_engines_drop_the_same_experts(kind):
     free, dropped = (Unroll(CompiledEngine, kind, LAYERS["classic"], dropout=d) for d in (False, True))
@@ -142,9 +154,11 @@ def test_bad_state_does_not_survive_an_episode_start(kind, bad):
     assert torch.equal(clean.gradient, broken.gradient)
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_groups_change_nothing_but_the_order_of_the_environments(encoding):
+def test_groups_change_nothing_but_the_order_of_the_environments(encoding, fusion):
     sizes, options = LAYERS["classic"], {"envs": 12, "dropout": True, "trained": True, "encoding": encoding}
+    options["fusion"] = fusion
     one, three = (Unroll(CompiledEngine, "mop", sizes, groups=groups, **options) for groups in (1, 3))
     in_order = three.logits.unflatten(0, (2, 3)).transpose(1, 2).flatten(2, 3)  # (R, T, N, actions)
     assert torch.equal(one.logits, in_order)  # a row is computed by itself

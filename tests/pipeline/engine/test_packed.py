@@ -157,6 +157,15 @@ def test_encoded_observations_give_the_plain_form_s_outputs_states_and_gradients
     widths = Widths(obs.shape[-1], LANG, WIDTH, ROUTER, ACTIONS)
     policy = build_small_policy(kind, LAYERS["classic"], widths, obs_encoding=encoding).double()
     assert_forms_agree(policy, torch.float64, 1e-10, obs=obs)
+    film = build_small_policy(kind, LAYERS["classic"], widths, obs_encoding=encoding, mission_fusion="film").double()
+    assert_forms_agree(film, torch.float64, 1e-10, obs=obs)
+
+
+@pytest.mark.parametrize("kind", ["moe", "mop with LayerNorm"])
+def test_a_mission_that_scales_raw_codes_gives_the_plain_form_s_outputs_states_and_gradients(kind):
+    widths = Widths(OBS, LANG, WIDTH, ROUTER, ACTIONS)
+    policy = build_small_policy(kind, LAYERS["classic"], widths, mission_fusion="film").double()
+    assert_forms_agree(policy, torch.float64, 1e-10)
 
 
 @pytest.mark.parametrize("kind", ["moe", "mop", "mop with LayerNorm", "gru"])

@@ -20,11 +20,12 @@ from tests.pipeline.training.test_training import BASELINE, EVERYTHING_ON, PLAIN
 
 ROOT = Path(__file__).parents[3]
 ENCODED = [{**PLAIN, "obs_encoding": "onehot"}, {**EVERYTHING_ON, "obs_encoding": "embedding"},
-           {**BASELINE, "obs_encoding": "embedding"}]  # fmt: skip
+           {**BASELINE, "obs_encoding": "embedding"},
+           {**EVERYTHING_ON, "obs_encoding": "onehot", "mission_fusion": "film"}]  # fmt: skip
 KINDS = pytest.mark.parametrize(
     "changes",
     [PLAIN, EVERYTHING_ON, BASELINE, *ENCODED],
-    ids=["moe", "mop", "gru", "moe, onehot", "mop, embedding", "gru, embedding"],
+    ids=["moe", "mop", "gru", "moe, onehot", "mop, embedding", "gru, embedding", "mop, onehot, film"],
 )
 VARIANTS = [{"seed": 3, "lpc_alpha": 0.0}, {"seed": 0, "lpc_alpha": 0.01, "trial": 4}, {"seed": 1, "lpc_alpha": 1.0}]
 
