@@ -124,7 +124,7 @@ def create_babyai_mop_config(
         device,
         obs_encoding,
         mission_fusion,
-        lang_dim if mission_fusion == "film" else 0,
+        lang_dim,
     )
 
 

@@ -1,12 +1,14 @@
-"""What the policy makes of the view's codes: which encoding learns best in the same processor time.
+"""What the policy makes of the view's codes and of the mission: what learns best in the same processor time.
 
     python -m benchmarks.encodings                               # about half an hour of one core
     python -m benchmarks.encodings --levels GoToLocal --seconds 120
+    python -m benchmarks.encodings --levels GoToLocal --encodings onehot --fusions concat film
 
-Of each level and encoding a few runs, alike but for their seeds, are trained with the settings of a configuration file
-until each has had its processor time, without evaluation, metrics and checkpoints. A level's encodings take turns of a
-second, so that what else the machine does meets them alike. At the end of each part of the time all are played on fixed
-levels, greedily. `accuracy` is the share of the expert's actions that the policy would have taken, over the last turns.
+Of each level, encoding and fusion a few runs, alike but for their seeds, are trained with the settings of a
+configuration file until each has had its processor time, without evaluation, metrics and checkpoints. A level's
+contestants take turns of a second, so that what else the machine does meets them alike. At the end of each part of the
+time all are played on fixed levels, greedily. `accuracy` is the share of the expert's actions that the policy would
+have taken, over the last turns.
 """
 
 from __future__ import annotations
@@ -15,27 +17,29 @@ import argparse
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, as_benchmark, format_machine_facts, format_records, parse_positive, time_call
+from mixture_of_experts import ENCODINGS, FUSIONS
 from pipeline.command.cli import Parser, parse_command
 from pipeline.config import TrainConfig
 from pipeline.mixtures import short_level
 from pipeline.training import loop
 from pipeline.training.batch import ReplicaBatch
 
-ENCODINGS = ("raw", "onehot", "embedding")
 LEVELS = ("GoToObjMazeS4R2", "PickupLoc", "UnlockPickup", "GoToLocal")
 
 
 @dataclass(frozen=True)
 class EncodingScore:
-    """What the runs of a level and an encoding have learned after some processor time.
+    """What the runs of a level, an encoding and a fusion have learned after some processor time.
 
     Attributes:
         level: Its name.
         encoding: One of `ENCODINGS`.
+        fusion: One of `FUSIONS`.
         cpu_seconds: That each run has been trained.
         env_steps: Of each run, in these.
         accuracy: Share of the expert's actions that would have been taken, mean over runs.
@@ -46,6 +50,7 @@ class EncodingScore:
 
     level: str
     encoding: str
+    fusion: str
     cpu_seconds: float
     env_steps: int
     accuracy: float
@@ -55,7 +60,7 @@ class EncodingScore:
 
 
 class _Contestant:
-    """The runs of one level and encoding, and the processor time that they have had."""
+    """The runs of one level, encoding and fusion, and the processor time that they have had."""
 
     def __init__(self, config: TrainConfig, seeds: int) -> None:
         configs = [replace(config, seed=config.seed + seed) for seed in range(seeds)]
@@ -76,6 +81,7 @@ class _Contestant:
         return EncodingScore(
             level=short_level(config.run_name),
             encoding=config.obs_encoding,
+            fusion=config.mission_fusion,
             cpu_seconds=self.seconds / runs,
             env_steps=self.batch.env_steps,
             accuracy=accuracy,
@@ -86,13 +92,14 @@ class _Contestant:
 
 
 def compare_encodings(config: TrainConfig, args: argparse.Namespace) -> Iterator[list[EncodingScore]]:
-    """Yield the scores of all encodings on one level at the end of each part of the time.
+    """Yield the scores of all encodings and fusions on one level at the end of each part of the time.
 
     Args:
-        config: Settings of the runs, but for the encoding.
+        config: Settings of the runs, but for these two.
         args: Settings of the benchmark.
     """
-    contestants = [_Contestant(replace(config, obs_encoding=name), args.seeds) for name in args.encodings]
+    pairs = product(args.encodings, args.fusions or [config.mission_fusion])
+    contestants = [_Contestant(replace(config, obs_encoding=e, mission_fusion=f), args.seeds) for e, f in pairs]
     for part in range(1, args.parts + 1):
         end = args.seconds * args.seeds * part / args.parts
         rows: list[Sequence[dict[str, Any]]] = []
@@ -108,6 +115,7 @@ def compare_encodings(config: TrainConfig, args: argparse.Namespace) -> Iterator
 SCORE_COLUMNS = (
     ("level", "level"),
     ("encoding", "encoding"),
+    ("mission", "fusion"),
     ("CPU seconds", "cpu_seconds:.0f"),
     ("env-steps", "env_steps:,"),
     ("accuracy", "accuracy:.3f"),
@@ -123,7 +131,8 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "config.yaml", help="settings of the runs")
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), help="level families")
     parser.add_argument("--encodings", nargs="+", choices=ENCODINGS, default=list(ENCODINGS))
-    parser.add_argument("--seeds", type=parse_positive(int), default=3, help="runs of each level and encoding")
+    parser.add_argument("--fusions", nargs="+", choices=FUSIONS, help="how missions are read; as the settings say")
+    parser.add_argument("--seeds", type=parse_positive(int), default=3, help="runs of each of them")
     parser.add_argument("--seconds", type=parse_positive(float), default=60.0, help="processor time of each run")
     parser.add_argument("--parts", type=parse_positive(int), default=3, help="how often they are played meanwhile")
     parser.add_argument("--episodes", type=parse_positive(int), default=200, help="fixed levels of each such moment")

@@ -327,7 +327,14 @@ def test_encodings_benchmark(tmp_path):
     assert all(set(row) == names(EncodingScore) and row["level"] == "GoToObjS4" for row in rows)
     assert all(len(row["success"]) == 2 and 0 <= row["accuracy"] <= 1 for row in rows)
     assert all(row["cpu_seconds"] >= 0.01 * part for part, row in zip([1, 1, 1, 2, 2, 2], rows, strict=True))
+    assert {row["fusion"] for row in rows} == {"concat"}  # as the settings say
     assert printed.count("| level") == 2
+    flags += " --encodings onehot --fusions film concat"
+    _, results = run_benchmark("encodings", tmp_path / "fusions.json", *flags.split())
+    assert [(row["encoding"], row["fusion"]) for row in results["encodings"]] == [
+        ("onehot", "film"),
+        ("onehot", "concat"),
+    ] * 2
 
 
 def test_what_lists_of_items_and_evaluated_runs_cost_is_measured(tmp_path):

@@ -43,7 +43,7 @@ def test_a_mission_scales_features_by_hand():
     torch.testing.assert_close(scaled, torch.tensor([[3.5 * 1.5 + 1, 2 * 0.0 + 2], [2.5 * 2 + 2, -1.0 * -1 + 4]]))
 
 
-@pytest.mark.parametrize(("policy", "encoding"), POLICIES[1:])
+@pytest.mark.parametrize(("policy", "encoding"), POLICIES)
 def test_the_same_seed_draws_the_same_weights_and_scales_of_nought_change_nothing(policy, encoding):
     config = TrainConfig(policy=policy, obs_encoding=encoding, seed=3)
     concat, film = build_policy(config), build_policy(replace(config, **FILM))

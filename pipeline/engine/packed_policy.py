@@ -100,11 +100,6 @@ class FilmProjection:
     projection: Linear | CodeProjection
     scale: Tensor
 
-    @property
-    def bias(self) -> Tensor:
-        """That of the projection."""
-        return self.projection.bias
-
     def __call__(self, x: Tensor) -> Tensor:
         """Return (R, M, out) for x (R, M, observation and mission)."""
         width = self.scale.shape[1]

@@ -198,6 +198,7 @@ def rows_of_mixtures(**changes) -> list[dict]:
         ({"task_weights": [1.0, 2.0]}, "weights [1.0,2.0]"),
         ({"trained_levels": LEVELS[::-1]}, f"levels {SHORT[1]}, {SHORT[0]}"),
         ({"obs_encoding": "onehot"}, "observations onehot"),
+        ({"mission_fusion": "film"}, "missions by film"),
         ({"expert_action_prob": 0.5}, "expert acts at 0.5 of the steps"),
         ({"solo_env_share": 0.25}, "0.25 of the environments solo"),
     ],
@@ -211,8 +212,8 @@ def test_runs_that_differ_in_what_a_mixture_is_are_no_replicates(changes, label)
 
 
 def test_rows_from_before_these_columns_are_of_runs_told_nothing():
-    rows = rows_of_mixtures(task_input=None, obs_encoding=None)
-    rows[0]["obs_encoding"] = "raw"
+    rows = rows_of_mixtures(task_input=None, obs_encoding=None, mission_fusion=None)
+    rows[0]["obs_encoding"], rows[0]["mission_fusion"] = "raw", "concat"
     assert group_settings(last_checkpoints(collect_runs(rows)[0]))["setting"].nunique() == 1
 
 

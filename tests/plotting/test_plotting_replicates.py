@@ -251,6 +251,7 @@ OTHER_SETTINGS = {
     "task_id": ("BabyAI-GoToLocal-v0", "trained on GoToLocal"),
     "lr": (0.1, "lr 0.1"),
     "obs_encoding": ("onehot", "observations onehot"),
+    "mission_fusion": ("film", "missions by film"),
 }
 
 

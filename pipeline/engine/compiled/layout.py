@@ -132,8 +132,8 @@ class Layout:
         self.codes = np.zeros((0, 2), np.int64)
         projection = places.projection
         if isinstance(projection, FilmProjection):
-            width = projection.bias.shape[2]
-            policy["missions"], policy["scale"] = projection.scale.shape[1], self._offset(projection.scale)
+            policy["missions"], width = projection.scale.shape[1:]
+            policy["scale"] = self._offset(projection.scale)
             policy["bare"], policy["factor"] = self._keep(width), self._keep(width)
             policy["bare_gradient"], policy["factor_gradient"] = self._grad(width), self._grad(width)
             projection = projection.projection

@@ -241,6 +241,17 @@ def test_bad_values_are_named():
             ["--start_from", f"checkpoints/{TASK}/{RUN}/checkpoint_final.pt", "--trial", "3", "--policy", "mop"],
             "policy 'mop', there 'moe'",
         ),
+        (
+            [
+                "--start_from",
+                f"checkpoints/{TASK}/{RUN}/checkpoint_final.pt",
+                "--trial",
+                "3",
+                "--mission_fusion",
+                "film",
+            ],
+            "mission_fusion 'film', there 'concat'",
+        ),
     ],
 )
 def test_a_start_that_cannot_be_is_told_and_nothing_is_lost(flags, expected, call):
