@@ -173,7 +173,7 @@ for run, words in calls:
 
 OTHER_FLAGS = {
     *("logdir", "dist", "vfs-cache-mode"),  # of TensorBoard, pytest, rclone
-    *("rounds", "seconds", "no_yardstick"),  # of benchmarks
+    *("rounds", "seconds", "no_yardstick", "levels", "encodings", "fusions", "parts"),  # of benchmarks
     *("all_views", "page", "studies_dir"),  # of the notebooks
     *("model", "model_args", "include_path", "tasks"),  # of lm-evaluation-harness
     "nproc_per_node",  # of torchrun
