@@ -31,13 +31,13 @@ _WORD_WEIGHT, _PAIR_WEIGHT, _POSITION_WEIGHT = 3, 2, 2
 
 
 @functools.lru_cache(maxsize=16_384)
-def _signs(*key: bytes) -> np.ndarray:
-    """Return WIDTH pseudorandom +-1 (int64) that depend on `key` alone."""
+def _feature(weight: int, *key: bytes) -> np.ndarray:
+    """Return WIDTH pseudorandom +-weight (int64) that depend on `key` alone in their signs."""
     message = b"".join(len(part).to_bytes(4, "big") + part for part in (_BUILTIN_VERSION, *key))
     digest = hashlib.shake_256(message).digest(WIDTH // 8)
-    signs = np.unpackbits(np.frombuffer(digest, dtype=np.uint8)).astype(np.int64) * 2 - 1
-    signs.flags.writeable = False  # the cache hands out one array many times
-    return signs
+    feature = (np.unpackbits(np.frombuffer(digest, dtype=np.uint8)).astype(np.int64) * 2 - 1) * weight
+    feature.flags.writeable = False  # the cache hands out one array many times
+    return feature
 
 
 def _builtin_sum(sentence: str) -> np.ndarray:
@@ -46,11 +46,11 @@ def _builtin_sum(sentence: str) -> np.ndarray:
     words = _TOKEN.findall(sentence.encode("utf-8", "surrogatepass").lower())
     total = np.zeros(WIDTH, dtype=np.int64)
     for position, word in enumerate(words):
-        total += _WORD_WEIGHT * _signs(b"word", word)
-        total += _POSITION_WEIGHT * _signs(b"position", str(position).encode(), word)
+        total += _feature(_WORD_WEIGHT, b"word", word)
+        total += _feature(_POSITION_WEIGHT, b"position", str(position).encode(), word)
     bounded = [b"", *words, b""]  # no word is empty, so this marks both ends
     for left, right in itertools.pairwise(bounded):
-        total += _PAIR_WEIGHT * _signs(b"pair", left, right)
+        total += _feature(_PAIR_WEIGHT, b"pair", left, right)
     return total
 
 

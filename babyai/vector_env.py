@@ -84,6 +84,7 @@ class VectorEnv:
         label: bool = True,
         record: bool = False,
         core: Literal["auto", "compiled", "plain"] = "auto",
+        threads: int = 1,
     ) -> None:
         """Builds the slots; `reset` starts their first levels.
 
@@ -99,6 +100,7 @@ class VectorEnv:
             record: whether every step carries `facts` and every `EpisodeEnd` its `env_context`. Needs `label`, because
                 the expert's subgoal is one of the facts.
             core: who plays the levels; "auto" takes the compiled core where it knows the task. Results are the same.
+            threads: how many let slots act, in the compiled core and where they are hundreds. Results are the same.
 
         Raises:
             UnknownTaskError: no such task.
@@ -119,6 +121,8 @@ class VectorEnv:
                 raise ValueError(f"levels: expected {count} seed streams, one per slot; found {source.num_envs}")
         if record and not label:
             raise ValueError("record=True needs label=True: the expert's subgoal is one of the facts")
+        if threads < 1:
+            raise ValueError(f"threads: expected >= 1, found {threads}")
         if core not in ("auto", "compiled", "plain"):
             raise ValueError(f"core: expected auto, compiled or plain, found {core!r}")
         self.num_envs, self.max_steps, self.plan_every = sum(slots), max_steps, plan_every
@@ -127,7 +131,7 @@ class VectorEnv:
         options = {"plan_every": plan_every, "label": label, "record": record}
         self._core: CompiledCore | PlainCore | None = None
         if core != "plain":
-            self._core = build_compiled_core(pairs, max_steps, required=core == "compiled", **options)
+            self._core = build_compiled_core(pairs, max_steps, required=core == "compiled", threads=threads, **options)
         if self._core is None:
             self._core = PlainCore(pairs, max_steps, **options)
         self.core, self.task_ids = self._core.name, self._core.task_ids
@@ -356,7 +360,9 @@ class VectorEnv:
             self._name_mission(slot)
         for part in self.parts:
             part.reject_seeds(self._core.slots, meant)
-            part.offer_seeds(self._core.slots, meant)
+        if (meant & rows["waiting"] & (rows["used"] == rows["offered"])).any():
+            for part in self.parts:
+                part.offer_seeds(self._core.slots, meant)
         failed = np.flatnonzero(rows["failures"] >= MAX_REPLACEMENTS)
         if len(failed):
             task_id, seed = self.task_ids[rows["task"][failed[0]]], rows["seed"][failed[0]]

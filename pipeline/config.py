@@ -142,8 +142,8 @@ class TrainConfig:
         eval_episodes: Levels of such an evaluation.
         final_eval_episodes: Levels of the evaluation that ends training; 0 = none.
         device: auto (GPU where there is one), cpu, cuda or cuda:N.
-        torch_threads: CPU threads: one run spreads groups of 16 environments over them, a sweep its runs; results are
-            the same.
+        torch_threads: CPU threads: one run spreads groups of 16 environments over them (beside a GPU shares of 256), a
+            sweep its runs; results are the same.
         compile_policy: Run the training pass through torch.compile, for GPUs; where that fails, a line says so and it
             runs without. On the CPU the compiled engine that is used otherwise is faster.
     """

@@ -3,12 +3,14 @@
     core = build_compiled_core([("GoToObj", 16)], max_steps=None, plan_every=0, label=True, record=False)
 
 One call lets all slots act and labels what comes of it, another begins levels, a third shows them; none holds the
-interpreter lock.
+interpreter lock. The first takes most of the time, and many slots are shared out to threads for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from babyai.compiled.draft import Scratch, allocate_scratch
 from babyai.compiled.known import allocate_known, learn
 from babyai.compiled.record import allocate_memory, find_nearest
 from babyai.compiled.sentences import KEY_LENGTH, mission_text
-from babyai.compiled.slots import Ledger, Slots, allocate_ledger, allocate_slots, make_room
+from babyai.compiled.slots import Ledger, Slots, allocate_ledger, allocate_slots, make_room, take_over
 from babyai.compiled.turn import (
     NO_EVENTS,
     OWN_LIMIT,
@@ -36,6 +38,9 @@ from babyai.compiled.turn import (
 from babyai.facts import StepFacts
 from babyai.steps import VectorStep
 
+SHARE = 256
+"""Slots that are worth a thread of their own; for fewer, handing them over takes too much of the time."""
+
 
 def build_compiled_core(
     tasks: Sequence[tuple[str, int]],
@@ -44,6 +49,7 @@ def build_compiled_core(
     plan_every: int,
     label: bool,
     record: bool,
+    threads: int = 1,
     required: bool = False,
 ) -> CompiledCore | None:
     """Return a core that plays levels of tasks, None where those of one are not compiled.
@@ -54,6 +60,7 @@ def build_compiled_core(
         plan_every: Every so many levels of a slot the expert plays beforehand; 0: none.
         label: Whether the expert labels every observation.
         record: Whether facts are recorded; needs `label`.
+        threads: How many let the slots act, where there are `SHARE` for each; results are the same.
         required: Raise instead of returning None.
 
     Raises:
@@ -71,7 +78,7 @@ def build_compiled_core(
             raise ValueError(f"core: {program.task_id} is not compiled ({program.reason}); use auto or plain")
         else:
             return None
-    return CompiledCore(programs, max_steps, plan_every=plan_every, label=label, record=record)
+    return CompiledCore(programs, max_steps, plan_every=plan_every, label=label, record=record, threads=threads)
 
 
 class CompiledCore:
@@ -92,6 +99,7 @@ class CompiledCore:
         plan_every: int,
         label: bool,
         record: bool,
+        threads: int = 1,
     ) -> None:
         each, slots = [program for program, _ in programs], allocate_slots(programs)
         self.task_ids = [program.task_id for program in each]
@@ -109,6 +117,13 @@ class CompiledCore:
             ledger=allocate_ledger(len(each), len(slots.rows)),
         )
         self._contexts: list[dict[str, Any]] = [{}] * len(slots.rows)
+        threads = max(1, min(threads, len(slots.rows) // SHARE))
+        self._shares = list(pairwise(np.linspace(0, len(slots.rows), threads + 1).astype(int).tolist()))
+        self._ledgers = [
+            self.game.ledger,
+            *(allocate_ledger(len(each), end - first) for first, end in self._shares[1:]),
+        ]
+        self._map = map if threads == 1 else ThreadPoolExecutor(threads).map
 
     def allocate_scratch(self) -> Scratch:
         """Return scratch for one who plays some of the slots."""
@@ -132,7 +147,13 @@ class CompiledCore:
         """Let the active slots act."""
         game, facts = self.game, result.facts
         events = NO_EVENTS if facts is None else (facts.event, facts.event_object)
-        act_slots(game.world, game.rules, game.slots, game.ledger, *events, actions, 0, 0, len(actions))
+
+        def play(share: tuple[int, int], ledger: Ledger) -> None:
+            act_slots(game.world, game.rules, game.slots, ledger, *events, actions, 0, *share)
+
+        list(self._map(play, self._shares, self._ledgers))
+        for ledger in self._ledgers[1:]:
+            take_over(game.ledger, ledger)
 
     def begin(self) -> int:
         """Let waiting slots begin a level; return how many are held up."""

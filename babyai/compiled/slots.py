@@ -101,6 +101,15 @@ def allocate_ledger(tasks: int, episodes: int) -> Ledger:
     return Ledger(np.zeros((4, tasks), np.int64), _as_records(np.zeros(episodes, END)), np.zeros(1, np.int64))
 
 
+def take_over(ledger: Ledger, other: Ledger) -> None:
+    """Add to a ledger what is in another one, which is empty then."""
+    ledger.counts[...] += other.counts
+    first, more = int(ledger.ended[0]), int(other.ended[0])
+    ledger.ends[first : first + more] = other.ends[:more]
+    ledger.ended[0] += more
+    other.counts[...], other.ended[0] = 0, 0
+
+
 def make_room(slots: Slots, steps: int) -> Slots:
     """Return the slots with room for so many actions more in each episode."""
     history, needed = slots.history, int(slots.rows["taken"].max()) + steps

@@ -56,7 +56,8 @@ def build_env(config: TrainConfig) -> VectorEnv:
     slots = slots_of(config)
     keys = config.levels if len(slots) > 1 else [None]
     seeds = [SeedStreams(config.seed, count, key) for count, key in zip(slots, keys, strict=True)]
-    return VectorEnv(config.levels, slots, seeds, max_steps=config.max_steps, plan_every=config.plan_every)
+    options = {"max_steps": config.max_steps, "plan_every": config.plan_every, "threads": config.torch_threads}
+    return VectorEnv(config.levels, slots, seeds, **options)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -349,6 +350,7 @@ def test_bad_arguments():
         ({"num_envs": 0}, "num_envs"),
         ({"plan_every": -1}, "plan_every"),
         ({"max_steps": 0}, "max_steps"),
+        ({"threads": 0}, "threads"),
         ({"levels": SeedStreams(0, 3)}, "2 seed streams"),
         ({"task_id": "GoToNowhere"}, "GoToNowhere"),
     ):
@@ -428,6 +430,40 @@ def test_in_which_order_missions_are_met_does_not_depend_on_when_seeds_are_given
         assert envs[0].step(actions).ended == envs[1].step(actions).ended
     assert envs[0].missions == envs[1].missions
     assert envs[0].state_dict() == envs[1].state_dict()
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_threads_change_nothing(record, monkeypatch):
+    """Some levels are rejected, most missions are new, and slots run out of seeds at different times."""
+    monkeypatch.setattr(babyai.compiled.core, "SHARE", 4)
+    monkeypatch.setattr(babyai.compiled.core, "allocate_slots", partial(allocate_slots, seeds=2))
+    tasks, slots = ["SynthS5R2", "GoToObj"], [19, 8]
+
+    def build(threads):
+        streams = [SeedStreams(0, count, task) for task, count in zip(tasks, slots, strict=True)]
+        return VectorEnv(tasks, slots, streams, max_steps=7, plan_every=2, record=record, threads=threads)
+
+    alone, shared = build(1), build(5)
+    assert alone._core._shares == [(0, 27)]
+    assert shared._core._shares == [(0, 5), (5, 10), (10, 16), (16, 21), (21, 27)]
+    expected, step = alone.reset(), shared.reset()
+    assert_same(expected, step)
+    for t in range(150):
+        actions = np.where(np.arange(27) % 3 == t % 3, follow_expert(expected), t % 7)
+        expected, step = alone.step(actions), shared.step(actions)
+        assert_same(expected, step)
+        if record:
+            for kind in fields(expected.facts):
+                np.testing.assert_array_equal(getattr(expected.facts, kind.name), getattr(step.facts, kind.name))
+    assert alone.missions == shared.missions
+    assert alone.counters == shared.counters
+    assert alone.counters["levels_unsolvable"] > 0
+    assert alone.state_dict() == shared.state_dict()
+
+
+def test_few_slots_are_played_by_one_thread():
+    for slots, threads in ((511, 1), (512, 2), (600, 2), (4096, 8)):
+        assert len(VectorEnv("GoToObj", slots, SeedStreams(0, slots), threads=8)._core._shares) == threads
 
 
 PLAYED = """
