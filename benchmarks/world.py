@@ -2,10 +2,11 @@
 
     python -m benchmarks.world
     python -m benchmarks.world --tasks GoToObj --num_envs 16 1024 --skip_compilation
+    python -m benchmarks.world --tasks BossLevel --num_envs 1024 --threads 2 --skip_compilation
 
-Steps per second on one core, resets included: minigrid's environment and its bot, and `VectorEnv`, which labels every
-observation too. Levels: minigrid's generator and the compiled one. Compilation: a first step with an empty cache of
-compiled code, and one with a full cache.
+Steps per second, resets included: minigrid's environment and its bot on one core, and `VectorEnv`, which labels every
+observation too, on one or more. Levels: minigrid's generator and the compiled one. Compilation: a first step with an
+empty cache of compiled code, and one with a full cache.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def measure_world(task_id: str, follow: bool, args: argparse.Namespace) -> World
     ours, minigrid = {}, []
     for num_envs in args.num_envs:
         seconds = args.seconds / args.rounds
-        rates = compare_environments(task_id, num_envs, seconds, args.rounds, args.seed, follow=follow)
+        options = {"follow": follow, "threads": args.threads}
+        rates = compare_environments(task_id, num_envs, seconds, args.rounds, args.seed, **options)
         ours[num_envs] = rates.ours
         minigrid.append(rates.minigrid)
     return WorldRates(task_id, "expert's" if follow else "random", float(np.median(minigrid)), ours)
@@ -119,6 +121,9 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("--tasks", nargs="+", default=tasks, help=f"BabyAI tasks (default: {' '.join(tasks)})")
     whole = parse_positive(int)
     parser.add_argument("--num_envs", type=whole, nargs="+", default=[16, 256], help="environments (default: 16 256)")
+    parser.add_argument(
+        "--threads", type=whole, default=1, help="of `VectorEnv`, 256 environments at least to each (default: 1)"
+    )
     parser.add_argument("--seconds", type=parse_positive(float), default=4.0, help="of each measurement (default: 4)")
     parser.add_argument("--rounds", type=whole, default=3, help="rounds it is split into; medians (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of levels and actions (default: 0)")
@@ -131,7 +136,7 @@ def add_flags(parser: Parser) -> None:
 def main(args: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:
     """Measure and print; return what was found."""
     tasks = [resolve_task_id(name) for name in args.tasks]
-    print(f"The BabyAI world with its expert, one core\n{format_machine_facts(machine, [1])}\n", flush=True)
+    print(f"The BabyAI world with its expert\n{format_machine_facts(machine, [args.threads])}\n", flush=True)
     worlds = [measure_world(task, follow, args) for task in tasks for follow in (False, True)]
     columns = ["task", "actions", "minigrid + BabyAIBot"]
     for num_envs in args.num_envs:

@@ -75,9 +75,9 @@ class _MinigridPlayer:
 
 
 class _OurPlayer:
-    def __init__(self, task_id: str, num_envs: int, seed: int, follow: bool) -> None:
+    def __init__(self, task_id: str, num_envs: int, seed: int, follow: bool, threads: int) -> None:
         self._follow, self.num_envs = follow, num_envs
-        self._env = VectorEnv(task_id, num_envs, SeedStreams(seed, num_envs), plan_every=0)
+        self._env = VectorEnv(task_id, num_envs, SeedStreams(seed, num_envs), plan_every=0, threads=threads)
         self._random = np.random.default_rng(seed)
         self._current = self._env.reset()
 
@@ -89,7 +89,7 @@ class _OurPlayer:
 
 
 def compare_environments(
-    task_id: str, num_envs: int, seconds: float, rounds: int, seed: int, *, follow: bool = False
+    task_id: str, num_envs: int, seconds: float, rounds: int, seed: int, *, follow: bool = False, threads: int = 1
 ) -> EnvironmentRates:
     """Return the rates of both, measured in turns so that a busy machine treats them alike.
 
@@ -100,8 +100,9 @@ def compare_environments(
         rounds: Rounds of each.
         seed: Of levels and actions.
         follow: Take the expert's actions instead of random ones.
+        threads: Of ours.
     """
-    players = _MinigridPlayer(task_id, seed, follow), _OurPlayer(task_id, num_envs, seed, follow)
+    players = _MinigridPlayer(task_id, seed, follow), _OurPlayer(task_id, num_envs, seed, follow, threads)
     rates: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
         for player, found in zip(players, rates, strict=True):

@@ -145,7 +145,7 @@ def test_checkpoint_benchmark(tmp_path):
 
 @pytest.mark.slow
 def test_world_benchmark(tmp_path):
-    flags = "--tasks GoToObj --num_envs 2 3 --seconds 0.05 --rounds 1 --skip_compilation"
+    flags = "--tasks GoToObj --num_envs 2 3 --threads 2 --seconds 0.05 --rounds 1 --skip_compilation"
     printed, results = run_benchmark("world", tmp_path / "world.json", *flags.split())
     assert set(results) == {"benchmark", "machine", "settings", "worlds", "levels", "compilation_seconds"}
     assert [row["actions"] for row in results["worlds"]] == ["random", "expert's"]

@@ -1,21 +1,12 @@
 """Mission encoders: what they return, how they are recognised again, and when they refuse."""
 
-import http.server
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import textwrap
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from babyai import hub, missions
 from babyai.builtin_encoder import embed_builtin
@@ -26,140 +17,13 @@ from babyai.missions import (
     build_mission_encoder,
     restore_mission_encoder,
 )
+from tests.mission_models import SENTENCES, save_tiny_distilbert, silent
 from tests.torch_defaults import every_default
-
-WORDS = ("go to the a red green blue ball box key door open pick up put next then and after you , behind left").split()
-SENTENCES = [
-    "go to the red ball",
-    "open a blue door",
-    "put the red ball next to the blue box",
-    "pick up a key, then open the green door",
-    "go to the red box",
-    "open the door",
-    "open the blue door",
-]
-
-GOLDEN_HEAD = [
-    -0.3206180930137634,
-    -0.9618542194366455,
-    -2.03058123588562,
-    -0.7481088638305664,
-    0.10687269270420074,
-    -0.3206180930137634,
-]
-GOLDEN_TAIL = [-0.3206180930137634, 1.3893450498580933, -0.7481088638305664]
-GOLDEN_FINGERPRINT = "d9a139b6363b7972b23e93aed8b90e81181ab67b5e090bd7ef83a638f823b3e0"
-
-
-def silent(line: str) -> None:
-    """Take an announcement and drop it."""
-
-
-def cosine(a: str, b: str) -> float:
-    return float(embed_builtin(a) @ embed_builtin(b)) / MISSION_WIDTH
-
-
-def save_tiny_distilbert(folder: Path, seed: int = 0, **overrides) -> Path:
-    """Save a real, randomly initialised DistilBERT with a WordPiece vocabulary."""
-    from transformers import BertTokenizer, DistilBertConfig, DistilBertModel
-
-    folder.mkdir(parents=True)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    sizes = {"vocab_size": len(vocabulary), "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
-    config = DistilBertConfig(**{**sizes, "max_position_embeddings": 32, **overrides})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        DistilBertModel(config).save_pretrained(folder)
-    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory) -> Path:
     return save_tiny_distilbert(tmp_path_factory.mktemp("hf") / "tiny")
-
-
-# --- builtin ------------------------------------------------------------------
-
-
-def test_builtin_golden_values():
-    """Frozen: a change here makes every checkpoint trained with the built-in encoder unreadable."""
-    vector = embed_builtin("go to the red ball")
-    assert vector.dtype == np.float32
-    assert vector.shape == (MISSION_WIDTH,)
-    assert vector[:6].tolist() == GOLDEN_HEAD
-    assert vector[-3:].tolist() == GOLDEN_TAIL
-    assert build_mission_encoder("builtin", announce=silent).fingerprint == GOLDEN_FINGERPRINT
-
-
-def test_builtin_has_unit_variance():
-    vectors = np.stack([embed_builtin(s) for s in SENTENCES]).astype(np.float64)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), np.sqrt(MISSION_WIDTH), rtol=1e-6)
-    assert np.abs(vectors.mean(axis=1)).max() < 0.15  # standard error 1 / sqrt(768) = 0.036
-
-
-def test_builtin_normalisation():
-    expected = embed_builtin("go to the red ball, then open a door")
-    assert np.array_equal(embed_builtin("  Go to\tthe RED ball ,then open a door\n"), expected)
-    assert not np.array_equal(embed_builtin("go to the red ball then open a door"), expected)
-
-
-def test_builtin_accepts_any_text():
-    vectors = [embed_builtin(s) for s in ("", ",", "grün", "the the the", "\ud800")]
-    assert all(np.isfinite(v).all() for v in vectors)
-    assert len({v.tobytes() for v in vectors}) == len(vectors)
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ("put the red ball next to the blue box", "put the blue ball next to the red box"),
-        ("go to a red ball, then open the blue door", "open the blue door, then go to a red ball"),
-        ("go to a red ball", "go to the red ball"),
-        ("go to the red ball", "go to the red box"),
-    ],
-)
-def test_builtin_near_misses_stay_apart(a, b):
-    assert cosine(a, b) < 0.95
-
-
-def test_builtin_shared_words_are_similar():
-    assert cosine("go to the red ball", "go to the blue ball") > 0.5
-    assert abs(cosine("go to the red ball", "open a grey door")) < 0.2
-
-
-@settings(max_examples=60, deadline=None)
-@given(words=st.lists(st.sampled_from(WORDS), min_size=2, max_size=12), data=st.data())
-def test_builtin_word_order_matters(words, data):
-    other = data.draw(st.permutations(words))
-    if other == words:
-        assert np.array_equal(embed_builtin(" ".join(other)), embed_builtin(" ".join(words)))
-    else:
-        assert cosine(" ".join(words), " ".join(other)) < 0.99
-
-
-def test_builtin_missions_survive_the_frozen_projection():
-    """The policy sees 32 numbers: colour and object must be readable there, in new combinations too."""
-    colors, objects = "red green blue purple yellow grey".split(), "ball box key".split()
-    cases = [(a, c, o) for a in ("a", "the") for c in colors for o in objects]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        projection = torch.nn.Linear(MISSION_WIDTH, 32).requires_grad_(False)
-    encoder = build_mission_encoder("builtin", announce=silent)
-    seen = projection(encoder.encode([f"go to {a} {c} {o}" for a, c, o in cases])).double().numpy()
-    distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
-    scale = np.linalg.norm(seen - seen.mean(0), axis=1).mean()
-    assert distances[~np.eye(len(cases), dtype=bool)].min() > 0.4 * scale
-    held_out = np.array([colors.index(c) % 3 == objects.index(o) for _, c, o in cases])
-    inputs = np.c_[seen, np.ones(len(cases))]
-    for labels in (np.array([c for _, c, _ in cases]), np.array([o for _, _, o in cases])):
-        names = np.unique(labels)
-        targets = (labels[~held_out, None] == names).astype(float)
-        weights = np.linalg.lstsq(inputs[~held_out], targets, rcond=1e-3)[0]
-        guessed = names[(inputs @ weights).argmax(1)]
-        assert (guessed == labels)[~held_out].all()
-        assert (guessed == labels)[held_out].mean() > 0.8  # chance: 1/6 and 1/3
 
 
 # --- cache ------------------------------------------------------------------
@@ -408,119 +272,6 @@ def test_too_long_a_sentence_is_refused(model_folder):
     encoder = build_mission_encoder(str(model_folder), announce=silent)
     with pytest.raises(MissionEncoderError, match="reads 32 tokens, found 42"):
         encoder.encode(["red " * 40])
-
-
-# --- the hub ------------------------------------------------------------------
-
-
-@pytest.fixture
-def empty_cache(monkeypatch):
-    monkeypatch.setattr(hub, "_find_cached", lambda name: None)
-    for flag in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(flag, raising=False)
-
-
-def test_auto_offline(empty_cache, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(hub, "probe_hub", lambda *_: pytest.fail("the network was tried"))
-    lines = []
-    assert build_mission_encoder("auto", announce=lines.append).kind == "builtin"
-    assert len(lines) == 1
-    assert "HF_HUB_OFFLINE" in lines[0]
-
-
-def test_auto_with_an_unreachable_hub(empty_cache, monkeypatch):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        lines = []
-        assert build_mission_encoder("auto", announce=lines.append).kind == "builtin"
-        with pytest.raises(MissionEncoderError, match="some/model"):
-            build_mission_encoder("some/model", announce=lines.append)
-    assert len(lines) == 1
-    assert "127.0.0.1" in lines[0]
-
-
-def test_auto_with_a_hub_that_never_answers(empty_cache, monkeypatch):
-    monkeypatch.setattr(missions, "PROBE_SECONDS", 1.5)
-    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, says nothing
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        lines = []
-        assert build_mission_encoder("auto", announce=lines.append).kind == "builtin"
-    assert len(lines) == 1
-
-
-@pytest.mark.slow
-def test_auto_downloads_once_and_then_needs_no_hub(tmp_path):
-    """A stand-in for the hub serves a tiny DistilBERT; the second start finds it in the cache, offline."""
-    folder = save_tiny_distilbert(tmp_path / "served")
-    (folder / "tf_model.h5").write_bytes(b"a file nobody should fetch")
-    fetched, commit = [], "0" * 40
-
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def answer(self, with_body: bool) -> None:
-            path = self.path.split("?")[0]
-            if path.startswith("/api/models/"):
-                model = {"id": hub.DEFAULT_MODEL, "sha": commit}
-                tree = [
-                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
-                    for file in folder.iterdir()
-                ]
-                status, body = 200, json.dumps(tree if "/tree/" in path else model).encode()
-            else:
-                file = folder / path.rsplit("/", 1)[-1]
-                status, body = (200, file.read_bytes()) if file.is_file() else (404, b"")
-                if with_body:
-                    fetched.append(file.name)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{abs(hash(path)):x}"')
-            self.send_header("X-Repo-Commit", commit)
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-        def do_GET(self) -> None:
-            self.answer(True)
-
-        def do_HEAD(self) -> None:
-            self.answer(False)
-
-        def log_message(self, *args) -> None:
-            pass
-
-    program = textwrap.dedent(
-        """
-        from babyai.missions import build_mission_encoder
-        encoder = build_mission_encoder("auto")
-        print(tuple(encoder.encode(["go to the red ball"]).shape), encoder.fingerprint)
-        """
-    )
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
-    env |= {"HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"}
-
-    def start(**extra: str) -> list[str]:
-        run = subprocess.run(
-            [sys.executable, "-c", program],
-            env=env | extra,
-            cwd=Path(missions.__file__).parents[1],
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stderr
-        assert run.stderr == ""
-        return run.stdout.splitlines()
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        online = start(HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-    assert "distilbert-base-uncased (Hugging Face" in online[0]
-    fingerprint = build_mission_encoder(str(folder), announce=silent).fingerprint
-    assert online[1:] == [f"(1, 32) {fingerprint}"]
-    assert fetched.count("model.safetensors") == 1
-    assert "tf_model.h5" not in fetched
-    assert start(HF_HUB_OFFLINE="1") == online
 
 
 # --- what others left switched on ---------------------------------------------

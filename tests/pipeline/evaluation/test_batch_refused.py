@@ -17,7 +17,6 @@ from pipeline.evaluation.select import BatchPlan
 from pipeline.places import Place, PlaceError
 from pipeline.records.cache import find_caches
 from pipeline.records.results import plain_rows, read_results
-from tests.babyai.test_missions import save_tiny_distilbert
 from tests.batches import (
     ALL,
     BASELINE,
@@ -31,6 +30,7 @@ from tests.batches import (
     path_of,
 )
 from tests.checkpoints import flip_in
+from tests.mission_models import save_tiny_distilbert
 from tests.pipeline.test_checkpoints import Bomb, make_foreign, save_foreign
 
 

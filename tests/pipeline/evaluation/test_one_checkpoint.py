@@ -9,8 +9,8 @@ import batch_eval
 import eval_mop
 from pipeline.records.cache import read_cache
 from pipeline.records.results import plain_rows, read_results
-from tests.babyai.test_missions import save_tiny_distilbert
 from tests.batches import BASELINE, FEW, MOE, RESULTS, path_of
+from tests.mission_models import save_tiny_distilbert
 from tests.pipeline.training.test_training import debug_config, train
 
 

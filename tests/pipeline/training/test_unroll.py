@@ -93,7 +93,9 @@ def test_nor_do_replicas_and_threads_matter(task_id, seeds, monkeypatch):
     mixture = {"mixture": "two"} if isinstance(task_id, list) else {}
     settings = {"task_id": task_id, "max_steps": 3, **mixture}
     two = build(CompiledEngine, seeds=(0, 1, 2), torch_threads=2, **settings)
-    one = build(SteppedEngine, seeds=(0, 1, 2), **settings)
+    monkeypatch.setattr(core, "SHARE", 4)
+    one = build(SteppedEngine, seeds=(0, 1, 2), torch_threads=3, **settings)
+    assert all(len(env._core._shares) == 3 for env in one.envs)
     assert_equal_runs(two, one)
     assert all(env.counters["levels_unsolvable"] > 10 and len(env.missions) > 10 for env in one.envs)
     alone = build(CompiledEngine, seeds=(1,), torch_threads=2, **settings)
