@@ -26,26 +26,15 @@ with app.setup(hide_code=True):
     from pipeline.command.names import name_command
     from pipeline.places import find_caches, runs_plot_path
     from plotting.aggregate import get_available_analyses
-    from plotting.browsing import (
-        attempt,
-        choose_places,
-        label_place,
-        name_rows,
-        name_selection,
-        plot_task_heatmaps,
-        results_table,
-        select_rows,
-        task_names,
-        ticked_rows,
-        try_caches,
-        try_results,
-    )
+    from plotting.browsing import attempt, choose_places, label_place, name_selection, try_caches, try_results
     from plotting.groupings import GROUPINGS
     from plotting.options import SCALES
     from plotting.page import show_figure, show_note, show_table, write_page
     from plotting.replicates import find_settings
     from plotting.studies import HOW, find_studies, show_study
     from plotting.style import save_figure
+    from plotting.tables import name_rows, results_table, select_rows, task_names, ticked_rows
+    from plotting.task_maps import plot_task_heatmaps
     from plotting.views import GROUPED_VIEWS, OTHER_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
 
     TABS = {

@@ -35,7 +35,6 @@ else:  # the command line needs none of it before it has read its flags
     )
     from plotting.association import compute_associations, plot_associations
     from plotting.behaviour import compute_behaviour, plot_behaviour
-    from plotting.browsing import plot_task_heatmaps
     from plotting.cells import (
         draw_expert_legend,
         render_lpc_heatmap,
@@ -80,6 +79,7 @@ else:  # the command line needs none of it before it has read its flags
         save_figure,
     )
     from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
+    from plotting.task_maps import plot_task_heatmaps
     from plotting.temporal import compute_event_aligned, find_events, plot_episode, plot_event_aligned
     from plotting.views import ViewOptions, draw_results_view, draw_view, list_views
     from plotting.what_if import plot_what_if

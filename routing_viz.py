@@ -35,14 +35,16 @@ with app.setup(hide_code=True):
     from pipeline.what_if.choices import STRENGTHS, WAYS, build_dial, build_knockout, list_places, read_exponent
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.behaviour import known_facts
-    from plotting.browsing import attempt, describe_cache, file_word, find_examples, metrics_table, try_cache
+    from plotting.browsing import attempt, describe_cache, file_word, try_cache
     from plotting.choices import choose_first, find_choices
     from plotting.data import as_routing_data
+    from plotting.examples import find_examples
     from plotting.groupings import GROUPINGS
     from plotting.options import SCALES, STATE_WORDS
     from plotting.page import show_caption, show_figure, show_note, show_player, show_table, write_page
     from plotting.pairs import TABLE_NOTE, compare_groups, what_if_table
     from plotting.style import save_figure
+    from plotting.tables import metrics_table
     from plotting.temporal import find_events
     from plotting.views import GROUPED_VIEWS, ViewOptions, describe_lack, draw_view, list_views
     from plotting.what_if import plot_what_if

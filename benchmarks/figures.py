@@ -26,8 +26,8 @@ from pipeline.places import stored_cache
 from pipeline.records.cache import Cache, cache_path, read_cache, write_cache
 from pipeline.records.tables import EpisodeTable, RoutingTable
 from plotting.aggregate import aggregate_routing_by_position, get_available_analyses, group_routing_data
-from plotting.browsing import find_examples
 from plotting.data import as_routing_data
+from plotting.examples import find_examples
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 
 _ADDED = {"schema_version", "num_steps", "num_actions", "unknown_columns", "num_episodes", "metrics"}

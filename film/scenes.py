@@ -12,7 +12,7 @@ import numpy as np
 from babyai.errors import LevelError
 from babyai.render import render_level
 from pipeline.records.cache import Cache, played_level
-from plotting.browsing import Example
+from plotting.examples import Example
 
 SCENE_ERRORS = (LevelError, ValueError)  # FilmError is a ValueError
 """What is raised if a level cannot be made again, or the recorded actions do not fit it."""
@@ -25,7 +25,7 @@ def render_examples(cache: Cache, examples: Iterable[Example]) -> tuple[dict[Has
 
     Args:
         cache: That the examples are of.
-        examples: From `plotting.browsing.find_examples`.
+        examples: From `plotting.examples.find_examples`.
     """
     pictures, problems = {}, []
     task_id, limit = played_level(cache.header), cache.header.get("max_steps")

@@ -19,7 +19,7 @@ from pipeline.command.names import name_command
 from pipeline.places import CACHE_NAME, Place, find_caches, locate_cache, plot_path, runs_plot_path
 from pipeline.records.cache import read_cache
 from pipeline.records.results import read_results
-from plotting.browsing import choose_places, label_place, plot_task_heatmaps
+from plotting.browsing import choose_places, label_place
 from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import find_grouping
 from plotting.options import ACROSS, PlotSettings
@@ -28,6 +28,7 @@ from plotting.prices import find_price_series
 from plotting.replicates import find_settings
 from plotting.source import write_source
 from plotting.style import figure_size, save_figure
+from plotting.task_maps import plot_task_heatmaps
 from plotting.views import (
     CACHE_VIEWS,
     PRICE_VIEWS,

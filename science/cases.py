@@ -28,10 +28,11 @@ from science import (
     pathways,
     planted_levels,
     price,
-    shapley,
     sufficiency,
 )
 from science.coalitions import list_players
+from science.credit_consistency import add_consistency
+from science.credit_rankings import MIN_PLAYERS, add_usage
 from science.planted_effects import plant_knockouts, plant_thresholds, plant_transplants
 from science.planted_forced import plant_credit, plant_forced
 from science.planted_fronts import plant_front, plant_outcomes
@@ -315,8 +316,8 @@ def _usage_credit(setup: Setup) -> Found:
     """Usage and credit both depend on the layer, without effect too."""
     rng, runs, sizes = setup.rng, setup.template.runs, setup.template.sizes
     players = list_players(sizes)
-    if len(players) < shapley.MIN_PLAYERS:
-        raise LookupError(f"needs {shapley.MIN_PLAYERS} experts that are no skip, found {len(players)}")
+    if len(players) < MIN_PLAYERS:
+        raise LookupError(f"needs {MIN_PLAYERS} experts that are no skip, found {len(players)}")
     layers = np.array([layer for layer, _ in players])
     used = rng.normal(size=(len(runs), len(players)))
     credit = rng.normal(size=used.shape) + (used if setup.planted else 0.0)
@@ -324,7 +325,7 @@ def _usage_credit(setup: Setup) -> Found:
     of_player = np.array([sizes[layer][expert] for layer, expert in players])
     draft = Draft("shapley", "")
     about = (effect[0] + used, effect[1] + credit, layers, of_player, rng, setup.draws)
-    shapley.add_usage(draft, runs, *about)
+    add_usage(draft, runs, *about)
     found = draft.finish()
     return _values(found, found.row("usage_credit"))
 
@@ -339,7 +340,7 @@ def _credit_consistency(setup: Setup) -> Found:
     shape = (len(template.runs), levels, len(groups), len(players))
     credit = plant_credit(setup.rng, *shape, shared=0.1 if setup.planted else 0.0)
     draft = Draft("shapley", "")
-    shapley.add_consistency(draft, template.runs, credit, [], setup.rng, setup.draws, {})
+    add_consistency(draft, template.runs, credit, [], setup.rng, setup.draws, {})
     found = draft.finish()
     return _values(found, found.row("credit_consistency"))
 

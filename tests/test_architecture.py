@@ -319,8 +319,8 @@ ANALYSES = {
     *("difficulty", "kinship", "levels", "planted_levels", "reading", "result", "similarity", "sufficiency"),
     *("dynamics", "handover", "planted_training", "probes", "probing", "rises", "states", "training_cases"),
     *("synthetic", "traces"),
-    *("coalitions", "forced", "needed", "npz", "planted_forced", "shapley"),
-    *("arms", "planted_transfer", "transfer"),
+    *("coalitions", "credit_consistency", "credit_rankings", "forced", "games", "needed", "npz", "planted_forced"),
+    *("arms", "planted_transfer", "shapley", "transfer"),
 }
 """Modules of `science/` that are pure functions of arrays."""
 

@@ -13,17 +13,15 @@ from pipeline.records.cache import cache_path
 from plotting.browsing import (
     choose_places,
     file_word,
-    find_examples,
     label_place,
     load_cache,
-    metrics_table,
     name_selection,
-    results_table,
-    select_rows,
     try_cache,
     try_caches,
     try_results,
 )
+from plotting.examples import find_examples
+from plotting.tables import metrics_table, results_table, select_rows
 from plotting.views import OTHER_VIEWS
 from tests.notebooks import TASKS, name_folders, write_example
 

@@ -14,10 +14,11 @@ from pipeline.places import find_caches
 from pipeline.records.cache import read_cache, read_header
 from pipeline.records.cells import FIRST_COLUMNS
 from pipeline.records.results import read_results
-from plotting.browsing import describe_cache, label_place, metrics_table, try_caches
+from plotting.browsing import describe_cache, label_place, try_caches
 from plotting.command import main
 from plotting.data import as_routing_data
 from plotting.replicates import find_settings
+from plotting.tables import metrics_table
 from plotting.views import CACHE_VIEWS, RESULT_VIEWS, ViewOptions, draw_results_view, draw_view, list_views
 from tests.notebooks import TASKS, write_example
 from tests.older_caches import FORMS, TASK, write_form

@@ -14,25 +14,15 @@ from pipeline.places import find_caches
 from pipeline.records.cache import read_header
 from pipeline.records.results import as_results, read_results
 from pipeline.training.command import main as train_command
-from plotting.browsing import (
-    choose_places,
-    label_place,
-    name_rows,
-    name_selection,
-    plot_task_heatmaps,
-    results_table,
-    select_rows,
-    task_names,
-    ticked_rows,
-    try_caches,
-    try_results,
-)
+from plotting.browsing import choose_places, label_place, name_selection, try_caches, try_results
 from plotting.choices import find_choices
 from plotting.data import as_routing_data
 from plotting.logs import read_logs
 from plotting.replicates import find_settings
 from plotting.runs import by_played_level, collect_runs, describe_shared, group_settings, last_checkpoints
 from plotting.sweeps import plot_learning_over_updates
+from plotting.tables import name_rows, results_table, select_rows, task_names, ticked_rows
+from plotting.task_maps import plot_task_heatmaps
 from plotting.views import RESULT_VIEWS, draw_results_view
 
 DEBUG = str(Path(__file__).parents[2] / "configs" / "debug.yaml")

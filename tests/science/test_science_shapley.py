@@ -19,6 +19,8 @@ from science.coalitions import (
     shapley_weights,
 )
 from science.conditions import build_conditions, count_conditions
+from science.credit_consistency import add_consistency, center
+from science.credit_rankings import add_usage
 from science.effects import Condition
 from science.planted_effects import build_effects
 from science.planted_forced import plant_credit
@@ -199,7 +201,7 @@ def test_usage_that_says_who_does_the_work_within_layers_is_told_from_layers_alo
         own = rng(1).normal(size=(10, 6))
         layer = np.repeat([0.0, 6.0, 12.0], 2)
         credit = layer + rng(2).normal(size=(10, 6)) + weight * own
-        shapley.add_usage(draft, runs, layer + own, credit, layers, sizes, rng(3), 199)
+        add_usage(draft, runs, layer + own, credit, layers, sizes, rng(3), 199)
         rows[name] = draft.finish().row("usage_credit")
     assert rows["alone"].value > 0.7 and rows["alone"].p > 0.05  # layers say all of it
     assert rows["within"].value > rows["within"].null_mean and rows["within"].p < 0.05
@@ -211,19 +213,19 @@ def test_seeds_that_give_the_same_credit_are_consistent_and_levels_alone_are_not
     for seed in range(10):
         draft = Draft("shapley", "")
         credit = plant_credit(rng(seed), 8, 40, 4, 4, own=0.1)
-        shapley.add_consistency(draft, runs, credit, [], rng(seed), 39, {})
+        add_consistency(draft, runs, credit, [], rng(seed), 39, {})
         values.append(draft.finish().row("credit_consistency"))
     assert abs(np.mean([row.value for row in values])) < 0.1 and sum(row.p <= 0.05 for row in values) <= 3
     draft = Draft("shapley", "")
     credit = plant_credit(rng(), 8, 40, 4, 4, shared=0.3, own=0.02, level=0.05, noise=0.05)
-    shapley.add_consistency(draft, runs, credit, [], rng(), 39, {})
+    add_consistency(draft, runs, credit, [], rng(), 39, {})
     row = draft.finish().row("credit_consistency")
     assert row.value > 0.9 and row.p == pytest.approx(1 / 40) and row.unit == "runs+groups+levels"
 
 
 def test_hard_subgoals_times_important_experts_are_no_profile():
     product = rng().random((1, 5, 1)) * rng(1).random((1, 1, 4))
-    assert np.abs(shapley.center(product)).max() < 1e-12
+    assert np.abs(center(product)).max() < 1e-12
 
 
 def test_the_same_again_whatever_the_order_of_cells(template):
