@@ -3,10 +3,14 @@
 import tempfile
 
 from more.settings import TrainingConfig
+from more.stories import EmbeddedSettings
 from more.training import Trainer
 
 _CACHE = tempfile.TemporaryDirectory(prefix="more_cache_")  # shared: the same few data are tokenised once
 CACHE = _CACHE.name
+
+TINY = EmbeddedSettings(num_stories=30, num_sheets=10, num_paragraphs=10, largest_summand=9)
+"""Embedded text and questions, generated in a moment."""
 
 SIZES = {
     "d_model": 16,

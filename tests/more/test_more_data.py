@@ -1,27 +1,20 @@
-"""Where language models learn from: readers of the original formats, the embedded generator, tokens, batches."""
+"""Where language models learn from: readers of the original formats, the embedded generator, tokens, the hub."""
 
 import hashlib
 import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 from more.babi import Question, read_babi_jsonl, read_babi_text, render_story
-from more.corpus import BatchPlan, Corpus, load_corpus, load_tokenizer
 from more.data import DataSettings, find_babi, open_source, read_babi_files, settings_from_description
-from more.own_text import own_parts
-from more.stories import FACTS, SPLITS, VERSION, EmbeddedSettings, generate
+from more.stories import FACTS, SPLITS, VERSION, generate
 from more.tokens import END_OF_TEXT, Tokenizer, read_tokenizer, train_tokenizer
 from more.wikitext import find_wikitext, read_articles
 from pipeline.command.errors import DataError
 from pipeline.command.hub import HubError, UnavailableError
-
-TINY = EmbeddedSettings(num_stories=30, num_sheets=10, num_paragraphs=10, largest_summand=9)
+from tests.more_settings import TINY
 
 BABI = (
     "1 Mary moved to the bathroom.\n2 John went to the hallway.\n3 Where is Mary?\tbathroom\t1\n"
@@ -401,164 +394,3 @@ def test_a_mark_of_the_byte_order_in_babi_is_none_of_its_text(tmp_path, encoding
     path = tmp_path / "en" / "qa1_some-name_train.txt"
     path.write_bytes(path.read_bytes() * 2)  # of two files put together, each has its mark
     assert len(read_babi_text(path, 1)) == 2 * 12 * 3
-
-
-# ------------------------------------------------------------------------------------------------------------- own text
-
-
-def test_own_text_is_all_that_is_learned_from_and_is_shared_out(tmp_path):
-    path = tmp_path / "novel.txt"
-    lines = [f"Line {number} of the novel, with words in it.\n" for number in range(400)]
-    path.write_text("\ufeff" + "".join(lines), encoding="utf-8")
-    said = []
-    source = open_source(DataSettings(text_file=str(path), tokenizer_size=300, embedded=TINY), said.append)
-    parts = {split: list(source.documents(split)) for split in SPLITS}
-    assert "".join(part[0] for part in parts.values()) == "".join(lines)
-    assert [len(part) for part in parts.values()] == [1, 1, 1]
-    assert [part[0].count("\n") for part in parts.values()] == pytest.approx([360, 20, 20], abs=2)
-    assert source.questions("test") == {} and source.sums("test") == []
-    assert said == [
-        f"data: text own ({path}, {len(''.join(lines)):,} characters); tokenizer byte pairs, 300 tokens, trained on "
-        "the training text"
-    ]
-    again = open_source(settings_from_description(json.loads(json.dumps(source.describe()))), said.append)
-    assert again.digest == source.digest
-    path.write_text("".join(lines[1:]))
-    assert open_source(source.settings, said.append).digest != source.digest
-
-
-def test_own_text_with_ends_of_text_is_many_documents(tmp_path):
-    path = tmp_path / "many.txt"
-    path.write_text("<|endoftext|>".join(f"Document {number:03}.\n" for number in range(100)))
-    parts = own_parts(path)
-    assert [len(parts[split]) for split in SPLITS] == [90, 5, 5]
-    assert parts["test"][-1] == "Document 099.\n"
-
-
-@pytest.mark.parametrize("text", ["word " * 60, "x" * 300, "a\n" * 3 + "long " * 100])
-def test_every_part_of_own_text_has_something_in_it(tmp_path, text):
-    path = tmp_path / "text.txt"
-    path.write_text(text)
-    assert all(part and part[0].strip() for part in own_parts(path).values())
-
-
-@pytest.mark.parametrize(
-    ("content", "changes", "said"),
-    [
-        (None, {}, "cannot be read"),
-        (b"\xff\xff" * 500, {}, "expected UTF-8, found other bytes at 0"),
-        (b"short", {}, "expected at least 200 characters, found 5"),
-        (b"long " * 100, {"data": "embedded"}, "text_file and data: embedded exclude each other"),
-    ],
-)
-def test_own_text_that_cannot_be_used(tmp_path, content, changes, said):
-    path = tmp_path / "text.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(DataError, match=said):
-        open_source(DataSettings(text_file=str(path), **changes))
-
-
-# --------------------------------------------------------------------------------------------------------------- corpus
-
-
-def make_corpus(lengths: list[int]) -> Corpus:
-    """Return a corpus whose tokens are their own positions, which shows what is taken from where."""
-    starts = np.concatenate([[0], np.cumsum([n + 1 for n in lengths])])
-    return Corpus(np.arange(starts[-1] + 1, dtype=np.uint32), starts)
-
-
-def test_windows_by_hand():
-    starts, lengths = make_corpus([4, 1, 7]).cut(3)
-    # Documents have 5, 2 and 8 targets: their tokens and an end of text.
-    assert starts.tolist() == [0, 3, 5, 7, 10, 13]
-    assert lengths.tolist() == [3, 2, 2, 3, 3, 2]
-
-
-@hypothesis_settings(deadline=None, max_examples=50)
-@given(
-    lengths=st.lists(st.integers(0, 20), min_size=1, max_size=30),
-    seq_length=st.integers(1, 12),
-    budget=st.integers(1, 40),
-    seed=st.integers(0, 5),
-)
-def test_every_target_is_learned_once_an_epoch_and_from_its_own_document(lengths, seq_length, budget, seed):
-    corpus = make_corpus(lengths)
-    plan = BatchPlan(corpus, seq_length, budget, seed)
-    for epoch in range(2):
-        learned = []
-        for place in range(plan.batches_per_epoch):
-            inputs, targets = plan.batch(epoch * plan.batches_per_epoch + place)
-            assert inputs.shape == targets.shape
-            assert inputs.size <= budget or len(inputs) == 1
-            assert inputs.shape[1] <= seq_length
-            assert (targets == inputs + 1).all()
-            document = np.searchsorted(corpus.starts, inputs, side="right")
-            assert (document == document[:, :1]).all()  # nothing is read across a border
-            learned += targets.ravel().tolist()
-        assert sorted(learned) == list(range(1, len(corpus.tokens)))
-
-
-def test_batches_are_random_access():
-    corpus = make_corpus([3, 5, 8, 2, 9, 9, 4] * 5)
-    plan = BatchPlan(corpus, 6, 12, seed=1)
-    forwards = [plan.batch(k)[0].tolist() for k in range(2 * plan.batches_per_epoch)]
-    fresh = BatchPlan(corpus, 6, 12, seed=1)
-    assert [fresh.batch(k)[0].tolist() for k in reversed(range(len(forwards)))] == forwards[::-1]
-    half = plan.batches_per_epoch
-    assert forwards[:half] != forwards[half:]
-    assert [BatchPlan(corpus, 6, 12, seed=2).batch(k)[0].tolist() for k in range(half)] != forwards[:half]
-
-
-def test_tokenised_once_and_memory_mapped(tmp_path):
-    source = open_source(DataSettings(data="embedded", tokenizer_size=300, embedded=TINY), lambda _: None)
-    tokenizer = load_tokenizer(source, tmp_path)
-    lines = []
-    corpus = load_corpus(source, tokenizer, "test", tmp_path, lines.append)
-    assert isinstance(corpus.tokens, np.memmap)
-    assert corpus.tokens.dtype == np.uint16
-    documents = list(source.documents("test"))
-    assert len(corpus.starts) == len(documents) + 1
-    end = tokenizer.end_token
-    for index, text in enumerate(documents):
-        assert corpus.document(index).tolist() == [end, *tokenizer.encode(text), end]
-    assert len(lines) == 1
-    again = load_corpus(source, load_tokenizer(source, tmp_path), "test", tmp_path, lines.append)
-    assert len(lines) == 1
-    assert (again.tokens == corpus.tokens).all()
-    # Another tokenizer or other data have other files.
-    load_corpus(source, train_tokenizer(documents, 280), "test", tmp_path, lines.append)
-    other = open_source(DataSettings(data="embedded", data_seed=1, embedded=TINY), lambda _: None)
-    load_corpus(other, tokenizer, "test", tmp_path, lines.append)
-    assert len(lines) == 3
-
-
-def test_damaged_and_unfinished_files(tmp_path):
-    source = open_source(DataSettings(data="embedded", tokenizer_size=300, embedded=TINY), lambda _: None)
-    tokenizer = load_tokenizer(source, tmp_path)
-    corpus = load_corpus(source, tokenizer, "valid", tmp_path, lambda _: None)
-    wanted = corpus.tokens.tolist()
-    (index,) = tmp_path.glob("valid-*.json")
-    (tokens,) = tmp_path.glob("valid-*.bin")
-    tokens.write_bytes(tokens.read_bytes()[:-2])
-    with pytest.raises(DataError, match="do not fit"):
-        load_corpus(source, tokenizer, "valid", tmp_path, lambda _: None)
-    index.unlink()  # as after an interruption: the index is written last
-    assert load_corpus(source, tokenizer, "valid", tmp_path, lambda _: None).tokens.tolist() == wanted
-    (trained,) = tmp_path.glob("tokenizer-*.json")
-    trained.write_text("")
-    with pytest.raises(DataError, match="delete it"):
-        load_tokenizer(source, tmp_path)
-
-
-def test_a_text_with_many_tokens_is_kept_in_wider_numbers(tmp_path):
-    class Wide:
-        vocab_size, end_token, digest = 70_000, 0, "w" * 64
-
-        def encode_batches(self, documents):
-            return ([len(text), 69_999] for text in documents)
-
-    source = open_source(DataSettings(data="embedded", embedded=TINY), lambda _: None)
-    corpus = load_corpus(source, Wide(), "valid", tmp_path, lambda _: None)
-    assert corpus.tokens.dtype == np.uint32
-    assert corpus.tokens[2] == 69_999

@@ -11,13 +11,12 @@ from tokenizers import models, normalizers, pre_tokenizers
 from more import commands
 from more.checkpoints import load_model, save_checkpoint
 from more.data import DataSettings, find_babi, open_source
-from more.stories import SPLITS, EmbeddedSettings, generate
+from more.stories import SPLITS, generate
 from more.tokens import END_OF_TEXT, GPT2_TOKENS, Tokenizer, read_tokenizer, train_tokenizer
 from more.wikitext import LINES, find_wikitext, name_wikitext, read_articles, take_lines
 from pipeline.command.errors import DataError
-from tests.more_settings import small_flags
+from tests.more_settings import TINY, small_flags
 
-TINY = EmbeddedSettings(num_stories=30, num_sheets=10, num_paragraphs=10, largest_summand=9)
 WIKITEXT_103, WIKITEXT_2 = LINES
 TEXTS = ("Where is Mary?", "12+30=42\n", "The cat sleeps near the river. " * 9)
 
