@@ -35,6 +35,8 @@ from science.synthetic import Design, draw_template
 from science.traces import Traces
 
 ALPHA = 0.05
+"""At which tests are tried."""
+
 PRICES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
 
 QUANTITIES = {

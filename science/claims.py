@@ -7,7 +7,7 @@ Holm; "no effect" is only ever told by two one-sided tests (TOST, Schuirmann 198
 against the margin that was declared, adjusted likewise.
 
     supported      significant, on the declared side, not equivalent to the reference; or declared as none, and it is
-    contradicted   significant, on the other side; or declared as none, and not within the margin
+    contradicted   significant, on the other side; or declared as none, and significantly beyond the margin
     equivalent     within the margin of the reference, whatever else
     undecided      this design could not tell
 """
@@ -38,7 +38,8 @@ COLUMNS = (
     *("reference", "unit", "n_runs", "n_levels", "n_episodes", "n_dropped", "p", "p_floor", "p_adjusted"),
     *("p_equivalence", "p_equivalence_adjusted"),
 )
-"""Of claims.csv: of each claim a row whose part is "all", then its parts."""
+"""Of claims.csv: of each claim a row whose part is "all", then its parts. A claim's own p is what speaks against its
+reference; of a claim of none, that it is beyond the margin."""
 
 ALL = "all"
 
@@ -92,7 +93,9 @@ def judge(
     import pandas as pd
 
     parts = [find_parts(claim, tables.get(claim.analysis), held_out) for claim in claims]
-    largest = [_largest([part.p for part in of_claim]) for of_claim in parts]
+    largest = [
+        _largest([_p_against(claim, part) for part in of_claim]) for claim, of_claim in zip(claims, parts, strict=True)
+    ]
     equivalent = [_largest([part.p_equivalence for part in of_claim]) for of_claim in parts]
     adjusted, equivalent_adjusted = adjust(np.array(largest), "holm"), adjust(np.array(equivalent), "holm")
     rows = []
@@ -163,8 +166,7 @@ def _decide(claim: Claim, parts: Sequence[Part], p: float, p_equivalence: float,
     if claim.direction == "none":
         if equivalent:
             return "supported", ""
-        beyond = all(abs(part.value - part.reference) > (claim.margin or 0.0) for part in parts)
-        if significant and beyond:
+        if significant:
             return "contradicted", ""
     else:
         if equivalent:
@@ -176,16 +178,22 @@ def _decide(claim: Claim, parts: Sequence[Part], p: float, p_equivalence: float,
             return "supported", ""
         if significant and signs == {-wanted}:
             return "contradicted", ""
-    untested = [part.name for part in parts if not math.isfinite(part.p)]
+    untested = [part.name for part in parts if not math.isfinite(_p_against(claim, part))]
     if untested:
         which = "" if len(untested) == len(parts) else f" for {'; '.join(untested)}"
-        return "undecided", f"no test{which}: it takes {MIN_FOR_INTERVAL} runs or more with a value"
+        spread = ", not all equal" if claim.direction == "none" else ""
+        return "undecided", f"no test{which}: it takes {MIN_FOR_INTERVAL} runs or more with a value{spread}"
     if len(signs) > 1 and significant:
         return "undecided", "its parts point to different sides"
     floors = [part.p_floor for part in parts if math.isfinite(part.p_floor)]
     if floors and max(floors) > level:
         return "undecided", f"so few runs cannot give a p below {max(floors):.2g}"
     return "undecided", ""
+
+
+def _p_against(claim: Claim, part: Part) -> float:
+    """Return p of a part: that it is not at the reference; if none is claimed, that it is beyond the margin."""
+    return part.p if claim.direction != "none" else float(np.minimum(1.0, 2 * (1 - part.p_equivalence)))
 
 
 def _largest(p_values: Sequence[float]) -> float:

@@ -48,7 +48,8 @@ class Statistics:
     Attributes:
         draws: Of each null by permutation or exchange.
         calibration: Data sets of pure noise, and of planted effects, with which the design itself is tested.
-        level: Chance of a false verdict over all claims together (Holm), share of false stars on a map (BH).
+        level: Chance of a false verdict over all claims together (Holm). Stars of maps (BH), experts that are dead and
+            the calibration card have 0.05 whatever this is.
         power: With which the detectable effect of `--plan` is found.
         seed: Of every random draw of the analyses.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -137,17 +138,25 @@ def add_fronts(draft: Draft, grid: Grid, baselines: list[FrontPoint], effects: E
         each = [_wilson(value, grid.episodes) for value in grid.success[:, j]]
         draft.over_runs("front_success", grid.success[:, j], runs, limits=(0, 1), each=each, **shared)
     own = np.array([find_hypervolume(x, y, worst) for x, y in zip(grid.lpc, grid.success, strict=True)])
-    draft.over_runs("hypervolume", own, runs, condition=f"from LPC {worst:.4g}", tested=False, n_episodes=grid.episodes)
+    whole = np.isfinite(grid.lpc).all(axis=1) & np.isfinite(grid.success).all(axis=1)
+    lacks = ["" if one else "not at every price" for one in whole]
+    own[~whole] = NAN
+    about = {"condition": f"from LPC {worst:.4g}", "tested": False, "n_episodes": grid.episodes}
+    draft.over_runs("hypervolume", own, runs, reasons=lacks, **about)
     if effects is not None:
         _dial(draft, grid, runs, own, worst, effects)
     if not baselines:
         return
     other = np.full(len(runs), NAN)
+    known = [point for point in baselines if np.isfinite([point.lpc, point.success]).all()]
+    most = max(Counter(point.seed for point in known).values(), default=0)
     for n, run in enumerate(runs):
-        points = [point for point in baselines if point.seed == run.seed]
+        points = [point for point in known if point.seed == run.seed]
+        if len(points) < most or not points:
+            lacks[n] = lacks[n] or f"{len(points) or 'no'} baseline of this seed" + f", of {most}" * (most > 1)
+            continue
         other[n] = find_hypervolume(np.array([p.lpc for p in points]), np.array([p.success for p in points]), worst)
-    reasons = ["" if np.isfinite(value) else "no baseline of this seed" for value in other]
-    draft.over_runs("hypervolume_above_baseline", own - other, runs, reasons=reasons, n_episodes=grid.episodes)
+    draft.over_runs("hypervolume_above_baseline", own - other, runs, reasons=lacks, n_episodes=grid.episodes)
 
 
 def _wilson(share: float, episodes: int) -> tuple[float, float]:
@@ -167,7 +176,7 @@ def _dial(draft: Draft, grid: Grid, runs: list[Run], own: np.ndarray, worst: flo
         for index in (i for i in free if effects.runs[i].seed == run.seed):
             x, y = np.append(lpc[:, index], grid.lpc[n, 0]), np.append(success[:, index], grid.success[n, 0])
             values[n] = own[n] - find_hypervolume(x, y, worst)
-            reasons[n] = "" if np.isfinite(values[n]) else "success or LPC of the dial is not known"
+            reasons[n] = "" if np.isfinite(values[n]) else "success or LPC is not known, of a price or of the dial"
     draft.over_runs("dial_gap", values, runs, reasons=reasons, n_episodes=len(np.unique(effects.level_seed)))
 
 

@@ -33,10 +33,11 @@ MANY = 128
 """Conditions beyond which policies are changed one after the other."""
 
 TRACE_SOURCES = ("science.traces", "science.reading", "science.npz")
-REPLAY_SOURCES = (*TRACE_SOURCES, "pipeline.interventions", "pipeline.replay")
+REPLAY_SOURCES = (*TRACE_SOURCES, "science.inputs", "pipeline.interventions", "pipeline.replay")
 OBSERVATION_SOURCES = ("science.observations", "science.npz", "pipeline.replay.trajectories")
 EFFECT_SOURCES = (
     *(
+        "science.inputs",
         "science.conditions",
         "science.coalitions",
         "pipeline.interventions",

@@ -12,7 +12,8 @@ survives.)
   else makes an expert dispensable.
 - audit: Spearman correlation over experts of usage (mean weight) with the effect of their knock-out on cross-entropy,
   per run, p over runs. audit_given_size: size partialled out, for large experts may be both used and needed.
-  audit_best: share of runs whose most used expert is the one whose loss harms most, minus 1 / experts.
+  audit_best: share of runs whose most used expert is the one whose loss harms most, minus 1 / experts; exact binomial
+  test, Wilson's interval.
 - audit_beyond_norm: usage against the effect beyond the control. A knock-out changes the signal by |w E(x)|, which
   grows with usage whatever the expert says; the control takes away as much in a random direction.
 - renormalised: effect with the remaining weights made to sum to 1 minus that without; the layer has no residual, so
@@ -36,7 +37,7 @@ from science.effects import Condition, Effects, Measure
 from science.profiles import find_unusable, list_experts, to_unit
 from science.result import NAN, Draft, Result, larger
 from science.statistics.association import partial_spearman
-from science.statistics.inference import compare_over_both, compare_with_margin
+from science.statistics.inference import compare_hits, compare_over_both, compare_with_margin
 from science.traces import Traces, group_means, sum_over
 
 QUANTITIES = {
@@ -220,7 +221,7 @@ def add_audit(draft: Draft, cell: Effects, usage: dict[Any, np.ndarray], traces:
         found["audit"][place] = spearmanr(used, harm[place]).statistic
         if len(np.unique(sizes[columns])) > 1:
             found["given_size"][place] = partial_spearman(used, harm[place], sizes[columns].astype(np.float64))
-        found["best"][place] = float(used.argmax() == harm[place].argmax()) - 1 / len(used)
+        found["best"][place] = float(used.argmax() == harm[place].argmax())
         if beyond is not None and np.isfinite(beyond[place]).all() and np.ptp(beyond[place]) > 1e-12:
             found["beyond"][place] = spearmanr(used, beyond[place]).statistic
     shared = {
@@ -231,7 +232,9 @@ def add_audit(draft: Draft, cell: Effects, usage: dict[Any, np.ndarray], traces:
     }
     draft.over_runs("audit", found["audit"], cell.runs, worst=0.0, **shared)
     draft.over_runs("audit_given_size", found["given_size"], cell.runs, **shared)
-    draft.over_runs("audit_best", found["best"], cell.runs, **shared)
+    chance = 1 / len(columns)
+    hits = compare_hits(found["best"], chance)
+    draft.over_runs("audit_best", found["best"] - chance, cell.runs, test=hits, **shared)
     if beyond is None:
         draft.note(f"{where}: no random_direction for every knock-out: audit_beyond_norm has no value")
     else:

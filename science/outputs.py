@@ -21,7 +21,9 @@ from science.store import Item, Store
 ANALYSIS_SOURCES = (
     *("science.questions", "science.result", "science.statistics", "science.traces", "science.effects"),
     *("science.profiles", "science.exchange", "science.agreement", "science.fronts"),
-    *("science.observations", "science.feedforward", "science.forced", "science.coalitions"),
+    *("science.observations", "science.feedforward", "science.forced", "science.coalitions", "science.npz"),
+    *("science.knockouts", "science.difficulty", "science.distinctness"),  # whose numbers other analyses take too
+    *("science.games", "science.credit_rankings", "science.credit_consistency"),
     *("science.levels", "science.kinship", "science.arms", "science.adapting"),
     *("science.handover", "science.rises", "science.probing", "science.states"),
 )
@@ -99,6 +101,7 @@ def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[
 
     draw_without_display()
     from plotting.style import save_figure
+    from science.calibration import ALPHA
     from science.figures.calibration import draw_calibration
     from science.figures.draw import draw_analysis
 
@@ -110,7 +113,7 @@ def make_figures(design: Design, store: Store, item: Item, link: Link) -> tuple[
         table, notes = read_card(files)
         made.append(card_path(design))
         write_card(made[0], table)
-        drawn = [draw_calibration(widen(table), design.config.statistics.level)] if len(table) else []
+        drawn = [draw_calibration(widen(table), ALPHA)] if len(table) else []
     else:
         files = [path for path in store.files(f"analyse/{name}") if path.suffix == ".csv"]
         sizes = expert_sizes(design)

@@ -16,12 +16,12 @@ Prices are compared within a seed, never pooled: across them success and LPC bot
 - collapsed: share of seeds in which a layer's routers do not tell groups apart (no weight in any group is 0.02 from its
   mean), of each layer and price.
 - front_lpc, front_success: of each price; a single run's success has Wilson's interval over its episodes.
-- hypervolume: of the front of a seed over all its prices: the area of success and cheapness that some price dominates,
-  from success 0 and 1.1 times the greatest LPC of all, as a share of the whole (Zitzler and Thiele 1998, PPSN V). At
-  the greatest itself the dearest policy would span nothing however well it does.
-- hypervolume_above_baseline: minus that of the baselines of the same seed. A baseline is matched with a path of the
-  policy on active parameters, routers' included, and stands at the LPC of that path. The square of its own hidden size
-  is no cost in the same unit, for LPC leaves out what routers cost.
+- hypervolume: of the front of a seed over all prices, of seeds that have them all: the area of success and cheapness
+  that some price dominates, from success 0 and 1.1 times the greatest LPC of all, as a share of the whole (Zitzler and
+  Thiele 1998, PPSN V). At the greatest itself the dearest policy would span nothing however well it does.
+- hypervolume_above_baseline: minus that of the baselines of the same seed, of seeds that have them all. A baseline is
+  matched with a path of the policy on active parameters, routers' included, and stands at the LPC of that path. The
+  square of its own hidden size is no cost in the same unit, for LPC leaves out what routers cost.
 - dial_gap: minus that of the dial, which turns the weights of the policy trained at price 0, w' ~ w exp(-lambda cost),
   and retrains nothing: what training under prices bought beyond what gating alone gives.
 

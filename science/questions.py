@@ -208,7 +208,8 @@ def _price(given: Given) -> Result:
         parts.append(price.compute(traces, effects=_of_task(knockouts, task), baselines=dense, **given.drawn))
         if (turned := _of_task(dial, task)) is not None:
             # Effects of one table are of one source: knock-outs on replay, the dial on own play.
-            rows = price.compute(traces, effects=turned, draws=1).rows
+            # Baselines too, though their rows are not kept: all hypervolumes of a task are of one box.
+            rows = price.compute(traces, effects=turned, baselines=dense, draws=1).rows
             parts.append(replace(parts[-1], rows=tuple(row for row in rows if row.quantity == "dial_gap")))
             parts[-1] = add_rows(parts[-1], list_turned(turned))
         parts[0] = add_rows(parts[0], [row for point in dense for row in describe_baseline(task, point)])

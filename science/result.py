@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from science.statistics.inference import CrossedTest, adjust, compare_over_both, compare_with_zero
+from science.statistics.inference import CrossedTest, MeanTest, adjust, compare_over_both, compare_with_zero
 from science.traces import Run
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ class Draft:
         p_null_floor: float = 0.0,
         null_unit: str = "",
         both: CrossedTest | None = None,
+        test: MeanTest | None = None,
         null: np.ndarray | float = NAN,
         p_each: Sequence[float] = (),
         each: Sequence[tuple[float, float]] = (),
@@ -222,7 +223,9 @@ class Draft:
             p_null: p of a null over another unit, for all runs together: the larger p counts.
             p_null_floor: The smallest that it could be.
             null_unit: That unit.
-            both: Test over runs and level seeds at once, whose interval and p take the place of those over runs.
+            both: Test over runs and level seeds at once, whose interval and p, or that there are none, take the place
+                of those over runs.
+            test: Of the values, in the place of `compare_with_zero`.
             null: (R,) or one, what values are compared with; NaN is 0.
             p_each: (R,), of each run by itself, over its episodes.
             each: (R,), interval of each run by itself.
@@ -257,9 +260,11 @@ class Draft:
         unit = f"runs+{null_unit}" if null_unit else "runs" if both is None else "runs+levels"
         lost = sorted({r or "no value" for r, k in zip(reasons, known, strict=True) if not k})
         shared = {**_cell(runs), **columns, **family, "unit": unit, "drop_reason": "; ".join(lost)}
-        row = self._mean(quantity, values, under, null, p_null, p_null_floor, bool(null_unit), shared)
-        if both is not None and math.isfinite(both.p):
-            self.rows[-1] = row = replace(row, low=both.low, high=both.high, p=both.p, p_floor=0.0)
+        test = compare_with_zero(values - under) if test is None else test
+        row = self._mean(quantity, values, under, null, test, p_null, p_null_floor, bool(null_unit), shared)
+        if both is not None:
+            floor = 0.0 if math.isfinite(both.p) else NAN
+            self.rows[-1] = row = replace(row, low=both.low, high=both.high, p=both.p, p_floor=floor)
         if not tested:
             self.rows[-1] = row = replace(row, p=NAN, p_floor=NAN)
         self.rows[-1] = row = _cut(row, limits)
@@ -267,7 +272,8 @@ class Draft:
             filled = np.where(known, values, worst)
             shared["drop_reason"] = f"{(~known).sum()} included at {worst:g}: " + "; ".join(lost)
             shared |= {"estimator": "worst", "family": ""}
-            self._mean(quantity, filled, under, null, NAN, 0.0, False, {**shared, "unit": "runs"})
+            test = compare_with_zero(filled - under)
+            self._mean(quantity, filled, under, null, test, NAN, 0.0, False, {**shared, "unit": "runs"})
             self.rows[-1] = _cut(replace(self.rows[-1], p=NAN, p_floor=NAN), limits)
         return row
 
@@ -285,12 +291,12 @@ class Draft:
         values: np.ndarray,
         under: np.ndarray,
         null: Any,
+        test: MeanTest,
         p_null: float,
         p_null_floor: float,
         needs_both: bool,
         columns: dict[str, Any],
     ) -> Row:
-        test = compare_with_zero(values - under)
         known = np.isfinite(values)
         center = float(under[known].mean()) if known.any() else 0.0
         p = larger(test.p, p_null) if needs_both else test.p

@@ -10,6 +10,7 @@ from pipeline.command.workers import Event, Link, WorkItem
 from pipeline.launch.items import launch
 from pipeline.training.summary import align_right
 from science import card
+from science.calibration import ALPHA
 from science.config import StudyConfig
 from science.plan import Design, build_design
 from science.report.text import format_interval, format_number
@@ -56,10 +57,9 @@ def run_selftest(config: StudyConfig, *, jobs: int | None = None, launcher: Laun
     if not frames:
         return 1
     table = card.widen(pd.concat(frames))
-    level = config.statistics.level
     rows = [("test", "false positives", "found where planted", "")]
     for row in table.to_dict("records"):
-        wrong = row["low"] > level
+        wrong = row["low"] > ALPHA
         failed |= bool(wrong)
         false = format_interval(row["false_positives"], row["low"], row["high"]) if row["data_sets"] else "no p"
         rows.append((row["quantity"], false, format_number(row["recovered"]), "WRONG TOO OFTEN" if wrong else ""))

@@ -143,6 +143,7 @@ def _analyse(design: Design, only: Sequence[str]) -> list[Item]:
 def _calibrate(design: Design, only: Sequence[str]) -> list[Item]:
     statistics = design.config.to_dict()["statistics"]
     settings = {name: statistics[name] for name in ("calibration", "seed")}
+    settings["levels"] = [len(design.tasks) - len(design.held_out), len(design.held_out), len(design.new_levels)]
     # The first task's traces stand for the design: their runs, levels and lengths.
     needs = tuple(f"replay/{task}/{setting}" for task, setting in inputs.cells(design) if task == design.tasks[0])
     return [Item(f"calibrate/{claim}", settings, needs, card.SOURCES) for claim in card.list_cases(only)]

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from science.calibration import ALPHA
 from science.card import widen
+from science.config import Claim
 from science.plan import Design
 from science.report.content import ClaimEntry, Picture, Pictures
 from science.report.facts import count_words
@@ -26,25 +28,22 @@ def calibration_of(
     if drawn is None or not path.exists():
         return (("It was not made: what follows has not been tested on noise of this shape.",), None, None)
     table = widen(pd.read_csv(path))
-    level, sets = design.config.statistics.level, design.config.statistics.calibration
+    sets = design.config.statistics.calibration
     runs = count_words(len(design.config.seeds), "run")
     said = [
         f"Every test was first tried on made-up data of this study's shape (its {runs}, levels, lengths of episodes "
         f"and groups): {sets} data sets of noise, and {sets} in which the effect was planted. On noise a sound test is "
         "wrong about as often as its level says, or more seldom."
     ]
-    bad = [
-        f"{row['quantity']} (whose mean on noise is {format_number(row['without'])})"
-        for row in find_wrong(table, level)
-    ]
+    bad = [f"{row['quantity']} (whose mean on noise is {format_number(row['without'])})" for row in find_wrong(table)]
     tried = table["false_positives"].notna()
     if bad:
         said.append(
-            f"Wrong on noise more often than its level of {level:g} allows: {', '.join(bad)}. A verdict on the same "
+            f"Wrong on noise more often than the level of {ALPHA:g} allows: {', '.join(bad)}. A verdict on the same "
             "side of 0 as that mean is not to be trusted."
         )
     elif tried.any():
-        said.append(f"No test is wrong more often than {level:g}, to within what {sets} data sets can tell.")
+        said.append(f"No test is wrong more often than {ALPHA:g}, to within what {sets} data sets can tell.")
     if not tried.all():
         said.append(f"So few runs give no p at all: {', '.join(table['quantity'][~tried])}.")
     said += list_untried(design, list(table["quantity"]))
@@ -76,7 +75,7 @@ def list_untried(design: Design, tried: Sequence[str]) -> list[str]:
 
     known, found = {case.name for case in CASES}, []
     for claim in design.config.claims:
-        name = f"{claim.claim} (no effect)" if claim.direction == "none" else claim.claim
+        name = case_of(claim)
         if name in tried or name in known:  # of what could not be done on this design the notes say why
             continue
         why = UNTRIED.get(claim.claim, "no data without it are simulated")
@@ -84,9 +83,14 @@ def list_untried(design: Design, tried: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def find_wrong(table: Any, level: float) -> list[dict[str, Any]]:
-    """Return the rows of a card (`science.card.widen`) whose tests are wrong more often than the level allows."""
-    return table[table["low"] > level].to_dict("records")
+def case_of(claim: Claim) -> str:
+    """Return the name of the card's case that tries a claim."""
+    return f"{claim.claim} (no effect)" if claim.direction == "none" else claim.claim
+
+
+def find_wrong(table: Any) -> list[dict[str, Any]]:
+    """Return the rows of a card (`science.card.widen`) whose tests are wrong more often than its level allows."""
+    return table[table["low"] > ALPHA].to_dict("records")
 
 
 def doubt_claims(claims: Sequence[ClaimEntry], design: Design, path: Path) -> tuple[ClaimEntry, ...]:
@@ -101,15 +105,14 @@ def doubt_claims(claims: Sequence[ClaimEntry], design: Design, path: Path) -> tu
 
     if not path.exists():
         return tuple(claims)
-    wrong = {
-        row["quantity"]: row["without"] for row in find_wrong(widen(pd.read_csv(path)), design.config.statistics.level)
-    }
+    wrong = {row["quantity"]: row["without"] for row in find_wrong(widen(pd.read_csv(path)))}
     found = []
     for entry, claim in zip(claims, design.config.claims, strict=True):
         side = {"greater": 1, "less": -1}.get(claim.direction, 0)
         side = -side if entry.verdict == "contradicted" else side
-        without = wrong.get(entry.claim, 0.0)
-        if entry.verdict in ("supported", "contradicted") and claim.claim in wrong and without * side >= 0:
+        name = case_of(claim)
+        without = wrong.get(name, 0.0)
+        if entry.verdict in ("supported", "contradicted") and name in wrong and without * side >= 0:
             why = (
                 f"not to be trusted: its test says so on noise of this design too, which gives "
                 f"{format_number(without)} by itself (see the calibration card)"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
+from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval, wilson_interval
 
 MIN_FOR_SIGN_FLIP = 8
 """Runs from which on the exact test is used: fewer cannot be significant in it."""
@@ -25,13 +25,13 @@ class MeanTest:
 
     Attributes:
         mean: Of the runs.
-        low: Lower end of the 95 % t interval; NaN below three runs.
+        low: Lower end of the 95 % t interval; NaN below three runs, and for runs that agree exactly.
         high: Upper end.
         n: Runs with a value.
         dropped: Runs without one.
         p: Two-sided; NaN below three runs.
         p_floor: The smallest p that so many runs can give; 0 of the t test.
-        method: sign-flip or t.
+        method: sign-flip, t or binomial.
     """
 
     mean: float
@@ -41,48 +41,80 @@ class MeanTest:
     dropped: int
     p: float
     p_floor: float
-    method: Literal["sign-flip", "t"]
+    method: Literal["sign-flip", "t", "binomial"]
 
 
 def compare_with_zero(values: np.ndarray) -> MeanTest:
     """Return the test whether the mean of values (n,) over runs is 0; NaN is no value.
 
     From eight runs the exact sign-flip test (all 2^n signs; above 16 runs 65,535 drawn ones and the found one, from a
-    fixed generator), below Student's t.
+    fixed generator), below Student's t. Runs that agree exactly have no spread for t: p is then that of their signs.
     """
     values = np.asarray(values, np.float64)
     known = values[np.isfinite(values)]
     n = len(known)
     found = mean_interval(known) if n else None
-    method: Literal["sign-flip", "t"] = "sign-flip" if n >= MIN_FOR_SIGN_FLIP else "t"
+    method: Literal["sign-flip", "t", "binomial"] = "sign-flip" if n >= MIN_FOR_SIGN_FLIP else "t"
     p, floor = float("nan"), 0.0
     if method == "sign-flip":
         p, floor = _sign_flip(known)
     elif n >= MIN_FOR_INTERVAL:
         p = _student(known)
     ends = [float("nan")] * 3 if found is None else [float(found.mean), float(found.low), float(found.high)]
+    if n and _agree(known):
+        ends[1:] = [float("nan")] * 2
     return MeanTest(*ends, n, len(values) - n, p, floor, method)
 
 
+def compare_hits(hits: np.ndarray, chance: float) -> MeanTest:
+    """Return the test whether runs hit as often as chance has it, of the share of hits minus chance.
+
+    The exact binomial test, two-sided, with Wilson's interval. Hits have two values, and where chance is far from one
+    half neither their signs nor t say how often they would be so few or so many.
+
+    Args:
+        hits: (n,), 1 or 0; NaN is no value.
+        chance: Of a hit, between 0 and 1.
+    """
+    from scipy.stats import binomtest  # takes 0.4 s
+
+    known = hits[np.isfinite(hits)]
+    n, found = len(known), int(known.sum())
+    share = found / n if n else float("nan")
+    low, high = wilson_interval(found, n) if n >= MIN_FOR_INTERVAL else (float("nan"), float("nan"))
+    p = float(binomtest(found, n, chance).pvalue) if n >= MIN_FOR_INTERVAL else float("nan")
+    floor = float(min(binomtest(end, n, chance).pvalue for end in (0, n))) if n else 0.0
+    return MeanTest(share - chance, low - chance, high - chance, n, len(hits) - n, p, floor, "binomial")
+
+
 def _sign_flip(values: np.ndarray) -> tuple[float, float]:
-    n = len(values)
+    n, tolerance = len(values), 1e-12 * np.abs(values).sum()
     if n <= 16:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         means = np.abs(signs @ values)
-        return float((means >= abs(values.sum()) - 1e-12).mean()), 2.0 / 2**n
+        return float((means >= abs(values.sum()) - tolerance).mean()), 2.0 / 2**n
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (65_535, n))
-    extreme = int((np.abs(signs @ values) >= abs(values.sum()) - 1e-12).sum())
+    extreme = int((np.abs(signs @ values) >= abs(values.sum()) - tolerance).sum())
     return (1 + extreme) / 65_536, 1 / 65_536
 
 
 def _student(values: np.ndarray) -> float:
     from scipy.special import stdtr  # takes 0.1 s
 
-    spread = values.std(ddof=1)
-    if spread == 0:
-        return 1.0 if values.mean() == 0 else 0.0
-    t = abs(values.mean()) / (spread / np.sqrt(len(values)))
+    if _agree(values):
+        return _test_signs(len(values), float(values[0]))
+    t = abs(values.mean()) / (values.std(ddof=1) / np.sqrt(len(values)))
     return float(2 * stdtr(len(values) - 1, -t))
+
+
+def _agree(values: np.ndarray) -> bool:
+    """Return whether values are equal but for rounding."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
+def _test_signs(n: int, value: float) -> float:
+    """Return p of n equal values: of their signs alone, for how far they could be apart is not known."""
+    return 1.0 if value == 0 else 2.0 / 2**n
 
 
 def adjust(p_values: np.ndarray, method: Literal["holm", "bh"]) -> np.ndarray:
@@ -115,7 +147,7 @@ class CrossedTest:
         mean: Of the runs' means.
         low: Lower end of the 95 % interval.
         high: Upper end.
-        error: Its standard error.
+        error: Its standard error; 0 where all values agree, which then have no interval.
         df: Degrees of freedom.
         p: Two-sided; NaN below three runs or three levels.
         n_runs: Runs with a value.
@@ -132,11 +164,9 @@ class CrossedTest:
     n_levels: int
 
     def within(self, margin: float) -> float:
-        """Return the larger p of two one-sided tests that the mean lies within -margin .. margin."""
-        if not np.isfinite(self.p):
+        """Return the larger p of two one-sided tests that the mean lies within -margin .. margin; NaN without error."""
+        if not (np.isfinite(self.p) and self.error > 0):
             return float("nan")
-        if self.error == 0:
-            return 0.0 if abs(self.mean) < margin else 1.0
         from scipy.special import stdtr  # takes 0.1 s
 
         return float(stdtr(self.df, -(margin - abs(self.mean)) / self.error))
@@ -173,8 +203,11 @@ def compare_over_both(table: np.ndarray) -> CrossedTest:
     parts = by_run**2 / (runs - 1) + by_level**2 / (levels - 1) + rest**2 / ((runs - 1) * (levels - 1))
     df = float(max(total**2 / parts, min(runs, levels) - 1)) if parts > 0 else float(min(runs, levels) - 1)
     error = float(np.sqrt(total))
+    if error <= 1e-12 * np.abs(filled).max():
+        nan = float("nan")
+        return CrossedTest(mean, nan, nan, 0.0, df, _test_signs(min(runs, levels), mean), runs, levels)
     half = float(stdtrit(df, 0.975)) * error
-    p = float(2 * stdtr(df, -abs(mean) / error)) if error > 0 else float(mean == 0)
+    p = float(2 * stdtr(df, -abs(mean) / error))
     return CrossedTest(mean, mean - half, mean + half, error, df, p, runs, levels)
 
 
@@ -183,7 +216,7 @@ class Equivalence:
     """Two one-sided tests that a mean over runs lies within -margin .. margin.
 
     Attributes:
-        p: The larger of the two; NaN below three runs.
+        p: The larger of the two; NaN below three runs, and for runs that agree exactly: what they hide is not known.
         low: Lower end of the 90 % interval, which lies within the margin where p < 0.05.
         high: Upper end.
         n: Runs with a value.
@@ -209,11 +242,8 @@ def compare_with_margin(values: np.ndarray, margin: float, center: float = 0.0) 
     values = np.asarray(values, np.float64)
     known = values[np.isfinite(values)] - center
     n = len(known)
-    if n < MIN_FOR_INTERVAL:
+    if n < MIN_FOR_INTERVAL or _agree(known):
         return Equivalence(float("nan"), float("nan"), float("nan"), n)
-    if known.std() == 0:
-        p = 0.0 if abs(known[0]) < margin else 1.0
-        return Equivalence(p, float(known[0]) + center, float(known[0]) + center, n)
     from statsmodels.stats.weightstats import DescrStatsW  # takes a second
 
     described = DescrStatsW(known)
@@ -228,16 +258,14 @@ def compute_equivalence(row: Mapping[str, Any], margin: float, reference: float)
     they are no independent sample: runs share their level seeds, and of pairs of runs each run's mean over its partners
     varies about half as much as the mean over all pairs says (Hoeffding 1948, Ann. Math. Stat. 19:293). Of intervals
     over runs and levels, whose degrees of freedom a row does not say, the error is taken as if there were many, and p
-    as if there were no more than runs less one: both cautious. NaN where the row has no interval.
+    as if there were no more than runs less one: both cautious. NaN where the row has no interval, or one of no width.
     """
     from scipy.special import stdtr, stdtrit  # takes 0.1 s
 
     df, half = row["n_runs"] - 1, max(row["high"] - row["value"], row["value"] - row["low"])
     away = abs(row["value"] - reference)
-    if not (math.isfinite(half) and math.isfinite(away)) or df < MIN_FOR_INTERVAL - 1:
+    if not (math.isfinite(half) and math.isfinite(away)) or df < MIN_FOR_INTERVAL - 1 or half <= 0:
         return math.nan
-    if half <= 0:
-        return 0.0 if away < margin else 1.0
     error = half / float(stdtrit(math.inf if row["unit"] == "runs+levels" else df, 0.975))
     return float(stdtr(df, -(margin - away) / error))
 

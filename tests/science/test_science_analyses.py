@@ -1,12 +1,13 @@
 """The known answers: what was planted is found."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipeline.records.intervals import wilson_interval
-from science import complexity, distinctness, knockouts, pathways, price, sufficiency
+from science import complexity, distinctness, knockouts, pathways, price, questions, sufficiency
 from science.effects import Condition
 from science.fronts import FrontPoint, find_hypervolume
 from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
@@ -336,6 +337,23 @@ def test_fronts_are_above_baselines_that_cost_more(priced):
     assert any("success is not known" in note for note in replayed.notes)
 
 
+def test_a_seed_without_one_of_two_baselines_or_of_its_prices_is_left_out(priced):
+    """What is left of its front would dominate less."""
+    points = [FrontPoint(seed, lpc=lpc, success=1.0) for seed in range(8) for lpc in (300, 3000)]
+    whole = price.compute(priced, baselines=points, draws=9)
+    found = price.compute(priced, baselines=[p for p in points if (p.seed, p.lpc) != (3, 300)], draws=9)
+    row = found.row("hypervolume_above_baseline")
+    assert row.n_runs == 7 and row.drop_reason == "1 baseline of this seed, of 2"
+    cheapest = min(run.lpc_alpha for run in priced.runs)
+    kept = [i for i, run in enumerate(priced.runs) if (run.seed, run.lpc_alpha) != (3, cheapest)]
+    found = price.compute(priced.select(kept), baselines=points, draws=9)
+    for quantity in ("hypervolume", "hypervolume_above_baseline"):
+        row = found.row(quantity)
+        assert row.n_runs == 7 and row.drop_reason == "not at every price"
+        others = [r.value for r in whole.find(quantity, unit="run") if r.seed != 3]
+        assert [r.value for r in found.find(quantity, unit="run") if r.seed != 3] == pytest.approx(others)
+
+
 def test_the_dearest_baseline_spans_something(priced):
     """From its own LPC as the reference point it would span nothing, however well it does."""
     failing, solving = (
@@ -344,6 +362,33 @@ def test_the_dearest_baseline_spans_something(priced):
     )
     rows = [found.row("hypervolume_above_baseline") for found in (failing, solving)]
     assert rows[0].value - rows[1].value == pytest.approx(0.1 / 1.1)
+
+
+def test_hypervolumes_of_a_task_are_of_one_box(priced, monkeypatch):
+    """The dial's front is drawn from the same reference point as the baselines', however dear these are."""
+    points = [FrontPoint(seed, lpc=9e3, success=1.0) for seed in range(8)]
+    free = [run for run in priced.runs if run.lpc_alpha == 0]
+    done, intact = np.ones((8, 1, 12)), np.ones((8, 12))
+    turn = [Condition("dial 1", "dial", tau=1.0)]
+    dial = build_effects(free, np.arange(12), turn, np.zeros((8, 1, 12)), success=done, success_intact=intact)
+    dial = replace(dial, lpc=np.full(len(dial), 100.0))
+    boxes = []
+    compute = price.compute
+
+    def note(*arguments, baselines=(), **others):
+        boxes.append(list(baselines))
+        return compute(*arguments, baselines=baselines, **others)
+
+    monkeypatch.setattr(price, "compute", note)
+    monkeypatch.setattr(questions, "list_baselines", lambda *_: points)
+    monkeypatch.setattr(questions, "list_usage", lambda *_: [])
+    given = SimpleNamespace(
+        traces=lambda _: priced, effects=lambda family, _: dial if family == "dial" else None, drawn={"draws": 9}
+    )
+    monkeypatch.setattr(questions, "describe_baseline", lambda *_: [])
+    found = questions._price(given)
+    assert boxes == [points, points]
+    assert len(found.find("dial_gap", unit="run")) == len(found.find("hypervolume", unit="run")) == 8
 
 
 def test_an_expert_is_dead_when_its_loss_is_equivalent_to_nothing(template):

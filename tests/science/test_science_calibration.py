@@ -1,5 +1,7 @@
 """The calibration card: what it says, that it does not depend on order, and designs that it cannot do."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -196,6 +198,29 @@ def test_a_verdict_that_noise_gives_too_is_not_to_be_trusted(tmp_path, verdict, 
     (found,) = doubt_claims([entry(verdict)], Study, tmp_path / "calibration.csv")
     assert ("not to be trusted" in found.why) == doubted
     assert doubt_claims([entry(verdict)], Study, tmp_path / "none.csv") == (entry(verdict),)
+
+
+def test_a_claim_of_no_effect_is_doubted_by_its_own_case(tmp_path):
+    name = "price.price_trend_of_success"
+    cards = {}
+    for case in (case for case in CASES if case.claim == name):
+        draft = Draft("calibration", "")
+        row = draft.add("price_trend_of_success", 0.0, unit="runs", n_runs=8, p=0.001)
+        card = Draft("calibration", "")
+        calibration.summarise(card, case, [(row, np.zeros(8))] * 20, [(row, np.zeros(8))] * 20)
+        cards[case.name] = card.finish().to_frame()
+    assert set(cards) == {name, f"{name} (no effect)"}
+
+    class Study:
+        config, _ = read_study(
+            "test", ["--tasks", "GoToObj", "--claims", f"[{{claim: {name}, direction: none, margin: 0.1}}]"]
+        )
+
+    claim = dataclasses.replace(entry("supported"), claim=name)
+    for case, card in cards.items():
+        write_card(tmp_path / "calibration.csv", card)
+        (found,) = doubt_claims([claim], Study, tmp_path / "calibration.csv")
+        assert ("not to be trusted" in found.why) == (case != name)
 
 
 def test_planted_dials_are_turned_as_those_of_studies():

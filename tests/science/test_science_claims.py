@@ -107,6 +107,19 @@ def test_single_runs_and_the_worst_case_decide_nothing():
     assert len(found) == 2
 
 
+def test_beyond_the_margin_is_tested_too():
+    """An effect as large as the margin contradicts that there is none in no more studies than the level allows."""
+    rng, told = np.random.default_rng(1), 0
+    for _ in range(200):
+        told += verdict(claim("none", margin=0.2), table(A=0.2 + rng.normal(0, 0.1, 10)))[0] == "contradicted"
+    assert told <= 12
+
+
+def test_runs_that_agree_exactly_say_nothing_of_an_effect_that_is_none():
+    word, why = verdict(claim("none", margin=0.2), table(A=[0.0] * 10))
+    assert word == "undecided" and "not all equal" in why
+
+
 def test_equivalence_over_runs_is_the_usual_pair_of_one_sided_tests():
     row = table(A=0.1 + NOISE).query("unit == 'runs'").iloc[0]
     expected = compare_with_margin(0.1 + NOISE, 0.12).p

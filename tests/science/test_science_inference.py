@@ -11,6 +11,7 @@ from pipeline.records.intervals import wilson_interval
 from science.statistics.association import partial_spearman, partial_spearman_rows
 from science.statistics.inference import (
     adjust,
+    compare_hits,
     compare_over_both,
     compare_with_margin,
     compare_with_zero,
@@ -43,10 +44,41 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests():
     moved = compare_with_margin(values + 1, 0.05, center=1)
     assert (moved.p, moved.low - 1) == pytest.approx((found.p, found.low))
     assert compare_with_margin(values + 1, 0.05).p > 0.9
-    assert compare_with_margin(np.full(5, 0.01), 0.02).p == 0 and compare_with_margin(np.full(5, 0.03), 0.02).p == 1
     assert np.isnan(compare_with_margin(np.zeros(2), 0.1).p)
+    for value in (0.0, 0.01, 0.1 + 0.2):  # they hide how far apart runs can be
+        assert np.isnan(compare_with_margin(np.full(10, value), 0.5).p)
     with pytest.raises(ValueError, match="margin: expected more than 0, found 0"):
         compare_with_margin(values, 0)
+
+
+@pytest.mark.parametrize("n", [3, 5, 8, 20])
+def test_runs_that_agree_exactly_have_no_more_than_their_signs(n):
+    for value in (0.1, -700.0):
+        found = compare_with_zero(np.full(n, value))
+        assert found.mean == pytest.approx(value) and np.isnan([found.low, found.high]).all()
+        assert found.p == (2 / 2**n if n < 17 else 1 / 65_536)
+    assert compare_with_zero(np.zeros(n)).p == 1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_signs_as_they_are_always_count_whatever_the_size_of_values(scale):
+    for seed in range(100):
+        assert compare_with_zero(scale * (1 + rng(seed).random(10))).p == 2 / 1024
+
+
+def test_hits_are_held_against_chance_exactly():
+    """One run in nine would hit by chance: none of ten is no surprise, though all lie on one side of chance."""
+    found = compare_hits(np.array([0.0] * 10 + [np.nan]), 1 / 9)
+    assert (found.n, found.dropped, found.method) == (10, 1, "binomial") and found.p == pytest.approx(
+        1 - 10 / 9 * (8 / 9) ** 9
+    )
+    assert found.low == -1 / 9 < found.mean + 1e-12 < found.high and found.p_floor == pytest.approx(9.0**-10)
+    wrong = sum(
+        compare_hits((rng(seed).random(10) < 1 / 9).astype(np.float64), 1 / 9).p <= 0.05 for seed in range(1000)
+    )
+    assert wrong <= 60  # 5 % of 1,000 and a standard error and a half; signs gave 310
+    assert compare_hits(np.repeat([1.0, 0.0], 5), 1 / 9).p < 0.01
+    assert np.isnan(compare_hits(np.ones(2), 0.5).p) and np.isnan(compare_hits(np.full(4, np.nan), 0.5).mean)
 
 
 def test_ten_runs_find_one_standard_deviation_four_times_in_five():
@@ -101,7 +133,8 @@ def test_a_table_with_holes_or_little_in_it():
     assert np.isnan(alone.p) and alone.n_runs == 1 and np.isfinite(alone.mean) and np.isnan(alone.within(1))
     assert np.isnan(compare_over_both(np.full((3, 3), np.nan)).mean)
     same = compare_over_both(np.zeros((3, 4)))
-    assert same.p == 1 and same.within(0.1) == 0 and compare_over_both(np.ones((3, 4))).p == 0
+    assert same.p == 1 and np.isnan(same.within(0.1)) and np.isnan(same.low)
+    assert compare_over_both(np.full((3, 4), 0.1)).p == compare_over_both(np.full((4, 3), 1e5)).p == 0.25
 
 
 def test_rows_of_partial_correlations_are_each_by_itself():

@@ -280,6 +280,17 @@ def knock(traces: Traces) -> Effects:
     return plant_knockouts(traces, rng(), 0.1 * rng().random((len(traces.runs), 9)), noise=0.1)
 
 
+def test_what_was_seen_on_two_levels_has_no_test(template):
+    """Runs agree on what is particular to these levels: a test over runs alone would call that an effect."""
+    runs = template.runs[:8]
+    for levels in (1, 2, 3):
+        draft = Draft("knockouts", "")
+        table = np.random.default_rng(0).normal(0.5, 0.01, (len(runs), levels))
+        row = draft.over_both("effect_on_ce", table, runs, family="f")
+        assert row.unit == "runs+levels" and row.value == pytest.approx(0.5, abs=0.05)
+        assert np.isfinite([row.p, row.low, row.high, row.p_floor]).tolist() == [levels == 3] * 4
+
+
 def test_one_run_gives_values_and_no_test(template):
     one = plant_noisy_policy(plant_signal(template, rng(), own=0.05), rng()).select([0])
     for result in analyse(one, knock(one)):

@@ -1,12 +1,13 @@
 """Runs, trials, stamps: what is stale is found, and nothing else; and what --plan says of it."""
 
+import ast
 import dataclasses
 from pathlib import Path
 
 import pytest
 
 from pipeline.command.errors import ConfigError
-from science import forecast, run, stages
+from science import card, catalogue, forecast, outputs, run, stages
 from science.conditions import TURNS, build_conditions
 from science.config import read_study
 from science.plan import build_design, path_experts
@@ -16,6 +17,7 @@ from science.statistics.inference import detectable_effect
 from science.store import FAILED, Item, Store, digest_source
 from science.study import main
 
+ROOT = Path(__file__).parents[2]
 SMALL = "{expert_hidden_sizes: [[0, 4, 8]], lang_encoder: builtin, device: cpu, num_updates: 3}"
 
 
@@ -146,6 +148,34 @@ def test_a_damaged_stamp_is_none(tmp_path):
 def test_the_source_of_a_module_is_known_without_importing_it():
     assert digest_source("science.pathways") != digest_source("science.price")
     assert digest_source("science.statistics") != digest_source("science.nothing_of_that_name")
+
+
+def imports_of(module: str, known: frozenset[str] = frozenset()) -> set[str]:
+    """Return a module of `science` with all of `science` that it imports in the end."""
+    found, todo = set(known), [module]
+    while todo:
+        name = todo.pop()
+        path = ROOT / f"{name.replace('.', '/')}.py"
+        if name in found or not path.exists():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("science"):
+                todo += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+@pytest.mark.parametrize("name", ["calibration", *catalogue.ANALYSES])
+def test_what_an_analysis_is_made_of_makes_it_stale(name):
+    own = {"science.calibration"} if name == "calibration" else {catalogue.ANALYSES[name].module}
+    sources = card.SOURCES if name == "calibration" else outputs.ANALYSIS_SOURCES
+    (module,) = own
+    missing = [
+        found
+        for found in sorted(imports_of(module) - own)
+        if not any(found == source or found.startswith(f"{source}.") for source in sources)
+    ]
+    assert missing == []
 
 
 # ------------------------------------------------------------------------------------------------------------- stages
