@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.command.cli import check_numbers, parse_command
+from pipeline.command.errors import ConfigError
 from pipeline.command.folders import make_writable
 from pipeline.command.launcher import FLAGS, Launcher, parse_launcher
 from pipeline.command.names import name_command
@@ -116,6 +117,10 @@ def run(
         together=settings.together,
     )
     if reindex:
+        chosen = {name: getattr(settings, name) for name in ("task", "eval_task", "trial", "seed", "update")}
+        chosen["final_only"] = final_only or None
+        if given := [f"--{name}" for name, value in chosen.items() if value not in (None, [])]:
+            raise ConfigError(f"--reindex takes all caches of --cache_dir: leave out {', '.join(given)}")
         return run_reindex(plan)
     todo = select_checkpoints(
         Path(settings.checkpoint_dir),

@@ -82,7 +82,7 @@ def run(
             result = evaluate_checkpoint(loaded, task, settings, record=routing is not None, progress=bar.update)
         found[task] = result.metrics
         if routing is not None:
-            run_name = None if config.mixture is None else config.run_name
+            run_name = None if "task_id" in loaded.unknown_fields else config.run_name
             header = build_header(loaded, task, settings, trial=config.trial, seed=config.seed, run_name=run_name)
             write_evaluation(Path(routing), header, result)
         drawn = ", actions drawn" if settings.eval_actions == "sample" else ""

@@ -107,7 +107,7 @@ class TrainConfig:
         expert_action_decay: Updates over which that probability falls linearly to 0; 0 keeps it constant.
         solo_env_share: Where the expert acts, share of each level's environments in which it never does and labels are
             not learned: success of recent episodes is that of these, the student's own. 0 = none; otherwise at least
-            one of a level's, never all.
+            one of a level's, never all (none of a level that has but one).
         input_dim: Width of the observation vector (7 x 7 x 3 view + 4 directions + 1 carrying).
         obs_encoding: What the policy makes of the view's codes. raw (numbers), onehot, or embedding (learned vectors).
         mission_fusion: How the mission meets what is seen. concat (beside it), or film (it scales the features too).

@@ -31,7 +31,7 @@ METRICS: dict[str, str] = {
     "train/penalty": "what is added to the task loss: alpha * LPC, over task + eps if normalised, level by level",
     "train/total_loss": "task loss + penalty, the number that is minimised",
     "train/accuracy": "share of labelled steps on which the likeliest action is the expert's, 0 to 1",
-    "train/labelled_fraction": "share of the update's steps that carry an expert label, 0 to 1",
+    "train/labelled_fraction": "share of the update's steps whose expert label is learned, 0 to 1; see solo_env_share",
     "train/grad_norm": "Euclidean norm of the gradient of all trained parameters, before clipping",
     "train/router_entropy/layer_{i}": "mean entropy of layer i's weights, nats; 0: one expert takes all",
     "rollout/success_rate": "share of the window's episodes that ended in success, 0 to 1",

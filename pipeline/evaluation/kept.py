@@ -5,15 +5,17 @@ refuse_loss(name_of(path), digest, num_episodes=100, cache=cache_path(...), resu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.command.errors import UserError
-from pipeline.records.cache import CacheError, read_header
-from pipeline.records.results import find_largest, read_rows
+from pipeline.records.cache import CacheError, other_level, read_header
+from pipeline.records.results import find_largest, plain_rows, read_rows
 
 
 class LossError(UserError, ValueError):
-    """An evaluation that would replace one of more levels; the message says which, and how to do it all the same."""
+    """An evaluation that would replace one that says more; the message says which, and how to do it all the same."""
 
 
 def refuse_loss(
@@ -57,6 +59,29 @@ def refuse_loss(
             raise LossError(
                 f"{checkpoint}: {where} holds its evaluation on {kept:,} levels, which one on {num_episodes:,} would "
                 f"replace; {advice.format(found=kept)}"
+            )
+
+
+def refuse_older(cache: Path, header: Mapping[str, Any], results_path: str | Path) -> None:
+    """Refuse to replace the row of a checkpoint by what a cache tells of weights that it had before.
+
+    Args:
+        cache: Its file.
+        header: Of the cache.
+        results_path: The CSV, which need not be there.
+
+    Raises:
+        LossError: If the row is of other weights, and later.
+    """
+    if not Path(results_path).exists():
+        return
+    digest, level = header.get("checkpoint_digest"), other_level(header)
+    for row in plain_rows(read_rows(results_path, header["checkpoint_path"])):
+        later = (row["evaluated_at"] or "") > (header.get("evaluated_at") or "")
+        if later and other_level(row) == level and row["checkpoint_digest"] not in (None, digest):
+            raise LossError(
+                f"{cache}: of weights that {header['checkpoint_path']} had before: {results_path} holds a later "
+                "evaluation of others; delete the cache, or give --force"
             )
 
 

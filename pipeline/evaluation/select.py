@@ -15,7 +15,7 @@ from babyai.levels import resolve_task_id
 from pipeline.checkpoints import CheckpointError
 from pipeline.checkpoints import read_header as read_checkpoint_header
 from pipeline.evaluation.checkpoint import build_row, name_of
-from pipeline.evaluation.kept import LossError, refuse_loss
+from pipeline.evaluation.kept import LossError, refuse_loss, refuse_older
 from pipeline.evaluation.settings import TOGETHER, EvaluationSettings
 from pipeline.places import Place, cache_path, find_caches, find_checkpoints
 from pipeline.records.adding import note_result, settled
@@ -201,6 +201,7 @@ def _reindex(plan: BatchPlan) -> tuple[int, list[str]]:
         try:
             header = read_header(path)
             if not plan.force:
+                refuse_older(path, header, plan.results_path)
                 identity = (header["checkpoint_path"], header.get("checkpoint_digest"), header["num_episodes"])
                 refuse_loss(
                     *identity,

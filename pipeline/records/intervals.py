@@ -92,6 +92,9 @@ def mean_interval(values: np.ndarray | list[float]) -> Estimates:
     n = known.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(known, values, 0.0).sum(axis=0) / n
+        least = np.minimum.reduce(values, axis=0, initial=np.inf, where=known)
+        most = np.maximum.reduce(values, axis=0, initial=-np.inf, where=known)
+        mean = np.where(least == most, least, mean)  # of equal values exactly: their sum's last bit is no spread
         squares = np.where(known, np.square(values - mean), 0.0).sum(axis=0)
         half = t_quantile(n) * np.sqrt(squares / (n - 1) / n)
     units = n if n.ndim == 0 else n[0] if len(n) else np.int64(0)

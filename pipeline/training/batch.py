@@ -177,6 +177,7 @@ class ReplicaBatch:
         else:
             self._load([content["resume"] for content in resume])
         self.sums = LossSums(len(self.configs), len(self.expert_sizes), device, self.levels.names)
+        self.sums.load([content["resume"] for content in resume or ()])
 
     def _load(self, states: Sequence[dict[str, Any]]) -> None:
         current = []
@@ -311,6 +312,7 @@ class ReplicaBatch:
                 "episodes": self.episodes[replica],
                 **self.levels.state(self.level_windows[replica]),
                 "seconds": self.seconds[replica],
+                **self.sums.state(replica),
                 **({"timed": True} if timed else {}),
             },
         }

@@ -12,7 +12,7 @@ from pipeline.checkpoint_files import CheckpointError, explain_damage
 from pipeline.checkpoints import CheckpointHeader, read_header, verify_checkpoint
 from pipeline.config import TrainConfig
 from pipeline.guard import has_log
-from pipeline.places import list_checkpoints, named_update, run_folder
+from pipeline.places import checkpoint_path, list_checkpoints, named_update, run_folder
 from pipeline.tracking import METRICS_FILE
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -38,6 +38,15 @@ def newest_checkpoint(folder: Path) -> tuple[Path, CheckpointHeader] | None:
         if newest is None or number is None or number > newest[1].update:
             raise _explain(path, error)
     return newest
+
+
+def has_final(folder: Path, update: int) -> bool:
+    """Return whether a run's final checkpoint can be read and is of this update; a lengthened run's may be older."""
+    path = checkpoint_path(folder, None)
+    try:
+        return path.is_file() and read_header(path).update == update
+    except CheckpointError:
+        return False
 
 
 def check_newest(path: Path, *, complete: bool) -> None:

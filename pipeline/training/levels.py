@@ -51,6 +51,22 @@ def describe_slots(config: TrainConfig) -> str:
     return ", ".join(f"{short_level(level)} {slots}" for level, slots in pairs)
 
 
+def describe_unaided(config: TrainConfig) -> str:
+    """Return of which levels nobody can tell how the student does alone, for want of a second environment; or ""."""
+    if not config.expert_action_prob or not config.solo_env_share:
+        return ""
+    pairs = zip(config.levels, slots_of(config), strict=True)
+    found = [short_level(level) for level, slots in pairs if slots < 2]
+    return (
+        ""
+        if not found
+        else (
+            f"success while training is not known of {', '.join(found)}: in the one environment the bot acts too; with "
+            "more num_envs, or solo_env_share 0 (success of both together), it is"
+        )
+    )
+
+
 def build_env(config: TrainConfig) -> VectorEnv:
     """Return the environment of a run, its levels with full ids: each of several has slots and seeds of its own."""
     slots = slots_of(config)

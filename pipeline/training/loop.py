@@ -29,7 +29,7 @@ def train(batch: ReplicaBatch, outputs: Outputs, link: Link, clock: Callable[[],
         link: Says whether a stop is wished for.
         clock: See `Stopwatch`.
     """
-    config, begun_at = batch.config, batch.update
+    config = batch.config
     unsaved = Stopwatch(config.checkpoint_minutes, clock)
     while batch.update < config.num_updates and not link.stopping():
         failures = run_update(batch)
@@ -52,7 +52,7 @@ def train(batch: ReplicaBatch, outputs: Outputs, link: Link, clock: Callable[[],
     if batch.update < config.num_updates:
         outputs.save_stopped(batch)
         return
-    if batch.update > begun_at and (failures := outputs.save(batch, None)):
+    if outputs.lacks_final(batch.update) and (failures := outputs.save(batch, None)):
         outputs.give_up_unsaved(failures, batch.update)
         if len(failures) == len(batch.configs):
             return

@@ -13,6 +13,7 @@ from pipeline.guard import describe_unsaved, write_settings
 from pipeline.places import checkpoint_path, list_checkpoints
 from pipeline.tracking import Tracker
 from pipeline.training.batch import ReplicaBatch
+from pipeline.training.folders import has_final
 from pipeline.training.plan import Key, PlannedRun
 
 Metrics = Mapping[str, float | int | None]
@@ -120,6 +121,10 @@ class Outputs:
             if timed:
                 self._timed[run.key] = path
         return failures
+
+    def lacks_final(self, update: int) -> bool:
+        """Return whether some run has no final checkpoint of this update."""
+        return not all(has_final(run.folder, update) for run in self.runs)
 
     def save_on_the_way(self, batch: ReplicaBatch, *, timed: bool) -> None:
         """Write all runs' checkpoints after an update; one that cannot be written is told of, and the run goes on."""

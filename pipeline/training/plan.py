@@ -23,6 +23,7 @@ from pipeline.training.folders import (
     Stamp,
     check_newest,
     has_checkpoints,
+    has_final,
     lacks_evaluation,
     newest_checkpoint,
     stamp_checkpoints,
@@ -67,8 +68,8 @@ class PlannedRun:
 def plan_runs(sweep: Sweep, *, resume: bool, overwrite: bool) -> list[PlannedRun]:
     """Return the runs of a sweep with what is left to do for each.
 
-    A run is complete when it has all updates and, if one is asked for, its final evaluation. One that only lacks that
-    (it was stopped in it) is taken up at its last update without --resume: nothing of it is replaced.
+    A run is complete when it has all updates, its final checkpoint and, if one is asked for, its final evaluation. One
+    that only lacks these (it was stopped there) is taken up at its last update without --resume: nothing is trained.
 
     Raises:
         ConfigError: If a run starts from a checkpoint of the same call, or one that is to begin from a checkpoint that
@@ -133,7 +134,8 @@ def _look_up(run: PlannedRun, resume: bool) -> tuple[PlannedRun, Conflict | None
         return replace(run, stamp=stamp), conflict
     path, header = found
     encoder = str(header.lang_encoder.get("fingerprint", ""))
-    complete = trained and not (update == config.num_updates and lacks_evaluation(config, logs))
+    last = update == config.num_updates  # and not beyond: then there is nothing to do, whatever else is there
+    complete = trained and not (last and (lacks_evaluation(config, logs) or not has_final(folder, update)))
     if conflict is None:
         check_newest(path, complete=complete)
     return PlannedRun(config, folder, logs, update, path, encoder, complete, stamp), conflict

@@ -16,7 +16,7 @@ from pipeline.config import TrainConfig
 from pipeline.guard import describe_stop
 from pipeline.mixtures import MACRO_MEAN
 from pipeline.records.metrics import describe_metrics
-from pipeline.training.levels import describe_slots
+from pipeline.training.levels import describe_slots, describe_unaided
 from pipeline.training.mapping import format_seeds, write_mapping
 from pipeline.training.plan import Key, PlannedRun
 
@@ -106,6 +106,8 @@ class Progress:
         self.begun = True
         if config.mixture is not None:
             self._on_say(f"{config.run_name}: environments: {describe_slots(config)}")
+        if unaided := describe_unaided(config):
+            self._on_say(f"{config.run_name}: {unaided}")
         tqdm.write(
             f"{config.run_name}: {name_runs(keys)}: policy {config.policy}, {model}, {weights:,} weights, "
             f"{config.num_updates} updates of {config.num_envs} environments x {config.unroll_len} steps on {device}"

@@ -9,7 +9,7 @@ from pipeline.command.names import name_command
 from pipeline.places import checkpoint_path, sweep_path
 from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, mean_interval, success_over_runs
 from pipeline.records.metrics import evaluation_metrics
-from pipeline.training.folders import count_final_episodes, read_final_evaluation
+from pipeline.training.folders import count_final_episodes, has_final, newest_checkpoint, read_final_evaluation
 from pipeline.training.mapping import format_alpha
 from pipeline.training.options import Sweep
 from pipeline.training.plan import Key, PlannedRun
@@ -107,7 +107,10 @@ def print_places(sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
     """Print where everything is, and what to do next."""
     logs = runs[0].logs if sweep.single else runs[0].logs.parents[1]
     if sweep.single:
-        print(f"checkpoint   {checkpoint_path(runs[0].folder, None)}")
+        folder = runs[0].folder
+        found = newest_checkpoint(folder)
+        final = found is None or has_final(folder, found[1].update)
+        print(f"checkpoint   {checkpoint_path(folder, None) if final else found[0]}")
     else:
         # Of the first trial: a part of a sweep that is complete has none.
         path = sweep_path(runs[0].config.checkpoint_dir, runs[0].config)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -319,6 +320,31 @@ def test_reindex_leaves_rows_of_more_levels_than_the_caches(place, played, capsy
     assert by_path() == rows
     assert batch_eval.main(["--reindex", "--force"]) == 0
     assert [row["num_episodes"] for row in by_path().values()] == [2]
+
+
+def test_reindex_leaves_rows_of_weights_newer_than_the_caches(place, played, capsys):
+    only = ["--trial", "2", "--max_steps", "12", "--num_episodes"]
+    batch_eval.main([*only, "3"])
+    path = Path(path_of(BASELINE))
+    edit_checkpoint(path, lambda content: content["policy_state_dict"]["head.bias"].add_(1.0))
+    batch_eval.main([*only, "3", "--skip_routing"])
+    rows = by_path()
+    (row,) = rows.values()
+    cache = CACHES / BASELINE / "routing_data.json"
+    assert row["checkpoint_digest"] != read_cache(cache).header["checkpoint_digest"]
+    text = re.sub(r'"evaluated_at": "[^"]*"', '"evaluated_at": "2026-01-01T00:00:00+00:00"', cache.read_text())
+    cache.write_text(text)
+    capsys.readouterr()
+    assert batch_eval.main(["--reindex"]) == 1
+    assert f"{cache}: of weights that {path} had before" in capsys.readouterr().err
+    assert by_path() == rows
+    assert batch_eval.main(["--reindex", "--force"]) == 0
+    assert [row["evaluated_at"][:10] for row in by_path().values()] == ["2026-01-01"]
+
+
+def test_reindex_takes_all_caches(place, capsys):
+    assert batch_eval.main(["--reindex", "--trial", "1", "--final_only"]) == 2
+    assert "leave out --trial, --final_only" in capsys.readouterr().err
 
 
 def test_reindex_rebuilds_the_rows_from_the_caches(place, played, capsys):

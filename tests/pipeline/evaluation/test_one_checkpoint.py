@@ -9,7 +9,7 @@ import batch_eval
 import eval_mop
 from pipeline.records.cache import read_cache
 from pipeline.records.results import plain_rows, read_results
-from tests.batches import BASELINE, FEW, MOE, RESULTS, path_of
+from tests.batches import BASELINE, FEW, MOE, RESULTS, TASK, path_of
 from tests.mission_models import save_tiny_distilbert
 from tests.pipeline.training.test_training import debug_config, train
 
@@ -47,6 +47,13 @@ def test_actions_drawn_are_told(place, capsys):
 def test_another_task_and_unseen_levels(place, capsys):
     assert eval_mop.main(["--checkpoint", path_of(BASELINE), "--task_id", "GoToObj", *FEW, "--eval_seed", "4"]) == 0
     assert capsys.readouterr().out.startswith("BabyAI-GoToObj-v0: 3 levels")
+
+
+def test_a_cache_of_another_task_is_of_the_run_that_was_trained(place):
+    flags = ["--checkpoint", path_of(MOE), "--task_id", "GoToObj", *FEW, "--routing", "routing.json"]
+    assert eval_mop.main(flags) == 0
+    header = read_cache("routing.json").header
+    assert (header["task_id"], header["eval_task_id"]) == (TASK, "BabyAI-GoToObj-v0")
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def test_runs_trained_together_end_with_the_bits_each_has_alone(changes, tmp_pat
         run_update(together)
     rows = together.take_metrics()
     for replica, single in enumerate(alone):
-        assert_same(saved(tmp_path, together, replica), saved(tmp_path, single))
         expected = single.take_metrics()[0]
+        assert_same(saved(tmp_path, together, replica), saved(tmp_path, single))
         assert {k: v for k, v in rows[replica].items() if k[:5] != "time/"} == {
             k: v for k, v in expected.items() if k[:5] != "time/"
         }

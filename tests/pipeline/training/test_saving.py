@@ -118,6 +118,25 @@ def stop_after(update: int):
     return interrupted
 
 
+@pytest.mark.parametrize("before", [(), ("--num_updates", "2")])
+def test_a_stopped_run_that_is_to_end_where_it_stands_has_its_final_checkpoint(before, call, monkeypatch):
+    """It was called complete, and the final checkpoint was none, or that of before it was lengthened."""
+    if before:
+        assert call("--checkpoint_interval", "0", *before)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "run_update", stop_after(5))
+        assert call("--checkpoint_interval", "0", "--resume")[0] == 130
+    code, out, _ = call("--checkpoint_interval", "0", "--num_updates", "3", "--resume")
+    assert code == 0 and "this run is complete (5 updates)" in out
+    assert f"checkpoint   {FOLDER}/checkpoint_5.pt\n" in out  # there is none of update 3
+    code, out, _ = call("--checkpoint_interval", "0", "--num_updates", "5")
+    assert code == 0 and f"checkpoint   {FOLDER}/checkpoint_final.pt\n" in out
+    assert final(RUN)["update"] == 5 and metrics(RUN)[-1]["update"] == 5
+    last = (FOLDER / "checkpoint_final.pt").read_bytes()
+    assert "this run is complete" in call("--checkpoint_interval", "0", "--num_updates", "5")[1]
+    assert (FOLDER / "checkpoint_final.pt").read_bytes() == last
+
+
 def test_a_real_limit_to_files_leaves_no_traceback_and_no_half_file(call):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))

@@ -17,7 +17,7 @@ from pipeline.engine.compiled.engine import CompiledEngine, SteppedEngine
 from pipeline.engine.torch_engine import TorchEngine
 from pipeline.evaluation.play import evaluate
 from pipeline.training.batch import ReplicaBatch
-from pipeline.training.levels import solo_slots
+from pipeline.training.levels import describe_unaided, solo_slots
 from pipeline.training.loop import run_update
 
 ROOT = Path(__file__).parents[3]
@@ -120,6 +120,24 @@ def test_a_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_one(changes, 
     assert_same(*ends)
 
 
+@pytest.mark.parametrize("saved", [8, 10])
+def test_a_line_of_metrics_is_of_all_updates_since_the_last_whatever_was_resumed(saved, tmp_path):
+    config = debug_config(task_id=["GoToObjS4", "GoToObj"], mixture="two")
+    whole, first = train(config, 4), train(config, 4)
+    for batch in (whole, first):
+        batch.take_metrics()
+    for _ in range(saved - 4):
+        run_update(first)
+    first.save(0, tmp_path / "half.pt")
+    resumed = ReplicaBatch([config], resume=[read_checkpoint(tmp_path / "half.pt")], announce=lambda line: None)
+    for batch, done in ((whole, 4), (resumed, saved)):
+        for _ in range(11 - done):
+            run_update(batch)
+    ((one,), (other,)) = whole.take_metrics(), resumed.take_metrics()
+    assert {k: v for k, v in one.items() if k[:5] != "time/"} == {k: v for k, v in other.items() if k[:5] != "time/"}
+    assert other["time/env_steps_per_second"] > 0
+
+
 def test_the_debug_task_is_learned():
     config = debug_config()
     untrained = train(config, 0).evaluate(100)[0].metrics
@@ -199,6 +217,15 @@ def test_steps_of_environments_of_the_student_alone_are_no_labels(engine):
         by_env = labels.transpose(2, 3).flatten(1, 2)  # (R, N, T)
         assert not by_env[:, ::4].any()
         assert by_env[:, np.arange(32) % 4 > 0].all()
+
+
+def test_levels_whose_success_nobody_can_tell_are_named():
+    mixture = {"task_id": ["GoToObj", "OpenDoor"], "mixture": "two", "task_weights": [1, 3], "num_envs": 4}
+    told = describe_unaided(debug_config(expert_action_prob=0.5, solo_env_share=0.1, **mixture))
+    assert told.startswith("success while training is not known of GoToObj: ")
+    for solved in ({"solo_env_share": 0.0}, {"expert_action_prob": 0.0}, {"num_envs": 8}):
+        changes = {"expert_action_prob": 0.5, "solo_env_share": 0.1, **mixture, **solved}
+        assert describe_unaided(debug_config(**changes)) == ""
 
 
 @pytest.mark.parametrize(
