@@ -77,9 +77,19 @@ def locate_model(name: str, probe_seconds: float, *, shadowing: bool = True) -> 
     return name, _find_cached(name) or _download(name, probe_seconds)
 
 
+@contextlib.contextmanager
+def _importing(package: str) -> Iterator[None]:
+    """Turn whatever the import of a package raises, for versions may not fit each other, into MissionEncoderError."""
+    try:
+        yield
+    except Exception as error:
+        raise MissionEncoderError(f"{package} cannot be imported: {first_line(error)}") from error
+
+
 def _find_cached(name: str) -> Path | None:
     """Return a hub id's folder in the local cache, or None unless all that is needed is there."""
-    from huggingface_hub import try_to_load_from_cache
+    with _importing("huggingface_hub"):
+        from huggingface_hub import try_to_load_from_cache
 
     for repository in (name, *_HUB_ALIASES.get(name, ())):
         config = try_to_load_from_cache(repository, "config.json")
@@ -99,7 +109,8 @@ def _download(name: str, probe_seconds: float) -> Path:
     failure = probe_hub(name, probe_seconds)
     if failure:
         raise MissionEncoderError(f"{name} is not in the local cache, and {failure}")
-    from huggingface_hub import snapshot_download
+    with _importing("huggingface_hub"):
+        from huggingface_hub import snapshot_download
 
     try:
         with quiet_transformers():
@@ -153,8 +164,9 @@ def first_line(error: object) -> str:
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence progress bars, load reports and warnings of both libraries, and put their settings back."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging
+    with _importing("transformers"):
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+        from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     hub_bars = not are_progress_bars_disabled()

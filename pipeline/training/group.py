@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pipeline.checkpoints import read_checkpoint
 from pipeline.command.devices import resolve_device
 from pipeline.command.errors import UserError
+from pipeline.command.files import remove_leftovers
 from pipeline.command.workers import Link
 from pipeline.engine.compiled.engine import is_on_disk
 from pipeline.guard import RunFolderError, clear_run, describe_held, hold_run, is_held
@@ -42,6 +43,7 @@ def train_group(link: Link, runs: Sequence[PlannedRun]) -> None:
                 raise RunFolderError(
                     f"{run.folder} has been changed by another process meanwhile; start the command again"
                 )
+            remove_leftovers(run.folder, "checkpoint_*.pt")
         train(batch, Outputs(runs, batch, report, stack), link)
 
 

@@ -16,6 +16,8 @@ from babyai import hub, missions
 from babyai.missions import MissionEncoderError, build_mission_encoder
 from tests.mission_models import save_tiny_distilbert, silent
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def empty_cache(monkeypatch):
@@ -31,6 +33,25 @@ def test_auto_offline(empty_cache, monkeypatch):
     assert build_mission_encoder("auto", announce=lines.append).kind == "builtin"
     assert len(lines) == 1
     assert "HF_HUB_OFFLINE" in lines[0]
+
+
+def test_auto_beside_a_library_that_cannot_be_imported(tmp_path, monkeypatch):
+    """Of two versions that do not fit each other the one says so with an ImportError of its own."""
+    folder = save_tiny_distilbert(tmp_path / "model")
+    (tmp_path / "broken" / "transformers").mkdir(parents=True)
+    (tmp_path / "broken" / "transformers" / "__init__.py").write_text("raise ImportError('huggingface-hub>=9 needed')")
+    program = f"""
+        from babyai import hub
+        from babyai.missions import build_mission_encoder
+        hub._find_cached = lambda name: {str(folder)!r}
+        print(build_mission_encoder("auto").kind)
+        build_mission_encoder({str(folder)!r})
+    """
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "broken"), str(ROOT)]))
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert run.stdout.splitlines()[-1] == "builtin" and "transformers cannot be imported" in run.stdout
+    assert run.stderr.splitlines()[-1].endswith("transformers cannot be imported: huggingface-hub>=9 needed")
+    assert "MissionEncoderError" in run.stderr
 
 
 def test_auto_with_an_unreachable_hub(empty_cache, monkeypatch):

@@ -118,6 +118,16 @@ def stop_after(update: int):
     return interrupted
 
 
+def test_what_a_killed_process_left_half_written_goes(call):
+    FOLDER.mkdir(parents=True)
+    left = FOLDER / ".checkpoint_final.pt.0123456789ab.tmp"
+    mine = FOLDER / ".checkpoint_notes.tmp"
+    for path in (left, mine):
+        path.write_bytes(b"half")
+    assert call()[0] == 0
+    assert not left.exists() and mine.exists()
+
+
 @pytest.mark.parametrize("before", [(), ("--num_updates", "2")])
 def test_a_stopped_run_that_is_to_end_where_it_stands_has_its_final_checkpoint(before, call, monkeypatch):
     """It was called complete, and the final checkpoint was none, or that of before it was lengthened."""
