@@ -39,6 +39,8 @@ CACHE_NAME = "routing_data.json"
 COMPACT = ".gz"
 """What the name of a compact cache has besides."""
 FINAL_NAME = "checkpoint_final.pt"
+ANY_NAME = "checkpoint_*.pt"
+"""Of a run's checkpoints, as a pattern."""
 
 _TASK = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _LARGEST = str(2**63 - 1)
@@ -262,7 +264,7 @@ def named_update(path: Path) -> int | None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run's folder in order of their updates (as numbers, not as text), the final last."""
-    matches = ((path, re.fullmatch(_CHECKPOINT_NAME, path.name)) for path in folder.glob("checkpoint_*.pt"))
+    matches = ((path, re.fullmatch(_CHECKPOINT_NAME, path.name)) for path in folder.glob(ANY_NAME))
     updates = {path: int(match["update"] or -1) for path, match in matches if match}
     return sorted(updates, key=lambda path: (updates[path] < 0, updates[path]))
 

@@ -12,7 +12,7 @@ from pipeline.command.files import remove_leftovers
 from pipeline.command.workers import Link
 from pipeline.engine.compiled.engine import is_on_disk
 from pipeline.guard import RunFolderError, clear_run, describe_held, hold_run, is_held
-from pipeline.places import list_checkpoints
+from pipeline.places import ANY_NAME, list_checkpoints
 from pipeline.training.batch import ReplicaBatch
 from pipeline.training.folders import stamp_checkpoints
 from pipeline.training.loop import train
@@ -43,7 +43,7 @@ def train_group(link: Link, runs: Sequence[PlannedRun]) -> None:
                 raise RunFolderError(
                     f"{run.folder} has been changed by another process meanwhile; start the command again"
                 )
-            remove_leftovers(run.folder, "checkpoint_*.pt")
+            remove_leftovers(run.folder, ANY_NAME)
         train(batch, Outputs(runs, batch, report, stack), link)
 
 
