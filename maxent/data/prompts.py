@@ -32,6 +32,7 @@ def build_question_frame(question: str) -> Frame:
 
 
 _ANSWER = re.compile(r"\banswer\s*:[ \t]*([^\n]*)", re.IGNORECASE)
+_OPTION = re.compile(r"(?<!\w)\(?([a-z])\)")
 
 
 def parse_answer(text: str, labels: Sequence[str] = ()) -> str | None:
@@ -42,16 +43,33 @@ def parse_answer(text: str, labels: Sequence[str] = ()) -> str | None:
 
     Args:
         text: Generated, without the prompt.
-        labels: The classes. Empty: whatever is said comes back, in lower case.
+        labels: The classes. Empty: whatever is said comes back, in lower case; of options, `(a) A rising trend`, the
+            letters alone, all that are named.
     """
     found = _ANSWER.findall(text)
     if not found:
         return None
-    said = re.split(r"[.!?](?:\s|$)", found[-1].strip())[0].strip(" \t`\"'*<>()")
+    said = re.split(r"[.!?](?:\s|$)", found[-1].strip())[0].strip(" \t`\"'*<>")
+    if not labels and _OPTION.match(said.lower()):
+        return " ".join(_OPTION.findall(said.lower()))
+    said = said.strip(" \t`\"'*<>()")
     if not labels:
         return " ".join(said.lower().split()) or None
     known = {normalise_label(label): label for label in labels}
     return known.get(normalise_label(said))
+
+
+def is_right(text: str, label: str) -> bool:
+    """Return whether a generated text answers a question that has no classes rightly.
+
+    The true answer is read as the generated one is: as `parse_answer` reads it after `Answer:`, up to case and spaces.
+
+    Args:
+        text: Generated, without the prompt.
+        label: The true answer.
+    """
+    said, true = parse_answer(text), parse_answer(f"Answer: {label}")
+    return said is not None and true is not None and normalise_label(said) == normalise_label(true)
 
 
 def read_line(text: str) -> str | None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from maxent.data.overlap import compute_bleu, compute_rouge_l, split_words
+from maxent.data.prompts import build_question_frame
 from maxent.data.sample import Frame, Sample
 from maxent.data.synthetic import make_activities, make_captions, make_stories, make_sums
 from maxent.dts_implementation.models.sequence_model import ToyModel
@@ -15,6 +16,8 @@ from maxent.evaluation.metrics.intervals import Interval, bootstrap, bootstrap_m
 from maxent.evaluation.metrics.monotonicity import measure_monotonicity
 from maxent.evaluation.metrics.task_metrics import count_confusion, score_answers, score_classes, score_texts
 from maxent.evaluation.metrics.tree_metrics import compute_distinct, measure_tree
+from maxent.rewards.oracle import reward_oracle
+from maxent.rewards.result import Answer
 from tests.maxent_toys import PLAIN, make_reward
 
 # -------------------------------------------------------------------------------------------------------------- classes
@@ -125,6 +128,33 @@ def test_questions_are_compared_up_to_case_and_spaces():
     samples = [Sample(str(at), frame, np.zeros((1, 3)), "question", "Upward trend", "") for at in range(4)]
     texts = ["Answer: upward  TREND.", "Answer: down\nAnswer: Upward trend", "Upward trend", "Answer: upward"]
     assert score_answers(samples, texts)["accuracy"] == Interval(0.5, None, None, 4)
+
+
+@pytest.mark.parametrize(
+    ("label", "others", "wrong"),
+    [
+        ("(a)", ["(a) Increasing trend", "a", "A.", "a) rises", "**(a)**", "`(A)`."], ["(b)", "(a) or (b)", "alpha"]),
+        ("(a) Increasing trend", ["(a)", "a", "(A) increasing  trend."], ["(b) Increasing trend", "(a) or (b)"]),
+        ("(c) Rising in steps, with the largest of them at the end", ["(c)"], ["(b)", "rising"]),
+        ("Yes.", ["yes", "YES!", "(yes)", "Yes. It rises."], ["no", "Yes, and no"]),
+        ("(Yes)", ["yes"], ["no"]),
+        ("The trend is up. It then falls.", ["the trend is up"], ["The trend is down. It then falls."]),
+        ("3.5", ["3.5."], ["3", "35"]),
+        ("rising", ["Rising."], ["(r)", "r"]),
+    ],
+)
+def test_the_true_answer_of_a_question_is_read_as_what_is_answered(label, others, wrong):
+    question = f"Is it one of: (a) Increasing trend (b) Falling {label}"  # a right answer repeats words of the prompt
+    sample = Sample("x", build_question_frame(question), np.zeros((1, 3)), "question", label, f" Answer: {label}")
+
+    def score(text):
+        reward = reward_oracle(sample, Answer((1,), text, True, -1.0))
+        return score_answers([sample], [text])["accuracy"].value, reward.total
+
+    for text in (sample.target, *(f"So.\nAnswer: {one}" for one in others)):
+        assert score(text) == (1, 1), text
+    for text in (label, "Answer:", *(f"Answer: {one}" for one in wrong)):
+        assert score(text) == (0, -1), text
 
 
 # ------------------------------------------------------------------------------------------------------------ intervals

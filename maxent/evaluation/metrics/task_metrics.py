@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maxent.data.overlap import compute_bleu_of_counts, compute_rouge_l, count_bleu
-from maxent.data.prompts import normalise_label, parse_answer, read_line
+from maxent.data.prompts import is_right, normalise_label, parse_answer, read_line
 from maxent.data.sample import Sample
 from maxent.evaluation.metrics.intervals import Interval, bootstrap
 
@@ -130,7 +130,8 @@ def score_answers(samples: Sequence[Sample], texts: Sequence[str], labels: Seque
     Args:
         samples: Of one task, with their labels.
         texts: The generated answers, as many, without prompts.
-        labels: Classes; without them answers count as right where they equal the label, up to case and spaces.
+        labels: Classes; without them answers count as right where they equal the label, up to case and spaces, both
+            read alike; see `is_right`.
 
     Raises:
         ValueError: If there is nothing to score, or the lengths differ.
@@ -143,8 +144,10 @@ def score_answers(samples: Sequence[Sample], texts: Sequence[str], labels: Seque
         return score_texts(texts, truth)
     if labels:
         return score_classes([parse_answer(text, labels) for text in texts], truth, labels)
-    said = [parse_answer(text) if task == "question" else read_line(text) for text in texts]
-    pairs = zip(said, truth, strict=True)
-    hits = [one is not None and normalise_label(one) == normalise_label(true) for one, true in pairs]
+    pairs = zip(texts, truth, strict=True)
+    if task == "question":
+        hits = [is_right(text, true) for text, true in pairs]
+    else:
+        hits = [normalise_label(read_line(text) or "") == normalise_label(true) for text, true in pairs]
     right = np.array(hits, np.float64)
     return {"accuracy": bootstrap(lambda rows: [float(right[rows].mean())], len(right))[0]}
