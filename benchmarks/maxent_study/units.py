@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.maxent_study.policies import find_policies
 from benchmarks.maxent_study.settings import Case, StudySettings
 from more.options import parse_numbers
+from pipeline.checkpoints import read_start
 from pipeline.command.errors import ConfigError
 from pipeline.command.files import write_json
 
@@ -27,12 +28,14 @@ class Group:
         seed: Of data, weights and draws.
         model: Its name: the stand-in's key, variant and r, or the policy.
         source: Of a policy, its checkpoint.
+        weights: Of a policy, the digest of its weights: what its records are known by, wherever the file lies.
     """
 
     part: str
     seed: int
     model: str
     source: str | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,18 @@ class Unit:
         folder = Path(settings.output) / "records" / self.case.name / f"seed_{self.group.seed}"
         return folder / self.group.model / name
 
+    def describe(self, settings: StudySettings) -> dict[str, Any]:
+        """Return all that its record depends on, its names apart, as plain values."""
+        made = settings.describe(self.case, self.method)
+        return made if self.group.weights is None else {**made, "weights": self.group.weights}
+
 
 def list_groups(settings: StudySettings) -> list[Group]:
     """Return the models, seed by seed, so that an unfinished study is balanced.
 
     Raises:
         ConfigError: If policies are asked for and there are none.
+        CheckpointError: If one cannot be read.
     """
     parts = {case.part for case in settings.cases()}
     seeds = parse_numbers("seeds", settings.seeds)
@@ -75,7 +84,8 @@ def list_groups(settings: StudySettings) -> list[Group]:
             kinds = [("base", 1), *((settings.variant, r) for r in parse_numbers("recurrences", settings.recurrences))]
             found += [Group("sums", seed, f"{variant}_rec{r}") for variant, r in kinds]
     if "babyai" in parts:
-        found += [Group("babyai", seed, "policy", path) for seed, path in find_policies(settings.policies).items()]
+        for seed, path in find_policies(settings.policies).items():
+            found.append(Group("babyai", seed, "policy", path, read_start(path, itself=True)))
     return found
 
 
@@ -109,7 +119,7 @@ def read_record(settings: StudySettings, unit: Unit, announce: Callable[[str], o
     if not complete:
         announce(f"{path}: expected a whole record, found a damaged one; it is made anew")
         return None
-    wanted = settings.describe(unit.case, unit.method)
+    wanted = unit.describe(settings)
     if stored != wanted:
         names = ", ".join(sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name)))
         raise ConfigError(f"{path}: was made with other settings ({names}); choose another --output, or delete it")
@@ -120,7 +130,7 @@ def write_record(settings: StudySettings, unit: Unit, facts: dict[str, Any], sam
     """Write a record, atomically."""
     group = unit.group
     record = {
-        "settings": settings.describe(unit.case, unit.method),
+        "settings": unit.describe(settings),
         **{"case": unit.case.name, "seed": group.seed, "model": group.model, "method": unit.method},
         **{"facts": facts, "samples": samples},
     }

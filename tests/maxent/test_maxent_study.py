@@ -26,7 +26,7 @@ from benchmarks.maxent_study.reading import (
 )
 from benchmarks.maxent_study.settings import CASES, StudySettings
 from benchmarks.maxent_study.sums import encode, write_sum
-from benchmarks.maxent_study.units import list_groups, list_units, read_record
+from benchmarks.maxent_study.units import list_groups, list_units, read_record, write_record
 from maxent.dts_implementation.models.sequence_model import Prior, ToyModel
 from maxent.dts_implementation.search.maxent_ts import search
 from maxent.dts_implementation.search.result import METHODS, SearchSettings
@@ -332,13 +332,44 @@ def test_stand_ins_are_trained_asked_and_kept(tmp_path, part, score):
     assert f"## {part}" in (tmp_path / "tables.md").read_text()
 
 
-def test_policies_are_asked_for_levels_of_their_own(tmp_path):
+def save_policy(path, seed):
     sizes = {"expert_hidden_sizes": [[0, 4]], "intermediate_dim": 8, "router_hidden_size": 8, "lang_dim": 8}
+    config = TrainConfig(
+        task_id="GoToObjS4", seed=seed, lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes
+    )
+    path.parent.mkdir(exist_ok=True)
+    ReplicaBatch([config], announce=lambda line: None).save(0, path)
+    return path
+
+
+def test_records_of_another_policy_are_refused_and_those_of_a_copy_are_kept(tmp_path, capsys):
+    first, other = save_policy(tmp_path / "A" / "seed_0.pt", 0), save_policy(tmp_path / "B" / "seed_0.pt", 1)
+
+    def ask(path):
+        chosen = settings(tmp_path / "out", part="babyai", methods="best_of_n", largest_budget=300, policies=str(path))
+        (group,) = list_groups(chosen)
+        return chosen, list_units(chosen, group)
+
+    chosen, units = ask(first)
+    for unit in units:
+        write_record(chosen, unit, {}, [{}] * (unit.stop - unit.start))
+    copy = tmp_path / "copy" / "seed_0.pt"
+    copy.parent.mkdir()
+    copy.write_bytes(first.read_bytes())
+    chosen, units = ask(copy)
+    assert all(read_record(chosen, unit, print) for unit in units)
+    kept = stamps(tmp_path / "out")
+    assert (
+        main([*flags(tmp_path / "out", part="babyai", methods="best_of_n", largest_budget=300), f"--policies={other}"])
+        == 2
+    )
+    assert "was made with other settings (weights); choose another --output" in capsys.readouterr().err
+    assert stamps(tmp_path / "out") == kept
+
+
+def test_policies_are_asked_for_levels_of_their_own(tmp_path):
     for seed in (0, 1):
-        config = TrainConfig(
-            task_id="GoToObjS4", seed=seed, lang_encoder="builtin", device="cpu", num_envs=2, unroll_len=2, **sizes
-        )
-        ReplicaBatch([config], announce=lambda line: None).save(0, tmp_path / f"seed_{seed}.pt")
+        save_policy(tmp_path / f"seed_{seed}.pt", seed)
     chosen = {"part": "babyai", "methods": "best_of_n,dts", "num_samples": 1, "largest_budget": 300, "num_rollouts": 3}
     assert main([*flags(tmp_path / "out", **chosen), "--policies", f"{tmp_path}/seed_*.pt"]) == 0
     records = sorted((tmp_path / "out" / "records" / "babyai").rglob("dts_*.json"))
