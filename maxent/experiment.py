@@ -37,7 +37,7 @@ from pipeline.command.launcher import HERE, Launcher
 from pipeline.command.shell import as_command
 from pipeline.command.workers import Link
 
-LOADED = ("weights", "source", "kv", "simulator", "num_recurrences")
+LOADED = ("weights", "source", "kv", "simulator", "num_recurrences", "digest")
 """What a run's part of the results says of the model."""
 LONG = 600.0
 """Seconds from which on a run that has begun is told how long it will take."""
@@ -212,6 +212,7 @@ def run_model(key: str, task: Task, results: Results, interruption: Interruption
     bar.write(f"\n{runs[0]['display_name']} ({key})")
     try:
         loaded = load(key, task.settings, task.dataset, bar.write, lambda: check_going_on(interruption))
+        results.check_weights(key, loaded.digest, loaded.source)
         context = loaded.model.limit
     except Stopped:
         return True

@@ -44,6 +44,7 @@ class Loaded:
         simulator: It looks ahead in the environment itself.
         num_recurrences: r of a MoRE; None for all others.
         threads: With which torch shall compute; None: as it would by itself.
+        digest: SHA-256 of its weights, hexadecimal; None where it has none, or they are of a kind that cannot be told.
     """
 
     model: SequenceModel
@@ -55,6 +56,7 @@ class Loaded:
     simulator: bool = False
     num_recurrences: int | None = None
     threads: int | None = None
+    digest: str | None = None
 
 
 class PhraseToy:
@@ -156,7 +158,7 @@ def _load_more(
         announce("num_recurrences: changes nothing, for this is a base model, in which nothing recurs")
     threads = settings.torch_threads or (1 if model.num_parameters <= SMALL else None)
     options = {"num_recurrences": model.num_recurrences, "threads": threads}
-    return Loaded(model, "pretrained", path, "own", model.count_tokens, **options)
+    return Loaded(model, "pretrained", path, "own", model.count_tokens, digest=find_digest(model), **options)
 
 
 def _load_policy(
@@ -180,7 +182,21 @@ def _load_policy(
         "to be compared with the evaluation of a policy, which acts once"
     )
     options = {"read_prompt": lambda sample: int(sample.prompt), "simulator": True, "threads": threads}
-    return Loaded(model, "pretrained", path, "own", len, **options)
+    return Loaded(model, "pretrained", path, "own", len, digest=find_digest(model), **options)
+
+
+def find_digest(model: Any) -> str | None:
+    """Return the digest of a model's weights, None where they are no plain tensors, as packages of quantisation make.
+
+    Args:
+        model: With a `state_dict`.
+    """
+    from pipeline.checkpoint_files import compute_digest  # imports torch
+
+    try:
+        return compute_digest(model.state_dict())
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return None
 
 
 def choose_options(settings: ExperimentSettings, announce: Callable[[str], object]) -> dict[str, Any]:
@@ -200,7 +216,8 @@ def _load_stand_in(
     with use_threads(threads):
         made = train_stand_in(key, settings, dataset, check=check, device=device, **options)
     model = made.model
-    return Loaded(model, made.weights, str(made.folder), model.kv, model.count_tokens, threads=threads)
+    options = {"threads": threads, "digest": find_digest(model)}
+    return Loaded(model, made.weights, str(made.folder), model.kv, model.count_tokens, **options)
 
 
 def _load_language_model(
@@ -224,7 +241,8 @@ def _load_language_model(
         ) from None
     weights = "stand-in" if settings.is_stand_in(key) else "pretrained"
     threads = settings.torch_threads or (1 if model.num_parameters <= SMALL else None)
-    return Loaded(model, weights, source, model.kv, model.count_tokens, threads=threads)
+    options = {"threads": threads, "digest": find_digest(model)}
+    return Loaded(model, weights, source, model.kv, model.count_tokens, **options)
 
 
 def _find_on_hub(key: str, settings: ExperimentSettings) -> str:

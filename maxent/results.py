@@ -147,6 +147,28 @@ class Results:
         """Return the part of a model and a method."""
         return next(run for run in self.content["runs"] if (run["model"], run["method"]) == (model, method))
 
+    def check_weights(self, key: str, digest: str | None, source: str) -> None:
+        """Refuse to go on with a model whose weights are not those that its samples were searched with.
+
+        Results that do not tell are gone on with, and so is a model of which they are not known.
+
+        Args:
+            key: Of the model.
+            digest: Of its weights.
+            source: Where it is from.
+
+        Raises:
+            ResultsError: If they are not.
+        """
+        runs = [run for run in self.content["runs"] if run["model"] == key and run["samples"]]
+        before = {run.get("digest") for run in runs} - {None, digest}
+        if digest is not None and before:
+            found = ", ".join(sorted(one[:8] for one in before))
+            raise ResultsError(
+                f"--resume: expected the weights that {self.path} was begun with ({found}), found others "
+                f"({digest[:8]}) in {source}; put those of before there, or begin anew without --resume"
+            )
+
     def check_samples(self, samples: Sequence[Sample]) -> None:
         """Refuse to go on if the samples are not those of before.
 
@@ -203,6 +225,7 @@ def build_run(settings: ExperimentSettings, model: str, method: str) -> dict[str
     color = MODEL_CONFIGS[model]["color"]
     names = {"model": model, "display_name": settings.find_display_name(model), "color": color, "method": method}
     loaded = {"weights": None, "source": None, "kv": None, "simulator": model == "babyai", "num_recurrences": None}
+    loaded["digest"] = None
     return {**names, "status": "waiting", "error": None, **loaded, "samples": []}
 
 

@@ -202,7 +202,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "maxent/loading": {
         *("maxent/data", "maxent/dts_implementation/models", "maxent/registry", "maxent/settings", "maxent/stand_ins"),
-        *("maxent/threads", "pipeline/command"),
+        *("maxent/threads", "pipeline/checkpoint_files", "pipeline/command"),
     },
     "maxent/results": {
         *("maxent/data", "maxent/dts_implementation/search", "maxent/evaluation", "maxent/registry", "maxent/settings"),

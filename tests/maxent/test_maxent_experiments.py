@@ -19,6 +19,7 @@ from maxent.registry import MODEL_CONFIGS
 from maxent.results import Results, describe_rollout
 from maxent.rewards.catalogue import build_scorer
 from maxent.settings import ExperimentSettings, join_lists, read_command
+from pipeline.checkpoint_files import compute_digest
 from pipeline.command.folders import hold_lock
 from pipeline.command.launcher import HERE
 from tests.maxent_networks import build_network, save_more, save_tokenizer
@@ -248,6 +249,7 @@ def test_a_folder_of_the_library_and_a_checkpoint_of_ours(tmp_path):
     runs = {(one["model"], one["method"]): one for one in read_results(tmp_path / "results")["runs"]}
     found = runs[("phi-2", "dts")]
     assert (found["weights"], found["source"], found["kv"]) == ("pretrained", str(folder), "packed")
+    assert found["digest"] == compute_digest(build_network("llama", max_position_embeddings=256).state_dict())
     assert [len(sample["rollouts"]) for sample in found["samples"]] == [3, 3]
     path = save_more(tmp_path / "model.pth")
     flags = ["--models", "more", "--model_path", f"more={path}", "--dataset", "sums", "--device", "cpu", "--no_wandb"]
@@ -349,6 +351,40 @@ def test_results_of_other_settings_or_data_are_not_gone_on_with(tmp_path, capsys
     path.write_text("{")
     assert call("--no_wandb", "--resume", output=tmp_path) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_other_weights_and_older_results_do(tmp_path, capsys):
+    model, output = tmp_path / "model.pth", tmp_path / "results"
+    weights = [save_more(tmp_path / f"{name}.pth", name).read_bytes() for name in ("base", "more_a")]
+    flags = ["--models", "toy", "more", "--model_path", f"more={model}", "--methods", "dts", "greedy"]
+    flags += ["--dataset", "sums", "--device", "cpu", "--no_wandb"]
+    model.write_bytes(weights[0])
+    assert call(*flags, output=output) == 0
+    (path,) = output.glob("*.json")
+    content = json.loads(path.read_text())
+    toy, _, whole, left = content["runs"]
+    assert toy["digest"] is None and whole["digest"] == left["digest"] and len(whole["digest"]) == 64
+    left["status"], left["samples"] = "running", left["samples"][:1]  # as a kill leaves it
+    path.write_text(json.dumps(content))
+    model.write_bytes(weights[1])
+    capsys.readouterr()
+    assert call(*flags, "--resume", output=output) == 1
+    said = capsys.readouterr().err
+    assert f"failed: MoRE, greedy: --resume: expected the weights that {path} was begun with" in said
+    assert f"({whole['digest'][:8]}), found others" in said and "put those of before there, or begin anew" in said
+    runs = read_results(output)["runs"]
+    assert [len(run["samples"]) for run in runs] == [2, 2, 2, 1] and runs[2]["digest"] == runs[3]["digest"]
+    model.write_bytes(weights[0])
+    assert call(*flags, "--resume", output=output) == 0
+    assert without_times(read_results(output)["runs"][3]["samples"]) == without_times(
+        [*left["samples"], read_results(output)["runs"][3]["samples"][1]]
+    )
+    for run in content["runs"]:  # of before there were digests
+        del run["digest"]
+    path.write_text(json.dumps(content))
+    model.write_bytes(weights[1])
+    assert call(*flags, "--resume", output=output) == 0
+    assert len(read_results(output)["runs"][3]["samples"]) == 2
 
 
 def test_results_that_were_changed_by_hand_are_not_gone_on_with(tmp_path, capsys):

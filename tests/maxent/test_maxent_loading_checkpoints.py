@@ -16,7 +16,7 @@ from maxent.questions import load_questions
 from maxent.rewards.programmatic import solve
 from maxent.settings import ExperimentSettings
 from more.stories import generate
-from pipeline.checkpoints import save_checkpoint
+from pipeline.checkpoints import load_policy, save_checkpoint
 from pipeline.config import TrainConfig
 from pipeline.evaluation.play import evaluate
 from pipeline.policies import build_policy
@@ -148,6 +148,7 @@ def test_a_policy_plans_on_the_levels_of_evaluation(policy, tmp_path, capsys):
     assert content["data"]["name"] == TASK
     for run in content["runs"]:
         assert (run["simulator"], run["weights"], run["kv"]) == (True, "pretrained", "own")
+        assert run["digest"] == load_policy(path).digest
         assert [sample["prompt"] for sample in run["samples"]] == [str(level) for level in levels]
         assert all(re.match("go to ", sample["mission"]) for sample in run["samples"])
         for rollout in (one for sample in run["samples"] for one in sample["rollouts"]):

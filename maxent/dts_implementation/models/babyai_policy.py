@@ -90,6 +90,7 @@ class BabyAIPolicyModel:
         self.eos: frozenset[int] = frozenset()
         self.limit: int | None = None
         self.mission = ""
+        self._weights = {**policy.state_dict(), **projection.state_dict(prefix="lang_proj.")}
         self._encoder, self._projection = encoder, copy.deepcopy(projection).double()
         with torch.no_grad():
             self._packed = pack_replicas([copy.deepcopy(policy).double().eval()])
@@ -98,6 +99,10 @@ class BabyAIPolicyModel:
         self._exponent = lpc_exponent
         self._largest = sum(float(max(sizes)) ** lpc_exponent for sizes in self._sizes) or 1.0
         self._columns: list[_Column] = []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights of policy and mission projection by name, as they were given."""
+        return self._weights
 
     def start(self, prompt: Any) -> np.ndarray:
         """See `SequenceModel`.

@@ -113,6 +113,10 @@ class MoreSequenceModel:
         """Numbers that were trained."""
         return sum(parameter.numel() for parameter in self._model.parameters())
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return its weights by name."""
+        return self._model.state_dict()
+
     def count_tokens(self, prompt: str) -> int:
         """Return how many tokens a text is as a prompt, if there is a tokenizer."""
         return 1 + len(self._tokenizer.encode(prompt))

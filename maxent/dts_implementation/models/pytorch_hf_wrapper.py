@@ -134,6 +134,10 @@ class HuggingFaceModel:
         """Numbers that were trained."""
         return sum(parameter.numel() for parameter in self._network.model.parameters())
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return its weights by name."""
+        return self._network.model.state_dict()
+
     def count_tokens(self, prompt: str) -> int:
         """Return how many tokens a text is as a prompt, if there is a tokenizer."""
         return len(self._tokenizer(prompt)["input_ids"])
