@@ -119,11 +119,16 @@ def build_task(settings: ExperimentSettings, announce: Callable[[str], object]) 
     """
     dataset = load_questions(settings)
     announce(dataset.describe())
-    samples = dataset.splits["test"][: settings.num_samples]
+    scorer = build_scorer(settings.reward, dataset, settings.lpc_alpha)
+    asked = dataset.splits["test"]
+    judged = scorer.choose(asked)
+    samples = judged[: settings.num_samples]
     if settings.answer == "vote" and build_parse(dataset) is None:
         raise ConfigError(f"answer: vote needs labels, which {dataset.name} has none of; use max or sample")
     if len(samples) < settings.num_samples:
         announce(f"num_samples: the test split has {len(samples)}, all of which are taken")
+    if len(judged) < len(asked):
+        announce(f"reward: {scorer.name} cannot judge {len(asked) - len(judged)} of {len(asked)} samples, left out")
     if (
         settings.budget_tokens is not None
         and settings.num_rollouts * (settings.max_tokens - 1) <= settings.budget_tokens
@@ -133,7 +138,6 @@ def build_task(settings: ExperimentSettings, announce: Callable[[str], object]) 
             f"than {settings.budget_tokens}, so it ends no search; for a comparison at equal new tokens "
             "raise --num_rollouts"
         )
-    scorer = build_scorer(settings.reward, dataset, settings.lpc_alpha)
     announce(f"reward: {scorer.name}{f', {scorer.note}' if scorer.note else ''}")
     return Task(settings, dataset, samples, scorer, choose_wandb(settings, announce))
 

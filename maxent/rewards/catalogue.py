@@ -7,19 +7,19 @@ scorer.name, scorer.sees_label, scorer.note       # for records, charts and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from maxent.data.sample import DataError, Dataset, Sample
+from maxent.data.sample import DataError, Dataset, Sample, View
 from maxent.rewards.activity import ActivityReward
 from maxent.rewards.claims import reward_claims
 from maxent.rewards.episode import EpisodeReward
 from maxent.rewards.legacy import reward_legacy
 from maxent.rewards.likelihood import reward_likelihood
 from maxent.rewards.oracle import reward_oracle
-from maxent.rewards.programmatic import reward_programmatic
+from maxent.rewards.programmatic import is_solvable, reward_programmatic
 from maxent.rewards.result import Answer, Reward, RewardResult
 
 TASKS = {
@@ -46,16 +46,32 @@ class Scorer:
         sees_label: It is given the true answer: an oracle or the legacy heuristic, whose figures are no results.
         note: One line that belongs beside its figures; empty if there is nothing to say.
         function: (view, answer), or (sample, answer) if it sees the label.
+        judges: Whether it has a reward for the answers to a prompt at all.
     """
 
     name: str
     sees_label: bool
     note: str
     function: Callable[[Any, Answer], RewardResult]
+    judges: Callable[[View], bool] = lambda view: True
 
     def bind(self, sample: Sample, model: Any = None) -> Reward:
         """Return the reward of answers to one sample, as a search calls it. Only what is flagged gets the label."""
         return partial(self.function, sample if self.sees_label else sample.view())
+
+    def choose(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return those of some samples that it can judge, in order.
+
+        Raises:
+            DataError: If there are none.
+        """
+        chosen = [sample for sample in samples if self.judges(sample.view())]
+        if not chosen:
+            raise DataError(
+                f"reward: {self.name} can judge none of these {len(samples)} samples; use another --reward, such as "
+                "likelihood"
+            )
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,10 @@ class EpisodeScorer:
     def bind(self, sample: Sample, model: Any) -> Reward:
         """Return the reward of the episodes that a model plays; see `Scorer`."""
         return EpisodeReward(model.play, self.alpha)
+
+    def choose(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return all samples; see `Scorer`."""
+        return list(samples)
 
 
 def build_scorer(name: str | None, dataset: Dataset, lpc_alpha: float = 0.0) -> Scorer | EpisodeScorer:
@@ -110,7 +130,7 @@ def build_scorer(name: str | None, dataset: Dataset, lpc_alpha: float = 0.0) -> 
         case "episode":
             return EpisodeScorer(lpc_alpha)
         case "programmatic":
-            return Scorer(name, False, "", reward_programmatic)
+            return Scorer(name, False, "", reward_programmatic, is_solvable)
         case "likelihood":
             return Scorer(name, False, "", reward_likelihood)
         case "oracle":

@@ -1,4 +1,4 @@
-r"""Sums and generated stories solved by a program, which reads the prompt and nothing else.
+r"""Sums and stories, generated or bAbI's own, solved by a program, which reads the prompt and nothing else.
 
 solve("12+5=")                                        # "17"
 solve("Mary went to the garden.\nWhere is Mary?")     # "garden"
@@ -13,12 +13,10 @@ from maxent.data.sample import DataError, View
 from maxent.rewards.result import Answer, RewardResult
 
 _SUM = re.compile(r"(\d+)\+(\d+)=\s*")
-_SENTENCE = re.compile(r"(\w+) (\w+)(?: to)? the (\w+)\.")
+_MOVE = re.compile(r"(\w+) (?:moved|went|went back|journeyed|travelled) to the (\w+)\.")
+_GRAB = re.compile(r"(\w+) (?:got|took|grabbed|picked up) the (\w+)(?: there)?\.")
+_DROP = re.compile(r"(\w+) (?:dropped|discarded|left|put down) the (\w+)(?: there)?\.")
 _QUESTION = re.compile(r"Where (?:is(?: the)? (\w+)|was the (\w+) before the (\w+))\?\s*")
-
-_MOVES = frozenset({"moved", "went", "journeyed", "travelled"})
-_GRABS = frozenset({"got", "took", "grabbed"})
-_DROPS = frozenset({"dropped", "discarded", "left"})
 
 
 def reward_programmatic(view: View, answer: Answer) -> RewardResult:
@@ -29,30 +27,44 @@ def reward_programmatic(view: View, answer: Answer) -> RewardResult:
     """
     solution = solve(view.prompt)
     if solution is None:
-        raise DataError(f"reward programmatic: expected sums or stories as they are generated, found {view.id}")
+        raise DataError(
+            "reward programmatic: expected sums or stories as they are generated, or as bAbI 1 to 3 has them, found "
+            f"{view.id}"
+        )
     said = read_line(answer.text)
     return RewardResult(1.0 if said == solution else -1.0, {"answered": float(said is not None)})
 
 
+def is_solvable(view: View) -> bool:
+    """Return whether this program finds the answer to a prompt."""
+    return solve(view.prompt) is not None
+
+
 def solve(prompt: str) -> str | None:
-    """Return the answer to a sum or to a story's question, None if this program does not find it."""
+    """Return the answer to a sum or to a story's question, None if this program does not find it.
+
+    A story that says something which cannot be read has no answer: what was not read might have changed it. Where a
+    thing has been at the place that is asked for more than once, the last time counts, as in bAbI.
+    """
     last = prompt.splitlines()[-1] if prompt else ""
     if found := _SUM.fullmatch(last):
         return str(int(found[1]) + int(found[2]))
     if (found := _QUESTION.fullmatch(last)) is None:
         return None
     trails = follow_story(prompt.splitlines()[:-1])
+    if trails is None:
+        return None
     if found[1]:
         return trails[found[1]][-1] if found[1] in trails else None
     trail = trails.get(found[2], [])
-    at = trail.index(found[3]) if found[3] in trail else 0
+    at = max((at for at, place in enumerate(trail) if place == found[3]), default=0)
     return trail[at - 1] if at else None
 
 
-def follow_story(lines: list[str]) -> dict[str, list[str]]:
+def follow_story(lines: list[str]) -> dict[str, list[str]] | None:
     """Return where each actor and each thing is known to have been, in order, without repeats.
 
-    A sentence that cannot be read is passed over, as a question among the statements is.
+    None if a sentence cannot be read; blank lines and questions among the statements, answered or not, are passed over.
     """
     trails: dict[str, list[str]] = {}
     holders: dict[str, str] = {}
@@ -62,17 +74,18 @@ def follow_story(lines: list[str]) -> dict[str, list[str]]:
         if trail[-1:] != [place]:
             trail.append(place)
 
-    for line in lines:
-        if (found := _SENTENCE.fullmatch(line.strip())) is None:
-            continue
-        actor, verb, what = found.groups()
-        if verb in _MOVES:
+    for line in map(str.strip, lines):
+        if found := _MOVE.fullmatch(line):
+            actor, place = found.groups()
             for name in (actor, *(thing for thing, holder in holders.items() if holder == actor)):
-                note(name, what)
-        elif verb in _GRABS:
-            holders[what] = actor
+                note(name, place)
+        elif found := _GRAB.fullmatch(line):
+            actor, thing = found.groups()
+            holders[thing] = actor
             if actor in trails:
-                note(what, trails[actor][-1])
-        elif verb in _DROPS:
-            holders.pop(what, None)
+                note(thing, trails[actor][-1])
+        elif found := _DROP.fullmatch(line):
+            holders.pop(found[2], None)
+        elif line and "?" not in line:
+            return None
     return trails

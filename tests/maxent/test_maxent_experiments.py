@@ -1,5 +1,6 @@
 """maxent/run_experiments_with_wandb.py: as a command from both folders, and in this process."""
 
+import dataclasses
 import json
 import os
 import re
@@ -256,6 +257,19 @@ def test_a_folder_of_the_library_and_a_checkpoint_of_ours(tmp_path):
     assert call(*flags, output=tmp_path / "more") == 0
     (found,) = read_results(tmp_path / "more")["runs"]
     assert (found["weights"], found["display_name"]) == ("pretrained", "MoRE")
+
+
+def test_a_story_that_no_program_solves_does_not_end_the_others(tmp_path, monkeypatch, capsys):
+    dataset = load_dataset("stories", DataSettings(source="synthetic"))
+    first, second, third = dataset.splits["test"][:3]
+    frame = dataclasses.replace(second.frame, opening=f"Mary fled to the attic.\n{second.frame.opening}")
+    unread = dataclasses.replace(second, frame=frame)
+    asked = dataclasses.replace(dataset, splits={**dataset.splits, "test": [first, unread, third]})
+    monkeypatch.setattr(experiment, "load_questions", lambda settings: asked)
+    assert call("--dataset", "stories", "--num_samples", "3", "--no_wandb", output=tmp_path) == 0
+    (part,) = read_results(tmp_path)["runs"]
+    assert [sample["id"] for sample in part["samples"]] == [first.id, third.id]
+    assert "reward: programmatic cannot judge 1 of 3 samples, left out" in capsys.readouterr().out
 
 
 def test_a_folder_that_holds_no_model_says_what_it_lacks(tmp_path, capsys):

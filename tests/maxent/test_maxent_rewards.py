@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from maxent.data.catalogue import DataSettings, load_dataset
 from maxent.data.facts import Facts, compute_facts, find_shift
 from maxent.data.prompts import ACTIVITIES, CAPTION_FRAME
 from maxent.data.sample import DataError, Frame, Sample, View
-from maxent.data.synthetic import make_activities, make_captions, make_stories, make_sums
+from maxent.data.synthetic import build_text_samples, make_activities, make_captions, make_stories, make_sums
 from maxent.rewards.activity import FLOOR, ActivityReward
 from maxent.rewards.catalogue import DEFAULTS, TASKS, build_scorer
 from maxent.rewards.claims import check_claim, parse_claims, reward_claims
@@ -303,11 +304,59 @@ def test_two_generators_of_stories_and_sums_are_solved_from_the_prompt():
         assert solve(question.prompt()) == question.answer
 
 
+@pytest.mark.parametrize(
+    ("story", "question", "answer"),
+    [
+        ("Mary went to the garden. Mary went back to the kitchen.", "Where is Mary?", "kitchen"),
+        ("Mary journeyed to the garden. Mary picked up the milk there.", "Where is the milk?", "garden"),
+        (
+            "Mary moved to the garden. Mary got the milk there. Mary travelled to the office.",
+            "Where is Mary?",
+            "office",
+        ),
+        (
+            "Mary went to the garden. Mary took the milk there. Mary put down the milk. Mary moved to the office.",
+            "Where is the milk?",
+            "garden",
+        ),
+        (
+            "Mary went to the hall. Mary grabbed the milk there. Mary went to the garden. Mary left the milk there. "
+            "John moved to the garden. John picked up the milk. John went back to the hall.",
+            "Where was the milk before the hall?",
+            "garden",  # and not what was before its first time in the hall
+        ),
+        ("Mary went to the garden. Where is Mary? John went to the hall.", "Where is Mary?", "garden"),
+        ("Mary went to the garden. Then she went to the kitchen.", "Where is Mary?", None),
+        ("Mary went to the garden. Mary and John moved to the hall.", "Where is Mary?", None),
+        ("Mary went to the garden. Mary got the milk. Mary handed the milk to John.", "Where is the milk?", None),
+    ],
+)
+def test_stories_of_babi_are_solved_and_those_with_a_sentence_that_cannot_be_read_are_not(story, question, answer):
+    assert solve("\n".join([*re.findall(r"[A-Z][^.?]*[.?]", story), question])) == answer
+
+
 @pytest.mark.parametrize("prompt", ["", "Hello", "Where is Mary?", "Mary got the milk.\nWhere is the milk?", "1+1"])
 def test_what_no_program_solves_is_said(prompt):
     assert solve(prompt) is None
-    with pytest.raises(DataError, match="expected sums or stories as they are generated, found x"):
+    with pytest.raises(
+        DataError, match="expected sums or stories as they are generated, or as bAbI .* has them, found x"
+    ):
         reward_programmatic(View("x", prompt, np.zeros((0, 0)), "sum"), say("2"))
+
+
+def test_samples_that_no_program_solves_are_left_out():
+    stories = [
+        ("Mary went to the hall.", "hall"),
+        ("Mary fled to the hall.", "hall"),
+        ("Mary moved to the hall.", "hall"),
+    ]
+    pairs = [(f"{story}\nWhere is Mary?", answer) for story, answer in stories]
+    first, unread, last = samples = build_text_samples(pairs, "story", "x")
+    scorer = build_scorer("programmatic", load_dataset("stories", SMALL))
+    assert scorer.choose(samples) == [first, last]
+    with pytest.raises(DataError, match="programmatic can judge none of these 1 samples; use another --reward"):
+        scorer.choose([unread])
+    assert build_scorer("likelihood", load_dataset("stories", SMALL)).choose(samples) == samples
 
 
 def test_the_oracle_is_right_about_each_task():
