@@ -74,7 +74,7 @@ def load_held_out(name: str, path: str, data_path: str | None) -> Dataset:
 
     Raises:
         CheckpointError: If the file is no usable checkpoint.
-        DataError: If what it was trained on cannot be had any more.
+        DataError: If what it was trained on cannot be had any more, or it was asked no questions.
     """
     from maxent.dts_implementation.models.more_model import read_questions  # imports torch
 
@@ -83,5 +83,11 @@ def load_held_out(name: str, path: str, data_path: str | None) -> Dataset:
     except ValueError as error:
         reason = str(error).replace("--data_dir", "--data_path")
         raise DataError(f"{name}: the questions that more={path} has not seen cannot be told: {reason}") from None
+    if not known.splits["test"]:
+        raise DataError(
+            f"{name}: expected questions that the training of more={path} has held out, found none: its training had "
+            "no questions, as that on a text of one's own; ask a checkpoint that had some, as more/train.py --data "
+            "embedded makes, or leave more out of --models"
+        )
     splits = {split: build_text_samples(known.splits[split], TASKS[name], f"{name}-{split}") for split in SPLITS}
     return Dataset(name, splits, known.real, known.origin)

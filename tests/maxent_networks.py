@@ -84,11 +84,13 @@ def build_more(model_type: str, **changes) -> MoreModel:
     return model
 
 
-def save_more(path: Path, model_type: str = "base") -> Path:
-    """Write a checkpoint of an untrained model of `more/`, as training on embedded data does; return its path."""
+def save_more(path: Path, model_type: str = "base", data: dict | None = None) -> Path:
+    """Write a checkpoint of an untrained model of `more/`, as training on embedded data does, or on other data."""
     tokenizer = train_tokenizer(["What is 1 plus 2?"], 257)
     model = build_more(model_type, vocab_size=tokenizer.vocab_size, max_length=320)
-    data = open_source(DataSettings(data="embedded", data_seed=7, embedded=EMBEDDED), lambda line: None).describe()
+    data = (
+        data or open_source(DataSettings(data="embedded", data_seed=7, embedded=EMBEDDED), lambda line: None).describe()
+    )
     content = {"training_config": {}, "data": data, "update": 1, "tokens": 1, "tokenizer": tokenizer.json}
     weights = {"model_state_dict": model.state_dict(), "model_config": asdict(model.config)}
     save_checkpoint(path, {**content, **weights})

@@ -15,6 +15,7 @@ from maxent.loading import load
 from maxent.questions import load_questions
 from maxent.rewards.programmatic import solve
 from maxent.settings import ExperimentSettings
+from more.data import DataSettings, open_source
 from more.stories import generate
 from pipeline.checkpoints import load_policy, save_checkpoint
 from pipeline.config import TrainConfig
@@ -87,6 +88,19 @@ def test_a_checkpoint_that_does_not_tell_its_data_is_refused(more, tmp_path, cap
         assert call(*flags, output=tmp_path / "results") == 2
         assert f"sums: the questions that more={path} has not seen cannot be told: " in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["sums", "stories"])
+def test_a_checkpoint_that_learned_from_a_text_alone_has_no_questions(name, tmp_path, capsys):
+    text = tmp_path / "novel.txt"
+    text.write_text("Once upon a time there was a house.\n" * 400)
+    data = open_source(DataSettings(text_file=str(text)), lambda line: None).describe()
+    path = save_more(tmp_path / "own.pth", data=data)
+    flags = ["--models", "more", "--model_path", f"more={path}", "--dataset", name]
+    assert call(*flags, output=tmp_path / "results") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{name}: expected questions that the training of more={path} has held out" in said
+    assert "its training had no questions" in said
 
 
 def test_an_answer_ends_with_its_line_as_in_training(more):

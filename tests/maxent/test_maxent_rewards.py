@@ -338,9 +338,7 @@ def test_stories_of_babi_are_solved_and_those_with_a_sentence_that_cannot_be_rea
 @pytest.mark.parametrize("prompt", ["", "Hello", "Where is Mary?", "Mary got the milk.\nWhere is the milk?", "1+1"])
 def test_what_no_program_solves_is_said(prompt):
     assert solve(prompt) is None
-    with pytest.raises(
-        DataError, match="expected sums or stories as they are generated, or as bAbI .* has them, found x"
-    ):
+    with pytest.raises(DataError, match="or as bAbI 1 to 3 has them, found x"):
         reward_programmatic(View("x", prompt, np.zeros((0, 0)), "sum"), say("2"))
 
 
