@@ -107,7 +107,6 @@ def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path, *, b
             num_recurrences=steps,
             progress=bar.update,
         )
-    write_table(table, answers, loaded, str(checkpoint), steps)
     routes = trace_routes(loaded, [answer.prompt for answer in answers], steps)
     whole, *_ = trace_routes(loaded, [[*answers[0].prompt, *answers[0].written]], steps)
     whole = dataclasses.replace(whole, answer_from=len(answers[0].prompt))
@@ -124,8 +123,11 @@ def run(settings: TableSettings, checkpoint: Path, table: Path, page: Path, *, b
     aggregate = np.concatenate([route.choices for route in routes])
     closed = [question.answer for question in everything]
     by_steps = answer_by_steps(loaded, first, closed, steps)
-    recurs = 1 if config.model_type == "base" else steps
+    recurs = 1 if config.model_type in ("base", "looped") else steps  # of an expert
+    if config.model_type == "looped" and steps > 1:
+        caption += f" Every pass takes {config.num_layers} of the layers shown; the first pass is on the left."
     html = render_page(title, subtitle, caption, whole, aggregate, config.num_experts, recurs, render_steps(by_steps))
+    write_table(table, answers, loaded, str(checkpoint), steps)
     write_text(page, html)
     found = summarise_answers(answers)
     print(

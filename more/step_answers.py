@@ -29,7 +29,8 @@ class StepAnswer:
         generated: Its greedy continuation.
         likeliest: The likeliest answer of the closed set.
         log_likelihood: Of the true answer, nats.
-        moved: Share of (token, layer) pairs of the question that go to another expert than with all steps.
+        moved: Share of (token, layer) pairs of the question that go to another expert than with all steps; of
+            `looped`, which goes through all layers at each step, in its last pass.
     """
 
     steps: int
@@ -56,12 +57,13 @@ def answer_by_steps(loaded: LoadedModel, answer: Answer, closed: Sequence[str], 
 
     def choose(count: int) -> torch.Tensor:
         _, routing, _ = model.compute_features(tokens, num_recurrences=count)
-        return torch.stack([routed.probs.argmax(dim=-1) for routed in routing])  # (layers, 1, time)
+        last = routing[-model.config.num_layers :]
+        return torch.stack([routed.probs.argmax(dim=-1) for routed in last])  # (layers, 1, time)
 
-    last, rows = choose(steps), []
+    whole, rows = choose(steps), []
     for count in range(max(1, steps - MOST_STEPS + 1), steps + 1):
         (said,) = ask(model, loaded.tokenizer, [answer.question], candidates=closed, num_recurrences=count)
-        moved = (choose(count) != last).float().mean().item()
+        moved = (choose(count) != whole).float().mean().item()
         rows.append(StepAnswer(count, said.generated, said.likeliest, said.log_likelihood, moved))
     return rows
 

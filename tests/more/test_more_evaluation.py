@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -28,9 +29,10 @@ from more.evaluation import (
 )
 from more.generation import sequence_log_likelihood
 from more.heuristics import guess
-from more.options import EvaluationSettings, parse_numbers
+from more.options import EvaluationSettings, TableSettings, parse_numbers
 from more.outlook import describe_start
 from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_routes, write_table
+from more.question_table import run as run_table
 from more.report import evaluate_checkpoint, format_report, reopen_source
 from more.step_answers import answer_by_steps
 from more.tokens import train_tokenizer
@@ -392,6 +394,31 @@ def test_windows_too_short_for_questions_are_told_of_and_the_rest_is_measured(tm
     assert result["perplexity"]["1"]["tokens"] > 10
     assert {"babi_1", "babi_2", "babi_3"} <= result["not_asked"].keys()
     assert "bAbI 1 (one fact): not asked, for a question and its answer take up to" in format_report(result)
+
+
+def test_a_looped_model_is_asked_over_its_passes(tmp_path):
+    trainer = small_trainer(tmp_path, model_type="looped", num_recurrences=3)
+    path = tmp_path / "looped.pth"
+    trainer.save(path, resumable=False)
+    table, page = tmp_path / "answers.csv", tmp_path / "answers.html"
+    run_table(TableSettings(babi_task_id=1, num_questions=2), path, table, page, browser=False)
+    drawn = page.read_text()
+    layers = trainer.model_config.num_layers
+    assert f"layer {3 * layers - 1}" in drawn and f"layer {3 * layers}" not in drawn
+    assert f"Every pass takes {layers} of the layers shown" in drawn
+    assert "recurrent steps each" not in drawn  # an expert of it takes one
+    assert re.findall(r"<tr><td>(\d)</td>", drawn) == ["1", "2", "3"] and "<td>0%</td></tr></table>" in drawn
+    assert len(table.read_text().splitlines()) == 3
+
+
+def test_no_table_is_written_where_the_page_cannot_be_made(trained, tmp_path, monkeypatch):
+    def fail(*given):
+        raise ValueError("no page")
+
+    monkeypatch.setattr("more.question_table.render_page", fail)
+    with pytest.raises(ValueError, match="no page"):
+        run_table(TableSettings(num_questions=1), trained, tmp_path / "a.csv", tmp_path / "a.html", browser=False)
+    assert not (tmp_path / "a.csv").exists()
 
 
 def test_an_answer_over_the_steps_ends_with_the_answer(trained):
