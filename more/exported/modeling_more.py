@@ -122,7 +122,9 @@ class MoreForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: (batch, time) token numbers.
             attention_mask: (batch, time), or with columns of earlier calls before them: 0 where a token is padding,
-                wherever that stands. The others are read as if it were not there; its own logits mean nothing.
+                wherever that stands. The others are read as if it were not there. Padding has the logits of the row's
+                last token, for `generate` takes those of the last column; where a row is padding alone they mean
+                nothing.
             past_key_values: What an earlier call with `use_cache` returned: these tokens follow those.
             labels: (batch, time) the tokens themselves, -100 where there is no loss. Tokens before t predict token t;
                 targets in the places where they are predicted are passed as `shift_labels` instead.
@@ -159,7 +161,8 @@ class MoreForCausalLM(PreTrainedModel, GenerationMixin):
         )
         back = None if order is None else order.argsort(dim=1)[..., None]
         if back is not None:
-            features = features.gather(1, back.expand(-1, -1, features.shape[-1]))
+            shown = back.where(real[..., None], (lengths - 1).clamp(min=0)[:, None, None])
+            features = features.gather(1, shown.expand(-1, -1, features.shape[-1]))
         if cache is not None:
             cache.columns += time
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep  # -0: all

@@ -199,6 +199,21 @@ def test_what_is_kept_changes_no_text(tokenizer, ragged, kind, top_k, sees, beam
     assert first[0].tolist() == kept[0, 6 : 6 + first.shape[1]].tolist()
 
 
+@pytest.mark.parametrize(("kind", "top_k", "sees"), KINDS)
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kept", [True, False])
+def test_prompts_padded_at_the_right_are_answered_as_each_alone(tokenizer, ragged, kind, top_k, sees, beams, kept):
+    model = wrap(build_loaded(tokenizer, kind, top_k, sees))
+    tokens, mask = ragged[0].flip(1), ragged[1].flip(1)
+    common = {"max_new_tokens": 6, "num_beams": beams, "do_sample": False, "num_recurrences": 2, "use_cache": kept}
+    common |= {"eos_token_id": None, "pad_token_id": 0}  # so that each is as long as the others
+    written = model.generate(tokens, attention_mask=mask, **common)
+    assert torch.equal(written[:, :10], tokens)
+    for row, count in enumerate(mask.sum(dim=1).tolist()):
+        alone = model.generate(tokens[row : row + 1, :count], **common)
+        assert written[row, 10:].tolist() == alone[0, count:].tolist()
+
+
 @torch.no_grad()
 def test_logits_are_gone_on_with_and_told_for_the_positions_asked_for(wrapped, ragged):
     tokens, mask = ragged
