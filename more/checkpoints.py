@@ -4,8 +4,9 @@
     loaded.model, loaded.tokenizer, loaded.config, loaded.data
 
 A file holds schema_version, model_state_dict, model_config, training_config, data (which data, and how it is had
-again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict, and timed if it is there
-until the next one is. Its digests are those of `pipeline.checkpoint_files`.
+again), tokenizer (its JSON), update and tokens; one to resume from also optimizer_state_dict, metric_sums (what the
+next line of metrics adds up), and timed if it is there until the next one is. Its digests are those of
+`pipeline.checkpoint_files`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pipeline.config import ConfigError
 
 SCHEMA_VERSION = 1
 FINAL_NAME = "final_model.pth"
-LAYOUT = Layout(writer="more/train.py", weights={"model_state_dict": ""}, state=("optimizer_state_dict",))
+LAYOUT = Layout(writer="more/train.py", weights={"model_state_dict": ""}, state=("optimizer_state_dict", "metric_sums"))
 _NUMBERED = re.compile(r"checkpoint_(\d+)\.pth")
 
 

@@ -10,8 +10,9 @@ The figures come from `mixture_of_experts.compute_router_terms`; here they are c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,6 +66,15 @@ class RouterSums:
         """Count the terms of one update as `tabulate_terms` returns them, or a mean of several such tables."""
         self._sums = table * weight if self._sums is None else self._sums + table * weight
         self._weight += weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted since the last call of `take`, in plain types and tensors."""
+        return {"sums": self._sums, "weight": self._weight}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `state_dict` returned, on a device."""
+        self._sums = None if state["sums"] is None else state["sums"].to(device)
+        self._weight = state["weight"]
 
     def take(self) -> list[RouterFigures]:
         """Return the figures of each layer, averaged since the last call; nothing if nothing was added."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,28 @@ class UpdateSums:
         self._routers = RouterSums()
         self._sums = torch.zeros(_LOSSES + 1, dtype=torch.float64, device=device)
         self._updates = self._recurrences = 0
-        self._since = time.perf_counter()
+        self._since, self._before = time.perf_counter(), 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was added up since the last call of `take`, in plain types and tensors."""
+        return {
+            "sums": self._sums,
+            "routers": self._routers.state_dict(),
+            "updates": self._updates,
+            "recurrences": self._recurrences,
+            "seconds": self._measure(time.perf_counter()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned; no time passes in between."""
+        self._sums = state["sums"].to(self._sums.device)
+        self._routers.load_state_dict(state["routers"], self._sums.device)
+        self._updates, self._recurrences = state["updates"], state["recurrences"]
+        self._since, self._before = time.perf_counter(), state["seconds"]
+
+    def _measure(self, now: float) -> float:
+        """Return the seconds that the updates took which were added up."""
+        return now - self._since + self._before
 
     def add(self, figures: Tensor, norm: Tensor, steps: int, count: int, layers: int) -> None:
         """Count an update.
@@ -97,7 +119,7 @@ class UpdateSums:
         return total / max(1.0, targets)
 
     def leave_out(self, seconds: float | None) -> None:
-        """Do not count so many seconds, or all until now, as time of updates."""
+        """Do not count so many seconds, or all since it was made or restored, as time of updates."""
         self._since = time.perf_counter() if seconds is None else self._since + seconds
 
     def take(self) -> tuple[dict[str, float], list[RouterFigures]]:
@@ -112,7 +134,7 @@ class UpdateSums:
             "Loss/z": z / updates,
             "Grad_Norm": norm / updates,
             "Recurrences": self._recurrences / updates,
-            "Tokens_per_Second": targets / (now - self._since),
+            "Tokens_per_Second": targets / self._measure(now),
         }
         figures = self._routers.take()
         for index, layer in enumerate(figures):
@@ -121,5 +143,5 @@ class UpdateSums:
             metrics[f"Layer_{index}/Dead_Experts"] = layer.dead_experts
         self._sums.zero_()
         self._updates = self._recurrences = 0
-        self._since = now
+        self._since, self._before = now, 0.0
         return metrics, figures

@@ -182,6 +182,8 @@ class Trainer:
         if "optimizer_state_dict" in resume:  # else a run that was complete goes on, with moments that begin at zero
             self.optimizer.load_state_dict(resume["optimizer_state_dict"])
         self.update, self.tokens = resume["update"], resume["tokens"]
+        if "metric_sums" in resume:  # older checkpoints lack them: their next line is of what follows
+            self._sums.load_state_dict(resume["metric_sums"])
 
     # --------------------------------------------------------------------------------------------------------- update
 
@@ -338,7 +340,7 @@ class Trainer:
 
         Args:
             path: Where.
-            resumable: With the optimiser's state, to be resumed from.
+            resumable: With the optimiser's state and what the next line of metrics adds up, to be resumed from.
             timed: It is there until the next one is; whoever resumes from it reads that here.
         """
         content = {
@@ -353,6 +355,7 @@ class Trainer:
         }
         if resumable:
             content["optimizer_state_dict"] = self.optimizer.state_dict()
+            content["metric_sums"] = self._sums.state_dict()
         if timed:
             content["timed"] = True
         save_checkpoint(path, content)

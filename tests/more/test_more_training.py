@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import types
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,14 @@ import torch.nn.functional as F
 from filelock import FileLock
 
 from mixture_of_experts import MixtureOfExpertsPolicy, Router, RouterTerms, compute_router_terms
-from more.checkpoints import CheckpointError, check_flags, list_numbered, load_model, read_checkpoint
+from more.checkpoints import (
+    CheckpointError,
+    check_flags,
+    list_numbered,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+)
 from more.commands import train as main
 from more.config import ModelConfig
 from more.model import routing_losses
@@ -20,7 +28,7 @@ from more.monitoring import RouterFigures, RouterSums
 from more.progress import METRICS
 from more.runs import run_training
 from more.settings import TrainingConfig
-from more.training import TrainingError, compute_lr
+from more.training import Trainer, TrainingError, compute_lr
 from pipeline.command.cli import parse_command
 from pipeline.command.devices import resolve_device
 from pipeline.config import ConfigError
@@ -197,18 +205,45 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
     whole = small_config(tmp_path / "whole", **changes)
     assert run_training(whole, quiet=True) == 0
     parts = small_config(tmp_path / "parts", **changes)
-    trainer = small_trainer(tmp_path / "parts", **changes)
     folder = tmp_path / "parts" / "checkpoint_dir" / "more_d_rec2"
-    for _ in range(4):
-        trainer.run_update()
-    trainer.save(folder / "checkpoint_4.pth", resumable=True)
+    asked = iter([False] * 3 + [True])  # between two lines of metrics
+    assert run_training(parts, quiet=True, stopping=lambda: next(asked)) == 143
     assert run_training(parts, resume=True, quiet=True) == 0
     first = read_checkpoint(tmp_path / "whole" / "checkpoint_dir" / "more_d_rec2" / "final_model.pth")
     second = read_checkpoint(folder / "final_model.pth")
     assert first["tokens"] == second["tokens"]
     for name, weight in first["model_state_dict"].items():
         assert torch.equal(weight, second["model_state_dict"][name]), name
-    assert without_time(lines_of(whole))[2:] == without_time(lines_of(parts))
+    assert without_time(lines_of(whole)) == without_time(lines_of(parts))
+
+
+def test_time_between_two_lines_counts_on_either_side_of_a_stop_and_not_between(tmp_path, monkeypatch):
+    clock = iter(range(0, 10**9, 10))
+    monkeypatch.setattr("more.progress.time", types.SimpleNamespace(perf_counter=clock.__next__))
+    first = small_trainer(tmp_path)  # made at 0
+    first.run_update()
+    tokens = first.tokens
+    first.save(tmp_path / "first.pth", resumable=True)  # at 10
+    for _ in range(5):
+        next(clock)
+    second = Trainer(small_config(tmp_path), announce=lambda _: None, resume=read_checkpoint(tmp_path / "first.pth"))
+    second.run_update()
+    metrics, _ = second.take_metrics()  # 10 after it was restored
+    assert metrics["Tokens_per_Second"] == second.tokens / 20 and second.tokens > tokens
+
+
+def test_a_checkpoint_of_before_metrics_were_kept_is_gone_on_from(tmp_path):
+    config = small_config(tmp_path, updates=4)
+    asked = iter([False, True])
+    assert run_training(config, quiet=True, stopping=lambda: next(asked)) == 143
+    (path,) = (tmp_path / "checkpoint_dir" / "base_rec1").iterdir()
+    content = read_checkpoint(path)
+    digests = content["digests"]
+    without = {key: value for key, value in content.items() if key not in ("metric_sums", "digests")}
+    save_checkpoint(path, without)
+    assert read_checkpoint(path)["digests"]["weights"] == digests["weights"]
+    assert run_training(config, resume=True, quiet=True) == 0
+    assert [line["update"] for line in lines_of(config)] == [2, 4]
 
 
 def test_the_run_s_folder_is_protected(tmp_path, capsys):
