@@ -101,6 +101,11 @@ class TaskSettings:
         """Tokens of a sequence; hops begins with a list of its cycle."""
         return self.length + (self.symbols if self.name == "hops" else 0)
 
+    @property
+    def _version(self) -> int:
+        """Chains with as many symbols as streams had one literal in two streams before version 3; others had none."""
+        return 3 if self.name == "chains" and self.symbols == self.streams else VERSION
+
     def words(self) -> list[str]:
         """Return the task's tokens in the order of their numbers; the values come first."""
         values = [str(value) for value in range(self.symbols)]
@@ -115,7 +120,7 @@ class TaskSettings:
 
     def digest(self, seed: int) -> str:
         """Return the SHA-256 of what determines the sequences."""
-        content = json.dumps([VERSION, dataclasses.asdict(self), HELD_OUT, seed], sort_keys=True)
+        content = json.dumps([self._version, dataclasses.asdict(self), HELD_OUT, seed], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -251,8 +256,9 @@ def _generate_chains(settings: TaskSettings, runs: Runs, rng: np.random.Generato
     for place in range(length):
         own, begins = runs.stream[:, place], runs.depths[:, place] == 0
         score = rng.random((count, symbols))
-        taken = (literals[:, :, None] == np.arange(symbols)).any(axis=1)  # by a stream: no two have one literal
-        drawn = (score - taken).argmax(axis=1)
+        held = literals[:, :, None] == np.arange(symbols)  # (n, streams, symbols): no two streams have one literal
+        # One that no stream has; where there is none, that which this stream had itself.
+        drawn = (score - 2 * held.any(axis=1) + held[rows, own]).argmax(axis=1)
         value = np.where(begins, drawn, literals[rows, own])
         literals[rows, own] = values[:, place] = value
         sources[:, place] = np.where(begins, value, symbols + names[rows, runs.before[:, place]])

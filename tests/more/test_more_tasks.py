@@ -1,6 +1,7 @@
 """Generated tasks: values and depths read again from the words, splits that share nothing, runs, what is reported."""
 
 import dataclasses
+import hashlib
 import json
 import re
 
@@ -17,7 +18,7 @@ from more.settings import TrainingConfig
 from more.task_data import TaskPlan, TaskSource, Vocabulary, open_tokenizer, reopen_task
 from more.task_report import evaluate_task, find_hits, knocked_out, measure_routing
 from more.task_tables import summarise_depths
-from more.tasks import NOT_ASKED, TASK_NAMES, TaskSettings, draw_runs, generate_task, split_of
+from more.tasks import NOT_ASKED, TASK_NAMES, TaskSettings, _generate_chains, draw_runs, generate_task, split_of
 from more.tokens import END_OF_TEXT
 from more.training import Trainer
 from pipeline.command.errors import DataError
@@ -117,6 +118,32 @@ def test_no_rule_without_steps_answers_what_is_deep():
     assert (tokens == 8).all()
     deepest = np.stack([np.where(runs.stream == stream, runs.depths, 0).max(axis=1) for stream in range(3)])
     assert (deepest == deepest[0]).all()  # no stream is the deep one
+
+
+@pytest.mark.parametrize(("symbols", "streams"), [(2, 2), (3, 3), (3, 2), (4, 2)])
+def test_no_two_streams_of_chains_have_one_literal(symbols, streams):
+    settings = TaskSettings.of("chains", symbols=symbols, streams=streams, length=15, train_depth=2, test_depth=2)
+    runs = draw_runs(settings, 2, 500, np.random.default_rng(1))
+    found = _generate_chains(settings, runs, np.random.default_rng(2))
+    literals = np.full((500, streams), -1)
+    for place in range(settings.length):
+        literals[np.arange(500), runs.stream[:, place]] = found.targets[:, place]
+        held = [[literal for literal in row if literal >= 0] for row in literals.tolist()]
+        assert all(len(row) == len(set(row)) for row in held), place
+
+
+@pytest.mark.parametrize(
+    ("symbols", "streams", "sequences", "digest"),
+    [(3, 2, "c2cc16f058bd2c4d", "d1a8c199f8ba4324"), (4, 3, "8d9208c15933c2ae", "dab94cbf3df23723")],
+)
+def test_chains_with_more_symbols_than_streams_are_what_they_were(symbols, streams, sequences, digest):
+    settings = TaskSettings.of("chains", symbols=symbols, streams=streams, length=16, train_depth=3, test_depth=4)
+    settings = dataclasses.replace(settings, num_sequences=200)
+    made = hashlib.sha256()
+    for split in ("train", "test"):
+        found = generate_task(settings, split, 0, limit=200)
+        made.update(np.stack([found.inputs, found.targets, found.depths]).tobytes())
+    assert (made.hexdigest()[:16], settings.digest(0)[:16]) == (sequences, digest)
 
 
 @every_task
