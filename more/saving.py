@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,12 @@ class RunCheckpoints:
             self._told = True
             return
         self._timed, self._told = path if timed else None, False
-        for other in older:
-            if other != path:
-                other.unlink(missing_ok=True)
+        _remove_others(older, path)
 
     def save_last(self) -> Path:
         """Write the one with which the run ends, at its end or where it is stopped, and return its path.
+
+        Those to resume from are then removed but for the newest, at the end that one too if it was a timed one.
 
         Raises:
             UnsavedError: If it cannot be written.
@@ -61,7 +61,16 @@ class RunCheckpoints:
             raise UnsavedError(describe_unsaved(why, older[-1] if older else None)) from None
         if self._timed not in (None, path):
             self._timed.unlink(missing_ok=True)
+        if numbered := list_numbered(folder):
+            _remove_others(numbered, numbered[-1] if complete else path)
         return path
+
+
+def _remove_others(paths: Sequence[Path], kept: Path) -> None:
+    """Remove files but for one."""
+    for path in paths:
+        if path != kept:
+            path.unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -210,6 +210,26 @@ def test_the_final_checkpoint_takes_the_place_of_one_by_time_that_a_kill_has_lef
     assert saved(tmp_path) == ["final_model.pth"]
 
 
+def test_of_those_to_resume_from_the_newest_alone_is_kept_after_a_stop_and_at_the_end(tmp_path):
+    config = small_config(tmp_path, checkpoint_interval=2)
+    asked = iter([False] * 3 + [True])
+    assert run_training(config, quiet=True, stopping=lambda: next(asked)) == 143
+    assert saved(tmp_path) == ["checkpoint_3.pth"]
+    read = read_checkpoint(folder_of(tmp_path) / "checkpoint_3.pth")
+    save_checkpoint(folder_of(tmp_path) / "checkpoint_1.pth", {**read, "update": 1})  # as an earlier version left it
+    later = dataclasses.replace(config, checkpoint_interval=0)
+    assert run_training(later, quiet=True, resume=True) == 0
+    assert saved(tmp_path) == ["checkpoint_3.pth", "final_model.pth"]
+
+
+def test_no_checkpoint_goes_where_the_one_of_a_stop_cannot_be_written(tmp_path, full):
+    full("checkpoint_3.pth")
+    asked = iter([False] * 3 + [True])
+    with pytest.raises(UnsavedError, match=r"goes on from .*checkpoint_2\.pth"):
+        run_training(small_config(tmp_path, checkpoint_interval=2), quiet=True, stopping=lambda: next(asked))
+    assert saved(tmp_path) == ["checkpoint_2.pth"]
+
+
 def test_training_can_be_called_from_a_thread(tmp_path):
     codes = []
     thread = threading.Thread(target=lambda: codes.append(run_training(small_config(tmp_path), quiet=True)))
