@@ -28,6 +28,9 @@ ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 """Line styles of settings by their letter."""
 
+BASELINE_LINES = ((0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 2)))
+"""Line styles of settings without routers: of them alone, so that a baseline is no setting with a letter."""
+
 _SHORT = 14  # letters of a label that needs no letter
 _DECADES = 30.0  # ratio from which LPC is on a logarithmic axis
 
@@ -43,6 +46,7 @@ class Encoded:
         alphas: Those of runs with routers, ascending, if there are several; else empty.
         letters: {rest: letter or a short text}; empty if settings differ in alpha and policy only.
         shared: What all have in common, in words.
+        baselines: `rest` of the runs of policy gru, in order.
     """
 
     rows: pd.DataFrame
@@ -50,6 +54,7 @@ class Encoded:
     alphas: list[float]
     letters: dict[str, str]
     shared: str
+    baselines: tuple[str, ...] = ()
 
     def color(self, task: str, alpha: float | None) -> str:
         """Return the colour of a mark: that of alpha if it differs, else of the task."""
@@ -69,6 +74,18 @@ class Encoded:
         """Return the line style of a setting by what it differs in besides alpha."""
         names = list(self.letters)
         return LINES[names.index(rest) % len(LINES)] if rest in names else "-"
+
+    def baseline_line(self, rest: str) -> object:
+        """Return the line style of a setting of policy gru, which is drawn in `GREY`."""
+        return BASELINE_LINES[self.baselines.index(rest) % len(BASELINE_LINES)]
+
+    def baseline_handles(self) -> list[Line2D]:
+        """Return the legend's entries of policy gru: one for each of its settings."""
+        handles = []
+        for rest in self.baselines:
+            name = rest if rest.split(", ")[0] == "gru" else ", ".join(filter(None, ["gru", rest]))
+            handles.append(Line2D([], [], color=GREY, linestyle=self.baseline_line(rest), label=name))
+        return handles
 
     def alpha_handles(self) -> list[Line2D]:
         """Return the legend's entries of alpha, in order."""
@@ -110,7 +127,8 @@ def encode_settings(last: pd.DataFrame, *, lines: bool = False) -> Encoded:
         short = lines and all(len(name) <= _SHORT for name in names)
         letters = {name: name if short else _letter(place) for place, name in enumerate(names)}
     tasks = sorted(rows["task_id"].unique().tolist())
-    return Encoded(rows, tasks, alphas if len(alphas) > 1 else [], letters, describe_shared(rows))
+    baselines = tuple(sorted(rows[rows["policy"] == "gru"]["rest"].unique().tolist()))
+    return Encoded(rows, tasks, alphas if len(alphas) > 1 else [], letters, describe_shared(rows), baselines)
 
 
 def _letter(place: int) -> str:

@@ -24,7 +24,7 @@ from plotting.across import AGREE, mean_row, replaced_levels, runs_table
 from plotting.collapse import COLLAPSED
 from plotting.logs import LOGGED
 from plotting.marks import fade, mark_collapsed, mark_runs
-from plotting.panels import COLUMN_WIDTH, PAGE_WIDTH, finish, use_axes, width_of_axes
+from plotting.panels import COLUMN_WIDTH, GREY, PAGE_WIDTH, finish, use_axes, width_of_axes
 from plotting.runs import (
     METRIC_LABELS,
     check_metrics,
@@ -56,7 +56,8 @@ def plot_learning_over_updates(
 
     Lines are what the runs logged while they trained, dots their evaluated checkpoints; without a log a line joins the
     dots. Means, with t bands over runs, are at the updates at which all runs of the setting have a value, so that a
-    step in the curve is never a change of who is averaged. Colours tell alpha if it differs, line styles all else.
+    step in the curve is never a change of who is averaged. Colours tell alpha if it differs, line styles all else;
+    baselines without experts are grey, with line styles of their own, and have no LPC.
 
     Args:
         rows: From `read_results`, all checkpoints.
@@ -92,8 +93,7 @@ def plot_learning_over_updates(
         _label_metric(axes[:, column], metric, [*runs[metric].dropna(), *curves[metric].dropna()])
         axes[-1, column].set_xlabel("Weight updates")
     handles = [*told.alpha_handles(), *(told.line_handles() if len(told.letters) > 1 else [])]
-    if told.alphas and (last["policy"] == "gru").any():
-        handles.append(Line2D([], [], color=told.color("", None), label="gru"))
+    handles += told.baseline_handles()
     unknown, collapsed = runs["update"].isna().sum(), (last["collapse"] != "").sum()
     trained = "lines: training, as logged; dots: evaluated checkpoints"
     notes = [
@@ -171,7 +171,7 @@ def plot_alpha_sweep(rows: Rows, metric: str = "mean_lpc", ax: Axes | None = Non
 
 
 def _curves_of(last: pd.DataFrame, logs: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the lines of logs with the run that each is of."""
+    """Return the lines of logs with the run that each is of; LPC is NaN of a policy without experts, which logs 0."""
     if logs is None or logs.empty:
         return pd.DataFrame(columns=["run", "update", *LOGGED], dtype=float)
     paths = last["checkpoint_path"].fillna("").astype(str)
@@ -181,16 +181,19 @@ def _curves_of(last: pd.DataFrame, logs: pd.DataFrame | None) -> pd.DataFrame:
     ]
     levels = last["task_id"].map(short_task).mask(np.array(alone, bool), "")  # a log of one level does not name it
     folders = [PurePosixPath(path).parent.as_posix() for path in paths]
-    of_runs = pd.DataFrame({"run": last["run"], "folder": folders, "level": levels})
+    of_runs = pd.DataFrame({"run": last["run"], "folder": folders, "level": levels, "gru": last["policy"] == "gru"})
     logs = logs if "level" in logs else logs.assign(level="")
-    return logs.merge(of_runs, on=["folder", "level"])
+    curves = logs.merge(of_runs, on=["folder", "level"])
+    return curves.assign(mean_lpc=curves["mean_lpc"].mask(curves["gru"])).drop(columns="gru")
 
 
 def _draw_curves(ax: Axes, members: pd.DataFrame, curves: pd.DataFrame, metric: str, told: Encoded) -> None:
     """Draw the curves of a setting's runs, and their mean where it has enough of them."""
     first = members.iloc[0]
-    color = told.color(first["task_id"], None if first["policy"] == "gru" else first["lpc_alpha"])
-    line = told.line(first["rest"])
+    if first["policy"] == "gru":
+        color, line = GREY, told.baseline_line(first["rest"])
+    else:
+        color, line = told.color(first["task_id"], first["lpc_alpha"]), told.line(first["rest"])
     marker = told.marker(first["task_id"])
     logged = _known_points(curves[curves["run"].isin(members["run"])], metric)
     points = _known_points(members, metric)

@@ -150,7 +150,7 @@ def _inspect(run: Place, sources: Sources, rows: Rows, only: int | None) -> RunI
     found = [score for row in _own_rows(rows.get(run.run, ()), settings) if (score := _score_of_row(row)) is not None]
     # Rows of more updates than the run has are of an earlier one in its place.
     found = [score for score in found if not update or score.update is None or score.update <= update]
-    score = _choose_score([*found, *lines.evaluations()], lines.training(), only)
+    score = _choose_score([*found, *lines.evaluations()], lines.training(settings.get("policy")), only)
     return RunInfo(*run.run, folder, logs, state, update or None, target, settings, score, problem)
 
 
@@ -247,8 +247,12 @@ class _Log:
                 line["eval/success_rate"], low, high, line.get("eval/mean_lpc"), levels, line["update"], fixed=True
             )
 
-    def training(self) -> Score | None:
-        """Return how well the last episodes of training went."""
+    def training(self, policy: str | None = None) -> Score | None:
+        """Return how well the last episodes of training went.
+
+        Args:
+            policy: Of the run; gru has no experts, and its log holds 0 for LPC.
+        """
         for line in self._parsed("rollout/success_rate"):
             levels = int(line.get("rollout/window_episodes") or 0)
             rate, lpc = (
@@ -256,6 +260,7 @@ class _Log:
             )
             if rate is None:  # a level of a mixture has no episode yet
                 continue
+            lpc = None if policy == "gru" else lpc
             return Score(rate, None, None, lpc, levels, line["update"], fixed=False)
         return None
 

@@ -16,6 +16,7 @@ from pipeline.records.adding import append_result
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import COLUMNS, as_results, read_results
 from plotting.across import COLLAPSED, plot_success_against_lpc, plot_task_bars
+from plotting.panels import GREY
 from plotting.runs import (
     collect_runs,
     describe_collapse,
@@ -371,6 +372,24 @@ def test_learning_has_a_row_per_task_and_tells_who_has_no_lpc():
     written = texts(axes[0, 0])
     assert "Open, n = 1 run (1 more: not known)" in written and "Open, n = 0 runs (2 more: no LPC)" in written
     assert "1 checkpoint(s) of unknown update not shown" in written
+
+
+def test_learning_draws_a_baseline_apart_and_without_lpc():
+    """A GRU was drawn like a run of the policy with experts, at the LPC 0 that its log holds."""
+    rows = [row(0.9, 300.0, seed=0), row(0.8, None, trial=100)]
+    folders = [path.rpartition("/")[0] for path in (one["checkpoint_path"] for one in rows)]
+    logged = {"level": "", "success_rate": 0.1, "path_ratio": None, "agreement": None}
+    lpcs = zip(folders, (400.0, 0.0), strict=True)
+    logs = pd.DataFrame([logged | {"folder": folder, "update": update, "mean_lpc": lpc}
+                         for folder, lpc in lpcs for update in (10, 20)])  # fmt: skip
+    axes = plot_learning_over_updates(rows, logs=logs)
+    success, lpc = (ax.lines for ax in axes[0])
+    assert [line.get_ydata().tolist() for line in lpc if len(line.get_xdata()) == 2] == [[400.0, 400.0]]
+    curves = [line for line in success if len(line.get_xdata()) == 2]
+    assert len({line.get_color() for line in curves}) == len({line.get_linestyle() for line in curves}) == 2
+    assert "gru" in texts(axes[0, 0]).split("\n") and "n = 1 run (1 more: no LPC)" in texts(axes[0, 0])
+    (handle,) = axes[0, 0].figure.legends[0].get_lines()
+    assert handle.get_color() == GREY == next(line.get_color() for line in curves if line.is_dashed())
 
 
 def test_bars_by_hand():

@@ -152,6 +152,16 @@ def test_without_evaluation_training_is_shown_as_such(capsys):
     assert "not evaluated" in capsys.readouterr().out
 
 
+def test_a_policy_without_experts_has_no_complexity_in_training(capsys):
+    """A GRU logs "train/lpc": 0.0, which was shown as its LPC."""
+    line = {"update": 20, "rollout/success_rate": 0.4, "rollout/window_episodes": 9, "train/lpc": 0.0}
+    config = leave(lines=[line])
+    assert known()[0].score.lpc == 0.0  # of experts that are not used
+    write_settings(run_folder("runs", config), resolved_yaml(TrainConfig(**config.to_dict() | {"policy": "gru"})))
+    assert (known()[0].score.success, known()[0].score.lpc) == (0.4, None)
+    assert listing.main([]) == 0 and "40.0% - last 9 of training" in " ".join(capsys.readouterr().out.split())
+
+
 def test_half_a_line_is_passed_over():
     config = leave(lines=[evaluation(20, 60)])
     with (run_folder("runs", config) / "metrics.jsonl").open("a") as file:
