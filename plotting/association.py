@@ -79,18 +79,19 @@ def compute_associations(
         ValueError: If there are no routers, no such grouping, or a cache does not tell episodes apart.
     """
     name = find_grouping(group_by)
-    tests: list[tuple[str, str, str, list[RoutingData]]] = []
+    tests: list[tuple[str, str, str, list[tuple[RoutingData, np.ndarray | None]]]] = []
     for label, value in settings.items():
         data = as_routed_data(value)
         if data.layouts_only:
             raise PlotError("association: this cache tells layouts apart, not episodes, which its null exchanges")
         groups = group_routing_data(data, name)
+        overall = [_mean_policy(run) for run in data.split_runs()]
         for key in groups:
-            runs = groups[key].split_runs()
+            runs = list(zip(groups[key].split_runs(), overall, strict=True))
             tests += [(label, groups.labels[key], quantity, runs) for quantity in _quantities(data)]
     rows = []
     for label, group, quantity, runs in tqdm(tests, desc="associations", disable=None if progress else True):
-        found = [_associate(run, quantity, draws, min_steps) for run in runs]
+        found = [_associate(run, quantity, reference, draws, min_steps) for run, reference in runs]
         rows.append({"setting": label, "group": group, "quantity": quantity} | _over_runs(found, draws))
     if not rows:
         raise PlotError("association: expected steps in groups, found none")
@@ -118,13 +119,21 @@ def _quantities(data: RoutingData) -> list[str]:
     return behaviour + [f"distance to {place}" for place in known_places(data)]
 
 
-def _associate(data: RoutingData, quantity: str, draws: int, min_steps: int) -> Association:
+def _mean_policy(run: RoutingData) -> np.ndarray | None:
+    """Return the mean policy over all steps of a run, of all groups, (A,); None where it is not known."""
+    return step_policies(run)[0].mean(axis=0) if len(run) and knows_policy(run) else None
+
+
+def _associate(
+    data: RoutingData, quantity: str, reference: np.ndarray | None, draws: int, min_steps: int
+) -> Association:
+    """Return the association in the steps of one group of one run; the reference is its policy in all groups."""
     if not len(data):
         return Association(rho=np.nan, p=np.nan, null_mean=np.nan, cells=0, covered=0.0)
     cells = number_states(data.routing.position)
     return associate(
         data.lpc.astype(np.float64),
-        _values(data, quantity),
+        _values(data, quantity, reference),
         cells,
         data.routing.episode,
         {"time": step_numbers(data)},
@@ -134,7 +143,9 @@ def _associate(data: RoutingData, quantity: str, draws: int, min_steps: int) -> 
     )
 
 
-def _values(data: RoutingData, quantity: str) -> np.ndarray | Callable[[np.ndarray], np.ndarray]:
+def _values(
+    data: RoutingData, quantity: str, reference: np.ndarray | None
+) -> np.ndarray | Callable[[np.ndarray], np.ndarray]:
     if quantity.startswith("distance to "):
         place = quantity.removeprefix("distance to ")
         return data.routing.walking[:, PLACES.index(place)]
@@ -144,7 +155,7 @@ def _values(data: RoutingData, quantity: str) -> np.ndarray | Callable[[np.ndarr
         each = state_entropies(policies, cells, data.routing.episode)
         if quantity == "action entropy":
             return np.where(np.isnan(each.high), each.low, (each.low + each.high) / 2)
-        return divergence(each.policy, policies.mean(axis=0))
+        return divergence(each.policy, reference)
 
     return of_cells
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from pipeline.places import find_caches
 from plotting.actions import plot_actions_by, plot_cell_actions
+from plotting.aggregate import group_routing_data
 from plotting.association import compute_associations, plot_associations
 from plotting.behaviour import compute_behaviour, known_facts, plot_behaviour, step_policies
 from plotting.command import main
@@ -175,6 +176,24 @@ def test_without_exchanges_there_is_no_test():
     assert "unlike chance" not in plot_associations(table)[0].figure.get_supxlabel()
 
 
+def test_the_divergence_from_all_steps_is_not_that_from_the_steps_of_the_group():
+    """Grouped, a cell's policy was compared with that of its group, which "KL from all steps" does not say.
+
+    Empty-handed the agent turns left in the west and right in the east, carrying it turns right everywhere. A cell of
+    the west is nearer to the group's policy than one of the east is, and farther from that of all steps.
+    """
+
+    def policy(f):
+        return np.where(f["carrying"][:, None], logits(1 + 0 * f["x"]), logits(np.where(f["x"] >= 4, 1, 0)))
+
+    data = planted(action_logits=policy, lpc=lambda f: 900.0 * (f["x"] < 4) + f["noise"])
+    found = compute_associations({"": data}, "carrying", draws=0).set_index(["group", "quantity"])
+    runs = compute_behaviour(data, "carrying").groups[0]
+    west, east = ([value for (x, _), value in runs.kl_global.items() if (x < 4) == side] for side in (True, False))
+    assert min(west) > max(east)
+    assert found.loc[("Empty-handed", "KL from all steps"), "mean"] > 0.5
+
+
 def test_a_run_that_never_reaches_a_group_is_counted():
     runs = [planted(seed) for seed in range(3)]
     empty = dataclasses.replace(runs[2].routing, carrying=np.zeros(EPISODES * LENGTH, bool))
@@ -276,6 +295,15 @@ def test_the_command_draws_prices_and_refuses_them_where_there_are_none(routing_
     assert main(["--cache", str(alone), "--over_prices"]) == 2
     assert main(["--all_caches", str(routing_caches), "--group_by", "mood"]) == 2
     assert "group_by: expected one of overall" in capsys.readouterr().err
+
+
+def test_prices_without_a_step_in_a_group_say_why():
+    """A task without a lock by key phase ended in an IndexError, and what was still to be drawn with it."""
+    data = planted()
+    without = dataclasses.replace(data, routing=dataclasses.replace(data.routing, unknown=frozenset({"door_unlocked"})))
+    assert not group_routing_data(without, "key_phase")
+    (title, words) = (text.get_text() for text in plot_price_maps({"a": without, "b": without}, "key_phase").texts)
+    assert "by price and " in title and "No step is in a group: " in words
 
 
 @pytest.fixture(scope="module")
