@@ -27,7 +27,7 @@ from plotting.panels import replaced_note
 from plotting.replicates import Setting, find_settings
 from plotting.runs import short_task
 from plotting.scales import Marks, choose_lpc_scale, describe_scale, span_of
-from plotting.sheet import MARGIN, Sheet, fit_maps, full_width, lines_height
+from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, full_width, lines_height
 from plotting.source import add_source, maps_table
 from plotting.style import alpha_color, count_of, figure_style
 
@@ -168,7 +168,10 @@ def plot_price_maps(
     found = {label: collapse_banner(data) for label, data in settings.items()}
     banner = "; ".join(f"{label}: {text}" for label, text in found.items() if text)
     what = "" if name == "overall" else f" and {GROUPINGS[name].title}"
+    heading = f"{title + ': ' if title else ''}LPC by price{what}"
     with figure_style():
+        if not keys:
+            return build_message(heading, f"No step is in a group: {reasons or 'there are none'}.")
         grid_info = compute_grid_bounds(first_data)
         first, gap, bar = MARGIN + 1.75, 0.13, 0.09  # inches
         rest = first + (len(keys) - 1) * gap + 0.08 + 0.8
@@ -176,7 +179,7 @@ def plot_price_maps(
         lefts = [first + column * (width + gap) for column in range(len(keys))]
         step = max(height, 0.75) + gap
         bar_left = lefts[-1] + width + 0.08
-        lines = (f"{title + ': ' if title else ''}LPC by price{what}", "; ".join(filter(None, notes)))
+        lines = (heading, "; ".join(filter(None, notes)))
         full = full_width(max(bar_left + 0.8, 6.0))
         top = lines_height(full, banner, *lines[1:]) + 0.26
         sheet = Sheet(full, top + len(settings) * step + 0.25 + MARGIN, *lines, banner=banner)
