@@ -18,6 +18,7 @@ one action has entropy 0 however often it is seen, and visits are drawn beside.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
 from plotting.options import STATE_FACTS, STATE_WORDS
 from plotting.panels import replaced_note
+from plotting.scales import firm_values
 from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, full_width, lines_height
 from plotting.source import add_source
 from plotting.style import figure_style
@@ -66,7 +68,8 @@ class GroupBehaviour:
     Attributes:
         label: Name of the group.
         data: Its steps.
-        visits: {position: steps}.
+        visits: {position: steps}, of all runs together.
+        most_visits: {position: steps of the run that has the most there}: each run's estimates are of its own steps.
         entropy: {position: H(A | cell) as a bracket (low, high)}; high is NaN where all steps are of one episode.
         kl_global: {position: divergence from the mean policy of all steps in the figure}.
         kl_local: {position: divergence from the mean policy of the group}.
@@ -78,6 +81,7 @@ class GroupBehaviour:
     label: str
     data: RoutingData
     visits: dict[Position, int]
+    most_visits: dict[Position, int]
     entropy: dict[Position, tuple[float, float]]
     kl_global: dict[Position, float]
     kl_local: dict[Position, float]
@@ -182,13 +186,15 @@ def _of_run(label: str, data: RoutingData, overall: np.ndarray, facts: Sequence[
         return bracket_information(policies, which, routing.episode)
 
     information = {}
+    visits = dict(zip(positions, each.steps.tolist(), strict=True))
     for cell, position in enumerate(positions):
         rows = cells == cell
         information[position] = bracket_information(policies[rows], states[rows], routing.episode[rows]).middle
     return GroupBehaviour(
         label=label,
         data=data,
-        visits=dict(zip(positions, each.steps.tolist(), strict=True)),
+        visits=visits,
+        most_visits=visits,
         entropy=dict(zip(positions, zip(each.low.tolist(), each.high.tolist(), strict=True), strict=True)),
         kl_global=dict(zip(positions, divergence(each.policy, overall).tolist(), strict=True)),
         kl_local=dict(zip(positions, divergence(each.policy, local).tolist(), strict=True)),
@@ -199,9 +205,14 @@ def _of_run(label: str, data: RoutingData, overall: np.ndarray, facts: Sequence[
 
 
 def _mean_over_runs(runs: list[GroupBehaviour], data: RoutingData) -> GroupBehaviour:
-    """Return the mean of each quantity over the runs that have it; visits are those of all runs together."""
+    """Return the mean of each quantity over the runs that have it; visits are those of all runs together.
+
+    Args:
+        runs: The group in each run that has steps in it.
+        data: Its steps in all.
+    """
     if len(runs) == 1:
-        return runs[0]
+        return dataclasses.replace(runs[0], data=data)
     positions = sorted({place for run in runs for place in run.visits}, key=lambda place: (place[1], place[0]))
 
     def mean(name: str) -> dict[Position, Any]:
@@ -218,6 +229,7 @@ def _mean_over_runs(runs: list[GroupBehaviour], data: RoutingData) -> GroupBehav
         label=runs[0].label,
         data=data,
         visits={place: sum(run.visits.get(place, 0) for run in runs) for place in positions},
+        most_visits={place: max(run.visits.get(place, 0) for run in runs) for place in positions},
         **{name: mean(name) for name in ("entropy", "kl_global", "kl_local", "information")},
         cell_information=_mean_bracket([run.cell_information for run in runs]),
         state_information=_mean_bracket([run.state_information for run in runs]),
@@ -238,8 +250,8 @@ def _mean_bracket(brackets: list[Bracket]) -> Bracket:
 def plot_behaviour(found: Behaviour, *, min_steps: int = MIN_STEPS, max_groups: int = 8) -> Figure:
     """Return maps of the behaviour, one row per group: entropy, divergences, information of the state, visits.
 
-    Cells with fewer than `min_steps` steps are hatched and do not set a scale; a scale begins at 0 and is common to all
-    groups.
+    Cells with fewer than `min_steps` steps (of several runs: in each of them, as each estimate is of one run's steps)
+    are hatched and do not set a scale, unless all are such; a scale begins at 0 and is common to all groups.
 
     Args:
         found: From `compute_behaviour`.
@@ -258,7 +270,8 @@ def plot_behaviour(found: Behaviour, *, min_steps: int = MIN_STEPS, max_groups: 
         words = ", ".join(STATE_WORDS[fact] for fact in found.facts) or "nothing else"
         source = "actions taken (the policy was not recorded)" if found.from_actions else "the policy at each step"
         notes = [
-            f"bits, of {source}; state: cell with {words}; hatched: fewer than {min_steps} steps; ?: not known",
+            f"bits, of {source}; state: cell with {words}; hatched: fewer than {min_steps} steps"
+            f"{'' if data.run is None else ' in each run'}; ?: not known",
             found.dropped,
             f"{hidden:,} steps of smaller groups not shown" if hidden else "",
             "" if data.run is None else "mean over runs",
@@ -290,8 +303,7 @@ def _draw(data: RoutingData, groups: list[GroupBehaviour], lines: tuple[str, ...
     sheet = Sheet(full, end + bar + 0.5 + MARGIN, *lines, banner=banner)
     for left, name in zip(lefts, [*maps, "visits"], strict=True):
         values = [_values(group, name) if name != "visits" else {} for group in groups]
-        firm = [v for group, row in zip(groups, values, strict=True) for place, v in row.items()
-                if group.visits[place] >= min_steps and np.isfinite(v)]  # fmt: skip
+        firm = firm_values(list(zip(values, [group.most_visits for group in groups], strict=True)), min_steps)
         mappable = ScalarMappable(Normalize(0.0, max([0.05, *firm])), "cividis")
         most = {(row, p): n for row, group in enumerate(groups) for p, n in group.visits.items()}
         for number, (group, row) in enumerate(zip(groups, values, strict=True)):
@@ -301,7 +313,7 @@ def _draw(data: RoutingData, groups: list[GroupBehaviour], lines: tuple[str, ...
             if name == "visits":
                 mappable = render_visits_heatmap(ax, group.visits, local, limits=(1, max(most.values())))
             else:
-                marks = {"visits": group.visits, "min_visits": min_steps}
+                marks = {"visits": group.most_visits, "min_visits": min_steps}
                 render_value_heatmap(ax, row, local, mappable, **marks)
             if left != lefts[0]:
                 ax.set_yticks([])
@@ -316,7 +328,7 @@ def _draw(data: RoutingData, groups: list[GroupBehaviour], lines: tuple[str, ...
         for (x, y), steps in group.visits.items():
             low, high = group.entropy[x, y]
             values = {name: getattr(group, name)[x, y] for name in ("kl_global", "kl_local", "information")}
-            cell = {"group": [group.label], "x": x, "y": y, "steps": steps}
+            cell = {"group": [group.label], "x": x, "y": y, "steps": steps, "most_steps": group.most_visits[x, y]}
             add_source(sheet.figure, cell | {"entropy_low": low, "entropy_high": high} | values)
         for name in ("cell_information", "state_information"):
             bracket = getattr(group, name)

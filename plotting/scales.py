@@ -20,7 +20,7 @@ from plotting.options import MIN_VISITS, SCALES
 _LEAST_SHARE = 0.1  # of the largest possible LPC that the axis of a curve shows
 
 Cells = Sequence[tuple[Mapping[Any, float], Mapping[Any, int] | None]]
-"""{cell: LPC} and {cell: steps} of each map; None for unknown steps."""
+"""{cell: value, such as LPC} and {cell: steps} of each map; None for unknown steps."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def choose_lpc_scale(maps: Cells, largest: float | None, how: Marks) -> tuple[fl
         how: Which scale, and which cells set none (unless all are such). An absolute one is from 0 to `largest`, or,
             where that is not known, to the greatest value.
     """
-    firm = _firm(maps, how.min_visits)
+    firm = firm_values(maps, how.min_visits)
     if how.scale == "relative" or largest is None:
         return compute_lpc_scale(firm)
     return 0.0, float(largest or max(1.0, compute_lpc_scale(firm)[1]))
@@ -77,14 +77,20 @@ def choose_lpc_scale(maps: Cells, largest: float | None, how: Marks) -> tuple[fl
 
 def span_of(maps: Cells, how: Marks) -> tuple[float, float]:
     """Return the least and the greatest value of the cells that are not hatched, or of all if all are."""
-    firm = [value for value in _firm(maps, how.min_visits) if np.isfinite(value)] or [np.nan]
+    firm = firm_values(maps, how.min_visits) or [np.nan]
     return float(min(firm)), float(max(firm))
 
 
-def _firm(maps: Cells, min_visits: int) -> list[float]:
-    """Return the values of cells with enough steps, or of all if none has."""
+def firm_values(maps: Cells, min_visits: int) -> list[float]:
+    """Return the values that set a scale, finite ones: those of cells with enough steps, or of all if none has.
+
+    Args:
+        maps: On that scale; values of any quantity.
+        min_visits: Steps that are enough.
+    """
     pairs = [(value, n is None or n.get(cell, 0) >= min_visits) for values, n in maps for cell, value in values.items()]
-    return [value for value, counts in pairs if counts] or [value for value, _ in pairs]
+    finite = [(value, counts) for value, counts in pairs if np.isfinite(value)]
+    return [value for value, counts in finite if counts] or [value for value, _ in finite]
 
 
 def describe_scale(data: RoutingData, how: Marks, *, shared: bool = False) -> str:

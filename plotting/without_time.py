@@ -22,7 +22,7 @@ from plotting.data import PlotError, RoutingData
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.layouts import describe_levels
 from plotting.panels import as_routed_data, replaced_note
-from plotting.scales import Marks, choose_lpc_scale, describe_scale, span_of
+from plotting.scales import Marks, choose_lpc_scale, describe_scale, firm_values, span_of
 from plotting.sheet import MARGIN, Sheet, build_message, fit_maps, full_width, lines_height
 from plotting.source import add_source
 from plotting.style import figure_style, layer_title
@@ -122,14 +122,8 @@ def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], how:
 
     maps = [(row.lpc, row.visits) for row in rows]
     scale = choose_lpc_scale(maps, largest_lpc(data.expert_sizes), how)
-    rests = [
-        abs(value)
-        for row in rows
-        for layer in layers
-        for place, value in row.rests[layer].items()
-        if row.visits[place] >= how.min_visits
-    ]
-    limit = max(1.0, max(rests, default=1.0))
+    rests = firm_values([(row.rests[layer], row.visits) for row in rows for layer in layers], how.min_visits)
+    limit = max([1.0, *map(abs, rests)])
     for number, row in enumerate(rows):
         row_top = top + number * step
         sheet.text(MARGIN, row_top, row.label, fontweight="bold")

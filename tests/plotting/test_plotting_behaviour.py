@@ -19,6 +19,7 @@ from plotting.command import main
 from plotting.data import PlotError, as_routing_data
 from plotting.prices import find_price_series, plot_price_maps
 from plotting.replicates import join_runs
+from plotting.scales import Marks
 from plotting.style import alpha_color
 from plotting.without_time import plot_without_time
 from tests.tables import random_tables
@@ -95,6 +96,44 @@ def test_of_several_runs_each_counts_once():
     assert both.entropy[place][0] == pytest.approx(alone.entropy[place][0] / 2)
     assert both.kl_global[place] == pytest.approx(0, abs=1e-6)  # each run has its own reference
     assert both.visits[place] == alone.visits[place] + compute_behaviour(certain).groups[0].visits[place]
+
+
+def scale_ends(figure, label):
+    """Return the ends of the colour bars of a label."""
+    bars = [bar for ax in figure.axes if (bar := getattr(ax, "_colorbar", None))]
+    return [(bar.vmin, bar.vmax) for bar in bars if label in (bar.ax.get_xlabel(), bar.ax.get_ylabel())]
+
+
+def test_where_no_cell_has_enough_steps_all_set_the_scale():
+    """Entropies of 2 bits were drawn on a scale to 0.05, differences of 500 on one to 1: all cells saturated."""
+    data = planted(action_logits=lambda f: logits(f["direction"]), lpc=lambda f: 500.0 * f["x"])
+    found = compute_behaviour(data, state=["direction"])
+    entropy, kl, information = scale_ends(plot_behaviour(found, min_steps=1000), "bits")
+    assert entropy[1] > 1.7 and information[1] > 0.5
+    assert kl[1] == pytest.approx(max(found.groups[0].kl_global.values()))
+    ((low, high),) = scale_ends(plot_without_time(data, "overall", Marks(min_visits=1000)), "difference")
+    assert low == -high and high > 400
+
+
+def test_of_several_runs_a_cell_is_hatched_where_no_run_has_enough_steps():
+    """Ten runs of two steps each in a cell were taken for one estimate of twenty steps."""
+    runs = [planted(seed) for seed in range(3)]
+    (group,) = compute_behaviour(join_runs(runs)).groups
+    each = [compute_behaviour(run).groups[0].visits for run in runs]
+    assert group.most_visits == {place: max(visits[place] for visits in each) for place in group.visits}
+    assert max(group.most_visits.values()) < 120 < min(group.visits.values())
+    figure = plot_behaviour(compute_behaviour(join_runs(runs)), min_steps=120)
+    hatched = [sum(len(c.get_paths()) for c in ax.collections if c.get_hatch()) for ax in figure.axes]
+    assert hatched[0] == len(group.visits)
+    assert "fewer than 120 steps in each run" in " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+
+
+def test_a_group_of_one_of_several_runs_says_so():
+    runs = [planted(seed) for seed in range(2)]
+    empty = dataclasses.replace(runs[1].routing, carrying=np.zeros(EPISODES * LENGTH, bool))
+    joined = join_runs([runs[0], dataclasses.replace(runs[1], routing=empty)])
+    sizes = [group.data.describe_size().split(", ")[0] for group in compute_behaviour(joined, "carrying").groups]
+    assert sizes == ["2 runs", "1 run"]
 
 
 def test_an_unknown_fact_of_a_state_is_refused():
