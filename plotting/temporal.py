@@ -138,10 +138,18 @@ def _describe_episode(data: RoutingData, episode: int) -> str:
 
 
 def step_numbers(data: RoutingData) -> np.ndarray:
-    """Return each step's `t_step`, int64 (S,); the row's number in episodes where one is not known."""
+    """Return each step's `t_step`, int64 (S,); in episodes where one is not known, steps are counted from their first.
+
+    Args:
+        data: The steps, those of an episode in their order.
+    """
     routing = data.routing
+    counts = np.bincount(routing.episode, minlength=1)
     unknown = np.bincount(routing.episode, routing.t_step < 0, minlength=1) > 0
-    return np.where(unknown[routing.episode], np.arange(len(data)), routing.t_step)
+    order = np.argsort(routing.episode, kind="stable")
+    counted = np.empty(len(data), np.int64)
+    counted[order] = np.arange(len(data)) - (np.cumsum(counts) - counts)[routing.episode[order]]
+    return np.where(unknown[routing.episode], counted, routing.t_step)
 
 
 # ------------------------------------------------------------------------------------------------- around an event
