@@ -30,9 +30,10 @@ from tqdm import tqdm
 from babyai.facts import PLACES
 from plotting.aggregate import group_routing_data
 from plotting.behaviour import knows_policy, step_policies
+from plotting.collapse import collapse_banners
 from plotting.data import PlotError, RoutingData
 from plotting.groupings import find_grouping
-from plotting.panels import COLUMN_WIDTH, as_routed_data, finish, series_style, use_axes
+from plotting.panels import COLUMN_WIDTH, as_routed_data, finish, replaced_note, series_style, use_axes
 from plotting.relations import known_places
 from plotting.source import add_source
 from plotting.style import figure_style
@@ -169,7 +170,7 @@ def plot_associations(
     axes: Any = None,
     *,
     title: str = "",
-    data: RoutingData | None = None,
+    data: Mapping[str, RoutingData] | None = None,
     colors: Mapping[str, str] | None = None,
 ) -> list[Axes]:
     """Draw each correlation: a point for each run beside its chance level, and their means; a row of axes per group.
@@ -180,7 +181,7 @@ def plot_associations(
         table: From `compute_associations`.
         axes: One per group; new ones by default.
         title: Of the figure.
-        data: What it was computed from, if that is one setting: what it has to say of itself is then written too.
+        data: {setting: what it was computed from}; that routers have collapsed, or levels were replaced, is then said.
         colors: {setting: its colour}, such as those of prices; colours of series by default.
     """
     groups, settings = list(dict.fromkeys(table["group"])), list(dict.fromkeys(table["setting"]))
@@ -229,7 +230,9 @@ def plot_associations(
     each_run = ("rhos", "chances", "run_ps")
     lists = {name: [" ".join(f"{value:.6g}" for value in row) for row in table[name]] for name in each_run}
     add_source(axes[0].figure, table.assign(**lists))
-    finish(axes, describe_associations(table), own=own, handles=handles, data=data)
+    data = data or {}
+    notes = [*describe_associations(table), *dict.fromkeys(replaced_note(part) for part in data.values())]
+    finish(axes, notes, own=own, handles=handles, banner=collapse_banners(data))
     return axes
 
 

@@ -10,7 +10,7 @@ that is the same at all steps but for rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -78,3 +78,13 @@ def collapse_banner(data: RoutingData) -> str:
         runs = f"{collapsed} of {len(found)} runs ({span} in all)"
         return f"Collapsed routers in {runs}: differences between their routes are next to nothing"
     return f"Collapsed router ({span}): differences between its routes are next to nothing"
+
+
+def collapse_banners(settings: Mapping[str, RoutingData]) -> str:
+    """Return what a figure of several settings has to say of collapsed routers, by their labels; "" if there are none.
+
+    Args:
+        settings: {label: its data}; a label may be "".
+    """
+    found = {label: collapse_banner(data) for label, data in settings.items() if data.has_routing}
+    return "; ".join(f"{label}: {text}" if label else text for label, text in found.items() if text)

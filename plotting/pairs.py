@@ -58,7 +58,8 @@ def compare_groups(intact: Played, changed: Played, group_by: str = "overall") -
         group_by: See `plotting.aggregate.group_routing_data`.
 
     Raises:
-        ValueError: If levels differ, there is no such grouping, or the steps lack what tells their groups.
+        ValueError: If levels differ, there is no such grouping, the steps lack what tells their groups, or none is in
+            one.
     """
     if not np.array_equal(intact.episodes.level_seed, changed.episodes.level_seed):
         raise PlotError("levels: expected the same ones of both, found others")
@@ -67,6 +68,8 @@ def compare_groups(intact: Played, changed: Played, group_by: str = "overall") -
     groups = [group_routing_data(data, group_by) for data in own]
     along = group_routing_data(shown.filter(np.arange(len(shown))), group_by)
     labels = groups[0].labels | groups[1].labels
+    if not labels:
+        raise PlotError(f"no step of these levels is in a group: {groups[0].reason}")
     outcomes = np.stack([np.asarray(one.episodes.outcome) == SUCCESS for one in (intact, changed)])
     members = {key: np.stack([_members(g.groups.get(key), len(outcomes[0])) for g in groups]) for key in labels}
     whole = all((sum(member[side] for member in members.values()) <= 1).all() for side in (0, 1))

@@ -183,6 +183,7 @@ def finish(
     own: bool,
     handles: Sequence[Artist] = (),
     data: RoutingData | None = None,
+    banner: str = "",
 ) -> None:
     """Add the legend above and the notes below: what a reader has to know of units, n, and what is not drawn.
 
@@ -193,6 +194,7 @@ def finish(
             than usual of them. Otherwise they belong to the first axes.
         handles: Of the legend, instead of those with a label.
         data: What is drawn; that its routers have collapsed, or that levels were replaced, is then said.
+        banner: What is to be said of collapsed routers where several settings are drawn, see `collapse_banners`.
     """
     axes = [axes] if isinstance(axes, Axes) else list(axes)
     entries = {handle.get_label(): handle for handle in handles}
@@ -202,7 +204,7 @@ def finish(
     first, figure = axes[0], axes[0].figure
     width = figure.get_figwidth() if own else figure.get_figwidth() * first.get_position().width
     more = 0.0
-    banner = collapse_banner(data) if data is not None and data.has_routing else ""
+    banner = banner or (collapse_banner(data) if data is not None and data.has_routing else "")
     banner = "\n".join(wrap_text(banner, 0.88 * width, mpl.rcParams["legend.fontsize"]))
     if entries or banner:
         more += _add_legend(figure if own else first, entries, banner, width, own=own)

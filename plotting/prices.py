@@ -19,7 +19,7 @@ from pipeline.places import Place
 from pipeline.records.cache import find_actions, read_header
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import lpc_mappable, render_lpc_heatmap
-from plotting.collapse import collapse_banner, largest_lpc
+from plotting.collapse import collapse_banners, largest_lpc
 from plotting.data import RoutingData
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
@@ -165,8 +165,7 @@ def plot_price_maps(
         f"{hidden:,} steps of smaller groups not shown" if hidden else "",
         *dict.fromkeys(replaced_note(data) for data in settings.values()),
     ]
-    found = {label: collapse_banner(data) for label, data in settings.items()}
-    banner = "; ".join(f"{label}: {text}" for label, text in found.items() if text)
+    banner = collapse_banners(settings)
     what = "" if name == "overall" else f" and {GROUPINGS[name].title}"
     heading = f"{title + ': ' if title else ''}LPC by price{what}"
     with figure_style():

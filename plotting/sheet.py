@@ -44,7 +44,8 @@ class Sheet:
         self.top = MARGIN
         room = width - 2 * MARGIN
         written = [(title, 13.0, _HEADING, {"fontweight": "bold"})]
-        written += [(line, 9.0, _LINE, {"color": WARNING_COLOR, "fontweight": "bold"}) for line in _wrap(banner, width)]
+        warning = {"color": WARNING_COLOR, "fontweight": "bold"}
+        written += [(line, 9.0, _LINE, warning) for line in _wrap(banner, width, "bold")]
         written += [(part, 9.0, _LINE, {"color": "0.3"}) for line in lines for part in _wrap(line, width)]
         for line, size, step, style in written:
             wide = text_width(line, size, style.get("fontweight", "normal"))
@@ -214,12 +215,13 @@ def full_width(natural: float) -> float:
 
 def lines_height(width: float, banner: str, *lines: str) -> float:
     """Return the height of a sheet's title, banner and lines below it."""
-    return MARGIN + _HEADING + _LINE * (len(_wrap(banner, width)) + sum(len(_wrap(line, width)) for line in lines))
+    count = len(_wrap(banner, width, "bold")) + sum(len(_wrap(line, width)) for line in lines)
+    return MARGIN + _HEADING + _LINE * count
 
 
-def _wrap(text: str, width: float) -> list[str]:
+def _wrap(text: str, width: float, weight: str = "normal") -> list[str]:
     """Return a text in lines that fit into a sheet of that width; [] for none."""
-    return wrap_text(text, width - MARGIN, 9.0) if text else []
+    return wrap_text(text, width - MARGIN, 9.0, weight) if text else []
 
 
 def build_message(title: str, text: str) -> Figure:

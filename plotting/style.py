@@ -321,17 +321,17 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     return _RENDERER.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)[0] / 72
 
 
-def wrap_text(text: str, width: float, size: float) -> list[str]:
+def wrap_text(text: str, width: float, size: float, weight: str = "normal") -> list[str]:
     """Return a text in lines that fit into a figure of a width in inches; [] for no text. U+00A0 does not break."""
-    room, gap = 0.97 * width - 0.12, text_width("n n", size) - text_width("nn", size)
+    room, gap = 0.97 * width - 0.12, text_width("n n", size, weight) - text_width("nn", size, weight)
     lines, end = [], 0.0
     for word in re.findall(r"[^ \n]+", text):
-        wide = text_width(word, size)
+        wide = text_width(word, size, weight)
         if lines and end + gap + wide <= room:
             lines[-1] += f" {word}"
             end += gap + wide
         else:
             parts = textwrap.wrap(word, max(8, int(len(word) * room / wide))) if wide > room else [word]
             lines += parts
-            end = text_width(parts[-1], size)
+            end = text_width(parts[-1], size, weight)
     return lines

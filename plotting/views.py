@@ -250,7 +250,7 @@ def draw_associations(
 ) -> Figure:
     """Return the figure of LPC's associations in settings by their label, each of its colour."""
     table = compute_associations(settings, options.group_by, progress=options.progress)
-    data = as_routing_data(next(iter(settings.values()))) if len(settings) == 1 else None
+    data = {label: as_routing_data(value) for label, value in settings.items()}
     return plot_associations(table, title=title, data=data, colors=colors)[0].figure
 
 

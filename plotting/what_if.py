@@ -18,7 +18,7 @@ from plotting.aggregate import (
     compute_grid_bounds,
 )
 from plotting.cells import ground_handles, legend_entries, lpc_mappable, render_lpc_heatmap, render_routing_heatmap
-from plotting.collapse import largest_lpc
+from plotting.collapse import collapse_banners, largest_lpc
 from plotting.data import RoutingData
 from plotting.layouts import describe_levels
 from plotting.levels import keep_ticks
@@ -57,6 +57,7 @@ def plot_what_if(
     kept = sorted(pairs, key=lambda pair: -sum(len(side) for side in pair.sides if side is not None))[:_MOST_GROUPS]
     shown, grid = [pair for pair in pairs if pair in kept], _share_bounds(intact, changed)
     data = RoutingData(intact.routing, intact.episodes)
+    banner = collapse_banners({"Intact": data, "Changed": RoutingData(changed.routing, changed.episodes)})
     layers, entries = data.layer_names, legend_entries(data.expert_sizes, data.num_experts)
     columns = len(layers) + 1
     rest = 2 * MARGIN + _NUMBERS + _TICKS + columns * _GAP + _BAR_GAP + _BAR_ROOM
@@ -71,13 +72,13 @@ def plot_what_if(
     name_height = _NAME if shown[0].label else 0.0
     step = max(height, 0.06 + _LINE * 6) + _GAP
     block = name_height + 2 * step + 0.08
-    top = lines_height(full, "", *lines) + _TITLE
+    top = lines_height(full, banner, *lines) + _TITLE
     end = top + len(shown) * block + _TICKS
     cells = {(r, s): aggregate_routing_by_position(d) for r, p in enumerate(shown) for s, d in enumerate(p.sides) if d}
     handles = ground_handles(grid, {(k, p): n for k, c in cells.items() for p, n in c.visits.items()}, how.min_visits)
     names = [name for name, _ in entries]
     tall = end + legend_height(names, len(handles), beside=True) + MARGIN
-    sheet = Sheet(full, tall, f"{title}: {changed.name}" if title else changed.name, *lines)
+    sheet = Sheet(full, tall, f"{title}: {changed.name}" if title else changed.name, *lines, banner=banner)
     maps = [(part.lpc, part.visits) for part in cells.values()]
     scale = choose_lpc_scale(maps, largest_lpc(data.expert_sizes), how)
     lefts = [MARGIN + _NUMBERS + _TICKS + column * (width + _GAP) for column in range(columns)]

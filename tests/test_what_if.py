@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from pipeline.records.cache import Cache, read_cache
 from pipeline.records.played import Played
 from pipeline.what_if import play
 from pipeline.what_if.choices import build_dial, build_knockout, list_places
+from plotting.browsing import attempt
 from plotting.pairs import compare_groups, what_if_table
 from plotting.source import source_of
 from plotting.what_if import plot_what_if
+from tests.figures import layout_problems, texts
 from tests.notebooks import name_folders, write_trained
 from tests.tables import random_tables
 from tests.test_notebooks import as_arguments, run_app, start
@@ -190,6 +193,25 @@ def test_other_levels_and_lengths_that_do_not_fit_are_refused():
         compare_groups(intact, moved)
     with pytest.raises(ValueError, match=r"ce: expected shape \(25,\)"):
         replace(intact, ce=intact.ce[:3])
+
+
+def test_levels_of_which_no_step_is_in_a_group_are_told_of():
+    """Of ten levels none may have what a hundred have; the tab showed a traceback."""
+    intact, changed = make_pair()
+    contexts = tuple({name: value for name, value in context.items() if name not in ("doors", "box_pos")}
+                     for context in intact.episodes.env_context)  # fmt: skip
+    pair = [replace(one, episodes=replace(one.episodes, env_context=contexts)) for one in (intact, changed)]
+    figure, problem = attempt(partial(plot_what_if, *pair, "door_location"), None)
+    assert figure is None and problem.startswith("no step of these levels is in a group: ")
+
+
+def test_the_figure_says_whose_router_has_collapsed():
+    intact, changed = make_pair()
+    nothing = replace(changed, routing=replace(changed.routing, lpc=0 * changed.routing.lpc))
+    words = texts(plot_what_if(intact, nothing))
+    assert any("Changed: Collapsed router" in text for text in words)
+    assert not any("ollapsed" in text for text in texts(plot_what_if(intact, changed)))
+    assert not layout_problems(plot_what_if(nothing, nothing))
 
 
 def test_the_figure_holds_both_sides_of_each_group():

@@ -261,6 +261,14 @@ def test_maps_say_that_routers_collapsed_and_levels_were_replaced_and_leave_room
     assert last.get_window_extent(renderer).y0 >= highest - 1
 
 
+def test_associations_over_prices_name_the_price_whose_router_collapsed():
+    settings = {"a": planted(0), "b": dataclasses.replace(planted(1, lpc=lambda f: 2 + 0 * f["x"]), replaced=50)}
+    (axes,) = plot_associations(compute_associations(settings, draws=0), data=settings)
+    title = axes.figure.legends[0].get_title().get_text()
+    assert title.startswith("b: Collapsed router") and "a: " not in title
+    assert "levels were replaced" in axes.figure.get_supxlabel().replace("\n", " ")
+
+
 def test_a_price_has_its_colour_of_all_figures(routing_caches):
     (series,) = find_price_series(find_caches(routing_caches))[0]
     assert list(series.colors.values()) == [alpha_color(0.0), alpha_color(0.001), alpha_color(0.001)]
