@@ -29,7 +29,7 @@ from pipeline.inspection.texts import (
     table,
     terminal_width,
 )
-from pipeline.records.intervals import mean_interval, wilson_interval
+from pipeline.records.intervals import mean_interval, success_over_runs
 
 SWITCHES = {"json": "Print a JSON list, with all settings of all runs."}
 
@@ -127,7 +127,7 @@ def comparison_lines(items: Sequence[Item], width: int | None) -> list[str]:
     cells = [["", *(item.label for item in items)], *([name, *map(show, items)] for name, show in rows)]
     differing = differing_fields(everything)
     if len({run.task_id for run in everything}) > 1:
-        differing = ["task_id", *differing]
+        differing = ["task_id", *(name for name in differing if name != "task_id")]  # of a mixture it is a setting too
     if differing:
         empty = [""] * len(items)
         cells += [["", *empty], ["settings that differ", *empty]]
@@ -156,19 +156,18 @@ def format_success(item: Item) -> str:
     scores = [run.score for run in item.runs if run.score is not None and run.score.fixed]
     if not scores:
         return "not evaluated"
-    levels = sum(score.levels for score in scores)
     if len(item.runs) == 1:
         (score,) = scores
         interval = "" if score.low is None or score.high is None else f" ({score.low:.1%} to {score.high:.1%})"
-        return f"{score.success:.1%}{interval}, {levels} levels{', actions drawn' if score.drawn else ''}"
-    mean, low, high = _mean([score.success for score in scores])
+        return f"{score.success:.1%}{interval}, {score.levels} levels{', actions drawn' if score.drawn else ''}"
+    levels = min(score.levels for score in scores)
+    estimate, over_levels = success_over_runs([score.success for score in scores], levels)
+    mean, low, high = float(estimate.mean), float(estimate.low), float(estimate.high)
     count = f"{len(scores)} runs" if len(scores) == len(item.runs) else f"{len(scores)} of {len(item.runs)} runs"
     if drawn := sum(score.drawn for score in scores):
         count += ", actions drawn" if drawn == len(scores) else f", {drawn} of them with actions drawn"
-    if low == high:  # runs without spread say nothing of the spread between runs; their levels together say something
-        low, high = wilson_interval(round(sum(score.success * score.levels for score in scores)), levels)
-        return f"{mean:.1%} ({low:.1%} to {high:.1%} over all {levels} levels), {count}"
-    interval = "" if math.isnan(low) else f" ({max(low, 0):.1%} to {min(high, 1):.1%})"
+    over = f" over {levels} levels" if over_levels else ""
+    interval = "" if math.isnan(low) else f" ({max(low, 0):.1%} to {min(high, 1):.1%}{over})"
     return f"{mean:.1%}{interval}, {count}"
 
 
