@@ -254,7 +254,7 @@ def _draw_views(data: RoutingData, views: Iterable[str], job: _Job, task: Task) 
 
 
 def _draw_across(task: Task, places: Iterable[Place]) -> int:
-    """Draw one checkpoint of each task; return 1 if some could not be read, and name them."""
+    """Draw one checkpoint of each task; return 1 if some could not be read, or the figure is too narrow; say so."""
     settings, chosen = task.settings, choose_places(places)
     routed, failed = {}, 0
     for place in chosen:
@@ -270,8 +270,14 @@ def _draw_across(task: Task, places: Iterable[Place]) -> int:
             routed[label_place(place)] = cache
     if not routed:
         raise ConfigError(f"{settings.all_caches}: no cache holds routing")
-    with figure_size(task.options.width, task.options.font):
-        figures = {"routing_heatmap_across_tasks": plot_task_heatmaps(routed, scale=task.options.scale)}
+    options = task.options
+    marks = {"min_visits": options.min_visits, "show_counts": options.show_counts, "scale": options.scale}
+    try:
+        with figure_size(options.width, options.font):
+            figures = {"routing_heatmap_across_tasks": plot_task_heatmaps(routed, **marks)}
+    except ValueError as error:
+        tqdm.write(f"failed: {ACROSS}: {error}", file=sys.stderr)
+        return 1
     task.save(figures, Path(settings.output_dir), chosen)
     return failed
 

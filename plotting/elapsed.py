@@ -29,6 +29,7 @@ from pipeline.records.intervals import Estimates, mean_interval
 from plotting.aggregate import group_routing_data
 from plotting.data import PlotError, RoutingData
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping
+from plotting.options import SCALES
 from plotting.panels import (
     PAGE_WIDTH,
     as_routed_data,
@@ -41,6 +42,7 @@ from plotting.panels import (
     series_style,
     use_axes,
 )
+from plotting.scales import choose_axis
 from plotting.source import add_source, estimates_table
 from plotting.style import figure_style
 from plotting.temporal import step_numbers
@@ -220,20 +222,21 @@ def tabulate_shares(elapsed: Elapsed) -> pd.DataFrame:
 
 
 @figure_style()
-def plot_elapsed(elapsed: Elapsed, axes: Sequence[Axes] | None = None) -> list[Axes]:
+def plot_elapsed(elapsed: Elapsed, axes: Sequence[Axes] | None = None, *, scale: str = SCALES[0]) -> list[Axes]:
     """Draw mean LPC (in all, and by group), mean weights of each layer and n against the time since the start.
 
     Args:
         elapsed: From `compute_elapsed`.
         axes: One for LPC, one per layer, one for n; new ones by default.
+        scale: Of LPC, see `choose_axis`.
     """
     own, data, layers = axes is None, elapsed.data, len(elapsed.weights)
     heights = [1.8] + [1.0] * layers + [0.5]
     size = (PAGE_WIDTH * 0.75, 1.5 + 1.0 * sum(heights))
     axes = use_axes(axes, layers + 2, size=size, sharex=True, height_ratios=heights)
-    draw_curves(axes, [(elapsed.time, elapsed.lpc, elapsed.weights)], data)
+    draw_curves(axes, [(elapsed.time, elapsed.lpc, elapsed.weights)], data, scale=scale)
     axes = list(axes[:, 0])
-    tops = [axes[0].get_ylim()[1]]
+    drawn = [elapsed.lpc.mean, np.clip(elapsed.lpc.low, 0.0, None), elapsed.lpc.high]
     for number, (label, means) in enumerate(elapsed.groups.items()):
         color, marker = series_style(number)
         known = means.n > 0
@@ -241,8 +244,8 @@ def plot_elapsed(elapsed: Elapsed, axes: Sequence[Axes] | None = None) -> list[A
             elapsed.time[known], means.mean[known], color=color, marker=marker, markersize=3, linewidth=1.0, label=label
         )
         add_source(axes[0].figure, estimates_table("LPC", label, {"time": elapsed.time}, means))
-        tops.append(1.06 * float(np.nanmax(means.mean, initial=0.0)))
-    axes[0].set_ylim(-0.04 * max(tops), max(tops))
+        drawn.append(means.mean)
+    axes[0].set_ylim(*choose_axis(np.concatenate(drawn), data.expert_sizes, scale))
     handles = expert_handles(data)
     if elapsed.groups:
         curves = [line for line in axes[0].get_lines() if not line.get_label().startswith("_")]

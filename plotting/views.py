@@ -218,7 +218,10 @@ _DRAW: dict[str, tuple[str, Callable[[RoutingData, ViewOptions], Figure]]] = {
         "routing_episode_{episode}",
         lambda data, options: plot_episode(data, _episode(data, options), scale=options.scale)[0].figure,
     ),
-    "elapsed": ("routing_elapsed", lambda data, _: plot_elapsed(compute_elapsed(data))[0].figure),
+    "elapsed": (
+        "routing_elapsed",
+        lambda data, options: plot_elapsed(compute_elapsed(data), scale=options.scale)[0].figure,
+    ),
     "without_time": ("routing_without_time", _draw_without_time),
     "weights": ("routing_weights", lambda data, _: plot_weight_distributions(data)[0].figure),
     "entropy": ("routing_entropy", lambda data, _: plot_entropy_distribution(data).figure),

@@ -261,7 +261,7 @@ def test_hues_are_of_kinds_for_any_sizes():
 
 def test_a_relative_axis_of_lpc_says_so_and_does_not_begin_at_zero():
     data = build_data(lpc=[340.0, 400.0])
-    for view in ("distances", "events", "episode"):
+    for view in ("distances", "events", "episode", "elapsed"):
         for figure in draw_view(data, view, ViewOptions(scale="relative")).values():
             axes = [ax for ax in figure.axes if ax.get_ylabel() == "LPC,\nrelative"]
             assert len(axes) == 1 and 100 < axes[0].get_ylim()[0] < 340, view
