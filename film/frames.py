@@ -22,16 +22,19 @@ from babyai.facts import ACTION_NAMES
 from film.episodes import FilmEpisode
 from plotting.panels import stack_weights, step_edges, write_near
 from plotting.scales import choose_axis
-from plotting.style import CATEGORY_COLORS, OUTCOME_COLORS, expert_colors, expert_labels, figure_style
+from plotting.style import CATEGORY_COLORS, OUTCOME_COLORS, expert_colors, expert_labels, figure_style, text_width
 
 _INK, _FAINT, _LINE, _BAR = "#222222", "#6B6B6B", "#444444", "#5B7083"
 
 # Inches
 _MARGIN, _GAP = 0.18, 0.2
-_CHART_WIDTH, _AXIS_WIDTH, _LEGEND_WIDTH = 4.3, 0.95, 0.85
+_CHART_WIDTH, _AXIS_WIDTH, _LEAST_LEGEND_WIDTH = 4.3, 0.95, 0.85
 _STATUS_HEIGHT, _EVENTS_HEIGHT, _XLABEL_HEIGHT = 0.78, 0.6, 0.45
 _LEAST_CHART_HEIGHT, _LEAST_GRID_WIDTH = 0.85, 2.7
 _LINE_HEIGHT = 0.21
+_ENTRY_HEIGHT, _HANDLE_WIDTH = 0.15, 0.24  # of a legend's entry; what it takes besides its text
+
+_LEGEND_FONT = 8
 
 
 class FilmCanvas:
@@ -53,11 +56,14 @@ class FilmCanvas:
         self._episode = episode
         grid_height, grid_width = grid_shape[0] / dpi, grid_shape[1] / dpi
         left_width = max(grid_width, _LEAST_GRID_WIDTH)
-        width = _MARGIN + left_width + _GAP + _AXIS_WIDTH + _CHART_WIDTH + _LEGEND_WIDTH + _MARGIN
+        names = [self._name_experts(layer) for layer in range(len(episode.weights))]
+        width = _MARGIN + left_width + _GAP + _AXIS_WIDTH + _CHART_WIDTH + self._measure_legend(names) + _MARGIN
         title = textwrap.wrap(episode.mission or "(mission not known)", int(width * 9.2))
         header = _MARGIN + _LINE_HEIGHT * (len(title) + 1) + 0.1
         panels = self._choose_panels()
-        charts = _EVENTS_HEIGHT + _XLABEL_HEIGHT + _LEAST_CHART_HEIGHT * len(panels)
+        most = max(map(len, names), default=0)
+        chart_height = max(_LEAST_CHART_HEIGHT, _ENTRY_HEIGHT * (most + 0.6))  # and room between two layers' legends
+        charts = _EVENTS_HEIGHT + _XLABEL_HEIGHT + chart_height * len(panels)
         body = max(grid_height + _STATUS_HEIGHT, charts)
         height = header + body + _MARGIN / 2
         self.size = tuple(2 * round(inches * dpi / 2) for inches in (width, height))
@@ -156,17 +162,35 @@ class FilmCanvas:
         layers = [lambda ax, layer=layer: self._draw_weights(ax, layer) for layer in range(len(episode.weights))]
         return [*layers, self._draw_lpc] if np.isfinite(episode.lpc).all() else layers
 
-    def _draw_weights(self, ax: Axes, layer: int) -> None:
-        weights = self._episode.weights[layer]
+    def _name_experts(self, layer: int) -> list[str]:
         sizes = self._episode.expert_sizes[layer] if self._episode.expert_sizes else ()
-        labels = expert_labels(list(sizes)) if sizes else [f"expert {k}" for k in range(weights.shape[1])]
+        count = self._episode.weights[layer].shape[1]
+        return expert_labels(list(sizes)) if sizes else [f"expert {k}" for k in range(count)]
+
+    def _measure_legend(self, names: list[list[str]]) -> float:
+        """Return the width, in inches, of what stands beside the charts: the longest name of an expert, or mean LPC."""
+        texts = [name for layer in names for name in layer]
+        if names and np.isfinite(self._episode.lpc).all():
+            texts.append(f"{np.mean(self._episode.lpc):.0f}")
+        widest = max((text_width(text, _LEGEND_FONT) for text in texts), default=0.0)
+        return max(_LEAST_LEGEND_WIDTH, _HANDLE_WIDTH + widest)
+
+    def _draw_weights(self, ax: Axes, layer: int) -> None:
+        weights, labels = self._episode.weights[layer], self._name_experts(layer)
+        sizes = self._episode.expert_sizes[layer] if self._episode.expert_sizes else ()
         colors = expert_colors(list(sizes), weights.shape[1])
         stack_weights(ax, np.arange(len(weights)), weights, colors, labels)
         ax.set_yticks([0, 0.5, 1], ["0", "", "1"])
         ax.set_ylabel(f"layer {layer}", fontsize=9, color=_INK)
         handles, texts = ax.get_legend_handles_labels()
         place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
-        size = {"fontsize": 8, "handlelength": 0.9, "handleheight": 0.9, "handletextpad": 0.5, "labelspacing": 0.3}
+        size = {
+            "fontsize": _LEGEND_FONT,
+            "handlelength": 0.9,
+            "handleheight": 0.9,
+            "handletextpad": 0.5,
+            "labelspacing": 0.3,
+        }
         ax.legend(handles[::-1], texts[::-1], **place, **size)
 
     def _draw_lpc(self, ax: Axes) -> None:
@@ -177,7 +201,7 @@ class FilmCanvas:
         ax.set_ylim(0, choose_axis(lpc, self._episode.expert_sizes)[1])
         ax.yaxis.get_major_locator().set_params(nbins=3)
         ax.set_ylabel("LPC", fontsize=9, color=_INK)
-        self._write_beside(ax, f"mean\n{lpc.mean():.0f}", fontsize=8)
+        self._write_beside(ax, f"mean\n{lpc.mean():.0f}", fontsize=_LEGEND_FONT)
 
     def _draw_codes(
         self, ax: Axes, values: list[str], name: str, colors: Sequence[str], order: Sequence[str] = ()

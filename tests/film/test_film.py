@@ -3,18 +3,20 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.text import Text
 from PIL import Image
 
 from babyai.level_seeds import evaluation_seeds
 from babyai.render import level_mission, render_level, replay, replay_frames
 from film import command, contact_sheet, sheet
 from film import files as film_files
-from film.episodes import FilmError, film_bot, film_cached, film_checkpoint
+from film.episodes import FilmEpisode, FilmError, film_bot, film_cached, film_checkpoint
 from film.frames import FilmCanvas
 from film.make import make_film
 from pipeline.config import ConfigError
@@ -86,6 +88,23 @@ def test_film_of_a_cache(cache_path, evaluation, tmp_path, capsys):
     assert (np.array(frames[0][0, 0]) == 255).all()
     assert sorted(path.name for path in output.parent.iterdir()) == ["film.gif"]
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("sizes", [(0, 8, 16), (0, 16, 16, 16, 32, 32), (0, 8, 16, 24, 32, 48, 64, 96),
+                                   (0, 512, 1024, 4096)])  # fmt: skip
+def test_names_of_experts_stand_apart_within_the_frame(sizes):
+    """From six experts on the names of one layer lay on those of the next, and long ones were cut off."""
+    weights = (np.full((4, len(sizes)), 1 / len(sizes)),) * 3
+    steps = {"actions": np.zeros(4, int), "expert_actions": np.zeros(4, int), "subgoals": ("",) * 4}
+    episode = FilmEpisode(TASK, 0, None, "go", "success", "a policy", **steps, weights=weights,
+                          expert_sizes=(sizes,) * 3, lpc=np.full(4, 1234567.0))  # fmt: skip
+    canvas = FilmCanvas(episode, (80, 80), dpi=100)
+    renderer = canvas._canvas.get_renderer()
+    boxes = [ax.get_legend().get_window_extent(renderer) for ax in canvas._axes[:3]]
+    assert all(above.y0 > below.y1 for above, below in pairwise(boxes))
+    words = [text for ax in canvas._axes for text in ax.findobj(Text) if text.get_text()]
+    assert max(text.get_window_extent(renderer).x1 for text in words) <= canvas.size[0]
+    assert sizes != (0, 8, 16) or canvas.size == (936, 524)  # as ever
 
 
 def has_picture(drawn, picture):
