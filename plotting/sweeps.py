@@ -219,7 +219,7 @@ def _draw_curves(ax: Axes, members: pd.DataFrame, curves: pd.DataFrame, metric: 
     low, high = clip_to_range(metric, spread.low, spread.high)
     many = averaged is logged or len(shared) > 30
     ax.plot(shared.index, spread.mean, color=color, linestyle=line, marker="" if many else marker, markersize=4)
-    flat = spread.high <= spread.low  # runs that agree exactly have no interval
+    flat = (shared.nunique(axis=1) == 1).to_numpy()  # runs that agree exactly have no interval
     low, high = np.where(flat, np.nan, low), np.where(flat, np.nan, high)
     ax.fill_between(shared.index, low, high, color=color, alpha=0.16, linewidth=0)
     table = {"panel": "mean over runs", "task": first["task_id"], "setting": first["label"], "metric": metric}

@@ -179,7 +179,8 @@ def format_lpc(item: Item) -> str:
     if not values:
         return "-"
     mean, low, high = _mean(values)
-    return f"{mean:.0f}" + ("" if math.isnan(low) or low == high else f" ({max(low, 0):.0f} to {high:.0f})")
+    known = not math.isnan(low) and len(set(values)) > 1  # runs that agree exactly have no spread
+    return f"{mean:.0f}" + (f" ({max(low, 0):.0f} to {high:.0f})" if known else "")
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float, float]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from pipeline.records.adding import append_result
-from pipeline.records.intervals import wilson_interval
+from pipeline.records.intervals import mean_interval, wilson_interval
 from pipeline.records.results import COLUMNS, as_results, read_results
 from plotting.across import COLLAPSED, plot_success_against_lpc, plot_task_bars
 from plotting.panels import GREY
@@ -26,6 +26,7 @@ from plotting.runs import (
     short_task,
     success_intervals,
 )
+from plotting.settings import spread_over_runs
 from plotting.style import alpha_color
 from plotting.sweeps import plot_alpha_sweep, plot_learning_over_updates
 from plotting.views import RESULT_VIEWS, draw_results_view
@@ -538,6 +539,19 @@ def test_a_price_has_its_colour_in_every_figure():
         assert [to_hex(color) for color in shown if to_hex(color) in colors] == [
             to_hex(alpha_color(alpha)) for alpha in (0.0, 1e-5, 1e-4)
         ]
+
+
+def test_runs_that_agree_have_no_interval_however_their_mean_is_rounded():
+    """The mean of five runs of .995 is off by 1e-16, and that was drawn as a t interval."""
+    rounded = mean_interval([0.995] * 5)
+    assert rounded.low < rounded.high
+    rows = [row(0.9, 50.0, seed=seed, update=update, final=update == 200, agreement=0.995)
+            for seed in range(5) for update in (100, 200)]  # fmt: skip
+    spread, over_levels = spread_over_runs(last_checkpoints(collect_runs(rows)[0]), "agreement")
+    assert float(spread.mean) == pytest.approx(0.995) and not over_levels
+    assert np.isnan([spread.low, spread.high]).all()
+    (band,) = plot_learning_over_updates(rows, metrics=("agreement",))[0, 0].collections
+    assert not len(band.get_paths()) or np.isnan(band.get_paths()[0].vertices).all()
 
 
 def test_runs_that_agree_have_an_interval_over_levels():
