@@ -200,9 +200,9 @@ def fit_maps(grid_info: GridInfo, area: float, columns: int, rest: float, least:
     size = current_size()
     if size.width is not None and width < least:
         wanted = 25.4 * size.scale * (rest + columns * least)
+        maps = "a map" if columns == 1 else f"{columns} maps beside each other"
         raise PlotError(
-            f"width: expected at least {wanted:.0f}mm for {columns} maps beside each other at this font, "
-            f"found {25.4 * size.width:.0f}mm"
+            f"width: expected at least {wanted:.0f}mm for {maps} at this font, found {25.4 * size.width:.0f}mm"
         )
     return width, height
 

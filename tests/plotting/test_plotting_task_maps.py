@@ -48,7 +48,7 @@ def test_narrow_figures_have_maps_in_several_rows(width):
 
 
 def test_a_figure_without_room_for_a_map_is_refused():
-    with figure_size(parse_width("30mm")), pytest.raises(PlotError, match="width: expected at least 49mm"):
+    with figure_size(parse_width("30mm")), pytest.raises(PlotError, match="width: expected at least 49mm for a map"):
         plot_task_heatmaps(caches(LAYERS))
 
 
