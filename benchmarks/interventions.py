@@ -7,7 +7,7 @@
 Three ways to ask: closed loop (every policy plays on, with its own actions, to the end of the level), replay lasting
 (the bot's trajectories; an intervention acts throughout an episode) and replay one step (it acts at one step, from
 the state that the intact policy had kept). "One by one" is each run and condition by itself with --num_envs
-environments or rows, as one would without the grid.
+environments or rows, as one would without the grid: the intact replay once for each run.
 
 The last column scales CPU seconds to 60 conditions x 10 runs x 200 levels, on one core. What is measured is the grid
 asked for here: how long episodes are depends on the policies, and a lesioned policy mostly runs into its step limit.
@@ -20,6 +20,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,9 @@ def load_agents(args: argparse.Namespace, task_id: str) -> list[Agent]:
 Found = dict[str, np.ndarray]
 """What was found, arrays (runs, conditions, ...)."""
 
-Ask = Callable[[Sequence[int], Sequence[Intervention], int], Found]
+Ask = Callable[[Sequence[Intervention]], Found]
+Prepare = Callable[[Sequence[int], int], Ask]
+"""Takes runs and rows, does what is done once for all conditions of them, and returns what asks some conditions."""
 """Asks runs of these numbers under these interventions, with so many rows each."""
 
 
@@ -122,20 +125,26 @@ def check_same(way: str, grid: Found, alone: Sequence[Sequence[Found]]) -> None:
             raise RuntimeError(f"{way}: {name} differs where conditions are asked one by one")
 
 
-def measure_way(way: str, args: argparse.Namespace, runs: int, items: Sequence[Intervention], ask: Ask) -> GridTime:
-    """Return the times of the grid, and of its runs and conditions one by one.
+def measure_way(
+    way: str, args: argparse.Namespace, runs: int, items: Sequence[Intervention], prepare: Prepare
+) -> GridTime:
+    """Return the times of the grid, and of its runs and conditions one by one; what is intact once for each run.
 
     Args:
         way: Its name.
         args: The flags.
         runs: Number of policies.
         items: The conditions.
-        ask: Asks some of them.
+        prepare: See `Prepare`.
     """
-    ask([0], items[:1], args.num_envs)  # compiles
-    grid, seconds, cpu = time_call(lambda: ask(range(runs), items, args.rows))
-    each = [[([run], [item]) for item in items] for run in range(runs)]
-    alone, *alone_times = time_call(lambda: [[ask(*one, args.num_envs) for one in run] for run in each])
+
+    def ask_alone(run: int) -> list[Found]:
+        ask = prepare([run], args.num_envs)
+        return [ask([item]) for item in items]
+
+    prepare([0], args.num_envs)(items[:1])  # compiles
+    grid, seconds, cpu = time_call(lambda: prepare(range(runs), args.rows)(items))
+    alone, *alone_times = time_call(lambda: [ask_alone(run) for run in range(runs)])
     check_same(way, grid, alone)
     levels = grid.pop("levels").shape[-1]
     steps = int(grid["steps"].sum()) if way == CLOSED else grid["ce"].size
@@ -145,10 +154,10 @@ def measure_way(way: str, args: argparse.Namespace, runs: int, items: Sequence[I
 
 def ask_in_closed_loop(
     args: argparse.Namespace, agents: Sequence[Agent], task_id: str, seeds: list[int], donors: Donors
-):
-    """Return a function that lets policies play on by themselves."""
+) -> Prepare:
+    """Return what lets policies play on by themselves; of that nothing is done once."""
 
-    def ask(runs: Sequence[int], items: Sequence[Intervention], rows: int) -> Found:
+    def ask(runs: Sequence[int], rows: int, items: Sequence[Intervention]) -> Found:
         settings = PlaySettings(num_envs=rows, max_steps=args.max_steps, record=False)
         mine = [agents[run] for run in runs]
         played = evaluate_grid(mine, items, task_id, seeds, settings, donors=donors.select(runs))
@@ -159,19 +168,23 @@ def ask_in_closed_loop(
         ce = np.array([[one.ce for one in run] for run in played])
         return found | {"ce": ce, "levels": found["outcome"]}
 
-    return ask
+    return lambda runs, rows: partial(ask, runs, rows)
 
 
-def ask_on_replay(agents: Sequence[Agent], way: Trajectories, donors: Donors, *, one_step: bool) -> Ask:
-    """Return a function that shows policies the bot's trajectories."""
+def ask_on_replay(agents: Sequence[Agent], way: Trajectories, donors: Donors, *, one_step: bool) -> Prepare:
+    """Return what shows policies the bot's trajectories, intact once, then changed."""
 
-    def ask(runs: Sequence[int], items: Sequence[Intervention], rows: int) -> Found:
+    def prepare(runs: Sequence[int], rows: int) -> Ask:
         intact = replay([agents[run] for run in runs], way, bank=one_step, rows=rows)
-        effects = intervene(intact, items, one_step=one_step, donors=donors.select(runs))
-        found = {name: getattr(effects, name).numpy() for name in ("ce", "kl", "agree", "lpc")}
-        return found | {"levels": np.broadcast_to(way.level_seeds, (len(runs), len(items), len(way.level_seeds)))}
 
-    return ask
+        def ask(items: Sequence[Intervention]) -> Found:
+            effects = intervene(intact, items, one_step=one_step, donors=donors.select(runs))
+            found = {name: getattr(effects, name).numpy() for name in ("ce", "kl", "agree", "lpc")}
+            return found | {"levels": np.broadcast_to(way.level_seeds, (len(runs), len(items), len(way.level_seeds)))}
+
+        return ask
+
+    return prepare
 
 
 TIME_COLUMNS = (

@@ -428,6 +428,10 @@ CASES = (
         Case(f"similarity.{name}", test, "places follow subgoals by 2 sd", nothing="places of levels that runs share")
         for name, test in planted_levels.KINSHIP.items()
     ),
+    *(
+        Case(f"similarity.{name}", test, "0.3 more", 0.3, nothing="runs and levels have ways of their own")
+        for name, test in planted_levels.HELD_OUT.items()
+    ),
     Case(
         "similarity.held_out_loss (no effect)",
         planted_levels.no_held_out_loss,

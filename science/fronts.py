@@ -25,11 +25,13 @@ class FrontPoint:
         seed: Of its run.
         lpc: That of the path with which it is matched on active parameters.
         success: 0 to 1.
+        setting: That tells it from others of its seed.
     """
 
     seed: int
     lpc: float
     success: float
+    setting: str = "gru"
 
 
 @dataclass(frozen=True, eq=False)

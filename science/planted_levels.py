@@ -216,9 +216,10 @@ KINSHIP = {
     "route_like_task_given_length": given_length,
     "lesion_like_task": lesion_like_task,
     "route_like_lesion": route_like_lesion,
-    "held_out_loss": held_out_loss,
-    "held_out_lpc_gap": held_out_gap,
     "reuse": reuse_of_relatives,
     "reuse_above_untrained": reuse_above_untrained,
 }
-"""Claims of `science.similarity`."""
+"""Claims of `science.similarity` about which levels are alike."""
+
+HELD_OUT = {"held_out_loss": held_out_loss, "held_out_lpc_gap": held_out_gap}
+"""Its claims about a difference between held-out levels and their relatives."""

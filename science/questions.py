@@ -234,7 +234,7 @@ def list_baselines(given: Given, task: str) -> list[FrontPoint]:
             layers = run.config.expert_hidden_sizes
             chosen = zip(layers, path_experts(layers, run.setting.partition("=")[2]), strict=True)
             cost = sum(float(sizes[expert]) ** run.config.lpc_exponent for sizes, expert in chosen if sizes[expert])
-            points.append(FrontPoint(run.seed, cost, stamp.notes["success"]))
+            points.append(FrontPoint(run.seed, cost, stamp.notes["success"], run.setting))
     return points
 
 
@@ -351,7 +351,7 @@ def describe_baseline(task: str, point: FrontPoint) -> list[Row]:
     """Return success and LPC of a dense baseline."""
     from science.result import Row
 
-    about = {"task": task, "setting": "gru", "seed": point.seed, "n_runs": 1}
+    about = {"task": task, "setting": point.setting, "seed": point.seed, "n_runs": 1}
     return [
         Row("price", "baseline_lpc", value=point.lpc, **about),
         Row("price", "baseline_success", value=point.success, **about),

@@ -64,8 +64,8 @@ def _replay(design: Design, only: Sequence[str]) -> list[Item]:
     ]
     if any(ANALYSES[name].untrained for name in only):
         untrained = {**settings, "train": design.config.train, "seeds": design.config.seeds}
-        if design.config.mixture is not None:  # what policies are told of levels is as wide as their number
-            untrained["levels"] = len(design.config.tasks)
+        if design.config.mixture is not None:  # what policies are told of a level is its place among them
+            untrained["levels"] = list(design.config.tasks)
         found += [
             Item(f"replay/{task}/{inputs.UNTRAINED}", untrained, (), inputs.REPLAY_SOURCES) for task in design.tasks
         ]

@@ -61,9 +61,9 @@ def ask(settings: StudySettings, unit: Unit, model: SequenceModel, question: Que
     case, method = unit.case, unit.method
     budgets = settings.case_budgets(case, method)
     seed = zlib.crc32(f"{unit.group.seed} {question.id}".encode())
-    began = time.process_time()
     at: list[dict[str, Any] | None] = []
     for budget in budgets if method == "beam" else budgets[-1:]:  # a beam's width follows from its budget
+        began = time.process_time()
         chosen = settings.build_search(case, method, budget, seed)
         result = search(model, question.prompt, question.reward, chosen)
         for read in (budget,) if method == "beam" else budgets:

@@ -73,7 +73,7 @@ def format_number(value: object) -> str:
     if float(value) == int(value) and abs(value) < 1e6:
         return f"{int(value):,}".replace("-", "\N{MINUS SIGN}")
     size = abs(float(value))
-    text = f"{value:,.0f}" if size >= 1000 else f"{value:.3g}"
+    text = f"{value:,.0f}" if size >= 999.5 else f"{value:.3g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 

@@ -62,11 +62,11 @@ def rng():
 
 
 def test_lpc_that_is_a_plus_b_times_difficulty_has_correlation_one(rng):
-    traces = make_traces(rng, np.tile(3 + 2.0 * np.arange(LEVELS), (4, 1)))
+    traces = make_traces(rng, np.tile(3 + 2.0 * np.arange(LEVELS), (10, 1)), runs=10)
     found = difficulty.compute(traces, draws=199)
     row = found.row("lpc_plan_length")
-    assert row.value == pytest.approx(1) and row.unit == "runs+levels" and row.n_levels == LEVELS and row.n_runs == 4
-    assert row.p == pytest.approx(1 / 200)  # levels were permuted: four equal runs alone would give p = 0
+    assert row.value == pytest.approx(1) and row.unit == "runs+levels" and row.n_levels == LEVELS and row.n_runs == 10
+    assert row.p == pytest.approx(1 / 200)  # levels were permuted: the signs of ten equal runs alone give less
     assert [r.value for r in found.find("difficulty_plan_length")] == pytest.approx(
         np.arange(LEVELS) * 3 + 4.5, abs=0.6
     )
@@ -219,11 +219,12 @@ def plant_lesions(traces, harm, small=0.0):
 
 
 def test_harm_that_rises_with_difficulty_is_found_among_levels_that_are_solved(rng):
-    lpc = np.ones((4, LEVELS))
-    traces = make_traces(rng, lpc)
+    lpc = np.ones((10, LEVELS))
+    traces = make_traces(rng, lpc, runs=10)
     harm = 0.1 * np.arange(LEVELS)
     harm[-1] = -5  # never solved: there is nothing to lose
-    played = make_traces(rng, lpc, source="P", success=lambda g, d: np.full_like(d.success, float(g < LEVELS - 1)))
+    solved = {"source": "P", "success": lambda g, d: np.full_like(d.success, float(g < LEVELS - 1))}
+    played = make_traces(rng, lpc, runs=10, **solved)
     found = difficulty.compute(traces, played=played, effects=plant_lesions(traces, harm, small=0.5), draws=99)
     plan = np.array([row.value for row in found.find("difficulty_plan_length")])
     expected = np.polyfit(plan[:-1], harm[:-1], 1)[0] * plan.std()
