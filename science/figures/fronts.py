@@ -31,10 +31,10 @@ def draw_fronts(name: str, table: pd.DataFrame) -> Drawn | None:
         table: Rows front_lpc and front_success, of single runs by price; dial_lpc and dial_success by lambda;
             baseline_lpc and baseline_success.
     """
-    trained = _pair(table, "front")
+    trained = pair_rows(table, "front")
     if not len(trained):
         return None
-    dial, dense = _pair(table, "dial"), _pair(table, "baseline")
+    dial, dense = pair_rows(table, "dial"), pair_rows(table, "baseline")
     tasks = list(dict.fromkeys(trained["task"]))
     few = len(tasks) <= MOST_WIDE
     columns = len(tasks) if few else COLUMNS
@@ -103,7 +103,7 @@ def draw_fronts(name: str, table: pd.DataFrame) -> Drawn | None:
     return Drawn(name, axes.flat[0].figure, f"Success against LPC: every run is a point, every seed a line.{dial_text}")
 
 
-def _pair(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
+def pair_rows(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """Return the rows of single runs with columns lpc and success."""
     keys = ["task", "setting", "seed", "condition"]
     parts = [

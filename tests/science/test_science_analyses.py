@@ -9,10 +9,12 @@ import pytest
 from pipeline.records.intervals import wilson_interval
 from science import complexity, distinctness, knockouts, pathways, price, questions, sufficiency
 from science.effects import Condition
+from science.figures.fronts import pair_rows
 from science.fronts import FrontPoint, find_hypervolume
 from science.planted_effects import build_effects, plant_knockouts, plant_thresholds
 from science.price import find_half_price
 from science.profiles import list_experts, mean_over_pairs
+from science.result import Result
 from science.statistics.information import entropy
 from science.synthetic import (
     Design,
@@ -362,6 +364,15 @@ def test_the_dearest_baseline_spans_something(priced):
     )
     rows = [found.row("hypervolume_above_baseline") for found in (failing, solving)]
     assert rows[0].value - rows[1].value == pytest.approx(0.1 / 1.1)
+
+
+def test_a_baselines_success_stands_at_its_own_lpc():
+    """Two of a seed had one name, and each was drawn at the other's LPC too."""
+    points = [FrontPoint(1, 3072.0, 1.0, "gru=largest"), FrontPoint(1, 768.0, 0.2, "gru=smallest")]
+    rows = [row for point in points for row in questions.describe_baseline("GoToObj", point)]
+    table = Result("price", "", tuple(rows)).to_frame()
+    drawn = pair_rows(table, "baseline")
+    assert sorted(zip(drawn["lpc"], drawn["success"], strict=True)) == [(768.0, 0.2), (3072.0, 1.0)]
 
 
 def test_hypervolumes_of_a_task_are_of_one_box(priced, monkeypatch):

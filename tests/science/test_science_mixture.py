@@ -272,3 +272,13 @@ def test_many_tasks_lie_below_each_other_and_levels_have_figures_of_their_own():
     assert {tuple(line.get_xdata()) for line in axes.lines} >= {(0.1, 0.2)}
     pd.testing.assert_frame_equal(table, before)
     assert order_levels(np.array([[1, 0.1, 0.9], [0.1, 1, 0.2], [0.9, 0.2, 1]])) in ([1, 2, 0], [0, 2, 1], [1, 0, 2])
+
+
+def test_untrained_policies_are_made_anew_when_levels_change_places(tmp_path):
+    """What a policy is told of a level is its place among them: so are the weights it begins with."""
+    keys = []
+    for tasks in (["GoToObjS4", "GoToObjS6-v1"], ["GoToObjS6-v1", "GoToObjS4"]):
+        config = read(tmp_path, tasks=tasks, baselines=[])
+        items = find_stage("replay").items(build_design(config, {}), ["pathways"])
+        keys.append({item.name: item.key for item in items if item.name.endswith(inputs.UNTRAINED)})
+    assert keys[0].keys() == keys[1].keys() and all(keys[0][name] != keys[1][name] for name in keys[0])
