@@ -274,6 +274,28 @@ def test_the_plan_tells_what_is_to_be_done_and_what_can_be_shown_and_writes_noth
     assert list(tmp_path.iterdir()) == []
 
 
+def test_minutes_are_the_seconds_of_what_is_to_be_made_over_the_cores(graph, monkeypatch, capsys):
+    graph()
+    for name in ("two_x", "two_y"):
+        (graph.design.folder / "made" / name).unlink()
+    seconds = {"two/x": 90.0, "two/y": 210.0, "three/r": 60.0}  # the last one depends on the first
+    monkeypatch.setattr(forecast, "estimate_seconds", lambda design, item: seconds.get(item.name, 0.0))
+    monkeypatch.setattr(forecast, "count_cores", lambda: 2)
+    assert forecast.print_plan(graph.design.config, []) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["two", "2", "2", "2.5"] in lines and ["three", "1", "1", "1.0"] in lines and ["one", "2", "0", "-"] in lines
+    assert ["all", "3.5"] in lines
+
+
+def test_training_is_told_by_its_steps(config):
+    design = build_design(config, {})
+    (first, *_) = [item for name, items, _ in forecast.list_work(design, Store(design.folder), []) for item in items
+                   if name == "train"]  # fmt: skip
+    own = design.runs[0].config
+    steps = own.num_updates * own.num_envs * own.unroll_len
+    assert forecast.estimate_seconds(design, first) == pytest.approx(steps / forecast.STEPS_PER_SECOND)
+
+
 def test_the_plan_counts_what_depends_on_what_is_to_be_made(graph):
     graph()
     (graph.design.folder / "made" / "one_b").unlink()
