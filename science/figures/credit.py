@@ -12,8 +12,9 @@ from matplotlib.colors import TwoSlopeNorm
 
 from plotting.panels import PAGE_WIDTH, finish, use_axes
 from plotting.runs import short_task
-from plotting.style import DIFFERENCE_CMAP, expert_labels, figure_style
+from plotting.style import DIFFERENCE_CMAP, figure_style
 from science.figures import many
+from science.figures.experts import short_labels
 from science.figures.maps import draw_map, explain_stars, format_cell, leave_cells_alone
 from science.figures.names import Drawn, alpha_of, in_order, label_of, means_of
 
@@ -120,7 +121,7 @@ def _draw_matrix(
 
 def _name(player: tuple[int, int], sizes: Sequence[Sequence[int]]) -> str:
     layer, expert = player
-    return f"{layer}.{expert_labels(sizes[layer])[expert].partition(' ')[0]}"
+    return f"{layer}.{short_labels(sizes[layer])[expert]}"
 
 
 def _draw_cells(

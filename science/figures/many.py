@@ -12,12 +12,12 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.colors import Normalize, TwoSlopeNorm
-from matplotlib.lines import Line2D
 
 from plotting.panels import PAGE_WIDTH, finish, use_axes
 from plotting.runs import short_task
-from plotting.style import DIFFERENCE_CMAP, LPC_CMAP, expert_colors, expert_labels, figure_style
-from science.figures.maps import LAYER_MARKERS, explain_stars, leave_cells_alone
+from plotting.style import DIFFERENCE_CMAP, LPC_CMAP, figure_style
+from science.figures.experts import list_handles, short_labels, style_of
+from science.figures.maps import explain_stars, leave_cells_alone
 from science.figures.names import Drawn, alpha_of, in_order, label_of, means_of, runs_of
 
 MOST_HEIGHT = 8.6
@@ -64,7 +64,7 @@ def draw_experts(
 
 
 def _size_of(player: Player, sizes: Sequence[Sequence[int]]) -> str:
-    return expert_labels(sizes[player[0]])[player[1]].partition(" ")[0]
+    return short_labels(sizes[player[0]])[player[1]]
 
 
 def draw_pairs(name: str, over: pd.DataFrame, label: str, sizes: Sequence[Sequence[int]]) -> Drawn:
@@ -187,12 +187,11 @@ def draw_audit(table: pd.DataFrame, effects: pd.DataFrame, sizes: Sequence[Seque
         return None
     settings = in_order(joined["setting"])
     axes = list(use_axes(None, 1, len(settings), size=(PAGE_WIDTH, 3.3), sharex=True, sharey=True).flat)
-    colors, names = expert_colors(sizes[0], len(sizes[0])), expert_labels(sizes[0])
     for ax, setting in zip(axes, settings, strict=True):
         here = joined[joined["setting"] == setting]
         ax.axhline(0, color="0.8", lw=0.8, zorder=0)
         for (layer, expert), points in here.groupby(["layer", "expert"]):
-            style = {"color": colors[expert % len(colors)], "marker": LAYER_MARKERS[layer % len(LAYER_MARKERS)]}
+            style = style_of(layer, expert, sizes)
             ax.plot(points["value_used"], points["value"], ls="", ms=3.0, alpha=0.75, mew=0, **style)
         price = f"alpha {label_of(setting)}" if alpha_of(setting) is not None else label_of(setting)
         ax.set_title(f"{price}, n {int(here['n_runs'].max())}", loc="left", fontsize="small")
@@ -200,12 +199,10 @@ def draw_audit(table: pd.DataFrame, effects: pd.DataFrame, sizes: Sequence[Seque
         ax.set_xlim(-0.04, 1.04)
         ax.set_xticks([0, 0.5, 1])
     axes[0].set_ylabel("effect on cross-entropy (nats)", fontsize="small")
-    style = {"ls": "", "marker": "o", "ms": 4}
-    handles = [Line2D([], [], color=c, label=n, **style) for c, n in zip(colors, names, strict=True)]
-    handles += [Line2D([], [], ls="", color="0.4", marker=m, ms=4, label=f"layer {i}")
-                for i, m in zip(range(len(sizes)), LAYER_MARKERS, strict=False)]  # fmt: skip
     levels = joined["task"].nunique()
-    finish(axes, [f"a point: an expert on one of {levels} levels, mean over runs"], own=True, handles=handles)
+    finish(
+        axes, [f"a point: an expert on one of {levels} levels, mean over runs"], own=True, handles=list_handles(sizes)
+    )
     caption = (
         f"Does the map of usage predict the lesion? Effect on cross-entropy (nats) of taking an expert out against its "
         f"usage: every expert on every one of {levels} levels is a point, the mean over runs. The correlations within "

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.lines import Line2D
 
 from plotting.panels import PAGE_WIDTH, finish, use_axes
 from plotting.runs import short_task
-from plotting.style import DIFFERENCE_CMAP, expert_colors, expert_labels, figure_style
+from plotting.style import DIFFERENCE_CMAP, figure_style
+from science.figures.experts import Sizes, are_alike, list_handles, name_columns, name_layers, style_of
 from science.figures.names import Drawn, alpha_of, in_order, label_of, means_of, runs_of
-
-LAYER_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-"""Of points of each layer."""
 
 
 @figure_style()
-def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sequence[Sequence[int]], level: float = 0.05) -> Drawn:
+def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sizes, level: float = 0.05) -> Drawn:
     """Draw means over runs of each expert; a star where p over the map is small enough.
 
     Args:
@@ -53,13 +48,14 @@ def draw_map(name: str, rows: pd.DataFrame, label: str, sizes: Sequence[Sequence
             n = int(here["n_runs"].max()) if len(here) else 0
             price = f"alpha {label_of(setting)}" if alpha_of(setting) is not None else label_of(setting)
             ax.set_title(f"{price}\nn {n}", loc="left", fontsize="small")
-            names = [name.partition(" ")[0] for name in expert_labels(sizes[0])]
-            ax.set_xticks(range(experts), names if len(names) == experts else range(experts), fontsize="xx-small")
-            ax.set_yticks(range(layers), [f"layer {i}" for i in range(layers)] if ax is across[0] else [])
+            ax.set_xticks(range(experts), name_columns(sizes), fontsize="xx-small")
+            small = {} if are_alike(sizes) else {"fontsize": "xx-small"}
+            ax.set_yticks(range(layers), name_layers(sizes, "\n") if ax is across[0] else [], **small)
             leave_cells_alone(ax)
         across[0].set_ylabel(short_task(task))
     note = explain_stars(over, level)
-    finish(list(axes.flat), ["means over runs", note], own=True)
+    words = "" if are_alike(sizes) else "columns are experts by number; their sizes stand below their layer"
+    finish(list(axes.flat), ["means over runs", words, note], own=True)
     return Drawn(name, axes.flat[0].figure, f"{label}, of each expert: means over runs. {note}{'.' if note else ''}")
 
 
@@ -85,9 +81,7 @@ def format_cell(value: float) -> str:
 
 
 @figure_style()
-def draw_audit(
-    name: str, usage: pd.DataFrame, effects: pd.DataFrame, label: str, sizes: Sequence[Sequence[int]]
-) -> Drawn | None:
+def draw_audit(name: str, usage: pd.DataFrame, effects: pd.DataFrame, label: str, sizes: Sizes) -> Drawn | None:
     """Draw each expert's usage against what its knock-out does: every expert of every run a point; None without any.
 
     Args:
@@ -105,21 +99,16 @@ def draw_audit(
     tasks, settings = list(dict.fromkeys(joined["task"])), in_order(joined["setting"])
     size = (PAGE_WIDTH, 1.1 + 1.6 * len(tasks))
     axes = use_axes(None, len(tasks), len(settings), size=size, sharex=True, sharey="row")
-    colors, names = expert_colors(sizes[0], len(sizes[0])), expert_labels(sizes[0])
     for across, task in zip(axes, tasks, strict=True):
         for ax, setting in zip(across, settings, strict=True):
             here = joined[(joined["task"] == task) & (joined["setting"] == setting)]
-            _scatter(ax, here, colors)
+            _scatter(ax, here, sizes)
             price = f"alpha {label_of(setting)}" if alpha_of(setting) is not None else label_of(setting)
             ax.set_title(f"{price}, n {here['seed'].nunique()}", loc="left", fontsize="small")
         across[0].set_ylabel(f"{short_task(task)}\n{label}", fontsize="small")
     for ax in axes[-1]:
         ax.set_xlabel("usage", fontsize="small")
-    style = {"ls": "", "marker": "o", "ms": 4}
-    handles = [Line2D([], [], color=c, label=n, **style) for c, n in zip(colors, names, strict=True)]
-    markers = [Line2D([], [], ls="", color="0.4", marker=m, ms=4, label=f"layer {i}")
-               for i, m in zip(range(len(sizes)), LAYER_MARKERS, strict=False)]  # fmt: skip
-    finish(list(axes.flat), ["a point: an expert of a run"], own=True, handles=[*handles, *markers])
+    finish(list(axes.flat), ["a point: an expert of a run"], own=True, handles=list_handles(sizes))
     return Drawn(
         name,
         axes.flat[0].figure,
@@ -128,10 +117,10 @@ def draw_audit(
     )
 
 
-def _scatter(ax: Axes, rows: pd.DataFrame, colors: Sequence[str]) -> None:
+def _scatter(ax: Axes, rows: pd.DataFrame, sizes: Sizes) -> None:
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     for (layer, expert), points in rows.groupby(["layer", "expert"]):
-        color, marker = colors[expert % len(colors)], LAYER_MARKERS[layer % len(LAYER_MARKERS)]
-        ax.plot(points["value_x"], points["value_y"], ls="", marker=marker, ms=2.8, color=color, alpha=0.8)
+        style = style_of(layer, expert, sizes)
+        ax.plot(points["value_x"], points["value_y"], ls="", ms=2.8, alpha=0.8, **style)
     ax.set_xlim(-0.04, 1.04)
     ax.set_xticks([0, 0.5, 1])

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
+from plotting.style import expert_colors
 from science.figures import credit, many, needed
 from science.figures.calibration import draw_calibration
 from science.figures.curves import draw_curves, draw_usage
+from science.figures.experts import short_labels
 from science.figures.fronts import draw_fronts
-from science.figures.maps import draw_map
+from science.figures.maps import draw_audit, draw_map
 from science.figures.probes import draw_probes
 from science.figures.transfer import draw_steps
 from science.result import Row
@@ -62,6 +64,51 @@ def test_a_cell_of_a_map_has_its_number_its_colour_and_its_star():
     (ax,) = draw_map("m", of_experts(), "what", SIZES).figure.axes
     assert texts_of(ax) == SAID
     np.testing.assert_allclose(grid_of(ax), [[0.1, -0.2], [0.3, -0.4]])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "columns", "lines"),
+    [
+        ([[0, 16, 32]] * 2, ["skip", "small", "large"], ["layer 0", "layer 1"]),
+        ([[8, 16, 32, 64]], ["8", "16", "32", "64"], ["layer 0"]),
+        ([[0, 16, 16]], ["skip", "16 #1", "16 #2"], ["layer 0"]),
+        ([[0, 16, 32], [32, 16, 0]], ["0", "1", "2"], ["layer 0\n0, 16, 32", "layer 1\n32, 16, 0"]),
+        ([[0, 16], [8, 16, 32]], ["0", "1", "2"], ["layer 0\n0, 16", "layer 1\n8, 16, 32"]),
+    ],
+)
+def test_a_map_names_experts_by_the_sizes_of_their_own_layer(sizes, columns, lines):
+    """Names were those of the first layer, and "size" wherever there are more than three sizes or equal ones."""
+    rows = [{"layer": i, "expert": e, "value": 0.1} for i, layer in enumerate(sizes) for e in range(len(layer))]
+    (ax,) = draw_map("m", frame(*rows), "what", sizes).figure.axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == columns
+    assert [text.get_text() for text in ax.get_yticklabels()] == lines
+    ax = many.draw_experts("m", frame(*rows), "what", sizes).figure.axes[0]
+    names = [name for layer in sizes for name in short_labels(layer)]
+    assert [text.get_text() for text in ax.get_xticklabels()] == names
+    pair = {"quantity": "interaction", "condition": "l0e1 with l0e0", "value": 0.1}
+    (drawn,) = credit.draw_credit(frame(pair), str, [[8, 16, 32, 64]])
+    assert [text.get_text() for text in drawn.figure.axes[0].get_xticklabels()] == ["0.8", "0.16", "0.32", "0.64"]
+
+
+@pytest.mark.parametrize("draw", ["few", "many"])
+def test_a_point_of_the_audit_has_the_colour_of_its_size_in_its_own_layer(draw):
+    sizes = [[0, 16, 32], [64, 16, 0]]
+    both = [
+        frame(*({"unit": "run", "seed": 0, "quantity": q, "layer": i, "expert": e, "value": 0.1 * (1 + e)}
+                for i in (0, 1) for e in range(3)))
+        for q in ("usage", "effect_on_ce")
+    ]  # fmt: skip
+    few, means = draw == "few", both[1].assign(unit="runs")
+    drawn = draw_audit("a", *both, "what", sizes) if few else many.draw_audit(both[0], means, sizes)
+    points = [line for line in drawn.figure.axes[0].lines if line.get_marker() in ("o", "s")]
+    skip, small, large = expert_colors([0, 16, 32], 3)
+    assert [line.get_color() for line in points] == [skip, small, large, large, small, skip]
+    (legend,) = drawn.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *("skip", "small (16)", "large (32) / large (64)", "layer 0: 0, 16, 32", "layer 1: 64, 16, 0"),
+    ]
+    (same,) = draw_audit("a", *both, "what", [[0, 16, 32]] * 2).figure.legends
+    assert [text.get_text() for text in same.get_texts()] == ["skip", "small (16)", "large (32)", "layer 0", "layer 1"]
 
 
 def test_a_row_of_many_levels_has_stars_in_the_right_cells():
