@@ -15,7 +15,7 @@ against the margin that was declared, adjusted likewise.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -42,6 +42,9 @@ COLUMNS = (
 reference; of a claim of none, that it is beyond the margin."""
 
 ALL = "all"
+
+OLD = "rests on earlier inputs, settings or code"
+"""Of a claim whose table was not made again."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,20 @@ def judge(
         rows.append({**about, **whole})
         rows += [{**about, "part": part.name, **_of_part(part)} for part in of_claim]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def mark_old(claims: pd.DataFrame, old: Collection[str]) -> pd.DataFrame:
+    """Return verdicts, those from tables that are not of the present state of the study with words on it in `why`.
+
+    Args:
+        claims: Of `judge`.
+        old: Analyses whose inputs, settings or code have changed since their tables were made.
+    """
+    marked = (claims["part"] == ALL) & claims["claim"].str.partition(".")[0].isin(old)
+    why = [f"{text}; {OLD}" if text else OLD for text in claims["why"][marked]]
+    claims = claims.copy()
+    claims.loc[marked, "why"] = why
+    return claims
 
 
 def find_parts(claim: Claim, table: pd.DataFrame | None, held_out: Sequence[str] = ()) -> list[Part]:

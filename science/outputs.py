@@ -164,7 +164,7 @@ def build_report(
     """Return the report and the verdicts; see `write_report`."""
     import dataclasses
 
-    from science.claims import judge
+    from science.claims import judge, mark_old
     from science.report.calibration import calibration_of, doubt_claims
     from science.report.content import ClaimEntry, Pictures, Report, build_section, read_claims
     from science.report.facts import (
@@ -187,6 +187,7 @@ def build_report(
         for claim in design.config.claims
     ]
     claims = judge(judged, tables, design.config.statistics.level, (*design.held_out, *design.new_levels))
+    claims = mark_old(claims, set(old) & set(tables))
     entries: tuple[ClaimEntry, ...] = doubt_claims(read_claims(claims), design, card_path(design))
     pictures = Pictures(design.folder)
     calibration = calibration_of(design, store, pictures, card_path(design))

@@ -111,6 +111,18 @@ def test_verdicts_on_the_page_are_those_of_the_file(study):
     assert "contradicted</span>" in html and "against 0" in html and "p 0.040" in html
 
 
+def test_a_verdict_from_a_table_that_was_not_made_again_says_so(study):
+    """Sections said so, but a claim stayed "supported" of a table that the study no longer gives."""
+    old = "rests on earlier inputs, settings or code"
+    assert "rests on earlier" not in (study() / "report.md").read_text(encoding="utf-8")
+    page = study(old={"pathways"})
+    whole = pd.read_csv(page / "claims.csv").query("part == 'all'")
+    assert list(whole["why"]) == [old] * 3 and set(whole["verdict"]) >= {"supported", "contradicted"}
+    found = rows_of(page, "Declared claims")
+    assert [row["verdict"].partition("**: ")[2] for row in found] == [old] * 3
+    assert (page / "report.html").read_text(encoding="utf-8").count("Rests on earlier inputs") == 3
+
+
 def test_a_claim_of_two_parts_tells_both(study, monkeypatch):
     rows = [*ROWS, over_runs("consistency", 0.5, 0.01, setting="alpha=0.001", null_mean=0.125)]
     monkeypatch.setattr("science.outputs.read_table", lambda _: Result("pathways", "", tuple(rows)).to_frame())
