@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from pipeline.records.intervals import MIN_FOR_INTERVAL
 from pipeline.training.summary import align_right
-from science import adapting, stages
+from science import adapting, growth, stages
 from science.catalogue import ANALYSES
 from science.conditions import count_conditions
 from science.config import StudyConfig
-from science.plan import ADAPTED, LEARNER, Design, build_design
+from science.plan import ADAPTED, LEARNER, Design, Run, build_design
 from science.run import count_cores
 from science.runs import evaluate_item, match_baselines, train_item
 from science.statistics.inference import detectable_effect, smallest_p
@@ -27,6 +27,9 @@ times as long."""
 
 SECONDS = {"film": 15.0, "played": 2.0, "draw": 8.0}
 """Of one item, of one core."""
+
+GROW = "grow"
+"""Kind of the items of checkpoints on the way, which are no stage: runs are trained for them."""
 
 OVER_LEVELS = ("difficulty", "similarity")
 """Analyses whose claims are over levels."""
@@ -96,6 +99,7 @@ def list_work(design: Design, store: Store, only: Sequence[str]) -> list[tuple[s
         ("train", [train_item(run) for run in (*design.trainings, *design.learners)]),
         ("evaluate", [evaluate_item(design, run) for run in design.runs]),
         *([(ADAPTED, adapting.list_items(design))] if any(ANALYSES[name].adapted for name in only) else []),
+        *([(GROW, _list_growing(design))] if any(ANALYSES[name].grown for name in only) else []),
         *((stage.name, stage.items(design, only)) for stage in stages.STAGES),
     ]
     for name, items in kinds:
@@ -103,6 +107,17 @@ def list_work(design: Design, store: Store, only: Sequence[str]) -> list[tuple[s
         pending |= {item.name for item in stale}
         found.append((name, items, stale))
     return found
+
+
+def _list_growing(design: Design) -> list[Item]:
+    """Return the items of the checkpoints on the way, of each policy."""
+    return [growth.grow_item(design, run) for run in design.trainings if run.alpha is not None]
+
+
+def _count_again(design: Design, run: Run) -> int:
+    """Return how many updates a run is trained again for checkpoints that are missing; 0 if it is yet to be trained."""
+    missing = [update for update in design.updates[:-1] if not growth.find_checkpoint(design, run, update).exists()]
+    return max(missing) + 1 if missing and run.checkpoint.exists() else 0
 
 
 def estimate_seconds(design: Design, item: Item) -> float:
@@ -115,6 +130,9 @@ def estimate_seconds(design: Design, item: Item) -> float:
     if item.kind == ADAPTED:
         first = design.adapted[0].config
         return first.num_updates * first.num_envs * first.unroll_len / STEPS_PER_SECOND
+    if item.kind == GROW:
+        run = next(run for run in design.routed if growth.grow_item(design, run).name == item.name)
+        return _count_again(design, run) * run.config.num_envs * run.config.unroll_len / STEPS_PER_SECOND
     if item.kind == "evaluate":
         return config.episodes / EPISODES_PER_SECOND["evaluate"]
     if item.kind == "replay":

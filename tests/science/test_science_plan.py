@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.command.errors import ConfigError
-from science import card, catalogue, forecast, outputs, run, stages
+from science import card, catalogue, forecast, growth, outputs, run, stages
 from science.conditions import TURNS, build_conditions
 from science.config import read_study
 from science.plan import build_design, path_experts
-from science.runs import fit_sizes, match_baselines
+from science.runs import fit_sizes, match_baselines, train_item
 from science.stages import Stage
 from science.statistics.inference import detectable_effect
 from science.store import FAILED, Item, Store, digest_source
@@ -285,6 +285,35 @@ def test_minutes_are_the_seconds_of_what_is_to_be_made_over_the_cores(graph, mon
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["two", "2", "2", "2.5"] in lines and ["three", "1", "1", "1.0"] in lines and ["one", "2", "0", "-"] in lines
     assert ["all", "3.5"] in lines
+
+
+def test_a_missing_checkpoint_on_the_way_is_work_to_do(config):
+    """The plan took the study for done, which then trained runs again."""
+    config = dataclasses.replace(config, tasks=["GoToObjS4"], analyses=["dynamics"], checkpoints=3)
+    design = build_design(config, {})
+    store = Store(design.folder)
+    fresh = {name: items for name, _, items in forecast.list_work(design, store, ["dynamics"])}
+    assert len(fresh["grow"]) == 4 and not any(forecast.estimate_seconds(design, item) for item in fresh["grow"])
+    for run_ in design.routed:
+        run_.checkpoint.parent.mkdir(parents=True)
+        names = [run_.checkpoint.name, *(f"checkpoint_{update}.pt" for update in design.updates[:-1])]
+        made = [make_file(run_.checkpoint.parent, name) for name in names]
+        store.write(train_item(run_), [run_.checkpoint])
+        store.write(growth.grow_item(design, run_), made)
+    for item in growth.list_items(design):
+        store.write(item, [])
+
+    def count() -> dict[str, int]:
+        return {name: len(stale) for name, _, stale in forecast.list_work(design, store, ["dynamics"])}
+
+    assert (count()["train"], count()["grow"], count()["grown"]) == (0, 0, 0)
+    last = design.routed[-1]
+    growth.find_checkpoint(design, last, 1).unlink()
+    assert (count()["train"], count()["grow"], count()["grown"]) == (0, 1, 3)
+    steps = 2 * last.config.num_envs * last.config.unroll_len  # to one update after the missing one
+    seconds = forecast.estimate_seconds(design, growth.grow_item(design, last))
+    assert seconds == pytest.approx(steps / forecast.STEPS_PER_SECOND)
+    assert "grow" not in {name for name, *_ in forecast.list_work(design, store, ["price"])}
 
 
 def test_training_is_told_by_its_steps(config):
