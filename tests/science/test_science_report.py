@@ -274,6 +274,7 @@ def test_numbers_as_a_reader_wants_them():
     assert [format_number(v) for v in (0.12345, -2, 12345.6, float("nan"), 3)] == [
         *("0.123", "\N{MINUS SIGN}2", "12,346", "", "3"),
     ]
+    assert [format_number(v) for v in (999.4, 999.6, 1000.4)] == ["999", "1,000", "1,000"]
     assert format_interval(0.5, 0.41, 0.59) == "0.5 [0.41, 0.59]"
     assert [format_p(p) for p in (0.0001, 0.04321, 0.5, float("nan"))] == ["<0.001", "0.043", "0.50", ""]
 
