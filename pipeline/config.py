@@ -233,6 +233,8 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name, value in self.to_dict().items():  # as large as paths, results and tables can hold
             self._require(name, not isinstance(value, int) or value < 2**63, "less than 2^63")
+        evaluated = self.eval_interval == 0 or self.eval_episodes >= 1
+        self._require("eval_episodes", evaluated, "at least 1 with an eval_interval (0 evaluates at the end alone)")
         updates = self.checkpoint_updates
         self._require("checkpoint_updates", all(1 <= update < 2**63 for update in updates), "updates, 1 or more")
         sizes = [size for layer in self.expert_hidden_sizes for size in layer]

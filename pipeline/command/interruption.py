@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from typing import Any, NoReturn
 HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 ENDING = tuple(number for number in (signal.SIGTERM, HANG_UP) if number is not None)
 """Signals by which others end a program: a scheduler, and a terminal or SSH session that goes."""
+
+REPEAT_SECONDS = 0.2
+"""Within which a signal that comes again is the same wish: `timeout` sends it to its child and to its child's group."""
 
 READER_GONE = 141
 """Exit code of a command whose reader has gone: 128 + SIGPIPE, which Windows has not."""
@@ -64,10 +68,10 @@ def signals_handled(numbers: Iterable[int], handler: Callable[[int, FrameType | 
 class Interruption:
     """Turns Ctrl-C, SIGTERM and SIGHUP into a wish to stop after the current update; a second one stops at once.
 
-    SIGHUP never stops at once: who closes a terminal sends it from the kernel and from the shell. Where it is ignored
-    from the start (nohup) it stays ignored. Within the block a line that cannot be printed is dropped, for work must
-    not end because its terminal has gone or the disk of its log is full; a reader of a pipe that has gone is a wish to
-    stop.
+    A signal that comes again within `REPEAT_SECONDS` is no second one, for some senders send each twice. SIGHUP never
+    stops at once: who closes a terminal sends it from the kernel and from the shell. Where it is ignored from the start
+    (nohup) it stays ignored. Within the block a line that cannot be printed is dropped, for work must not end because
+    its terminal has gone or the disk of its log is full; a reader of a pipe that has gone is a wish to stop.
 
     Attributes:
         heard_elsewhere: Says whether a stop is wished, in place of signals: for work whose starter hears them.
@@ -78,7 +82,7 @@ class Interruption:
     heard_elsewhere: Callable[[], bool] | None = None
     signal_number: int | None = None
     reader_gone: bool = False
-    _urged: bool = False
+    _urged_at: float | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Interruption:
@@ -106,9 +110,12 @@ class Interruption:
         return READER_GONE if self.reader_gone else 128 + (self.signal_number or signal.SIGTERM)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self._urged and number != HANG_UP:
-            stop_at_once(number)
-        self._urged |= number != HANG_UP
+        now = time.monotonic()
+        if number != HANG_UP:
+            if self._urged_at is None:
+                self._urged_at = now
+            elif now - self._urged_at >= REPEAT_SECONDS:
+                stop_at_once(number)
         self.signal_number = self.signal_number or number
 
     def _note_lost_words(self, error: OSError) -> None:

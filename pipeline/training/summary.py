@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 
 from pipeline.command.names import name_command
+from pipeline.config import TrainConfig
 from pipeline.places import checkpoint_path, sweep_path
 from pipeline.records.intervals import MIN_FOR_INTERVAL, Estimates, mean_interval, success_over_runs
 from pipeline.records.metrics import evaluation_metrics
@@ -115,5 +117,7 @@ def print_places(sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
         # Of the first trial: a part of a sweep that is complete has none.
         path = sweep_path(runs[0].config.checkpoint_dir, runs[0].config)
         print(f"checkpoints  {path.parent}" + (f" (which trial is what: {path.name})" if path.exists() else ""))
-    print(f"logs         {logs} (metrics.jsonl; tensorboard --logdir {logs})")
-    print(f"next         {name_command('evaluate')}")
+    print(f"logs         {logs} (metrics.jsonl; tensorboard --logdir {shlex.quote(str(logs))})")
+    folder = runs[0].config.checkpoint_dir
+    flags = "" if folder == TrainConfig().checkpoint_dir else f" --checkpoint_dir {shlex.quote(folder)}"
+    print(f"next         {name_command('evaluate')}{flags}")

@@ -54,7 +54,20 @@ def in_a_thread(function):
     return content
 
 
-def test_a_terminal_that_goes_is_a_wish_to_stop(hang_up_heard):
+def test_a_signal_that_is_sent_twice_is_one_wish_to_stop(monkeypatch):
+    """`timeout` signals the process that it has started, then that process's group."""
+    monkeypatch.setattr("pipeline.command.interruption.REPEAT_SECONDS", 60.0)
+    with Interruption() as interruption:
+        for _ in range(2):
+            send(signal.SIGTERM)
+        assert interruption.stopping() and interruption.exit_code == 143
+        monkeypatch.setattr("pipeline.command.interruption.REPEAT_SECONDS", 0.0)
+        with pytest.raises(Terminated):
+            send(signal.SIGTERM)
+
+
+def test_a_terminal_that_goes_is_a_wish_to_stop(hang_up_heard, monkeypatch):
+    monkeypatch.setattr("pipeline.command.interruption.REPEAT_SECONDS", 0.0)
     with Interruption() as interruption:
         assert not interruption.stopping()
         send(signal.SIGHUP)

@@ -73,7 +73,8 @@ def test_sigterm_is_heard_where_nothing_else_hears_it_and_only_within_a_command(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_the_second_signal_of_an_interruption_stops_at_once():
+def test_the_second_signal_of_an_interruption_stops_at_once(monkeypatch):
+    monkeypatch.setattr("pipeline.command.interruption.REPEAT_SECONDS", 0.0)
     with Interruption() as interruption:
         os.kill(os.getpid(), signal.SIGTERM)
         assert interruption.stopping() and interruption.exit_code == 143
