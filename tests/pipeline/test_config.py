@@ -65,7 +65,7 @@ def test_parsed_sizes_are_no_one_else_s_lists():
 
 def test_evaluations_on_the_way_need_levels():
     """Training broke off at the first one."""
-    with pytest.raises(ConfigError, match="eval_episodes: expected at least 1 with an eval_interval .*, found 0"):
+    with pytest.raises(ConfigError, match=r"eval_episodes: expected at least 1 with an eval_interval .*, found 0"):
         TrainConfig(eval_interval=1, eval_episodes=0)
     assert TrainConfig(eval_interval=0, eval_episodes=0).eval_episodes == 0
 
