@@ -17,7 +17,7 @@ from typing import Any, Literal
 from maxent.dts_implementation.models.sequence_model import Prior
 from maxent.dts_implementation.search.result import METHODS, SearchSettings
 from maxent.registry import MODEL_CONFIGS, STAND_IN_INFO
-from pipeline.command.cli import check_numbers, parse_command
+from pipeline.command.cli import Parser, check_numbers, parse_command
 from pipeline.command.errors import ConfigError
 from pipeline.command.launcher import FLAGS, Launcher, parse_launcher
 
@@ -229,13 +229,18 @@ def read_command(argv: Sequence[str] | None = None) -> tuple[ExperimentSettings,
         "switches": {"resume": "Go on with the newest results of these settings; samples that are there stay."},
     }
     description = "Search for answers with one or several models and methods, and keep every rollout."
-    settings, others = parse_command(description, ExperimentSettings, tokens, **beside)
-    if (preset := others["preset"]) is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
-        small, _ = parse_command(description, PRESETS[preset], tokens, **beside)
-        settings = ExperimentSettings(**{one.name: getattr(small, one.name) for one in fields(small)})
+    found, others = parse_command(description, find_preset(tokens), tokens, **beside)
+    if (preset := others["preset"]) is not None and preset not in PRESETS:
+        raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
+    settings = ExperimentSettings(**{one.name: getattr(found, one.name) for one in fields(found)})
     return settings, bool(others["resume"]), parse_launcher(**{name: others[name] for name in FLAGS})
+
+
+def find_preset(argv: Sequence[str]) -> type[ExperimentSettings]:
+    """Return the settings whose defaults the arguments ask for; the plain ones where the preset is not known."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?")
+    return PRESETS.get(parser.parse_known_args(list(argv))[0].preset, ExperimentSettings)
 
 
 def join_lists(argv: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from maxent.results import Results, describe_rollout
 from maxent.rewards.catalogue import build_scorer
 from maxent.settings import ExperimentSettings, join_lists, read_command
 from pipeline.checkpoint_files import compute_digest
+from pipeline.command.errors import ConfigError
 from pipeline.command.folders import hold_lock
 from pipeline.command.launcher import HERE
 from tests.maxent_networks import build_network, save_more, save_tokenizer
@@ -121,6 +122,16 @@ def test_spaced_lists_and_presets():
     quick, resume, _ = read_command(["--preset", "quick", "--num_rollouts", "7", "--models", "toy", "more", "--resume"])
     assert (quick.num_samples, quick.num_rollouts, quick.max_tokens, resume) == (3, 7, 30, True)
     assert quick.models == ["toy", "more"]
+
+
+def test_a_preset_counts_before_the_settings_are_checked():
+    assert read_command(["--preset", "quick", "--budget_tokens", "40"])[0].max_tokens == 30
+    with pytest.raises(ConfigError, match="budget_tokens: expected at least 49"):
+        read_command(["--budget_tokens=40"])
+    with pytest.raises(ConfigError, match="--preset: expected one of quick, found 'quik'"):
+        read_command(["--preset=quik"])
+    with pytest.raises(ConfigError, match="--preset: expected a value"):
+        read_command(["--preset"])
 
 
 @pytest.mark.parametrize(
