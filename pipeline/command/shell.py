@@ -19,7 +19,7 @@ Exit codes:
 
 A command that can save before it stops hears of these signals first (`pipeline.command.interruption`) and returns the
 code itself. Called from a thread, a command leaves signals to the main one. What its process has set as torch's
-defaults does not reach its numbers.
+defaults does not reach its numbers. What the encoding of the output lacks is escaped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import ParamSpec
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from typing import Any, ParamSpec
 
 from pipeline.command.errors import MISTAKES, explain
 from pipeline.command.interruption import ENDING, READER_GONE, Terminated, signals_handled, stop_at_once
@@ -52,7 +52,7 @@ def as_command(*, stopped: str = "stopped") -> Callable[[Callable[P, int | None]
         def main(*args: P.args, **kwargs: P.kwargs) -> int:
             code = None
             try:
-                with _end_heard(), _own_numbers():
+                with _everything_written(), _end_heard(), _own_numbers():
                     try:
                         code = body(*args, **kwargs) or 0
                         return code
@@ -71,6 +71,24 @@ def as_command(*, stopped: str = "stopped") -> Callable[[Callable[P, int | None]
         return main
 
     return decorate
+
+
+@contextmanager
+def _everything_written() -> Iterator[None]:
+    """Let what the output's encoding lacks be escaped; other rules that a person has set (PYTHONIOENCODING) stay."""
+    with ExitStack() as changed:
+        for stream in (sys.stdout, sys.stderr):
+            errors = getattr(stream, "errors", None)
+            lacking = errors == "strict" or (errors == "surrogateescape" and stream.encoding != "utf-8")
+            if lacking and hasattr(stream, "reconfigure"):
+                changed.callback(_set_errors, stream, errors)
+                _set_errors(stream, "backslashreplace")
+        yield
+
+
+def _set_errors(stream: Any, errors: str) -> None:
+    with suppress(OSError, ValueError):  # it flushes, and whoever reads may have gone, or the stream be closed
+        stream.reconfigure(errors=errors)
 
 
 def _end_heard() -> AbstractContextManager[bool]:

@@ -53,6 +53,22 @@ def test_a_mistake_that_can_be_mended_is_told_in_one_line(error, line, capsys):
     assert explain(error) == line
 
 
+@pytest.mark.parametrize(("encoding", "written"), [("ascii", b"\\u2019 1\n"), ("ascii:replace", b"? 1\n")])
+def test_what_the_encoding_lacks_is_written_in_its_place(encoding, written):
+    program = "from pipeline.command.shell import as_command; as_command()(lambda: print(chr(0x2019), 1))()"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == (written, b"", 0)
+
+
+def test_afterwards_the_output_is_as_it_was(capsys):
+    before = sys.stdout.errors
+    assert run(lambda: print(chr(0xDC80))) == 0
+    assert sys.stdout.errors == before
+    assert capsys.readouterr().out == "\\udc80\n"
+
+
 def test_a_mistake_of_the_program_is_none_of_the_user():
     with pytest.raises(KeyError):
         run(fail_with(KeyError("x")))
