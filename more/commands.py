@@ -26,15 +26,16 @@ from pipeline.guard import SWITCHES
 def train(argv: Sequence[str] | None = None) -> int:
     """Run the command line of more/train.py; return the exit code.
 
-    0: done. 1: the last checkpoint or some metrics could not be written. 2: refused. 128 + signal: interrupted.
+    0: done. 1: it diverged, or the last checkpoint or some metrics could not be written. 2: refused. 128 + signal:
+    interrupted.
     """
     try:
         with _processes():
             return _train(argv)
     except UserError as error:
-        from more.training import UnsavedError
+        from more.training import FAILURES
 
-        if not isinstance(error, UnsavedError):
+        if not isinstance(error, FAILURES):
             raise
         print(f"failed: {error}", file=sys.stderr)
         return 1
@@ -45,8 +46,9 @@ def _processes() -> AbstractContextManager[None]:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return nullcontext()
     from more.parallel import told_once
+    from more.training import FAILURES
 
-    return told_once()
+    return told_once(FAILURES)
 
 
 def _train(argv: Sequence[str] | None) -> int:

@@ -184,10 +184,13 @@ def _own_gpu(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def told_once() -> Iterator[None]:
+def told_once(failures: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Within the block, let an error that ends the run be told by one process alone: the first that has it.
 
     The others leave without a word: most of them have the same error, or only find that one has gone.
+
+    Args:
+        failures: Mistakes whose code is 1 instead of 2.
 
     Raises:
         SystemExit: In the place of an error that another process tells, with the same code.
@@ -199,7 +202,7 @@ def told_once() -> Iterator[None]:
             raise
         if isinstance(error, KeyboardInterrupt):
             raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
-        raise SystemExit(2 if isinstance(error, MISTAKES) else 1) from None
+        raise SystemExit(2 if isinstance(error, MISTAKES) and not isinstance(error, failures) else 1) from None
 
 
 def _is_first_to_tell() -> bool:

@@ -57,6 +57,10 @@ class UnsavedError(UserError):
     """The last checkpoint of a run cannot be written; the message says where, why and what is left."""
 
 
+FAILURES = (TrainingError, UnsavedError)
+"""What ends a run that had begun."""
+
+
 def compute_lr(update: int, total: int, lr: float, warmup: float) -> float:
     """Return the learning rate of update `update` (from 0): up a line to `lr`, then down a cosine to a tenth of it."""
     rising = max(1, round(warmup * total))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import signal
@@ -39,6 +40,14 @@ def folder(tmp_path_factory):
     finally:
         os.chdir(before)
     return place
+
+
+def test_a_run_that_diverges_has_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.nan))
+    assert commands.train(small_flags(cache_dir=CACHE)) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"failed: update 0: the gradient is not finite .*lower --lr", last)
 
 
 def test_training_writes_the_documented_files_and_tags(folder):
