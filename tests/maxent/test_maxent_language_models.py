@@ -407,6 +407,14 @@ def test_load_says_what_cannot_be_had(tmp_path):
         load_hugging_face(str(tmp_path))
 
 
+def test_code_of_a_folder_is_never_run(tmp_path):
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": classes}))
+    (tmp_path / "own.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(ValueError, match=r"code of its own, which is never run; a MoRE .* more=CHECKPOINT$"):
+        load_hugging_face(str(tmp_path))
+
+
 def test_load_says_what_is_damaged(tmp_path):
     build_network().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="and its tokenizer"):  # there is none

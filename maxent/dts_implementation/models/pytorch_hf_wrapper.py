@@ -192,9 +192,14 @@ def load_hugging_face(
     from transformers import AutoModelForCausalLM, AutoTokenizer  # slow to import
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # of files that anybody may have written, each reader has errors of its own
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"{source}: expected a model that transformers knows; its folder brings code of its own, which is "
+                "never run; a MoRE is loaded by --models more --model_path more=CHECKPOINT"
+            ) from None
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{source}: expected a causal language model and its tokenizer, in a folder or on the hub; they cannot be "
