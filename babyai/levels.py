@@ -5,6 +5,7 @@
     print(env.mission, env.max_steps)
 
     python -m babyai.levels              # the names of all tasks
+    python -m babyai.levels goto obj     # those that hold all of these words
 
 The compiled world makes the same levels of the tasks that it knows (`babyai.compiled.generate`).
 """
@@ -13,6 +14,7 @@ import argparse
 import difflib
 import functools
 import signal
+import sys
 from typing import Any
 
 import babyai.minigrid_import  # noqa: F401
@@ -34,9 +36,10 @@ TASK_PREFIX = "BabyAI-"
 MAX_DRAWS = 500_000
 
 
-def list_tasks() -> tuple[str, ...]:
-    """Every registered `BabyAI-*` id, sorted."""
-    return tuple(sorted(name for name in gymnasium.registry if name.startswith(TASK_PREFIX)))
+def list_tasks(*words: str) -> tuple[str, ...]:
+    """Every registered `BabyAI-*` id that holds all of these words, in either case, sorted."""
+    tasks = sorted(name for name in gymnasium.registry if name.startswith(TASK_PREFIX))
+    return tuple(name for name in tasks if all(word.lower() in name.lower() for word in words))
 
 
 def resolve_task_id(name: str) -> str:
@@ -145,5 +148,11 @@ def _bounded_class(level_class: type[RoomGridLevel]) -> type[RoomGridLevel]:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head -1` ends it without a word
-    argparse.ArgumentParser("python -m babyai.levels", description="List the names of all BabyAI tasks.").parse_args()
-    print("\n".join(list_tasks()))
+    parser = argparse.ArgumentParser("python -m babyai.levels", description="List the names of all BabyAI tasks.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only names that hold all of these, in either case")
+    given = parser.parse_args().words
+    if not (found := list_tasks(*given)):
+        held = " and ".join(map(repr, given))
+        print(f"error: no task's name holds {held}; python -m babyai.levels lists all", file=sys.stderr)
+        sys.exit(2)
+    print("\n".join(found))

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings, _ = parse_command("List the names of all BabyAI tasks.", LevelSettings, argv)
     from babyai.levels import list_tasks  # only here: --help and mistakes are told without minigrid
 
-    names = [name for name in list_tasks() if all(word.lower() in name.lower() for word in settings.words)]
+    names = list_tasks(*settings.words)
     if not names:
         raise ConfigError(
             f"no task's name holds {' and '.join(map(repr, settings.words))}; {name_command('levels')} lists all"

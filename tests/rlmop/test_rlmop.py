@@ -115,6 +115,19 @@ def test_it_starts_without_what_takes_long():
 # ----------------------------------------------------------------------------------------------------------- levels
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["s4", "GOTO"], 0, "BabyAI-GoToObjS4-v0\n"),
+        (["nothing"], 2, "error: no task's name holds 'nothing'; python -m babyai.levels lists all\n"),
+    ],
+)
+def test_the_module_of_the_levels_takes_the_words_too(words, code, told):
+    command = [sys.executable, "-m", "babyai.levels", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, told in done.stdout + done.stderr) == (code, True)
+
+
 def test_levels_are_those_that_hold_all_words(capsys):
     assert levels.main(["s4", "GOTO"]) == 0
     names = capsys.readouterr().out.split()
