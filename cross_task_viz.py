@@ -26,7 +26,15 @@ with app.setup(hide_code=True):
     from pipeline.command.names import name_command
     from pipeline.places import find_caches, runs_plot_path
     from plotting.aggregate import get_available_analyses
-    from plotting.browsing import attempt, choose_places, label_place, name_selection, try_caches, try_results
+    from plotting.browsing import (
+        attempt,
+        choose_places,
+        label_place,
+        name_selection,
+        refuse_unknown,
+        try_caches,
+        try_results,
+    )
     from plotting.groupings import GROUPINGS
     from plotting.options import SCALES
     from plotting.page import show_figure, show_note, show_table, write_page
@@ -139,6 +147,10 @@ def _(folder_field, last_field, reload_button, results_field, studies_field, tas
 @app.cell(hide_code=True)
 def _():
     _given = mo.cli_args()
+    if (
+        mo.app_meta().mode == "script" and Path(sys.argv[0]).name == "cross_task_viz.py"
+    ):  # not where another program runs the cells
+        refuse_unknown(_given, "results_path cache_dir plots_dir studies_dir page all_views".split())
     results_path = str(_given.get("results_path") or "evaluation_results.csv")
     cache_dir = str(_given.get("cache_dir") or "evaluation_cache")
     plots_dir = str(_given.get("plots_dir") or "plots")

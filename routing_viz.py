@@ -17,6 +17,7 @@ app = marimo.App(width="full", app_title="Routing")
 with app.setup(hide_code=True):
     import sys
     from functools import partial
+    from pathlib import Path
 
     import marimo as mo
 
@@ -35,7 +36,7 @@ with app.setup(hide_code=True):
     from pipeline.what_if.choices import STRENGTHS, WAYS, build_dial, build_knockout, list_places, read_exponent
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.behaviour import known_facts
-    from plotting.browsing import attempt, describe_cache, file_word, try_cache
+    from plotting.browsing import attempt, describe_cache, file_word, refuse_unknown, try_cache
     from plotting.choices import choose_first, find_choices
     from plotting.data import as_routing_data
     from plotting.examples import find_examples
@@ -190,6 +191,10 @@ def _(cache, cache_dir_field, checkpoint_dir_field, evaluate_controls, place_fie
 @app.cell(hide_code=True)
 def _():
     _given = mo.cli_args()
+    if (
+        mo.app_meta().mode == "script" and Path(sys.argv[0]).name == "routing_viz.py"
+    ):  # not where another program runs the cells
+        refuse_unknown(_given, "cache_dir checkpoint_dir results_path plots_dir page all_views".split())
     cache_dir = str(_given.get("cache_dir") or "evaluation_cache")
     checkpoint_dir = str(_given.get("checkpoint_dir") or "checkpoints")
     results_path = str(_given.get("results_path") or "evaluation_results.csv")

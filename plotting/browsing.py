@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from pipeline.command.errors import suggest
 from pipeline.command.names import name_command
 from pipeline.places import Place, stored_cache
 from pipeline.records.cache import Cache, CacheError, read_cache
@@ -55,6 +57,24 @@ def try_cache(path: str | Path) -> tuple[Cache | None, str]:
     if cache.routing is None or not len(cache.routing):
         return None, f"{path}: holds no steps. Evaluate without --skip_routing: {name_command('evaluate')} --force"
     return cache, ""
+
+
+def refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
+    """Leave with one line and exit code 2 if a notebook was given a flag that it does not have.
+
+    Args:
+        given: Names of flags as marimo reads them; "" is of the `--` before them.
+        known: Those that the notebook has.
+
+    Raises:
+        SystemExit: If one is not known.
+    """
+    for name in given:
+        if name and name not in known:
+            flags = ", ".join(f"--{flag}" for flag in known)
+            close = suggest(name, known).replace("mean ", "mean --")
+            print(f"error: flags: expected {flags}, found --{name}{close}", file=sys.stderr)
+            sys.exit(2)
 
 
 def try_caches(places: Iterable[Place]) -> tuple[dict[str, Cache], list[str]]:

@@ -27,6 +27,7 @@ from tests.notebooks import TASKS, name_folders, write_example
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ("routing_viz", "cross_task_viz")
+OTHERS = {"routing_viz": {"studies_dir"}, "cross_task_viz": {"checkpoint_dir"}}  # flags that a notebook lacks
 
 # Whatever marimo and what it stands on warn about is theirs
 pytestmark = pytest.mark.filterwarnings("default")
@@ -43,14 +44,17 @@ def start(*command: str) -> subprocess.CompletedProcess:
     )
 
 
-def as_arguments(flags: dict[str, str]) -> list[str]:
-    return [text for name, value in flags.items() for text in (f"--{name}", value)]
+def as_arguments(notebook: str, flags: dict[str, str]) -> list[str]:
+    own = {name: value for name, value in flags.items() if name not in OTHERS[notebook]}
+    return [text for name, value in own.items() for text in (f"--{name}", value)]
 
 
 def run_app(name: str, flags: dict[str, str], *, all_views: bool = False) -> tuple[str, dict]:
     """Return what the page says and the names it defines; folders are given as definitions, not as arguments."""
-    others = {"routing_viz": {"studies_dir"}, "cross_task_viz": {"checkpoint_dir"}}[name]
-    defs = {key: value for key, value in flags.items() if key not in others} | {"all_views": all_views, "page": ""}
+    defs = {key: value for key, value in flags.items() if key not in OTHERS[name]} | {
+        "all_views": all_views,
+        "page": "",
+    }
     outputs, found = importlib.import_module(name).app.run(defs=defs)
     return "\n".join(getattr(output, "text", "") for output in outputs if output is not None), dict(found)
 
@@ -64,7 +68,7 @@ def test_marimo_finds_nothing_to_complain_about():
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_page_can_be_exported(name, example, tmp_path):
     page = tmp_path / "page.html"
-    done = start("-m", "marimo", "export", "html", f"{name}.py", "-o", str(page), "--", *as_arguments(example))
+    done = start("-m", "marimo", "export", "html", f"{name}.py", "-o", str(page), "--", *as_arguments(name, example))
     assert done.returncode == 0, done.stderr
     text = page.read_text(encoding="utf-8")
     assert "data:image/png" in text
@@ -75,7 +79,7 @@ def test_a_page_can_be_exported(name, example, tmp_path):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_view_is_drawn_from_the_shell_into_a_page_that_fetches_nothing(name, example, tmp_path):
     page = tmp_path / "new" / "page.html"
-    done = start(f"{name}.py", "--", *as_arguments(example), "--all_views", "--page", str(page))
+    done = start(f"{name}.py", "--", *as_arguments(name, example), "--all_views", "--page", str(page))
     assert (done.returncode, done.stderr) == (0, "")
     text = page.read_text(encoding="utf-8")
     assert text.count('src="data:image/png;base64,') >= 5
@@ -87,7 +91,7 @@ def test_every_view_is_drawn_from_the_shell_into_a_page_that_fetches_nothing(nam
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_page_that_cannot_be_kept_gets_one_line(name, example, tmp_path):
     for flags in (name_folders(tmp_path), example):
-        done = start(f"{name}.py", "--", *as_arguments(flags), "--page", str(tmp_path))
+        done = start(f"{name}.py", "--", *as_arguments(name, flags), "--page", str(tmp_path))
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
         assert "batch_eval.py" in line or line.startswith(f"--page {tmp_path}: cannot be written")
@@ -95,8 +99,19 @@ def test_a_page_that_cannot_be_kept_gets_one_line(name, example, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_flag_that_a_notebook_lacks_is_refused(name, tmp_path):
+    done = start(f"{name}.py", "--", *as_arguments(name, name_folders(tmp_path)), "--cache-dri", "x")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: flags: expected --") and line.endswith(
+        "found --cache-dri; did you mean --cache_dir?"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_with_nothing_there_a_page_says_what_to_run(name, tmp_path):
-    page, flags = tmp_path / "page.html", as_arguments(name_folders(tmp_path))
+    page, flags = tmp_path / "page.html", as_arguments(name, name_folders(tmp_path))
     assert start(f"{name}.py", "--", *flags).returncode == 0
     done = start("-m", "marimo", "export", "html", f"{name}.py", "-o", str(page), "--no-include-code", "--", *flags)
     assert done.returncode == 0, done.stderr

@@ -244,7 +244,7 @@ def test_the_tab_shows_the_dial_with_its_numbers(flags):
 @pytest.mark.slow
 def test_a_page_shows_the_default_setting(flags, tmp_path):
     page = tmp_path / "page.html"
-    done = start("routing_viz.py", "--", *as_arguments(flags), "--all_views", "--page", str(page))
+    done = start("routing_viz.py", "--", *as_arguments("routing_viz", flags), "--all_views", "--page", str(page))
     assert (done.returncode, done.stderr) == (0, "")
     assert "routing what if" in page.read_text(encoding="utf-8")
 
