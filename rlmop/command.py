@@ -103,7 +103,7 @@ def _levels() -> int:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "init": Command("begin", "copy settings, the notebooks and a batch script into a folder", _init),
+    "init": Command("begin", "copy settings, a small study, the notebooks and a batch script into a folder", _init),
     "levels": Command("begin", "list the names of all BabyAI tasks", _levels),
     "sheet": Command("begin", "draw a task's levels on one sheet", _sheet),
     "train": Command("train", "train a Mixture-of-Pathways policy, or many: --seeds 0-9 --lpc_alphas 0,1e-5", _train),

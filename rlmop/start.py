@@ -1,4 +1,4 @@
-"""`rlmop init`: what one begins with, copied into a folder: settings, the notebooks, a batch script.
+"""`rlmop init`: what one begins with, copied into a folder: settings, a small study, the notebooks, a batch script.
 
 Of an installation these are data files, listed in its metadata; of a checkout they lie at its root.
 """
@@ -27,6 +27,7 @@ FILES = (
     "configs/unlockpickup.yaml",
     "configs/verbs.yaml",
     "examples/slurm.sh",
+    "studies/debug.yaml",
     "routing_viz.py",
     "cross_task_viz.py",
 )
@@ -50,7 +51,7 @@ class StartSettings:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; return the exit code: 0 done, 2 refused."""
     settings, _ = parse_command(
-        "Copy config.yaml, ready-made settings, the notebooks and a batch script. Files that are there stay.",
+        "Copy config.yaml, ready-made settings, a study, the notebooks and a batch script. Files that are there stay.",
         StartSettings,
         argv,
     )

@@ -33,6 +33,7 @@ def wheel(tmp_path_factory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in (*PACKAGES, "benchmarks", "configs", "examples", "requirements", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    shutil.copytree(ROOT / "studies", copy / "studies", ignore=shutil.ignore_patterns("out"))
     for path in (
         *ROOT.glob("*.py"),
         *ROOT.glob("*.toml"),
@@ -64,6 +65,7 @@ def test_wheel_holds_the_code_its_data_and_no_tests(wheel):
         "cross_task_viz.py",
         "examples/slurm.sh",
         *(f"configs/{p.name}" for p in (ROOT / "configs").iterdir()),
+        *(f"studies/{p.name}" for p in (ROOT / "studies").glob("*.yaml")),
     }
     others = {name.split("/")[0] for name in names} - {name.split("/")[0] for name in expected}
     assert {name.rpartition(".")[2] for name in others} == {"data", "dist-info"}
@@ -113,6 +115,8 @@ def test_installed_it_works_in_another_folder(wheel, tmp_path):
     assert (work / "routing_viz.py").exists()
     shown = rlmop("train", "--config", "configs/debug.yaml", "--help")
     assert "(debug.yaml: " in shown.stdout
+    planned = rlmop("study", "--config", "studies/debug.yaml", "--plan")
+    assert planned.returncode == 0, planned.stderr
     assert "BabyAI-GoToObj-v0" in rlmop("levels", "gotoobj").stdout
     assert "no run; train one" in rlmop("ls").stderr
     assert rlmop("--version").stdout.strip() == f"rl-mop {PROJECT['project']['version']}"

@@ -149,9 +149,10 @@ def test_init_copies_what_one_begins_with_and_replaces_nothing(tmp_path, capsys)
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
 
 
-def test_init_copies_all_settings_notebooks_and_the_batch_script():
+def test_init_copies_all_settings_a_study_notebooks_and_the_batch_script():
     shipped = {"config.yaml", *(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*.yaml"))}
-    assert set(start.FILES) == {*shipped, "routing_viz.py", "cross_task_viz.py", "examples/slurm.sh"}
+    others = {"routing_viz.py", "cross_task_viz.py", "examples/slurm.sh", "studies/debug.yaml"}
+    assert set(start.FILES) == shipped | others
 
 
 def test_init_refuses_a_file_for_a_folder(tmp_path, capsys):
