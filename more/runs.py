@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
@@ -26,6 +27,7 @@ from more.training import SMALLER, Trainer
 from pipeline.command.bars import Bar
 from pipeline.command.folders import check_folder
 from pipeline.command.interruption import Interruption
+from pipeline.command.names import name_module
 from pipeline.command.stopwatch import Stopwatch
 from pipeline.config import ConfigError
 from pipeline.guard import (
@@ -199,7 +201,7 @@ def _train_to_the_end(
         else:
             say(f"checkpoint  {saved}")
             say(f"logs        {logs} (metrics.jsonl; tensorboard --logdir {logs})")
-            say(f"next        python more/evaluate.py --checkpoint_path {saved}")
+            say(f"next        {name_module('more.evaluate')} --checkpoint_path {shlex.quote(str(saved))}")
         group.wait()  # torchrun ends the others when one has gone, and the leading one may be saving
     return stopped or int(tracker is not None and tracker.missing is not None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -37,3 +38,17 @@ def name_command(command: str) -> str:
             if (script := folder / SCRIPTS[command]).is_file():
                 return f"python {script}"
     return f"rlmop {command}"
+
+
+def name_module(module: str) -> str:
+    """Return how a module that is also a script is called from here: by its place in a clone, else by its name.
+
+    Args:
+        module: With the names of its packages, such as "more.evaluate".
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        return f"python -m {module}"
+    path = root / f"{module.replace('.', '/')}.py"
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"python {shlex.quote(str(near))}"

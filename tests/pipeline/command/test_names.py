@@ -2,12 +2,14 @@
 
 import ast
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.command.names import SCRIPTS, name_command
+from pipeline.command import names
+from pipeline.command.names import SCRIPTS, name_command, name_module
 from rlmop.command import COMMANDS
 
 ROOT = Path(__file__).parents[3]
@@ -47,6 +49,24 @@ def test_who_calls_scripts_from_elsewhere_is_told_where_they_are(empty, monkeypa
 def test_who_has_installed_it_is_told_of_rlmop(called, empty, monkeypatch):
     monkeypatch.setattr(sys, "argv", [called])
     assert name_command("train") == "rlmop train"
+
+
+@pytest.mark.parametrize(
+    ("folder", "called"),
+    [
+        (ROOT, "python more/evaluate.py"),
+        (ROOT / "more", "python evaluate.py"),
+        (ROOT / "docs", f"python {shlex.quote(str(ROOT / 'more' / 'evaluate.py'))}"),
+    ],
+)
+def test_a_module_of_a_clone_is_named_by_its_place(folder, called, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert name_module("more.evaluate") == called
+
+
+def test_a_module_of_an_installation_is_named_as_one(empty, monkeypatch):
+    monkeypatch.setattr(names, "__file__", str(empty / "pipeline" / "command" / "names.py"))
+    assert name_module("more.evaluate") == "python -m more.evaluate"
 
 
 def test_scripts_and_commands_are_there():
