@@ -129,7 +129,7 @@ def mark_old(claims: pd.DataFrame, old: Collection[str]) -> pd.DataFrame:
         claims: Of `judge`.
         old: Analyses whose inputs, settings or code have changed since their tables were made.
     """
-    marked = (claims["part"] == ALL) & claims["claim"].str.partition(".")[0].isin(old)
+    marked = (claims["part"] == ALL) & claims["claim"].map(lambda claim: claim.partition(".")[0] in old).astype(bool)
     why = [f"{text}; {OLD}" if text else OLD for text in claims["why"][marked]]
     claims = claims.copy()
     claims.loc[marked, "why"] = why

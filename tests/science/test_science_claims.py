@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from science.claims import COLUMNS, compute_equivalence, judge
+from science.claims import COLUMNS, compute_equivalence, judge, mark_old
 from science.config import Claim
 from science.result import Draft
 from science.statistics.inference import compare_over_both, compare_with_margin
@@ -135,3 +135,7 @@ def test_equivalence_of_runs_that_share_their_levels_counts_the_levels():
     assert compare_with_margin(harm.mean(axis=1), 0.05).p < 1e-9 < 0.05 < compare_over_both(harm).within(0.05)
     row = draft.finish().to_frame().query("unit == 'runs+levels'").iloc[0]
     assert compute_equivalence(row, 0.05, 0.0) >= compare_over_both(harm).within(0.05)
+
+
+def test_a_study_without_claims_has_none_to_mark():
+    assert list(mark_old(judge([], {}, 0.05), ["knockouts"]).columns) == list(COLUMNS)

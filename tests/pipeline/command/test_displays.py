@@ -19,7 +19,8 @@ FIGURE = "plotting_utils.py --cache {cache} --output_dir out"
 SHEET = "-m film.contact_sheet --task_id GoToObjS4 --num_levels 1 --tile_size 4 --output out/sheet.png"
 FILM = "-m film --task_id GoToObjS4 --level_seed 1 --tile_size 4 --dpi 50 --output out/film.gif"
 NOTEBOOKS = [
-    f"{name} -- --cache_dir evaluation_cache --checkpoint_dir none" for name in ("routing_viz.py", "cross_task_viz.py")
+    "routing_viz.py -- --cache_dir evaluation_cache --checkpoint_dir none",
+    "cross_task_viz.py -- --cache_dir evaluation_cache",
 ]
 
 
