@@ -35,18 +35,12 @@ from more.question_table import COLUMNS, MODEL_COLUMNS, check_outputs, trace_rou
 from more.question_table import run as run_table
 from more.report import evaluate_checkpoint, format_report, reopen_source
 from more.step_answers import answer_by_steps
-from more.tokens import train_tokenizer
 from pipeline.command.errors import DataError
 from pipeline.config import ConfigError
 from pipeline.records.intervals import wilson_interval
 from tests.more_settings import CACHE, small_trainer
 
 SMALL = {"vocab_size": 300, "d_model": 16, "num_heads": 2, "num_layers": 1, "num_experts": 2, "max_length": 24}
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(["Mary went to the garden.\nWhere is Mary? garden\n1+2=3\n"] * 3, 300)
 
 
 @pytest.fixture(scope="module")

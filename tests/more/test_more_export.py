@@ -19,7 +19,6 @@ from more.generation import generate
 from more.model import routing_losses
 from more.task_data import TaskSource, Vocabulary
 from more.tasks import TaskSettings
-from more.tokens import train_tokenizer
 from tests.more.exports import build_loaded, wrap
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +27,6 @@ KINDS = [(kind, top_k, "same") for kind in MODEL_TYPES for top_k in (1, 2)] + [
     ("more_a", 3, "all"),
 ]
 TEXTS = ["Mary went to the garden.", "1+2=", "Where is Mary? 12 kůň\n"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(["Mary went to the garden.\nWhere is Mary? garden\n1+2=3\n"] * 3, 300)
 
 
 # ------------------------------------------------------------------------------------------ where there is no project

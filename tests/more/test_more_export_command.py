@@ -16,16 +16,10 @@ from more.evaluation import ask
 from more.export_folder import MANIFEST, export_model
 from more.export_tasks import write_tasks
 from more.export_tokenizer import convert_tokenizer
-from more.tokens import train_tokenizer
 from pipeline.command.folders import hold_lock
 from pipeline.config import ConfigError
 from tests.more.exports import build_loaded, wrap
 from tests.more_settings import small_trainer
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(["Mary went to the garden.\nWhere is Mary? garden\n1+2=3\n"] * 3, 300)
 
 
 @pytest.fixture(scope="module")

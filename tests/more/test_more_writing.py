@@ -12,16 +12,10 @@ from more.config import MODEL_TYPES, ModelConfig
 from more.generation import generate
 from more.options import GenerationSettings
 from more.streaming import stream
-from more.tokens import train_tokenizer
 from pipeline.config import ConfigError
 from tests.more_settings import small_trainer
 
 SMALL = {"vocab_size": 300, "d_model": 16, "num_heads": 2, "num_layers": 1, "num_experts": 2, "max_length": 24}
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(["Mary went to the garden.\nWhere is Mary? garden\n1+2=3\n"] * 3, 300)
 
 
 @pytest.fixture(scope="module")
