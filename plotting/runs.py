@@ -6,9 +6,8 @@
 
 A run is a (task, trial, seed) in one folder of checkpoints; its checkpoints are one run seen several times. A setting
 is what the run was trained with and how it was evaluated, task included, seed and trial aside: runs of one setting are
-replicates. Of the training a CSV tells the columns of `SETTING_COLUMNS` only: runs that differ in nothing but another
-field, such as `num_envs`, `grad_clip` or the task they were trained on, count as replicates here.
-Caches hold the whole configuration, by which `plotting.replicates` tells such runs apart.
+replicates. Rows from before there were `FURTHER_COLUMNS` do not tell these; where others do, they are a setting of
+their own, named as unknown.
 """
 
 from __future__ import annotations
@@ -50,10 +49,18 @@ The task is the level that was played; `trained_on`, see `by_played_level`, a mi
 _ALSO_EVALUATED = ("task_id", "max_steps")  # columns that are of the evaluation, and fields of the training
 _NOT_SETTING = NOT_IDENTITY.union(SETTING_COLUMNS, ("trial", "seed", "window", "mixture")).difference(_ALSO_EVALUATED)
 FURTHER_FIELDS = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name not in _NOT_SETTING)
-"""Fields of a configuration, beyond those columns, by which settings differ where a row holds its `config`.
+"""Fields of a configuration, beyond those columns, by which settings differ where a row tells them.
 
-`task_id` and `max_steps` are those of the training here.
+A row tells all in its `config`, if it has one, otherwise those of `FURTHER_COLUMNS`. `task_id` and `max_steps` are
+those of the training here.
 """
+
+FURTHER_COLUMNS = {
+    **{name: name for name in ("num_envs", "action_selection", "expert_action_decay", "grad_clip", "plan_every")},
+    **{name: name for name in ("expert_dropout_beta", "expert_dropout_gamma", "start_from", "train_only")},
+    "max_steps": "trained_max_steps",
+}
+"""Columns of the results that hold further fields, by field; a row without `num_envs` tells none of them."""
 
 _BEFORE = {
     **{name: LATER_FIELDS[name] for name in ("task_input", "obs_encoding", "mission_fusion", "solo_env_share")},
@@ -237,8 +244,7 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
     for name, before in _BEFORE.items():
         values[name] = values[name].fillna(before)  # rows from before do not tell
     values["trained_levels"] = values["trained_levels"].map(_name_levels, na_action="ignore")
-    configs = [config if isinstance(config, Mapping) else {} for config in last.get("config", [None] * len(last))]
-    configs = [{**LATER_FIELDS, **config} if config else {} for config in configs]  # older ones do not tell
+    configs = [{**LATER_FIELDS, **config} if config else {} for config in _find_configs(last)]  # older ones do not tell
     for name in FURTHER_FIELDS:
         told = [_told(name, config[name]) if name in config else None for config in configs]
         if any(value is not None for value in told):
@@ -248,6 +254,17 @@ def _setting_values(last: pd.DataFrame) -> pd.DataFrame:
     routers = [name for name in values if name.removeprefix("config.") in _ROUTERS]
     values.loc[(last["policy"] == "gru").fillna(False).to_numpy(bool), routers] = None
     return values
+
+
+def _find_configs(last: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """Return what each row tells of `FURTHER_FIELDS`, and perhaps of others; nothing of a row that does not tell."""
+    known = last[list(FURTHER_COLUMNS.values())].astype(object)
+    known = known.where(known.notna(), None).set_axis(list(FURTHER_COLUMNS), axis=1)
+    rows = [row if row["num_envs"] is not None else {} for row in known.to_dict("records")]
+    configs = last.get("config", [None] * len(last))
+    return [
+        config if isinstance(config, Mapping) and config else row for config, row in zip(configs, rows, strict=True)
+    ]
 
 
 def _told(name: str, value: Any) -> Any:

@@ -27,6 +27,13 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
 
 
+def visible_text(ax) -> str:
+    """Return all that can be read in the figure of an Axes, a line for each text."""
+    return "\n".join(
+        " ".join(text.get_text().split()) for text in ax.figure.findobj(mpl.text.Text) if text.get_visible()
+    )
+
+
 def layout_problems(figure: Figure) -> list:
     """Return texts that stick out of the figure or lie on other texts."""
     outside, boxes = texts_outside(figure), text_boxes(figure)

@@ -213,7 +213,8 @@ def build_row(header: dict[str, Any], metrics: dict[str, Any], *, has_routing: b
     absent = dict.fromkeys(routed if config.get("policy") == "gru" else ("hidden_size",))
     identity = {name: value for name, value in header.items() if name not in ("config", "expert_hidden_sizes")}
     levels = config.get("task_id") if isinstance(config.get("task_id"), list) else None
-    return {**config, **absent, **metrics, **identity, "trained_levels": levels, "has_routing": has_routing}
+    trained = {"trained_levels": levels, "trained_max_steps": config.get("max_steps")}
+    return {**config, **absent, **metrics, **identity, **trained, "has_routing": has_routing}
 
 
 def write_evaluation(

@@ -20,15 +20,16 @@ from pipeline.mixtures import parse_weights
 _FLOATS = frozenset(
     "success_rate path_ratio mean_lpc lr lpc_alpha lpc_eps lpc_exponent success_low success_high path_ratio_median "
     "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement mean_steps expert_action_prob "
-    "solo_env_share".split()
+    "solo_env_share grad_clip expert_dropout_beta expert_dropout_gamma".split()
 )
 _BOOLS = frozenset("normalize_lpc expert_dropout train_lang_proj has_routing".split())
 _RATES = frozenset("success_rate success_low success_high agreement".split())
-_LISTS = frozenset(["expert_hidden_sizes", "task_weights", "trained_levels"])
+_LISTS = frozenset(["expert_hidden_sizes", "task_weights", "trained_levels", "train_only"])
 _TEXTS = frozenset(
     "checkpoint_path task_id evaluated_at policy lpc_denominator expert_norm lang_encoder checkpoint_digest "
-    "eval_task_id task_input obs_encoding eval_actions mission_fusion".split()
+    "eval_task_id task_input obs_encoding eval_actions mission_fusion action_selection start_from".split()
 )
+_PATHS = frozenset(["checkpoint_path", "start_from"])
 
 FIRST_COLUMNS = tuple(
     "checkpoint_path task_id trial num_episodes success_rate path_ratio mean_lpc bot_plan_failures num_updates "
@@ -43,7 +44,9 @@ COLUMNS = (
     "lang_encoder train_lang_proj successes failures timeouts success_low success_high path_ratio_median path_ratio_n "
     "mean_lpc_per_episode mean_lpc_success mean_lpc_failure mean_lpc_timeout agreement labelled_steps mean_steps "
     "total_steps eval_seed checkpoint_digest has_routing eval_task_id trained_levels task_weights task_input "
-    "obs_encoding expert_action_prob solo_env_share eval_actions mission_fusion".split(),
+    "obs_encoding expert_action_prob solo_env_share eval_actions mission_fusion num_envs grad_clip action_selection "
+    "expert_action_decay expert_dropout_beta expert_dropout_gamma plan_every trained_max_steps start_from "
+    "train_only".split(),
 )
 """The columns of a new file; one with other columns keeps them at its end."""
 
@@ -94,7 +97,7 @@ def from_cell(name: str, cell: str) -> Any:
     if name not in COLUMNS or name in _TEXTS:
         if name == "task_id" and not cell:
             raise ValueError
-        if name in _TEXTS and name != "checkpoint_path":  # names of files may be no Unicode; others are drawn
+        if name in _TEXTS - _PATHS:  # names of files may be no Unicode; others are drawn
             cell.encode()
         return cell or None
     cell = cell.strip()
@@ -157,8 +160,8 @@ def is_typed(values: pd.Series, name: str) -> bool:
 
 
 def _is_list(name: str, value: Any) -> bool:
-    kinds = {"expert_hidden_sizes": list, "task_weights": float, "trained_levels": str}
-    return isinstance(value, list) and all(isinstance(part, kinds[name]) for part in value)
+    kinds = {"expert_hidden_sizes": list, "task_weights": float}
+    return isinstance(value, list) and all(isinstance(part, kinds.get(name, str)) for part in value)
 
 
 def dtype(name: str) -> Any:
@@ -177,6 +180,7 @@ def kind(name: str) -> str:
         (("expert_hidden_sizes",), "sizes such as [[0, 16, 32], [0, 16, 32]]"),
         (("task_weights",), "weights such as [1.0, 1.0, 2.0]"),
         (("trained_levels",), 'levels such as ["BabyAI-GoToObj-v0", "BabyAI-PickupLoc-v0"]'),
+        (("train_only",), 'parts such as ["router", "head"]'),
         (_TEXTS, "a text in UTF-8"),
     )
     return next((kind for names, kind in kinds if name in names), "a whole number")

@@ -21,6 +21,7 @@ from pipeline.records import pending
 from pipeline.records.cache import find_caches, read_cache
 from pipeline.records.pending import pending_path
 from pipeline.records.results import plain_rows, read_results
+from plotting.runs import FURTHER_COLUMNS
 from tests.batches import (
     ALL,
     BASELINE,
@@ -62,6 +63,10 @@ def test_one_row_and_one_cache_per_checkpoint_and_nothing_to_do_afterwards(place
     assert (row["task_id"], row["trial"], row["seed"], row["update"]) == (TASK, 1, 0, 4)
     assert (row["num_episodes"], row["max_steps"], row["eval_seed"], row["has_routing"]) == (3, 12, 0, True)
     assert (row["expert_hidden_sizes"], row["lr"], row["lpc_alpha"]) == ([[0, 8, 16]], 3e-3, 1e-4)
+    config = cache.header["config"]
+    assert {name: row[column] for name, column in FURTHER_COLUMNS.items()} == {
+        name: config[name] for name in FURTHER_COLUMNS
+    }
     table = capsys.readouterr().out
     assert table.count(TASK) == 3
 
