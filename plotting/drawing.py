@@ -283,5 +283,13 @@ def _draw_across(task: Task, places: Iterable[Place]) -> int:
 
 
 def _output_folder(output_dir: str, place: Place | Path) -> Path:
-    """Return where figures go: beside their like if the cache is where caches are, else right into the folder."""
-    return plot_path(output_dir, place, "").parent if isinstance(place, Place) else Path(output_dir)
+    """Return where figures go: beside their like if the cache is where caches are, else into a folder of their own.
+
+    That is called as the file is, or, of a `routing_data.json`, as the folder in which it lies.
+    """
+    if isinstance(place, Place):
+        return plot_path(output_dir, place, "").parent
+    path = place.resolve()
+    return Path(output_dir) / (
+        path.parent.name if path.name.removesuffix(".gz") == CACHE_NAME else path.name.partition(".")[0]
+    )

@@ -100,7 +100,8 @@ def parse_command(
     parser = _build_parser(description, [config, *beside], list(fields.values()), required)
     title = (settings_class.__doc__ or "").strip().splitlines()[0].rstrip(".")
     if not {"-h", "--help"}.isdisjoint(tokens):
-        _print_help(parser, title, fields, _find_config(tokens))
+        shown = {name: flag for name, flag in fields.items() if name not in forced}
+        _print_help(parser, title, fields, shown, _find_config(tokens))
     _add_flags(parser, fields.values())
     given = _read_flags(parser, [config, *beside, *fields.values()], tokens)
     values: dict[str, Any] = {}
@@ -152,13 +153,16 @@ def _add_flags(parser: Parser, flags: Iterable[Flag], texts: Mapping[str, str] |
             parser.add_argument(f"--{alias}", help=argparse.SUPPRESS, **shape)
 
 
-def _print_help(parser: Parser, title: str, fields: Mapping[str, Flag], path: str | None) -> NoReturn:
+def _print_help(
+    parser: Parser, title: str, fields: Mapping[str, Flag], shown: Mapping[str, Flag], path: str | None
+) -> NoReturn:
     """Print what a command does and knows, and end it.
 
     Args:
         parser: Of what is beside the fields.
         title: Of the fields.
-        fields: By name.
+        fields: By name, which the file may give.
+        shown: Those of them that can be chosen.
         path: Of the YAML file whose values are shown beside the defaults; None: only these are.
 
     Raises:
@@ -167,14 +171,14 @@ def _print_help(parser: Parser, title: str, fields: Mapping[str, Flag], path: st
     """
     values = {} if path is None else _read_yaml(path, fields, set())
     texts = {}
-    for flag in fields.values():
-        shown = f"default: {flag.default}"
+    for flag in shown.values():
+        value = f"default: {flag.default}"
         if flag.name in values:
-            shown = f"{os.path.basename(path)}: {in_yaml(values[flag.name])}; {shown}"
+            value = f"{os.path.basename(path)}: {in_yaml(values[flag.name])}; {value}"
         also = "".join(f"; also --{alias}" for alias in flag.aliases)
-        texts[flag.name] = f"{flag.help} ({shown}{also})".lstrip()
+        texts[flag.name] = f"{flag.help} ({value}{also})".lstrip()
     group = parser.add_argument_group(title if path is None else f"{title}, with the values of {path}")
-    for flag in fields.values():
+    for flag in shown.values():
         if flag.positional:
             group.add_argument(flag.metavar, nargs="*", help=texts[flag.name].replace("%", "%%"))
         else:

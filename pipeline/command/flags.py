@@ -91,8 +91,13 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _load_text(text: str, hint: Any, *, verbatim: bool) -> Any:
-    """Return a text as YAML reads it; where a text is wanted, as it stands, but for null and lists."""
+    """Return a text as YAML reads it; where a text is wanted, as it stands, but for null and lists.
+
+    Where only a list of numbers is wanted, its brackets may be left out: `1,2`.
+    """
     wanted = _alternatives(hint)
+    if not verbatim and wanted in ((list[int],), (list[float],)) and not text.lstrip().startswith("["):
+        text = f"[{text}]"
     if verbatim or any(part is str or get_origin(part) is Literal for part in wanted):
         is_list = text.lstrip().startswith("[") and any(get_origin(part) is list for part in wanted)
         if not is_list and not (text == "null" and NoneType in wanted):
@@ -123,9 +128,13 @@ def _convert(value: Any, hint: Any) -> Any:
 
 
 def _type_name(hint: Any) -> str:
-    """Return a field's type in words: `float`, `float or null`, `one of moe, mop, gru`."""
+    """Return a field's type in words: `float`, `float or null`, `list of int`, `one of moe, mop, gru`."""
     names = []
     for part in _alternatives(hint):
-        literal = get_origin(part) is Literal
-        names.append(f"one of {', '.join(get_args(part))}" if literal else part.__name__.replace("NoneType", "null"))
+        if get_origin(part) is Literal:
+            names.append(f"one of {', '.join(get_args(part))}")
+        elif get_origin(part) is list:
+            names.append(f"list of {_type_name(get_args(part)[0])}")
+        else:
+            names.append(part.__name__.replace("NoneType", "null"))
     return " or ".join(names)

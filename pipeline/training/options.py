@@ -135,6 +135,11 @@ def parse_sweep(
                 raise ConfigError(f"{flag}: expected --seeds or --lpc_alphas with it, found neither: this is one run")
     if lpc_alphas is not None and config.policy == "gru":
         raise ConfigError("--lpc_alphas: policy gru has no experts to pay for; use --seeds alone, or policy moe or mop")
+    if config.policy == "moe" and config.expert_norm != "none":
+        raise ConfigError(
+            "expert_norm: expected none with policy moe, whose experts have no LayerNorm, found "
+            f"{config.expert_norm!r}; it would change nothing. Pass --policy mop, or --expert_norm none"
+        )
     all_seeds = [config.seed] if seeds is None else parse_seeds(seeds)
     alphas = [config.lpc_alpha] if lpc_alphas is None else parse_alphas(lpc_alphas)
     _check_count("--seeds x --lpc_alphas", len(all_seeds) * len(alphas))

@@ -1,6 +1,6 @@
 """`python plotting_utils.py`: which files it writes, what it says, what it refuses, and what it does not need."""
 
-import shutil
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -122,10 +122,16 @@ def test_the_list_says_what_a_cache_supports_and_draws_nothing(folder, capsys):
     assert not (folder / "plots").exists()
 
 
-def test_a_cache_elsewhere_is_drawn_into_the_folder_itself(folder):
-    shutil.copy(write(folder), folder / "mine.json")
-    assert main(["--cache", "mine.json", "--view", "actions"]) == 0
-    assert written(folder) == ["plots/routing_actions.png"]
+@pytest.mark.parametrize(
+    ("path", "name"), [("mine.json", "mine"), ("v1.2/routing_data.json", "v1.2"), ("a/b.json.gz", "b")]
+)
+def test_a_cache_elsewhere_is_drawn_into_a_folder_of_its_own(folder, path, name):
+    """The figures of two such files had one name, and the second took the first one's place."""
+    (folder / path).parent.mkdir(exist_ok=True)
+    content = write(folder).read_bytes()
+    (folder / path).write_bytes(gzip.compress(content) if path.endswith(".gz") else content)
+    assert main(["--cache", path, "--view", "actions"]) == 0
+    assert written(folder) == [f"plots/{name}/routing_actions.png"]
 
 
 def test_what_a_file_says_chooses_no_path(folder):

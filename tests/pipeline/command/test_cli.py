@@ -325,6 +325,14 @@ def help_of(capsys, settings_class: type, *flags: str) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+def test_help_leaves_out_what_the_script_decides(capsys):
+    """`train.py --help` offered policies that it refuses."""
+    with pytest.raises(SystemExit):
+        parse_command("test", TrainConfig, ["--help"], policy="gru")
+    shown = capsys.readouterr().out
+    assert "--policy" not in shown and "--hidden_size" in shown
+
+
 def test_help_beside_a_file_shows_its_values(capsys, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("lr: 2e-3\nmop_layers: '0,16;8'\nwandb_project: null\n")
@@ -419,8 +427,21 @@ def test_text_or_list(text, value):
 
 
 def test_list_of_another_type_is_refused():
-    with pytest.raises(ConfigError, match=r"view: expected str or list, found '\[1, 2\]'"):
+    with pytest.raises(ConfigError, match=r"view: expected str or list of str, found '\[1, 2\]'"):
         parse_command("test", Names, ["--view", "[1, 2]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1,2", [1, 2]), ("7", [7]), (" [10, 30] ", [10, 30]), ("", []), ("[]", [])]
+)
+def test_numbers_of_a_list_need_no_brackets(text, value):
+    assert from_flags("--checkpoint_updates", text).checkpoint_updates == value
+
+
+@pytest.mark.parametrize("text", ["1;2", "a,b", "1,2]", "1.5,2", "null"])
+def test_a_list_of_other_than_numbers_is_refused(text):
+    with pytest.raises(ConfigError, match=f"checkpoint_updates: expected list of int, found '{re.escape(text)}'"):
+        from_flags("--checkpoint_updates", text)
 
 
 @pytest.mark.parametrize(("text", "value"), [("no", "no"), ("null", None), ("a", "a")])

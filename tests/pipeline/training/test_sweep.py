@@ -376,6 +376,7 @@ def test_prices_beyond_float32_fail_and_say_so(call):
         (("--seeds", "0-1", "--seed", "3"), ("--seeds", "--seed ")),
         (("--lpc_alphas", "0", "--lpc_alpha", "0"), ("--lpc_alphas", "--lpc_alpha ")),
         (("--lpc_alphas", "0", "--policy", "gru"), ("--lpc_alphas", "gru")),
+        (("--policy", "moe", "--expert_norm", "layer"), ("expert_norm", "policy moe", "'layer'")),
         (("--seeds", "0-1", "--resume", "--overwrite"), ("--resume", "--overwrite")),
         (("--jobs", "2"), ("--jobs", "--seeds")),
         (("--max_replicas", "2"), ("--max_replicas", "--seeds")),
