@@ -13,6 +13,7 @@ from pipeline.records.intervals import MIN_FOR_INTERVAL, mean_interval
 from plotting.panels import PAGE_WIDTH, finish, use_axes
 from plotting.runs import short_task
 from plotting.style import expert_colors, expert_labels, figure_style, wrap_text
+from science.figures.experts import name_colors, name_layers
 from science.figures.names import (
     Drawn,
     alpha_of,
@@ -107,24 +108,24 @@ def draw_usage(name: str, rows: pd.DataFrame, sizes: Sequence[Sequence[int]]) ->
     tasks, layers = list(dict.fromkeys(rows["task"])), sorted(set(rows["layer"]))
     settings = [setting for setting in in_order(rows["setting"]) if alpha_of(setting) is not None]
     axes = use_axes(None, len(tasks), len(layers), size=(PAGE_WIDTH, 1.0 + 2.0 * len(tasks)), sharex=True, sharey=True)
-    handles: dict[str, Line2D] = {}
+    titles = name_layers(sizes, ": ")
     for across, task in zip(axes, tasks, strict=True):
         for ax, layer in zip(across, layers, strict=True):
             here = runs_of(rows[(rows["task"] == task) & (rows["layer"] == layer)])
             experts = sorted(set(here["expert"]))
-            colors, names = expert_colors(sizes[layer], len(experts)), expert_labels(sizes[layer])
+            colors, names = expert_colors(sizes[layer], len(sizes[layer])), expert_labels(sizes[layer])
             for expert in experts:
                 wide = here[here["expert"] == expert].pivot_table(index="seed", columns="setting", values="value")
                 wide = wide.reindex(columns=settings)
                 wide.columns = range(len(settings))
                 _draw_lines(ax, wide, colors[expert], names[expert])
-                handles.setdefault(names[expert], Line2D([], [], color=colors[expert], lw=1.8, label=names[expert]))
             n = count_text([here[here["setting"] == s]["seed"].nunique() for s in settings])
-            ax.set_title(f"{short_task(task)}, layer {layer}, n = {n}", loc="left", fontsize="medium")
+            ax.set_title(f"{short_task(task)}, {titles[layer]}, n = {n}", loc="left", fontsize="medium")
             ax.set_ylim(-0.03, 1.03)
             ax.set_xticks(range(len(settings)), [label_of(setting) for setting in settings])
         across[0].set_ylabel("usage (mean weight)")
     for ax in axes[-1]:
         ax.set_xlabel("alpha")
-    finish(list(axes.flat), [_BAND], own=True, handles=list(handles.values()))
+    handles = [Line2D([], [], color=color, lw=1.8, label=label) for color, label in name_colors(sizes)]
+    finish(list(axes.flat), [_BAND], own=True, handles=handles)
     return Drawn(name, axes.flat[0].figure, "How much each expert is used, against the price of complexity.")

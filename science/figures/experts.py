@@ -43,18 +43,25 @@ def style_of(layer: int, expert: int, sizes: Sizes) -> dict[str, str]:
     return {"color": expert_colors(sizes[layer], len(sizes[layer]))[expert], "marker": marker}
 
 
+def name_colors(sizes: Sizes) -> list[tuple[str, str]]:
+    """Return colours of experts, each with its name.
+
+    Where layers differ, a colour may stand for another size in each: it has all of their names.
+    """
+    if are_alike(sizes):
+        return list(zip(expert_colors(sizes[0], len(sizes[0])), expert_labels(sizes[0]), strict=True))
+    of_color: dict[str, dict[str, None]] = {}
+    for layer in sizes:
+        for color, name in zip(expert_colors(layer, len(layer)), expert_labels(layer), strict=True):
+            of_color.setdefault(color, {})[name] = None
+    return [(color, " / ".join(found)) for color, found in of_color.items()]
+
+
 def list_handles(sizes: Sizes) -> list[Line2D]:
     """Return a legend's entries of points: colours with their experts, markers with their layers.
 
-    Where layers differ, a colour may stand for another size in each: it has all of their names, and layers their sizes.
+    Where layers differ, colours have several names, see `name_colors`, and layers their sizes.
     """
-    names = list(zip(expert_colors(sizes[0], len(sizes[0])), expert_labels(sizes[0]), strict=True))
-    if not are_alike(sizes):
-        of_color: dict[str, dict[str, None]] = {}
-        for layer in sizes:
-            for color, name in zip(expert_colors(layer, len(layer)), expert_labels(layer), strict=True):
-                of_color.setdefault(color, {})[name] = None
-        names = [(color, " / ".join(found)) for color, found in of_color.items()]
-    handles = [Line2D([], [], color=color, label=name, ls="", marker="o", ms=4) for color, name in names]
+    handles = [Line2D([], [], color=color, label=name, ls="", marker="o", ms=4) for color, name in name_colors(sizes)]
     layers = zip(name_layers(sizes, ": "), LAYER_MARKERS, strict=False)
     return handles + [Line2D([], [], ls="", color="0.4", marker=mark, ms=4, label=name) for name, mark in layers]

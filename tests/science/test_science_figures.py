@@ -182,6 +182,18 @@ def test_usage_is_drawn_at_its_price():
     assert x == [0, 1] and mean == pytest.approx([0.4, 0.2])
 
 
+def test_usage_of_layers_that_differ_names_each_size_of_a_colour():
+    """The legend had a name once, in the colour that it has in the first layer with it."""
+    rows = [row for layer in (0, 1) for row in of_runs({"": [0.2, 0.4, 0.6]}, layer=layer, expert=1, quantity="usage")]
+    figure = draw_usage("u", frame(*rows), [[0, 16, 32], [0, 32, 64]]).figure
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["skip", "small (16) / small (32)", "large (32) / large (64)"]
+    assert [ax.get_title("left").partition(", n")[0] for ax in figure.axes] == [
+        "T, layer 0: 0, 16, 32",
+        "T, layer 1: 0, 32, 64",
+    ]
+
+
 def test_a_front_has_each_run_at_its_cost_and_success():
     def pair(kind: str, condition: str, lpc: float, success: float, **columns) -> list[dict]:
         return [
