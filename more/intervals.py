@@ -14,9 +14,8 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
 
     The ends are None below three runs, and where all runs agree exactly, which would make an interval of width 0.
     """
-    found = mean_interval(list(values))
-    known = not math.isnan(found.low) and found.low < found.high
-    low, high = (float(found.low), float(found.high)) if known else (None, None)
+    found = mean_interval(list(values)).where_units_differ()
+    low, high = (None, None) if math.isnan(found.low) else (float(found.low), float(found.high))
     return {"values": list(values), "mean": float(found.mean), "low": low, "high": high}
 
 

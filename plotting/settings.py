@@ -154,12 +154,7 @@ def spread_over_runs(members: pd.DataFrame, metric: str) -> tuple[Estimates, boo
     """
     if metric == "success_rate":
         return success_over_runs(members[metric].to_numpy(float), int(members["num_episodes"].fillna(0).min()))
-    values = members[metric].to_numpy(float)
-    found = mean_interval(values)
-    if len(set(values[np.isfinite(values)])) == 1:  # not by the interval: a mean of equal numbers is off by rounding
-        nothing = np.float64(np.nan)
-        found = Estimates(found.mean, nothing, nothing, found.n, found.rows)
-    return found, False
+    return mean_interval(members[metric].to_numpy(float)).where_units_differ(), False
 
 
 def set_lpc_axis(ax: Axes, values: Sequence[float], *, vertical: bool) -> bool:

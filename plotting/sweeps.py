@@ -215,12 +215,10 @@ def _draw_curves(ax: Axes, members: pd.DataFrame, curves: pd.DataFrame, metric: 
     shared = averaged.pivot_table(index="update", columns="run", values=metric).dropna()
     if shared.shape[1] < MIN_FOR_INTERVAL or shared.empty:
         return
-    spread = mean_interval(shared.T.to_numpy())
+    spread = mean_interval(shared.T.to_numpy()).where_units_differ()
     low, high = clip_to_range(metric, spread.low, spread.high)
     many = averaged is logged or len(shared) > 30
     ax.plot(shared.index, spread.mean, color=color, linestyle=line, marker="" if many else marker, markersize=4)
-    flat = (shared.nunique(axis=1) == 1).to_numpy()  # runs that agree exactly have no interval
-    low, high = np.where(flat, np.nan, low), np.where(flat, np.nan, high)
     ax.fill_between(shared.index, low, high, color=color, alpha=0.16, linewidth=0)
     table = {"panel": "mean over runs", "task": first["task_id"], "setting": first["label"], "metric": metric}
     values = {"value": spread.mean, "low": low, "high": high, "n": shared.shape[1]}

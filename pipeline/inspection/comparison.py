@@ -179,10 +179,9 @@ def format_lpc(item: Item) -> str:
     if not values:
         return "-"
     mean, low, high = _mean(values)
-    known = not math.isnan(low) and len(set(values)) > 1  # runs that agree exactly have no spread
-    return f"{mean:.0f}" + (f" ({max(low, 0):.0f} to {high:.0f})" if known else "")
+    return f"{mean:.0f}" + ("" if math.isnan(low) else f" ({max(low, 0):.0f} to {high:.0f})")
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float, float]:
-    estimate: Any = mean_interval(list(values))
+    estimate: Any = mean_interval(list(values)).where_units_differ()
     return float(estimate.mean), float(estimate.low), float(estimate.high)

@@ -44,6 +44,12 @@ class Estimates:
         parts = zip(self.mean.T, self.low.T, self.high.T, strict=True)
         return [Estimates(*part, self.n, self.rows) for part in parts]
 
+    def where_units_differ(self) -> Estimates:
+        """Return the same without intervals of width 0: units that agree exactly do not tell how others spread."""
+        agree = self.low == self.high
+        low, high = np.where(agree, np.nan, self.low), np.where(agree, np.nan, self.high)
+        return Estimates(self.mean, low, high, self.n, self.rows)
+
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson score interval (low, high) of a success probability.

@@ -63,7 +63,7 @@ def alpha_lines(runs: Sequence[PlannedRun], found: Mapping[Key, Metrics]) -> lis
                 format_alpha(members[0].config.lpc_alpha),
                 count,
                 *_mean_texts(success, ".1%", highest=1.0, mark="*" if over_levels else ""),
-                *_mean_texts(mean_interval(lpcs) if lpcs else None, ".0f", highest=math.inf),
+                *_mean_texts(mean_interval(lpcs).where_units_differ() if lpcs else None, ".0f", highest=math.inf),
             )
         )
     lines = align_right(rows)
@@ -79,7 +79,7 @@ def _mean_texts(estimate: Estimates | None, form: str, highest: float, mark: str
     if estimate is None:
         return "-", "-"
     mean, low, high = float(estimate.mean), float(estimate.low), float(estimate.high)
-    if math.isnan(low) or low == high:
+    if math.isnan(low):
         return format(mean, form), "-"
     return format(mean, form), f"{format(max(low, 0.0), form)} to {format(min(high, highest), form)}{mark}"
 

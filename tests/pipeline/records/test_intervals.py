@@ -103,6 +103,12 @@ def test_two_units_have_no_interval_and_none_no_mean():
     assert mean_interval([1.0, np.nan, 2.0, 3.0]).n == 3
 
 
+def test_units_that_agree_exactly_can_be_left_without_an_interval():
+    found = mean_interval(np.array([[0.995, 1.0], [0.995, 2.0], [0.995, 6.0]])).where_units_differ()
+    assert found.mean.tolist() == [0.995, 3.0]
+    assert np.isnan([found.low[0], found.high[0]]).all() and found.low[1] < 3.0 < found.high[1]
+
+
 def test_rows_of_a_unit_count_once():
     """The mistake: a thousand steps of one episode as a thousand observations."""
     values = np.array([0.0, 1.0, 2.0] + [5.0] * 1000)
