@@ -216,6 +216,23 @@ def test_states_are_kept_and_probed_again_alone(study):
     assert tables(OUT) == before
 
 
+def test_the_knockouts_that_matter_most_are_filmed(study):
+    asked = {"analyses": ["knockouts"], "films": 1, "claims": []}
+    _, did, _ = study(**asked)
+    assert [name for name in did if name.startswith("film")] == ["film/BabyAI-GoToObjS4-v0/alpha=0"]
+    (film,) = (OUT / "films").iterdir()
+    named = re.fullmatch(r"BabyAI-GoToObjS4-v0_layer_0_expert_([012])\.gif", film.name)
+    assert named and film.read_bytes().startswith(b"GIF8")
+    size = STUDY["train"]["expert_hidden_sizes"][0][int(named[1])]
+    text = (OUT / "report.html").read_text()
+    shown = rf'films/{film.name}".*layer 0 without its expert of size {size}'
+    assert re.search(shown + r", seed [01], level \d+: (they part at step \d+|the actions are the same)", text)
+    before = film.read_bytes()
+    film.unlink()
+    assert study(**asked)[1] == ["film/BabyAI-GoToObjS4-v0/alpha=0"]
+    assert film.read_bytes() == before
+
+
 def test_another_price_is_trained_and_the_others_are_not(study):
     _, did, _ = study("--only", "sufficiency", lpc_alphas=[0, 1e-4, 1e-3], claims=[])
     log = (OUT / "work" / "checkpoints").rglob("trial_*")
