@@ -12,6 +12,7 @@ from pipeline.command.provenance import find_commit, find_versions
 from pipeline.records.intervals import MIN_FOR_INTERVAL
 from plotting.origin import project_version
 from science.catalogue import ANALYSES
+from science.claims import OLD
 from science.plan import Design
 from science.report.content import ClaimEntry
 from science.report.tables import short_name
@@ -27,7 +28,7 @@ Facts = tuple[tuple[str, str], ...]
 
 
 def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]:
-    """Return what was done and found, in two sentences."""
+    """Return what was done and found, in two sentences; a third one if verdicts rest on tables of an earlier state."""
     config = design.config
     prices = ", ".join(f"{alpha:g}" for alpha in config.lpc_alphas)
     seeds = count_words(len(config.seeds), "seed")
@@ -51,7 +52,9 @@ def abstract_of(design: Design, claims: Sequence[ClaimEntry]) -> tuple[str, ...]
     words = ("supported", "contradicted", "equivalent", "undecided")
     counts = {word: [str(c.number) for c in claims if c.verdict == word] for word in words}
     found = "; ".join(f"{len(n)} {word} ({', '.join(n)})" for word, n in counts.items() if n)
-    return (done, f"Of {count_words(len(claims), 'declared claim')}: {found}.")
+    old = [str(claim.number) for claim in claims if OLD in claim.why]
+    stale = f"Of earlier inputs, settings or code: {count_words(len(old), 'verdict')} ({', '.join(old)})."
+    return (done, f"Of {count_words(len(claims), 'declared claim')}: {found}.", *[stale] * bool(old))
 
 
 def _name_levels(names: Sequence[str]) -> str:

@@ -120,7 +120,9 @@ def test_a_verdict_from_a_table_that_was_not_made_again_says_so(study):
     assert list(whole["why"]) == [old] * 3 and set(whole["verdict"]) >= {"supported", "contradicted"}
     found = rows_of(page, "Declared claims")
     assert [row["verdict"].partition("**: ")[2] for row in found] == [old] * 3
-    assert (page / "report.html").read_text(encoding="utf-8").count("Rests on earlier inputs") == 3
+    html = (page / "report.html").read_text(encoding="utf-8")
+    assert html.count("Rests on earlier inputs") == 3
+    assert html.count("<p>Of earlier inputs, settings or code: 3 verdicts (1, 2, 3).</p>") == 1
 
 
 def test_a_claim_of_two_parts_tells_both(study, monkeypatch):
