@@ -118,7 +118,7 @@ def measure(tasks: Sequence[Task], *, bot_only: bool, launcher: Launcher = HERE)
         KeyboardInterrupt: If it was stopped.
         ConfigError: If results that are there were made with other settings, or the launcher cannot be had.
     """
-    from benchmarks.levels.records import find_last, is_due, mark_key, read_record, short_name
+    from benchmarks.levels.records import find_seconds, is_due, mark_key, read_record, short_name
     from benchmarks.levels.work import measure_level_bot, train_level  # torch: --help is told without
 
     if not tasks:
@@ -136,12 +136,11 @@ def measure(tasks: Sequence[Task], *, bot_only: bool, launcher: Launcher = HERE)
             record = read_record(settings, level)
             if short_name(level) in failed or not is_due(settings, record, minutes):
                 continue
-            earlier = find_last(record)
-            total += budget_seconds(minutes) - (earlier["cpu_seconds"] if earlier else 0.0)
+            total += max(0.0, budget_seconds(minutes) - find_seconds(settings, level))
             items.append(describe_work(settings, level, train_level, minutes))
         title = f"training, {mark_key(minutes)} min"
         part = launcher.part(f"train_{mark_key(minutes)}")
-        failures += do_all(shared, items, max(total, 0.0), title, "CPU s", part)
+        failures += do_all(shared, items, total, title, "CPU s", part)
         failed |= {name for name, _ in failures}
     return failures
 
