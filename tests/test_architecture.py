@@ -3,19 +3,14 @@
 import ast
 import graphlib
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("babyai", "pipeline", "film", "maxent", "more", "plotting", "rlmop", "science", "benchmarks")
-FILES = sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))])
-PATHS = [path.relative_to(ROOT).as_posix() for path in FILES]
+from tests.source_files import NOTEBOOKS, PATHS, ROOT, module_name
+
 SCRIPTS = {"train", "train_mop", "eval_mop", "batch_eval", "routing_viz", "cross_task_viz", "modal_app"}
 MINIGRID = ("levels", "plain_facts", "plain_world", "render", "compiled/catalogue")
-NOTEBOOKS = [p for p in PATHS if p in ("routing_viz.py", "cross_task_viz.py")]
 
 
 def find_nodes(source: str, *, lazy: bool = True) -> list[ast.Import | ast.ImportFrom]:
@@ -59,10 +54,6 @@ def imports_of(path: str, *, lazy: bool = True) -> set[str]:
 def top(names: set[str]) -> set[str]:
     """Return the first part of each name, without the standard library."""
     return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
-
-
-def module_name(path: str) -> str:
-    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def test_imports_are_found_wherever_they_stand():
@@ -500,72 +491,3 @@ def test_paths_have_one_grammar():
 
 def test_packages_have_empty_inits():
     assert [p for p in PATHS if p.endswith("__init__.py") and (ROOT / p).read_text()] == []
-
-
-# ------------------------------------------------------------------------------------------------------- as loaded
-
-
-def run_python(program: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-ALONE = """
-import importlib, sys
-names = sys.argv[1:]
-tops = {name.partition(".")[0] for name in names}
-for name in names:
-    for loaded in [m for m in sys.modules if m.partition(".")[0] in tops]:
-        del sys.modules[loaded]
-    importlib.import_module(name)
-    print(name)
-"""
-
-
-def test_every_module_can_be_imported_first():
-    """Each with no other module of the project loaded, which a cycle would not survive."""
-    names = [module_name(path) for path in PATHS if path not in (*NOTEBOOKS, "modal_app.py")]  # modal need not be there
-    assert run_python(ALONE, *names).split() == names
-
-
-LIGHT = """
-import importlib, sys
-for name in sys.argv[1:]:
-    importlib.import_module(name)
-print(*(name for name in ("torch", "transformers", "minigrid") if name in sys.modules))
-"""
-
-
-@pytest.mark.parametrize(
-    ("modules", "heavy"),
-    [
-        (["pipeline.config", "pipeline.places", "pipeline.tracking", "pipeline.records.cache"], set()),
-        (["plotting.views", "plotting_utils", "pipeline.command.shell", "pipeline.command.cli"], set()),
-        (["babyai.facts", "babyai.observations", "babyai.level_seeds", "babyai.errors"], set()),
-        (["babyai.vector_env", "film.contact_sheet", "film.command"], {"minigrid"}),
-        (["pipeline.interventions.spec", "pipeline.interventions.catalogue", "pipeline.records.effects"], set()),
-        (["pipeline.replay.trajectories"], {"minigrid"}),
-        (["pipeline.what_if.choices", "pipeline.records.played", "plotting.what_if", "plotting.studies"], set()),
-        (["mixture_of_experts", "stateful_mop", "train"], {"torch"}),
-        (["pipeline.training.driver"], {"torch", "minigrid"}),
-        (["rlmop.command", "rlmop.start", "rlmop.levels", "train_mop"], set()),
-        (["pipeline.inspection.listing", "pipeline.inspection.comparison"], set()),
-        (["maxent.registry", "maxent.rewards.result", "maxent.dts_implementation.search.maxent_ts"], set()),
-        (["maxent.experiment", "maxent.run_experiments_with_wandb"], set()),
-        (["science.calibration", "science.reading"], set()),
-        (["science.study", "science.run", "science.outputs", "science.figures.draw", "science.report.pages"], set()),
-        (["maxent.charts.drawing", "maxent.charts.command", "maxent.charts.tree_page"], set()),
-        (["maxent.data.catalogue", "maxent.reward_checks", "maxent.evaluation.metrics.tree_metrics"], set()),
-    ],
-)
-def test_no_module_loads_more_than_it_needs(modules, heavy):
-    """Counts what is imported on the way too, which reading single files does not."""
-    assert set(run_python(LIGHT, *modules).split()) <= heavy
