@@ -160,6 +160,16 @@ def test_recorded_probabilities_are_those_of_teacher_forcing(name):
         assert rollout.log_p == pytest.approx(sum(rollout.token_log_probs))
 
 
+@pytest.mark.parametrize("model_type", ["base", "more_a"])
+def test_short_answers_have_room_up_to_the_trained_length_when_longer_ones_have_ended(model_type):
+    """They go on from prefixes of several lengths; those that end at the limit leave their room to the others."""
+    model = MoreSequenceModel(build_more(model_type, max_length=len(PROMPT) + 13))
+    model.eos = frozenset(range(10))
+    result = run(model, num_rollouts=40, max_tokens=50, wave=8, prior=Prior(5.0, None, 1.0))
+    assert result.max_tokens == model.limit == 13
+    assert {5, 13} <= {len(rollout.tokens) for rollout in result.rollouts}
+
+
 def test_no_answer_goes_on_after_any_of_its_end_tokens():
     network = build_network("llama", eos_token_id=[2, 7, 30])
     network.generation_config.eos_token_id = [19, 7]

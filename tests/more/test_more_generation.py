@@ -80,6 +80,19 @@ def test_selected_sequences_of_a_cache_go_on_as_they_would(model_type):
         torch.testing.assert_close(out, model(tokens).logits[rows, 5:], rtol=0, atol=1e-11)
 
 
+@every_variant
+def test_a_longer_sequence_that_is_gone_takes_no_room_from_those_that_stay(model_type):
+    model = build(model_type, 2).eval()
+    tokens = torch.randint(0, 30, (2, 8), generator=generator())
+    with torch.no_grad():
+        cache = Cache(model, 2, 8)
+        model(tokens[:, :6], lengths=torch.tensor([6, 2]), cache=cache)
+        cache.select(torch.tensor([1]))
+        assert cache.longest == 2
+        out = model(tokens[1:, 2:], cache=cache).logits
+        torch.testing.assert_close(out, model(tokens[1:]).logits[:, 2:], rtol=0, atol=1e-11)
+
+
 # ------------------------------------------------------------------------------------------------------ generate
 
 
