@@ -70,6 +70,11 @@ def compute_lr(update: int, total: int, lr: float, warmup: float) -> float:
     return lr * (LEAST_LR + (1 - LEAST_LR) * (1 + math.cos(math.pi * progress)) / 2)
 
 
+def _count_groups(state: Mapping[str, Any]) -> list[int]:
+    """Return how many parameters each group of an optimiser's state has."""
+    return [len(group["params"]) for group in state["param_groups"]]
+
+
 class Trainer:
     """One training run: data, model, optimiser, and how far it is.
 
@@ -170,9 +175,16 @@ class Trainer:
         corpus = load_corpus(self.source, self.tokenizer, split, config.cache_dir, announce)
         return BatchPlan(corpus, config.seq_length, config.batch_size * config.seq_length, seed)
 
-    def _build_optimizer(self) -> torch.optim.AdamW:
-        decayed = [p for p in self.model.parameters() if p.dim() >= 2]
-        others = [p for p in self.model.parameters() if p.dim() < 2]
+    def _build_optimizer(self, *, by_shape: bool = False) -> torch.optim.AdamW:
+        """Return the optimiser; matrices decay, gains and biases do not, those of experts included.
+
+        Args:
+            by_shape: Let those of experts decay, which are tables with a row for each expert, as they once did.
+        """
+        decayed, others = [], []
+        for name, parameter in self.model.named_parameters():
+            spared = parameter.dim() < 2 or (not by_shape and name.endswith(("bias", "gain")))
+            (others if spared else decayed).append(parameter)
         groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=self.config.lr, betas=(0.9, 0.95), weight_decay=self.config.weight_decay)
 
@@ -184,7 +196,10 @@ class Trainer:
             )
         self.model.load_state_dict(resume["model_state_dict"])
         if "optimizer_state_dict" in resume:  # else a run that was complete goes on, with moments that begin at zero
-            self.optimizer.load_state_dict(resume["optimizer_state_dict"])
+            stored = resume["optimizer_state_dict"]
+            if _count_groups(stored) != _count_groups(self.optimizer.state_dict()):  # it goes on as it began
+                self.optimizer = self._build_optimizer(by_shape=True)
+            self.optimizer.load_state_dict(stored)
         self.update, self.tokens = resume["update"], resume["tokens"]
         if "metric_sums" in resume:  # older checkpoints lack them: their next line is of what follows
             self._sums.load_state_dict(resume["metric_sums"])

@@ -148,14 +148,42 @@ def test_every_variant_learns(tmp_path, model_type):
     assert trainer.validate() == trainer.validate()
 
 
-def test_only_matrices_decay(tmp_path):
-    trainer = small_trainer(tmp_path)
+@pytest.mark.parametrize("model_type", ["base", "more_a", "more_b", "more_c", "more_d"])
+def test_only_matrices_decay(tmp_path, model_type):
+    """Gains and biases of experts are tables with a row for each expert, and no matrices."""
+    trainer = small_trainer(tmp_path, model_type=model_type, num_recurrences=2)
     decayed, others = trainer.optimizer.param_groups
     assert decayed["weight_decay"] == 0.1
     assert others["weight_decay"] == 0.0
-    assert {p.dim() >= 2 for p in decayed["params"]} == {True}
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    assert not [name for p in decayed["params"] if (name := names[id(p)]).endswith(("bias", "gain")) or p.dim() < 2]
+    spared = {names[id(p)].rpartition(".")[2] for p in others["params"] if p.dim() > 1}
+    tables = {"more_a": {"attention_gain", "gain"}, "more_b": {"bias"}, "more_c": {"bias", "gate_bias"}}
+    assert spared == {**tables, "more_d": {"bias"}, "base": set()}[model_type]
     count = sum(len(group["params"]) for group in trainer.optimizer.param_groups)
     assert count == len(list(trainer.model.parameters()))
+
+
+def test_a_run_begun_when_gains_of_experts_decayed_goes_on_as_it_began(tmp_path):
+    config = small_config(tmp_path, model_type="more_a", num_recurrences=2)
+    first = Trainer(config, announce=lambda _: None)
+    first.optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in first.model.parameters() if p.dim() > 1]},
+            {"params": [p for p in first.model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        betas=(0.9, 0.95),
+        weight_decay=config.weight_decay,
+    )
+    for _ in range(3):
+        first.run_update()
+    first.save(tmp_path / "first.pth", resumable=True)
+    second = Trainer(config, announce=lambda _: None, resume=read_checkpoint(tmp_path / "first.pth"))
+    for trainer in (first, second):
+        trainer.run_update()
+    weights = second.model.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in first.model.state_dict().items())
 
 
 def test_sampled_recurrences_are_even_repeatable_and_used(tmp_path, monkeypatch):
