@@ -220,6 +220,14 @@ def test_climbers_stop_when_everything_was_tried(method, wave):
     assert wave > 1 or len(result.rollouts) == 31  # each once
 
 
+@pytest.mark.parametrize("budget", [None, 500])
+def test_a_beam_with_room_for_every_answer_has_tried_everything(budget):
+    count = len(enumerate_answers(ToyModel(3), "", PLAIN, 4))
+    for room, stopped in ((count + 1, "exhausted"), (count, "rollouts"), (count - 1, "rollouts")):
+        result = run("beam", model=ToyModel(3), num_rollouts=room, max_tokens=4, budget_tokens=budget)
+        assert (result.stopped, len(result.rollouts)) == (stopped, min(room, count))
+
+
 def test_default_wave_is_a_fifth_up_to_sixteen():
     for expected, changes in (
         (2, {"num_rollouts": 10}),

@@ -10,8 +10,10 @@ from maxent.dts_implementation.search.session import Draw, Session
 from maxent.dts_implementation.search.tree import OPEN
 
 
-def run_beam(session: Session) -> None:
+def run_beam(session: Session) -> str:
     """Find the most probable answers by beam search and enter them, the most probable first.
+
+    Return "exhausted" if there are fewer answers than places in the beam, so that all were found, else "".
 
     The beam is as wide as there are rollouts to make, or as the budget allows; a finished answer keeps its place in it
     as long as no more probable prefix takes it. The reward has no part in this: the answer rule ranks what was found.
@@ -34,6 +36,7 @@ def run_beam(session: Session) -> None:
     draws = [Draw(tree.find_path(node)) for node in beam]
     draws[0].nodes, draws[0].fed = len(tree) - nodes, tree.columns - columns
     session.enter(draws, None, time.perf_counter() - began)
+    return "exhausted" if len(beam) < width else ""
 
 
 def run_chain(session: Session, lam: float) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ def search(
     chain = None
     stopped = ""
     if settings.method == "beam":
-        run_beam(session)
+        stopped = run_beam(session)
     elif settings.method == "mh":
         chain = run_chain(session, settings.lam)
     else:
