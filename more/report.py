@@ -80,8 +80,14 @@ def evaluate_checkpoint(
     """Return everything that is measured, in plain types; `tick` is called now and then, and may raise.
 
     Questions are asked without stopping early; `stop_below` concerns perplexity and generated tasks.
+
+    Raises:
+        ConfigError: If settings do not fit the model.
     """
     check_stopping(settings, loaded.model.config)
+    window = loaded.model.config.max_length
+    if settings.stride is not None and settings.stride > window:  # it would pass over tokens
+        raise ConfigError(f"stride: expected at most {window}, the trained length, found {settings.stride}")
     if is_task(loaded.data):
         return evaluate_task(loaded, settings, name=name, quiet=quiet, tick=tick)
 

@@ -241,6 +241,12 @@ def test_the_data_of_a_checkpoint_are_found_again_or_missed(trained, tmp_path):
         reopen_source(loaded, str(tmp_path / "none"), quiet=True)
 
 
+def test_a_stride_beyond_the_trained_length_is_refused(trained):
+    for stride in (49, 1000):
+        with pytest.raises(ConfigError, match=f"stride: expected at most 48, the trained length, found {stride}"):
+            evaluate_checkpoint(load_model(trained), EvaluationSettings(stride=stride), name="m", quiet=True)
+
+
 def test_lists_of_numbers():
     assert parse_numbers("x", "1,2, 4") == [1, 2, 4]
     assert parse_numbers("x", "0-2,7") == [0, 1, 2, 7]
