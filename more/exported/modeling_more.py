@@ -122,12 +122,12 @@ class MoreForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: (batch, time) token numbers.
             attention_mask: (batch, time), or with columns of earlier calls before them: 0 where a token is padding,
-                wherever that stands. The others are read as if it were not there. Padding has the logits of the row's
-                last token, for `generate` takes those of the last column; where a row is padding alone they mean
-                nothing.
+                wherever that stands. The others are read as if it were not there. Padding has the logits of the token
+                before it, for `generate` takes those of the last column; where there is none they mean nothing.
             past_key_values: What an earlier call with `use_cache` returned: these tokens follow those.
-            labels: (batch, time) the tokens themselves, -100 where there is no loss. Tokens before t predict token t;
-                targets in the places where they are predicted are passed as `shift_labels` instead.
+            labels: (batch, time) the tokens themselves, -100 where there is no loss. Tokens before t predict token t,
+                and the first of a row has no loss, wherever padding stands; targets in the places where they are
+                predicted are passed as `shift_labels` instead.
             use_cache: Return `past_key_values` too; None does not.
             num_recurrences: r of this call; None is the config's, or that of the cache.
             logits_to_keep: Logits of the last so many positions only, or of these positions; 0 for all.
@@ -161,7 +161,7 @@ class MoreForCausalLM(PreTrainedModel, GenerationMixin):
         )
         back = None if order is None else order.argsort(dim=1)[..., None]
         if back is not None:
-            shown = back.where(real[..., None], (lengths - 1).clamp(min=0)[:, None, None])
+            shown = (real.cumsum(dim=1) - 1).clamp(min=0)[..., None]
             features = features.gather(1, shown.expand(-1, -1, features.shape[-1]))
         if cache is not None:
             cache.columns += time
@@ -171,6 +171,8 @@ class MoreForCausalLM(PreTrainedModel, GenerationMixin):
         loss = aux_loss = router_logits = None
         if labels is not None or kwargs.get("shift_labels") is not None:
             given = {name: kwargs[name] for name in _OF_THE_LOSS if name in kwargs}
+            if labels is not None and order is not None:  # padding at the left is no token that could predict one
+                labels = labels.masked_fill(real.cumsum(dim=1) <= real, given.get("ignore_index", -100))
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=config.vocab_size, **given)
         if config.output_router_logits if output_router_logits is None else output_router_logits:
             losses = routing_losses(MoreOutput(logits, routing, cache, mask, len(routing) // config.num_hidden_layers))

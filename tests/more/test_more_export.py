@@ -249,6 +249,18 @@ def test_labels_give_the_loss_and_the_routers_their_share(tokenizer):
 
 
 @torch.no_grad()
+def test_the_loss_is_that_of_the_tokens_alone_wherever_padding_stands(wrapped):
+    """Each token is predicted by those before it; padding, which some are read at, has seen none after it."""
+    tokens = torch.randint(0, 200, (7,), generator=torch.Generator().manual_seed(1))
+    alone = wrapped(tokens[None], labels=tokens[None]).loss
+    for real in ("111111100", "001111111", "0110110111", "1011111010"):
+        mask = torch.tensor([[int(one) for one in real]])
+        padded = torch.full_like(mask, 9).masked_scatter(mask.bool(), tokens)
+        found = wrapped(padded, attention_mask=mask, labels=padded.masked_fill(mask == 0, -100)).loss
+        torch.testing.assert_close(found, alone)
+
+
+@torch.no_grad()
 def test_the_routers_logits_stand_where_their_tokens_stand(wrapped, ragged):
     tokens, mask = ragged
     padded = wrapped(tokens, attention_mask=mask, output_router_logits=True)
