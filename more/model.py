@@ -64,7 +64,7 @@ class Cache:
     def select(self, rows: Tensor) -> None:
         """Keep the given sequences (indices), in that order; one may be taken several times."""
         self.lengths = self.lengths[rows]
-        self.longest = int(self.lengths.max())  # a longer one may be gone, and no longer takes room
+        self.longest = max(self.lengths.tolist(), default=0)  # a longer one may be gone, and no longer takes room
         for kept in [*self.attention, *self.experts]:
             if kept is not None:
                 kept.select(rows)
