@@ -54,7 +54,7 @@ class TrainingConfig:
         dropout: Dropout probability.
         match: Sizes the variants like base: none, total (parameters), active (parameters that a token uses) or
             operations (multiply-adds for a token, of a base with num_recurrences x the layers). Null takes that of
-            init_from, else active; unmatched, more_b has eight times the parameters of base.
+            init_from, else active; unmatched, more_b has about ten times the parameters of base.
         expert_attention: What the experts of more_a attend to: same (earlier tokens at the same expert) or all. Null
             takes all, or that of init_from.
         dispatch: How tokens meet their experts: auto, grouped or loop.
@@ -100,8 +100,8 @@ class TrainingConfig:
         tensorboard: Write TensorBoard event files.
         wandb_project: Weights & Biases project; null leaves it off.
         device: auto (GPU where there is one), cpu, cuda or cuda:N.
-        torch_threads: CPU threads of torch; null takes 1 in debug, whose matrices are too small for more, and
-            what torch chooses in standard. Part of what fixes a run bit for bit.
+        torch_threads: CPU threads of torch; null takes 1 in debug and chains, whose matrices are too small for more,
+            and what torch chooses in standard. Part of what fixes a run bit for bit.
     """
 
     model_type: ModelType | None = None
