@@ -59,8 +59,9 @@ class BatchSettings(EvaluationSettings):
         update: Only checkpoints of this update.
         jobs: Groups of checkpoints evaluated at a time, each in a process of its own. Default: one; with --launcher as
             many as there is room for.
-        together: Checkpoints evaluated at once if alike (task, architecture, sentence encoder, limit); 1 is one by one.
-            Changes speed and memory, not the result. A crash loses those being evaluated, nothing else.
+        together: Checkpoints evaluated at once if alike (task, architecture, sentence encoder, step limit,
+            lpc_exponent); 1 is one by one. Changes speed and memory, not the result. A crash loses those being
+            evaluated, nothing else.
     """
 
     checkpoint_dir: str = "checkpoints"
