@@ -33,7 +33,7 @@ with app.setup(hide_code=True):
         list_likely_checkpoints,
         plot_path,
     )
-    from pipeline.what_if.choices import STRENGTHS, WAYS, build_dial, build_knockout, list_places, read_exponent
+    from pipeline.what_if.choices import STRENGTHS, WAYS, build_dial, build_knockout, list_places
     from plotting.aggregate import get_available_analyses, group_routing_data
     from plotting.behaviour import known_facts
     from plotting.browsing import attempt, describe_cache, file_word, refuse_unknown, try_cache
@@ -419,7 +419,7 @@ def _(cache, change_field, data, expert_field, levels_field, renormalise_field, 
         ]
         _renormalise = {"renormalise": renormalise_field.value}
         if change_field.value == DIAL:
-            change = build_dial(strength_field.value, data.expert_sizes, read_exponent(cache.header))
+            change = build_dial(strength_field.value, data.expert_sizes, data.lpc_exponent)
         else:
             change = build_knockout(expert_field.value, way_field.value, data.expert_sizes, **_renormalise)
     return change, what_if_controls

@@ -44,6 +44,7 @@ class FilmEpisode:
         weights: Per layer float (T, E), the routing weights; empty without routers.
         expert_sizes: Hidden size of each expert, per layer.
         lpc: float (T,); NaN without routers.
+        lpc_exponent: Power of its size that an expert costs in `lpc`.
     """
 
     task_id: str
@@ -59,6 +60,7 @@ class FilmEpisode:
     weights: tuple[np.ndarray, ...] = ()
     expert_sizes: tuple[tuple[int, ...], ...] = ()
     lpc: np.ndarray | None = None
+    lpc_exponent: float = 2.0
 
     def __len__(self) -> int:
         """Return the number of steps, T."""
@@ -212,6 +214,7 @@ def _from_tables(
         weights=rows.weights,
         expert_sizes=tuple(tuple(layer) for layer in rows.expert_hidden_sizes),
         lpc=rows.lpc,
+        lpc_exponent=rows.lpc_exponent,
     )
 
 

@@ -20,6 +20,7 @@ from matplotlib.patches import Rectangle
 
 from babyai.facts import ACTION_NAMES
 from film.episodes import FilmEpisode
+from plotting.collapse import largest_lpc
 from plotting.panels import stack_weights, step_edges, write_near
 from plotting.scales import choose_axis
 from plotting.style import CATEGORY_COLORS, OUTCOME_COLORS, expert_colors, expert_labels, figure_style, text_width
@@ -198,7 +199,7 @@ class FilmCanvas:
         edges = step_edges(np.arange(len(lpc)))
         ax.stairs(lpc, edges, baseline=0, fill=True, color="#d9d9d9", zorder=1)
         ax.stairs(lpc, edges, baseline=None, color=_INK, lw=1.4, zorder=2)
-        ax.set_ylim(0, choose_axis(lpc, self._episode.expert_sizes)[1])
+        ax.set_ylim(0, choose_axis(lpc, largest_lpc(self._episode.expert_sizes, self._episode.lpc_exponent))[1])
         ax.yaxis.get_major_locator().set_params(nbins=3)
         ax.set_ylabel("LPC", fontsize=9, color=_INK)
         self._write_beside(ax, f"mean\n{lpc.mean():.0f}", fontsize=_LEGEND_FONT)

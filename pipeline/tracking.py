@@ -26,7 +26,7 @@ from pipeline.mixtures import MACRO_MEAN
 METRICS: dict[str, str] = {
     "env_steps": "environment steps trained on so far, all environments together",
     "train/task_loss": "mean cross-entropy against the expert's action over labelled steps, nats",
-    "train/lpc": "learned pathway complexity (sum of weight x expert size^2), mean over steps",
+    "train/lpc": "learned pathway complexity (sum of weight x expert size^lpc_exponent), mean over steps",
     "train/lpc/layer_{i}": "the part of train/lpc that comes from layer i",
     "train/penalty": "what is added to the task loss: alpha * LPC, over task + eps if normalised, level by level",
     "train/total_loss": "task loss + penalty, the number that is minimised",

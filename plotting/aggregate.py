@@ -78,6 +78,7 @@ class PositionAverages:
         visits: {position: number of steps}.
         layer_lpc: {layer name: {position: mean LPC of the layer}}; empty if expert sizes are not known.
         expert_sizes: Hidden size of each expert, per layer; empty if not known.
+        largest_lpc: LPC if the largest experts were always taken; 0 if their sizes are not known.
     """
 
     routing: dict[Position, dict[str, np.ndarray]]
@@ -86,6 +87,7 @@ class PositionAverages:
     visits: dict[Position, int]
     layer_lpc: dict[str, dict[Position, float]]
     expert_sizes: Sequence[Sequence[int]] = ()
+    largest_lpc: float = 0.0
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.routing, self.lpc, self.layer_names))
@@ -104,7 +106,7 @@ def aggregate_routing_by_position(
     data = as_routing_data(routing_data).where(filter_fn)
     if not len(data):
         nothing: dict[str, dict[Position, float]] = {name: {} for name in data.layer_lpc}
-        return PositionAverages({}, {}, data.layer_names, {}, nothing, data.expert_sizes)
+        return PositionAverages({}, {}, data.layer_names, {}, nothing, data.expert_sizes, data.largest_lpc)
     xy = data.routing.position.astype(np.intp)
     low = xy.min(axis=0)
     width, height = (xy.max(axis=0) - low + 1).tolist()
@@ -125,6 +127,7 @@ def aggregate_routing_by_position(
         visits=dict(zip(positions, count.tolist(), strict=True)),
         layer_lpc={name: dict(zip(positions, mean(v).tolist(), strict=True)) for name, v in data.layer_lpc.items()},
         expert_sizes=data.expert_sizes,
+        largest_lpc=data.largest_lpc,
     )
 
 

@@ -23,7 +23,6 @@ from matplotlib.colors import LogNorm, Normalize, to_rgb
 from matplotlib.patches import Patch, Rectangle
 
 from plotting.aggregate import GridInfo, Position, PositionAverages
-from plotting.collapse import largest_lpc
 from plotting.levels import draw_cells, draw_doors_and_rooms, ground_colors
 from plotting.options import MIN_VISITS
 from plotting.scales import Marks, choose_lpc_scale
@@ -111,7 +110,7 @@ def render_lpc_heatmap(
     """
     largest = None
     if isinstance(avg_lpc_by_pos, PositionAverages):
-        largest = largest_lpc(avg_lpc_by_pos.expert_sizes)
+        largest = avg_lpc_by_pos.largest_lpc
         visits = avg_lpc_by_pos.visits if visits is None else visits
         avg_lpc_by_pos = avg_lpc_by_pos.lpc
     scale = choose_lpc_scale([(avg_lpc_by_pos, visits)], largest, Marks(min_visits))

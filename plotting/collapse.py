@@ -25,9 +25,19 @@ _NEAR_ZERO = 0.01
 _CONSTANT = 1e-5  # float32 routing weights leave a constant LPC about 1e-7 apart
 
 
-def largest_lpc(sizes: Sequence[Sequence[int]] | None) -> int:
-    """Return the LPC of a network that always takes its largest experts; 0 if sizes are not known."""
-    return sum(max(layer, default=0) ** 2 for layer in parse_expert_sizes(sizes)) if sizes else 0
+def largest_lpc(sizes: Sequence[Sequence[int]] | None, exponent: float = 2.0) -> float:
+    """Return the LPC of a network that always takes its largest experts; 0 if sizes are not known.
+
+    Args:
+        sizes: Of the experts, per layer.
+        exponent: An expert costs size^exponent.
+    """
+    return sum(float(max(layer, default=0)) ** exponent for layer in parse_expert_sizes(sizes)) if sizes else 0.0
+
+
+def format_lpc(value: float) -> str:
+    """Return an LPC as text: 3,072, or with a decimal where it is small and no whole number."""
+    return f"{value:,.{0 if value >= 100 or value == round(value) else 1}f}"
 
 
 def describe_collapse(rows: pd.DataFrame) -> np.ndarray:
@@ -37,7 +47,8 @@ def describe_collapse(rows: pd.DataFrame) -> np.ndarray:
     each outcome are the same number, although the episodes are not equally long (they ended in more than one way, or
     as successes, on levels of different lengths).
     """
-    largest = rows["expert_hidden_sizes"].map(largest_lpc).astype(float)
+    exponents = rows["lpc_exponent"].astype(float).fillna(2.0)
+    largest = np.array([largest_lpc(*pair) for pair in zip(rows["expert_hidden_sizes"], exponents, strict=True)], float)
     outcomes = rows[_OUTCOME_LPC]
     varied = (outcomes.notna().sum(axis=1) > 1) | outcomes["mean_lpc_success"].notna()
     varied &= rows[["mean_lpc", "mean_lpc_per_episode"]].notna().all(axis=1)
@@ -52,10 +63,10 @@ def find_collapse(data: RoutingData) -> list[str]:
     """Return "zero", "constant" or "" for each run of the data, for a single one a list of one."""
     runs = data.run_of_step
     parts = [data.lpc] if runs is None else [data.lpc[runs == run] for run in np.unique(runs)]
-    return [_of_steps(part, largest_lpc(data.expert_sizes)) for part in parts]
+    return [_of_steps(part, data.largest_lpc) for part in parts]
 
 
-def _of_steps(lpc: np.ndarray, largest: int) -> str:
+def _of_steps(lpc: np.ndarray, largest: float) -> str:
     lpc = lpc[np.isfinite(lpc)].astype(np.float64)
     if len(lpc) < 2:
         return ""
@@ -70,9 +81,9 @@ def collapse_banner(data: RoutingData) -> str:
     collapsed = sum(map(bool, found))
     if not collapsed:
         return ""
-    lpc, largest = data.lpc[np.isfinite(data.lpc)], largest_lpc(data.expert_sizes)
+    lpc, largest = data.lpc[np.isfinite(data.lpc)], data.largest_lpc
     low, high = (f"{value:,.{0 if value >= 100 else 1}f}" for value in (lpc.min(), lpc.max()))
-    of = f" of at most {largest:,}" if largest else ""
+    of = f" of at most {format_lpc(largest)}" if largest else ""
     span = f"LPC {low}{of}" if low == high else f"LPC {low} to {high}{of}"
     if data.run is not None:
         runs = f"{collapsed} of {len(found)} runs ({span} in all)"

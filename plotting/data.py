@@ -84,6 +84,26 @@ class RoutingData:
         return self.routing.expert_hidden_sizes
 
     @property
+    def lpc_exponent(self) -> float:
+        """The power of its size that an expert costs."""
+        return self.routing.lpc_exponent
+
+    @property
+    def expert_costs(self) -> list[np.ndarray]:
+        """Per layer float64 (E,), what each expert costs, size^exponent; empty if expert sizes are not known."""
+        return [np.asarray(sizes, np.float64) ** self.lpc_exponent for sizes in self.expert_sizes]
+
+    @property
+    def largest_lpc(self) -> float:
+        """LPC if the largest experts were always taken; 0 if expert sizes are not known."""
+        return sum(self.largest_layer_lpc)
+
+    @property
+    def largest_layer_lpc(self) -> list[float]:
+        """The same of each layer; empty if expert sizes are not known."""
+        return [float(costs.max(initial=0.0)) for costs in self.expert_costs]
+
+    @property
     def num_experts(self) -> list[int]:
         """Number of experts, per layer."""
         return [weights.shape[1] for weights in self.routing.weights]
@@ -117,11 +137,11 @@ class RoutingData:
 
     @cached_property
     def layer_lpc(self) -> dict[str, np.ndarray]:
-        """Per layer float64 (S,), sum over experts of weight x size^2; empty if expert sizes are not known."""
+        """Per layer float64 (S,), sum over experts of weight x cost; empty if expert sizes are not known."""
         if not self.expert_sizes:
             return {}
-        pairs = zip(self.layer_names, self.routing.weights, self.expert_sizes, strict=True)
-        return {name: weights @ np.square(np.asarray(sizes, np.float64)) for name, weights, sizes in pairs}
+        layers = zip(self.layer_names, self.routing.weights, self.expert_costs, strict=True)
+        return {name: weights @ costs for name, weights, costs in layers}
 
     def remember(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return what `compute` gives, which is called only once under a name; not for subsets, which start anew."""

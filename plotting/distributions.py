@@ -176,8 +176,7 @@ def compute_path_frequencies(data: Any) -> PathFrequencies:
     paths = np.stack(np.unravel_index(found[order], shape), axis=1)
     cost = np.full(len(found), np.nan)
     if data.expert_sizes:
-        squares = [np.square(np.asarray(sizes, np.float64)) for sizes in data.expert_sizes]
-        cost = sum(square[column] for square, column in zip(squares, paths.T, strict=True))
+        cost = sum(costs[column] for costs, column in zip(data.expert_costs, paths.T, strict=True))
     mean_lpc = np.bincount(code, data.lpc, len(found)) / rows[order]
     return PathFrequencies(paths, share_interval(counts, counts.sum(axis=1), data.run), cost, mean_lpc, data)
 

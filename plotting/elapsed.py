@@ -245,7 +245,7 @@ def plot_elapsed(elapsed: Elapsed, axes: Sequence[Axes] | None = None, *, scale:
         )
         add_source(axes[0].figure, estimates_table("LPC", label, {"time": elapsed.time}, means))
         drawn.append(means.mean)
-    axes[0].set_ylim(*choose_axis(np.concatenate(drawn), data.expert_sizes, scale))
+    axes[0].set_ylim(*choose_axis(np.concatenate(drawn), data.largest_lpc, scale))
     handles = expert_handles(data)
     if elapsed.groups:
         curves = [line for line in axes[0].get_lines() if not line.get_label().startswith("_")]

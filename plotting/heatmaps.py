@@ -33,7 +33,7 @@ from plotting.cells import (
     render_routing_heatmap,
     render_visits_heatmap,
 )
-from plotting.collapse import collapse_banner, largest_lpc
+from plotting.collapse import collapse_banner
 from plotting.data import RoutingData, as_routing_data
 from plotting.groupings import find_grouping, grouping_of
 from plotting.layouts import describe_levels
@@ -153,14 +153,14 @@ def _draw_overall(
         if per_layer:
             ax = sheet.axes(left, second, width, height, f"LPC, {layer_title(layer).lower()}")
             found = [(averages.layer_lpc[layer], averages.visits)]
-            scale = choose_lpc_scale(found, largest_lpc([data.expert_sizes[number]]), how)
+            scale = choose_lpc_scale(found, data.largest_layer_lpc[number], how)
             render_lpc_heatmap(ax, averages.layer_lpc[layer], grid_info, vmin=scale[0], vmax=scale[1], **marks)
             keep_ticks(ax, left=left == first)
             place = (left, second + height + _TICKS, width, _BAR)
             sheet.bar(lpc_mappable(*scale), *place, span=span_of(found, how))
     ax = sheet.axes(lefts[-1], top, width, height, "LPC, total")
     found = [(averages.lpc, averages.visits)]
-    scale = choose_lpc_scale(found, largest_lpc(data.expert_sizes), how)
+    scale = choose_lpc_scale(found, data.largest_lpc, how)
     render_lpc_heatmap(ax, averages.lpc, grid_info, vmin=scale[0], vmax=scale[1], **marks)
     keep_ticks(ax, left=False)
     place = (bar_left, top, _BAR, height)
@@ -265,7 +265,7 @@ def _draw_grouped(
     full_height = end + legend_height([name for name, _ in entries], len(handles), beside=True) + MARGIN
     sheet = Sheet(full, full_height, *lines, banner=banner)
     found = [(row.averages.lpc, row.averages.visits) for row in rows]
-    scale = choose_lpc_scale(found, largest_lpc(data.expert_sizes), how)
+    scale = choose_lpc_scale(found, data.largest_lpc, how)
     for number, row in enumerate(rows):
         row_top = top + number * step
         sheet.text(MARGIN, row_top, row.label, fontweight="bold")

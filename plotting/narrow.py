@@ -21,7 +21,6 @@ from plotting.cells import (
     render_routing_heatmap,
     render_visits_heatmap,
 )
-from plotting.collapse import largest_lpc
 from plotting.data import RoutingData
 from plotting.levels import keep_ticks
 from plotting.scales import Marks, choose_lpc_scale, span_of
@@ -88,9 +87,9 @@ def draw_flow(
                 ax, averages, grid_info, name, min_visits=how.min_visits, show_counts=how.show_counts
             )
         elif kind == "lpc":
-            sizes = [data.expert_sizes[names.index(name)]] if name and data.expert_sizes else data.expert_sizes
+            largest = data.largest_layer_lpc[names.index(name)] if name and data.expert_sizes else data.largest_lpc
             maps = [(averages.layer_lpc[name] if name else averages.lpc, averages.visits)]
-            low, high = choose_lpc_scale(maps, largest_lpc(sizes), how)
+            low, high = choose_lpc_scale(maps, largest, how)
             render_lpc_heatmap(ax, maps[0][0], grid_info, vmin=low, vmax=high, **marks)
             sheet.bar(lpc_mappable(low, high), *below, span=span_of(maps, how))
         else:
@@ -118,7 +117,7 @@ def draw_groups(
     end = top + len(groups) * step + _TICKS + _BAR + _BAR_ROOM
     sheet = _sheet(full, end, data, [averages.visits for _, averages, _ in groups], groups[0][2], frame, how)
     maps = [(averages.lpc, averages.visits) for _, averages, _ in groups]
-    low, high = choose_lpc_scale(maps, largest_lpc(data.expert_sizes), how)
+    low, high = choose_lpc_scale(maps, data.largest_lpc, how)
     lefts = [MARGIN + _TICKS + column * (width + _GAP) for column in range(columns)]
     for row, (label, averages, grid_info) in enumerate(groups):
         place = top + row * step

@@ -295,7 +295,7 @@ def draw_curves(
     for ax, label in zip(axes[:, 0], labels, strict=True):
         ax.set_ylabel(label)
     ends = [part for _, lpc, _ in curves for part in (lpc.mean, np.clip(lpc.low, 0.0, None), lpc.high)]
-    limits = choose_axis(np.concatenate(ends), data.expert_sizes, scale)
+    limits = choose_axis(np.concatenate(ends), data.largest_lpc, scale)
     most = max(int(lpc.n.max(initial=1)) for _, lpc, _ in curves)
     for above, below in zip(axes[0], axes[-1], strict=True):
         above.set_ylim(*limits)

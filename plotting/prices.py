@@ -19,7 +19,7 @@ from pipeline.places import Place
 from pipeline.records.cache import find_actions, read_header
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import lpc_mappable, render_lpc_heatmap
-from plotting.collapse import collapse_banners, largest_lpc
+from plotting.collapse import collapse_banners
 from plotting.data import RoutingData
 from plotting.groupings import GROUPINGS, find_grouping
 from plotting.layouts import describe_levels
@@ -155,7 +155,7 @@ def plot_price_maps(
     marks = marks or Marks()
     first_data = next(iter(settings.values()))
     maps = [(each.lpc, each.visits) for each in averages.values()]
-    scale = choose_lpc_scale(maps, largest_lpc(first_data.expert_sizes), marks)
+    scale = choose_lpc_scale(maps, first_data.largest_lpc, marks)
     dropped = sum(found.dropped for found in groups.values())
     reasons = "; ".join(dict.fromkeys(found.reason for found in groups.values() if found.dropped))
     notes = [

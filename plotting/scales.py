@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plotting.collapse import largest_lpc
+from plotting.collapse import format_lpc
 from plotting.data import PlotError, RoutingData
 from plotting.options import MIN_VISITS, SCALES
 
@@ -106,10 +106,10 @@ def describe_scale(data: RoutingData, how: Marks, *, shared: bool = False) -> st
         return f"LPC on {'one relative scale' if shared else 'a relative scale for each map'}, not from 0{frame}"
     if not data.expert_sizes:
         return f"LPC from 0 to the greatest value, as expert sizes are not known{frame}"
-    parts = [largest_lpc([sizes]) for sizes in data.expert_sizes]
-    texts = [f"{part:,}" for part in parts]
+    parts = data.largest_layer_lpc
+    texts = list(map(format_lpc, parts))
     layers = f"{texts[0]} in each layer" if len(set(parts)) == 1 else f"layers differ: {', '.join(texts)}"
-    return f"LPC from 0 to the largest possible, {sum(parts):,}{'' if shared else f' ({layers})'}{frame}"
+    return f"LPC from 0 to the largest possible, {format_lpc(sum(parts))}{'' if shared else f' ({layers})'}{frame}"
 
 
 def axis_name(scale: str) -> str:
@@ -117,7 +117,7 @@ def axis_name(scale: str) -> str:
     return "LPC" if scale == "absolute" else "LPC,\nrelative"
 
 
-def choose_axis(values: Iterable[float], sizes: Sequence[Sequence[int]], scale: str = SCALES[0]) -> tuple[float, float]:
+def choose_axis(values: Iterable[float], largest: float, scale: str = SCALES[0]) -> tuple[float, float]:
     """Return the ends of an axis of LPC for curves.
 
     Absolute: from 0 to the greatest value, or to a tenth of the largest possible if that is more, so that a collapsed
@@ -125,12 +125,12 @@ def choose_axis(values: Iterable[float], sizes: Sequence[Sequence[int]], scale: 
 
     Args:
         values: Drawn, ends of intervals among them; NaN is none.
-        sizes: Of the experts, per layer; empty for not known.
+        largest: The LPC if the largest experts were always taken; 0 for not known.
         scale: Of `SCALES`.
     """
     finite = [float(value) for value in values if np.isfinite(value)]
     if scale == "relative":
         low, high = compute_lpc_scale(finite)
         return low - 0.05 * (high - low), high + 0.05 * (high - low)
-    top = max([1.0, _LEAST_SHARE * largest_lpc(sizes), *finite])
+    top = max([1.0, _LEAST_SHARE * largest, *finite])
     return -0.04 * top, 1.06 * top

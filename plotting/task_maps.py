@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pipeline.command.names import name_command
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds
 from plotting.cells import legend_entries, lpc_mappable, render_lpc_heatmap, render_routing_heatmap
-from plotting.collapse import collapse_banner, largest_lpc
+from plotting.collapse import collapse_banner
 from plotting.data import RoutingData, as_routing_data
 from plotting.levels import keep_ticks
 from plotting.panels import replaced_note
@@ -142,7 +142,7 @@ class _Task:
                 render_routing_heatmap(ax, self.averages, self.grid, layer, show_counts=how.show_counts, **keep)
             else:
                 maps = [(self.averages.lpc, self.averages.visits)]
-                ends = choose_lpc_scale(maps, largest_lpc(self.data.expert_sizes), how)
+                ends = choose_lpc_scale(maps, self.data.largest_lpc, how)
                 render_lpc_heatmap(ax, self.averages, self.grid, vmin=ends[0], vmax=ends[1], **keep)
                 sheet.bar(lpc_mappable(*ends), left + width + 0.08, below, 0.08, height, span=span_of(maps, how))
             keep_ticks(ax, left=column == 0)

@@ -97,7 +97,7 @@ def plot_episode(data: Any, episode: int, axes: Sequence[Axes] | None = None, *,
             values = one.weights(name)[:, expert]
             add_source(ax.figure, {"panel": f"weight {name}", "series": label, "step": time, "value": values})
     most = float(np.mean(np.log(one.num_experts)))
-    limits = (choose_axis(one.lpc, one.expert_sizes, scale), (-0.04 * most, 1.04 * most or 1.0))
+    limits = (choose_axis(one.lpc, one.largest_lpc, scale), (-0.04 * most, 1.04 * most or 1.0))
     curves = ((one.lpc, axis_name(scale)), (one.routing.entropy, "Entropy\n(nats)"))
     for ax, (values, label), ends in zip(axes[layers:], curves, limits, strict=True):
         ax.stairs(values, step_edges(time), baseline=None, color="black", linewidth=1.2)

@@ -18,7 +18,7 @@ from plotting.aggregate import (
     compute_grid_bounds,
 )
 from plotting.cells import ground_handles, legend_entries, lpc_mappable, render_lpc_heatmap, render_routing_heatmap
-from plotting.collapse import collapse_banners, largest_lpc
+from plotting.collapse import collapse_banners
 from plotting.data import RoutingData
 from plotting.layouts import describe_levels
 from plotting.levels import keep_ticks
@@ -80,7 +80,7 @@ def plot_what_if(
     tall = end + legend_height(names, len(handles), beside=True) + MARGIN
     sheet = Sheet(full, tall, f"{title}: {changed.name}" if title else changed.name, *lines, banner=banner)
     maps = [(part.lpc, part.visits) for part in cells.values()]
-    scale = choose_lpc_scale(maps, largest_lpc(data.expert_sizes), how)
+    scale = choose_lpc_scale(maps, data.largest_lpc, how)
     lefts = [MARGIN + _NUMBERS + _TICKS + column * (width + _GAP) for column in range(columns)]
     for left, layer in zip(lefts, [*layers, None], strict=True):
         sheet.text(left, top - 0.22, layer_title(layer) if layer else "LPC, total", fontsize="large")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from plotting.aggregate import aggregate_routing_by_position, compute_grid_bounds, group_routing_data
 from plotting.cells import difference_mappable, lpc_mappable, render_lpc_heatmap, render_value_heatmap
-from plotting.collapse import collapse_banner, largest_lpc
+from plotting.collapse import collapse_banner
 from plotting.data import PlotError, RoutingData
 from plotting.groupings import GROUPINGS, encode_groups, find_grouping
 from plotting.layouts import describe_levels
@@ -121,7 +121,7 @@ def _draw_rows(data: RoutingData, rows: list[_Row], lines: tuple[str, ...], how:
     sheet = Sheet(full, top + len(rows) * step + ticks + MARGIN, *lines, banner=banner)
 
     maps = [(row.lpc, row.visits) for row in rows]
-    scale = choose_lpc_scale(maps, largest_lpc(data.expert_sizes), how)
+    scale = choose_lpc_scale(maps, data.largest_lpc, how)
     rests = firm_values([(row.rests[layer], row.visits) for row in rows for layer in layers], how.min_visits)
     limit = max([1.0, *map(abs, rests)])
     for number, row in enumerate(rows):

@@ -253,7 +253,8 @@ class _Grid:
         tally, sizes = self._tally, self._batch.sizes
         keys = [(*pair, place[episode.level_seed]) for pair, episode in zip(self._played, tally.ended, strict=True)]
         order = sorted(range(len(keys)), key=keys.__getitem__)
-        routing = build_routing_table(self._rows, tally, order, sizes) if self._rows else None
+        exponent = self._settings.lpc_exponent
+        routing = build_routing_table(self._rows, tally, order, sizes, exponent) if self._rows else None
         self._rows.clear()
         failures = len(set(self._env.unsolvable_seeds))
         found: list[list[Intervened]] = []

@@ -211,7 +211,7 @@ def evaluate_many(
         going = [row for row, i in enumerate(playing) if rollouts[i].current.active.any()]
         if len(going) < len(playing):
             for i in {*playing} - {playing[row] for row in going}:
-                found[i] = rollouts[i].finish(seeds, sizes)
+                found[i] = rollouts[i].finish(seeds, sizes, settings.lpc_exponent)
             playing = [playing[row] for row in going]
             policies.select(going)
             continue
@@ -253,11 +253,11 @@ class _Rollout:
         self.missions.add(self._env.missions)
         return len(following.ended)
 
-    def finish(self, seeds: Sequence[int], sizes: list[list[int]]) -> Evaluation:
+    def finish(self, seeds: Sequence[int], sizes: list[list[int]], lpc_exponent: float) -> Evaluation:
         """Return what was found, in the order of the seeds, and let go of the rows."""
         place = {seed: position for position, seed in enumerate(seeds)}
         order = sorted(range(len(self._tally.ended)), key=lambda i: place[self._tally.ended[i].level_seed])
-        routing = build_routing_table(self._rows, self._tally, order, sizes) if self._rows else None
+        routing = build_routing_table(self._rows, self._tally, order, sizes, lpc_exponent) if self._rows else None
         self._rows.clear()
         episodes = self._tally.episode_table(order, routing)
         failures = self._env.counters["levels_unsolvable"]

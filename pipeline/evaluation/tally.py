@@ -125,7 +125,7 @@ def build_row(step: VectorStep, following: VectorStep, tally: Tally, decision: D
 
 
 def build_routing_table(
-    rows: list[dict[str, Any]], tally: Tally, order: list[int], sizes: list[list[int]]
+    rows: list[dict[str, Any]], tally: Tally, order: list[int], sizes: list[list[int]], lpc_exponent: float = 2.0
 ) -> RoutingTable:
     """Return all steps as one table, sorted by episode (in the given order) and time."""
     place = np.full(max(tally.numbers) + 1, -1)
@@ -148,4 +148,5 @@ def build_routing_table(
         subgoal_names=SUBGOAL_NAMES,
         event_names=EVENT_NAMES,
         object_names=OBJECT_NAMES,
+        lpc_exponent=lpc_exponent,
     )

@@ -126,7 +126,7 @@ STEPS = (
     Column(
         "lpc",
         np.float32,
-        "Learned Pathway Complexity, sum over layers and experts of weight x size^2",
+        "Learned Pathway Complexity, sum over layers and experts of weight x size^`lpc_exponent` (2)",
         "routers",
         null="without routers",
     ),

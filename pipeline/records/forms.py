@@ -9,7 +9,7 @@ unless `t_step` tells.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,12 +88,21 @@ def parse(content: Any, blocks: Iterator[Any]) -> Parsed:
     if steps.rows or count is not None:
         sizes = header.get("expert_hidden_sizes") or []
         routing = steps.table(sizes, header.get("unknown_columns", ()), header.get("num_actions"))
+        routing = dataclasses.replace(routing, lpc_exponent=read_exponent(header))
     levels = len(layouts.found if entries is None else entries)
     if routing is not None and routing.episode.max(initial=-1) >= levels:
         raise ValueError(f"episode: expected less than {levels}, the length of episodes, found {routing.episode.max()}")
     if entries is None or "schema_version" not in header:
         return header, metrics, *_parse_older(layouts.found if entries is None else entries, steps, routing)
     return header, metrics, _parse_played(header, entries, steps, routing), routing, False
+
+
+def read_exponent(header: Mapping[str, Any]) -> float:
+    """Return the power of its size that an expert costs, as a cache's header tells, else 2."""
+    config = header.get("config")
+    found = config.get("lpc_exponent") if isinstance(config, Mapping) else None
+    usable = isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < float("inf")
+    return float(found) if usable else 2.0
 
 
 def _context_of(row: Any) -> dict[str, Any]:

@@ -51,11 +51,13 @@ class RoutingTable(_StepColumns):
         weights: per layer float32 (S, E_l), the routing weights; empty for a policy without routers.
         expert_hidden_sizes: hidden size of each expert, per layer; empty without routers (or not known).
         unknown: names of columns that hold nothing but filling, because the source never recorded them.
+        lpc_exponent: power of its size that an expert costs in `lpc`.
     """
 
     weights: tuple[np.ndarray, ...]
     expert_hidden_sizes: list[list[int]]
     unknown: frozenset[str] = frozenset()
+    lpc_exponent: float = 2.0
 
     def __post_init__(self) -> None:
         """Check types and lengths.
@@ -134,7 +136,7 @@ class RoutingTable(_StepColumns):
         if not tables:
             raise ValueError("tables: expected at least one, found none")
         first = tables[0]
-        for name in ("expert_hidden_sizes", *CODE_NAMES.values()):
+        for name in ("expert_hidden_sizes", "lpc_exponent", *CODE_NAMES.values()):
             for table in tables:
                 if getattr(table, name) != getattr(first, name):
                     raise ValueError(f"{name}: expected the same in all tables, found {getattr(table, name)!r}")

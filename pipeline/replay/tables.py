@@ -52,6 +52,7 @@ def build_tables(intact: Intact, policy: int) -> tuple[EpisodeTable, RoutingTabl
         subgoal_names=SUBGOAL_NAMES,
         event_names=EVENT_NAMES,
         object_names=OBJECT_NAMES,
+        lpc_exponent=intact.lpc_exponent,
     )
     observed = {
         "level_seed": way.level_seeds,

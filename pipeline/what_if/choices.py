@@ -7,8 +7,7 @@ build_knockout("layer 0, expert 2 (size 32)", "mean", sizes)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pipeline.interventions import catalogue
 from pipeline.interventions.places import Where, choose, refuse
@@ -24,13 +23,6 @@ WAYS = {"zero": "silent (0)", "mean": "its mean over other levels", "skip": "its
 def build_dial(strength: float, sizes: Sequence[Sequence[int]], exponent: float = 2.0) -> Intervention:
     """Return `pipeline.interventions.catalogue.build_dial` under the name that figures give it."""
     return catalogue.build_dial(strength, sizes, exponent, name="complexity dial, \u03bb = {:.3g}")
-
-
-def read_exponent(header: Mapping[str, Any]) -> float:
-    """Return the exponent of an expert's cost that a cache's header tells, else 2."""
-    config = header.get("config")
-    found = config.get("lpc_exponent") if isinstance(config, Mapping) else None
-    return float(found) if isinstance(found, int | float) else 2.0
 
 
 def list_places(sizes: Sequence[Sequence[int]]) -> dict[str, Where]:

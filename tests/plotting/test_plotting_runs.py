@@ -207,6 +207,8 @@ def test_the_interval_of_a_success_rate_is_wilsons():
         # Only timeouts: all episodes are equally long, so that equal means say nothing.
         (row(0.0, 512.0, **constant(512.0) | {"mean_lpc_success": None}), ""),
         (row(1.0, None), ""),
+        (row(0.9, 20.0, lpc_exponent=2.0), "zero"),
+        (row(0.9, 20.0, lpc_exponent=1.0), ""),  # of at most 96
     ],
 )
 def test_collapsed_routers_are_recognised(found, expected):

@@ -18,7 +18,7 @@ from plotting.distributions import plot_entropy_distribution
 from plotting.heatmaps import plot_grouped_routing, plot_overall_routing
 from plotting.options import parse_width
 from plotting.replicates import join_runs
-from plotting.scales import Marks, choose_axis, choose_lpc_scale
+from plotting.scales import Marks, choose_axis, choose_lpc_scale, describe_scale
 from plotting.style import (
     EXPERT_COLORS,
     alpha_color,
@@ -76,6 +76,22 @@ def test_layers_whose_scales_differ_say_so():
     assert any("layers differ: 1,024, 64" in text for text in texts(figure))
 
 
+def test_another_price_of_an_expert_sets_scales_and_what_is_collapsed():
+    """With lpc_exponent 1 layers were drawn at size^2, and routers at a tenth of the most were called collapsed."""
+    data = build_data(lpc=[3.0, 5.0])
+    assert find_collapse(data) == ["zero"]
+    linear = dataclasses.replace(data, routing=dataclasses.replace(data.routing, lpc_exponent=1.0))
+    assert find_collapse(linear) == [""] and collapse_banner(linear) == ""
+    assert linear.largest_lpc == 64 and [costs.tolist() for costs in linear.expert_costs] == [[0, 16, 32]] * 2
+    assert lpc_bars(plot_overall_routing(linear)) == [(0, 32), (0, 32), (0, 64)]
+    assert aggregate_routing_by_position(linear).largest_lpc == 64
+    assert "from 0 to the largest possible, 64 (32 in each layer)" in describe_scale(linear, Marks())
+    root = dataclasses.replace(data, routing=dataclasses.replace(data.routing, lpc_exponent=0.5))
+    assert "from 0 to the largest possible, 11.3 (5.7 in each layer)" in describe_scale(root, Marks())
+    with pytest.raises(ValueError, match="lpc_exponent: expected the same in all tables"):
+        join_runs([data, linear])
+
+
 def test_cells_with_few_steps_set_no_scale():
     """Five "Close" steps set a maximum of 1,000 and darkened all the rest."""
     values, visits = {(1, 1): 100.0, (2, 1): 200.0, (3, 1): 1000.0}, {(1, 1): 50, (2, 1): 50, (3, 1): 2}
@@ -91,11 +107,10 @@ def test_cells_with_few_steps_set_no_scale():
 
 
 def test_curves_of_a_collapsed_router_lie_at_the_bottom():
-    sizes = [[0, 16, 32]] * 3
-    low, high = choose_axis([1.8, 4.8], sizes)
+    low, high = choose_axis([1.8, 4.8], 3072)
     assert low < 0 < 300 < high
-    assert choose_axis([300.0, 2000.0, np.nan], sizes)[1] == pytest.approx(2120)
-    low, high = choose_axis([340.0, 400.0], sizes, "relative")
+    assert choose_axis([300.0, 2000.0, np.nan], 3072)[1] == pytest.approx(2120)
+    low, high = choose_axis([340.0, 400.0], 3072, "relative")
     assert 330 < low < 340 and 400 < high < 410
     data = build_data(lpc=[2.0, 5.0])
     event = compute_event_aligned(build_data(), "unlocked")

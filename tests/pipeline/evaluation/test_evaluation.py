@@ -437,7 +437,7 @@ def test_lpc_is_weight_times_size_to_the_exponent(moe, exponent):
     result = play(moe, evaluation_seeds(0, 16), lpc_exponent=exponent)
     routing, episodes, metrics = result.routing, result.episodes, result.metrics
     np.testing.assert_allclose(routing.lpc, lpc_by_hand(result, exponent), rtol=1e-5)
-    assert routing.lpc.std() > 0
+    assert routing.lpc.std() > 0 and routing.lpc_exponent == exponent
     for weights in routing.weights:
         np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-6)
     assert metrics["mean_lpc"] == pytest.approx(routing.lpc.mean(dtype=np.float64), rel=1e-12)

@@ -113,6 +113,20 @@ def test_layout_of_the_json_does_not_matter(tmp_path, layout):
     assert read_header(other)["metrics"] == metrics
 
 
+@pytest.mark.parametrize(
+    ("config", "exponent"),
+    [({"lpc_exponent": 1.5}, 1.5), ({"lpc_exponent": "x"}, 2), ({"lpc_exponent": None}, 2), ({}, 2)],
+)
+def test_the_price_of_an_expert_is_that_of_the_run(tmp_path, config, exponent):
+    routing, episodes = random_tables(0, [3, 2], SIZES)
+    metrics = compute_metrics(episodes, bot_plan_failures=0)
+    for name in ("a.json", "a.json.gz"):
+        header = HEADER | {"config": config}
+        write_cache(tmp_path / name, header=header, metrics=metrics, episodes=episodes, routing=routing)
+        table = read_cache(tmp_path / name).routing
+        assert table.lpc_exponent == table.select(slice(2)).lpc_exponent == exponent
+
+
 def test_without_routing(tmp_path, validator):
     _, episodes, metrics = write(tmp_path / "a.json", record=False)
     validator.validate(load(tmp_path / "a.json"))
