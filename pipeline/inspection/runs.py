@@ -138,6 +138,7 @@ def _inspect(run: Place, sources: Sources, rows: Rows, only: int | None) -> RunI
             problem = str(error)
     target = (settings or {}).get("num_updates")  # not the default: a checkpoint made elsewhere may not tell
     target = target if isinstance(target, int) else None
+    mine = [row for row in rows.get(run.run, ()) if _is_of(row, settings or {})]
     settings = {**_defaults(), **settings} if settings else {}
     if _is_trained(logs) or _is_trained(folder):
         state: State = "training"
@@ -147,7 +148,7 @@ def _inspect(run: Place, sources: Sources, rows: Rows, only: int | None) -> RunI
         state, problem = "failed", f"{folder}: holds no checkpoint, though {logs} holds metrics"
     else:
         state = "finished" if _is_final(checkpoints[-1]) and (not update or update >= (target or 0)) else "stopped"
-    found = [score for row in _own_rows(rows.get(run.run, ()), settings) if (score := _score_of_row(row)) is not None]
+    found = [score for row in _own_rows(mine, settings) if (score := _score_of_row(row)) is not None]
     # Rows of more updates than the run has are of an earlier one in its place.
     found = [score for score in found if not update or score.update is None or score.update <= update]
     score = _choose_score([*found, *lines.evaluations()], lines.training(settings.get("policy")), only)
@@ -165,6 +166,24 @@ def read_known_rows(path: Path) -> Rows:
     except ResultsError as error:
         print(f"left out: {explain(error)}", file=sys.stderr)
     return rows
+
+
+@cache
+def _told_by_rows() -> dict[str, str]:
+    """Return the columns of rows that hold a run's settings, by setting; a start may be spelled differently."""
+    names = {name: name for name in TrainConfig().full_identity() if name != "start_from"}
+    return {**names, "task_id": "trained_levels", "max_steps": "trained_max_steps"}
+
+
+def _is_of(row: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Return whether a row may be of a run: an earlier one in its place may have had other settings.
+
+    Args:
+        row: Of the results; what it does not tell may be anything.
+        settings: As the run tells them, without defaults; "auto" may have become anything.
+    """
+    told = [(row.get(column), settings[name]) for name, column in _told_by_rows().items() if name in settings]
+    return all(found in (None, value) or value == "auto" for found, value in told)
 
 
 def _own_rows(rows: Sequence[dict[str, Any]], settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -128,6 +128,15 @@ def test_the_newest_evaluation_counts_wherever_it_is_kept():
     assert [run.score.levels for run in known()] == [100, 1000]
 
 
+def test_rows_of_an_earlier_run_with_other_settings_do_not_count():
+    """After `--overwrite` the run before it lent its success and LPC to the new one, until that was evaluated."""
+    leave(lines=[evaluation(20, 60)], lr=1e-3)
+    row(1, 0, 20, 0.9, levels=1000, lr=2e-3)
+    assert known()[0].score.success == 0.6
+    row(1, 0, 20, 0.8, levels=500, lr=1e-3)
+    assert known()[0].score.success == 0.8
+
+
 def test_an_evaluation_with_actions_drawn_is_told(capsys):
     for trial, seed, actions in ((1, 0, "sample"), (2, 0, "greedy"), (2, 1, "sample")):
         leave(trial=trial, seed=seed)
