@@ -149,6 +149,8 @@ def plot_task_bars(
     for ax, metric in zip(axes, metrics, strict=True):
         known = last[metric].dropna().tolist()
         logarithmic = metric == "mean_lpc" and set_lpc_axis(ax, known, vertical=False)
+        if not logarithmic:
+            ax.autoscale(axis="x")  # again: intervals reach beyond the runs
         for y, ((_, task, _), members) in zip(bars, settings, strict=True):
             agree |= _draw_bar(ax, y, members, metric, told.task_color(task), logarithmic)
         if metric == "mean_lpc":
@@ -314,14 +316,7 @@ def _draw_bar(ax: Axes, place: float, members: pd.DataFrame, metric: str, color:
     mark_collapsed(ax, values.astype("float64"), spots, members["collapse"], **style)
     missing = len(members) - int(spread.n)
     text = f"n = {int(spread.n)}" + (f", {missing} not known" if missing else "")
-    write_near(
-        ax,
-        text,
-        (min(end, ax.get_xlim()[1]) if metric == "mean_lpc" else end, place),
-        (5, 0),
-        va="center",
-        color="0.25",
-    )
+    write_near(ax, text, (end, place), (5, 0), va="center", color="0.25")
     add_source(ax.figure, runs_table(members, [metric]))
     add_source(ax.figure, mean_row(members, {metric: spread}))
     return over_levels

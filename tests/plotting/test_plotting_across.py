@@ -53,6 +53,14 @@ def test_success_and_lpc_of_three_seeds_by_hand():
     assert "3 runs" in visible_text(ax)
 
 
+def test_bars_show_whole_intervals_and_write_beside_them():
+    """The axis of LPC ended soon after the last run, which cut the interval, and the count stood on its line."""
+    ax = plot_task_bars(SEEDS)[1]
+    ((_, end),) = lines_of(ax, vertical=False)
+    (count,) = [text for text in ax.texts if text.get_text() == "n = 3"]
+    assert max(SEEDS, key=lambda run: run["mean_lpc"])["mean_lpc"] < end == round(count.xy[0], 6) < ax.get_xlim()[1]
+
+
 def test_two_seeds_have_a_hollow_mean_and_no_interval():
     ax = plot_success_against_lpc(SEEDS[:2])
     assert lines_of(ax, vertical=False) == set() and len(lines_of(ax)) == 2
