@@ -150,7 +150,7 @@ def _():
     if (
         mo.app_meta().mode == "script" and Path(sys.argv[0]).name == "cross_task_viz.py"
     ):  # not where another program runs the cells
-        refuse_unknown(_given, "results_path cache_dir plots_dir studies_dir page all_views".split())
+        refuse_unknown(_given.to_dict(), "results_path cache_dir plots_dir studies_dir page all_views".split())
     results_path = str(_given.get("results_path") or "evaluation_results.csv")
     cache_dir = str(_given.get("cache_dir") or "evaluation_cache")
     plots_dir = str(_given.get("plots_dir") or "plots")

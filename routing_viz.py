@@ -194,7 +194,7 @@ def _():
     if (
         mo.app_meta().mode == "script" and Path(sys.argv[0]).name == "routing_viz.py"
     ):  # not where another program runs the cells
-        refuse_unknown(_given, "cache_dir checkpoint_dir results_path plots_dir page all_views".split())
+        refuse_unknown(_given.to_dict(), "cache_dir checkpoint_dir results_path plots_dir page all_views".split())
     cache_dir = str(_given.get("cache_dir") or "evaluation_cache")
     checkpoint_dir = str(_given.get("checkpoint_dir") or "checkpoints")
     results_path = str(_given.get("results_path") or "evaluation_results.csv")

@@ -59,21 +59,24 @@ def try_cache(path: str | Path) -> tuple[Cache | None, str]:
     return cache, ""
 
 
-def refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
-    """Leave with one line and exit code 2 if a notebook was given a flag that it does not have.
+def refuse_unknown(given: Mapping[str, object], known: Sequence[str]) -> None:
+    """Leave with one line and exit code 2 if a notebook was given a flag that it does not have, or half a flag.
 
     Args:
-        given: Names of flags as marimo reads them; "" is of the `--` before them.
-        known: Those that the notebook has.
+        given: Flags and their values as marimo reads them; "" is of the `--` before them.
+        known: Names of those that the notebook has; all but all_views take a value.
 
     Raises:
-        SystemExit: If one is not known.
+        SystemExit: If one is not known, or its value is missing.
     """
-    for name in given:
+    for name, value in given.items():
         if name and name not in known:
             flags = ", ".join(f"--{flag}" for flag in known)
             close = suggest(name, known).replace("mean ", "mean --")
             print(f"error: flags: expected {flags}, found --{name}{close}", file=sys.stderr)
+            sys.exit(2)
+        if name and name != "all_views" and value == "":
+            print(f"error: flags: expected a value behind --{name}, found none", file=sys.stderr)
             sys.exit(2)
 
 

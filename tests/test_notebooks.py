@@ -110,6 +110,15 @@ def test_a_flag_that_a_notebook_lacks_is_refused(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_flag_without_its_value_is_refused(name, example):
+    """`--page` without a file wrote nothing and ended with 0."""
+    done = start(f"{name}.py", "--", *as_arguments(name, example), "--page", "--all_views")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: flags: expected a value behind --page, found none"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_with_nothing_there_a_page_says_what_to_run(name, tmp_path):
     page, flags = tmp_path / "page.html", as_arguments(name, name_folders(tmp_path))
     assert start(f"{name}.py", "--", *flags).returncode == 0
