@@ -170,8 +170,11 @@ def read_known_rows(path: Path) -> Rows:
 
 @cache
 def _told_by_rows() -> dict[str, str]:
-    """Return the columns of rows that hold a run's settings, by setting; a start may be spelled differently."""
-    names = {name: name for name in TrainConfig().full_identity() if name != "start_from"}
+    """Return the columns of rows that hold a run's settings, by setting.
+
+    Not those that its place tells, which may be another one's copy, nor its start, which may be spelled differently.
+    """
+    names = {name: name for name in TrainConfig().full_identity() if name not in ("trial", "seed", "start_from")}
     return {**names, "task_id": "trained_levels", "max_steps": "trained_max_steps"}
 
 
