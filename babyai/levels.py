@@ -35,6 +35,9 @@ TASK_PREFIX = "BabyAI-"
 # not start facing a thing, and in a crowded room of 3 x 3 cells it always would.
 MAX_DRAWS = 500_000
 
+MOST_STEPS = 2**31 - 1
+"""The longest step limit, as large as the compiled world counts. No episode reaches it, so a longer one is this one."""
+
 
 def list_tasks(*words: str) -> tuple[str, ...]:
     """Every registered `BabyAI-*` id that holds all of these words, in either case, sorted."""
@@ -78,14 +81,13 @@ def build_env(task_id: str, max_steps: int | None = None) -> RoomGridLevel:
 
     Args:
         task_id: id or short name, see `resolve_task_id`.
-        max_steps: step limit for every level; None keeps each level's own.
+        max_steps: step limit for every level, see `check_step_limit`; None keeps each level's own.
 
     Raises:
         UnknownTaskError: no such task, or its levels are not built on minigrid's RoomGridLevel.
         ValueError: `max_steps` is not a positive int.
     """
-    if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1):
-        raise ValueError(f"max_steps: expected None or an int >= 1, found {max_steps!r}")
+    max_steps = check_step_limit(max_steps)
     spec = gymnasium.spec(resolve_task_id(task_id))
     level_class = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     env = _bounded_class(level_class)(**spec.kwargs)
@@ -94,6 +96,19 @@ def build_env(task_id: str, max_steps: int | None = None) -> RoomGridLevel:
         env.fixed_max_steps = True
         env.max_steps = max_steps
     return env
+
+
+def check_step_limit(max_steps: int | None) -> int | None:
+    """The step limit that episodes get of one asked for: `MOST_STEPS` at most; None stays None.
+
+    Raises:
+        ValueError: it is neither None nor a positive int.
+    """
+    if max_steps is None:
+        return None
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+        raise ValueError(f"max_steps: expected None or an int >= 1, found {max_steps!r}")
+    return min(max_steps, MOST_STEPS)
 
 
 class CountedDraws:

@@ -36,6 +36,7 @@ from babyai.compiled.turn import (
     start_row,
 )
 from babyai.facts import StepFacts
+from babyai.levels import check_step_limit
 from babyai.steps import VectorStep
 
 SHARE = 256
@@ -67,8 +68,7 @@ def build_compiled_core(
         UnknownTaskError: No such task.
         ValueError: `required`, and the levels are not compiled; `max_steps` is out of range.
     """
-    if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1):
-        raise ValueError(f"max_steps: expected None or an int >= 1, found {max_steps!r}")
+    max_steps = check_step_limit(max_steps)
     programs = []
     for task_id, slots in tasks:
         program = level_program(task_id)

@@ -6,7 +6,7 @@ import pytest
 import babyai.compiled.core
 from babyai.compiled.kinds import P_DRAWS
 from babyai.errors import UnknownTaskError
-from babyai.facts import FACT_FIELDS
+from babyai.facts import FACT_FIELDS, SUCCESS
 from babyai.level_seeds import SeedList, SeedStreams
 from babyai.levels import list_tasks
 from babyai.plain_world import Simulator
@@ -70,6 +70,20 @@ def test_equals_the_plain_core_for_long(task_id, noise):
     """Through many episodes, also cut ones, without facts."""
     ended = play_both(task_id, steps=250, noise=noise, seed=SEED, max_steps=60, told=REPEAT)
     assert ended > 0
+
+
+@pytest.mark.parametrize("limit", [2**31, 2**32, 10**12, 2**63 - 1, 2**70])
+def test_a_step_limit_of_billions_is_none(limit):
+    """The compiled world counts in 32 bits: with 10**12 as "no limit" every episode was over after one step."""
+    ended = []
+    for core in ("compiled", "plain"):
+        env = VectorEnv("GoToObj", 1, SeedList([3]), max_steps=limit, core=core)
+        step = env.reset()
+        while not step.ended:
+            step = env.step(step.expert_action)
+        ended += step.ended
+    assert ended[0] == ended[1]
+    assert (ended[0].outcome, ended[0].steps) == (SUCCESS, 5)
 
 
 def test_without_labels():
