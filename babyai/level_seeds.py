@@ -79,10 +79,10 @@ class SeedList:
     """A finite list of level seeds, shared by all slots: each is taken once, by whichever slot is free next."""
 
     def __init__(self, seeds: Iterable[int]) -> None:
-        """Plays `seeds` (ints >= 0) in order."""
+        """Plays `seeds`, ints in [0, 2**63), in order; ValueError if there are none or others."""
         self.seeds = [int(seed) for seed in seeds]
-        if not self.seeds or min(self.seeds) < 0:
-            raise ValueError(f"level seeds: expected at least one, all >= 0; found {self.seeds[:5]}")
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**63:  # kept as int64
+            raise ValueError(f"level seeds: expected at least one, all >= 0 and below 2**63; found {self.seeds[:5]}")
         self._taken = 0
 
     def next_seed(self, slot: int) -> int | None:

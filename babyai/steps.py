@@ -50,7 +50,8 @@ class VectorStep:
         reward: float32 (N,), of the action that led here.
         outcome: int8 (N,), of the episode that ended with that action (`babyai.facts`), 0 otherwise.
         episode_start: bool (N,), this observation is an episode's first.
-        active: bool (N,), False where no level is left: everything else is zero there.
+        active: bool (N,), False where no level is left: everything else is zero there, but for what the action that
+            ended the last episode brought; facts are -1 and NaN.
         ended: the episodes that ended, by slot.
         facts: where things are and what the action that led here did; None unless facts are recorded.
     """

@@ -357,8 +357,10 @@ def test_bad_arguments():
         arguments = {"task_id": "GoToObj", "num_envs": 2, "levels": SeedStreams(0, 2), **wrong}
         with pytest.raises(ValueError, match=message):
             VectorEnv(**arguments)
-    with pytest.raises(ValueError, match="level seeds"):
-        SeedList([])
+    for seeds in ([], [3, -1], [2**63]):
+        with pytest.raises(ValueError, match="level seeds"):
+            SeedList(seeds)
+    assert VectorEnv("GoToObj", 1, SeedList([2**63 - 1])).reset().active.all()
     with pytest.raises(ValueError, match="num_envs"):
         SeedStreams(0, 0)
     step = VectorStep.zeros(2)
