@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.command.cli import parse_command
+from pipeline.command.cli import check_numbers, parse_command
 from pipeline.command.displays import draw_without_display
 from pipeline.command.shell import as_command
 from pipeline.config import ConfigError
@@ -53,10 +53,8 @@ class FilmSettings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name}: expected {low} to {high}, found {value}")
-        for name, least in (("episode", 0), ("level_seed", 0), ("max_steps", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name}: expected at least {least}, or null, found {value}")
+        check_numbers(self, 0, "episode", "level_seed")
+        check_numbers(self, 1, "max_steps")
 
 
 @as_command()
@@ -91,6 +89,8 @@ def run(settings: FilmSettings, *, output: str, checkpoint: str | None, cache: s
         raise ConfigError("--episode: expected a --cache that it is a row of, found none")
     if cache is not None and (settings.level_seed is not None or settings.max_steps is not None):
         raise ConfigError("--level_seed and --max_steps: the cache tells them; choose its --episode")
+    if checkpoint is None and settings.lang_encoder is not None:
+        raise ConfigError("--lang_encoder: expected a --checkpoint that reads sentences with it, found none")
     if checkpoint is not None:
         options = {"max_steps": settings.max_steps, "lang_encoder": settings.lang_encoder}
         film = film_checkpoint(checkpoint, task_id, settings.level_seed, **options)

@@ -191,7 +191,7 @@ def cache_path(
 
 def compact_path(path: str | Path) -> Path:
     """Return the path of a cache in its compact form."""
-    return Path(path).with_name(Path(path).name + COMPACT)
+    return Path(path).parent / f"{Path(path).name}{COMPACT}"  # with_name refuses "."
 
 
 def stored_cache(path: str | Path) -> Path:
