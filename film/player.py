@@ -125,13 +125,15 @@ def build_player(cache: Cache, episode: int) -> Player:
     film = film_cached(cache, episode)
     tile_size = choose_tile_size(film.task_id, film.level_seed, _DPI)
     options = {"tile_size": tile_size, "highlight": True, "max_steps": film.max_steps}
-    pictures = list(replay_frames(film.task_id, film.level_seed, film.actions, **options))
-    canvas = FilmCanvas(film, pictures[0].shape[:2], dpi=_DPI)
+    pictures = replay_frames(film.task_id, film.level_seed, film.actions, **options)
     end = len(film)
     steps = tuple(sorted({*range(0, end + 1, -(-(end + 1) // _MOST_FRAMES)), end}))
-    frames, before = [], None
-    for step in steps:
-        frame = canvas.draw(step, pictures[step])
+    canvas, frames, before = None, [], None
+    for step, picture in enumerate(pictures):  # not all at once: those of a long episode take gigabytes
+        if step not in steps:
+            continue
+        canvas = canvas or FilmCanvas(film, picture.shape[:2], dpi=_DPI)
+        frame = canvas.draw(step, picture)
         frames.append(data_url(_encode_change(frame, before), "image/png"))
         before = frame
     content = json.dumps({"size": canvas.size, "steps": steps, "frames": frames})

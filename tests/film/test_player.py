@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ from film.make import choose_tile_size
 from film.player import build_player
 from plotting.page import show_player
 from tests.short_episodes import write_short_episodes
+
+
+class Watched(np.ndarray):
+    """A picture of which it can be told whether it is still held."""
+
+    __hash__ = object.__hash__
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +60,22 @@ def test_of_a_long_episode_some_steps_are_shown_the_last_among_them(cache, monke
     found = build_player(cache, 1)
     assert len(found.steps) <= 4 and found.steps[0] == 0 and found.steps[-1] == steps[-1]
     assert len(read_film(found.html)["frames"]) == len(found.steps)
+
+
+def test_the_pictures_of_an_episode_are_not_all_held_at_once(cache, monkeypatch):
+    """Those of 4,000 steps of BossLevel would take 2 GB."""
+    alive, most = weakref.WeakSet(), []
+
+    def watched(*args, **kwargs):
+        for picture in replay_frames(*args, **kwargs):
+            held = picture.view(Watched)
+            alive.add(held)
+            most.append(len(alive))
+            yield held
+
+    monkeypatch.setattr(player_module, "replay_frames", watched)
+    assert len(build_player(cache, 1).steps) > 3
+    assert max(most) <= 3
 
 
 def test_within_another_page_it_can_do_nothing_to_it():
