@@ -13,7 +13,7 @@ from pipeline.command.folders import check_file
 from pipeline.config import ConfigError
 
 FORMATS = (".gif", ".mp4")
-HOLD_SECONDS = 1.5  # how long the last frame stays
+HOLD_SECONDS = 1.5  # how long the last frame stays, or as long as any other if that is longer
 _SAME = 255  # in a GIF, the colour of pixels that stay as they are
 
 
@@ -57,7 +57,7 @@ def write_film(
 def _write_gif(path: Path, frames: Iterable[np.ndarray], count: int, fps: float, samples: Sequence[np.ndarray]) -> None:
     palette = _choose_palette(np.concatenate(samples))
     images = _iter_changes(frames, palette)
-    durations = [round(1000 / fps)] * (count - 1) + [round(1000 * HOLD_SECONDS)]
+    durations = [round(1000 / fps)] * (count - 1) + [round(1000 * max(HOLD_SECONDS, 1 / fps))]
     next(images).save(
         path,
         format="GIF",
