@@ -62,6 +62,8 @@ def run(settings: SheetSettings, *, task_id: str, output: str, evaluated: bool) 
         raise ConfigError(f"--output {output}: expected a path that ends in {', '.join(FORMATS)}")
     check_file("--output", path)
     task_id = resolve_task_id(task_id)
+    if evaluated and settings.first_seed:
+        raise ConfigError("--first_seed: expected none with --evaluated, whose levels are fixed; leave one of them out")
     if evaluated:
         seeds = evaluation_seeds(EVALUATION_SEED, settings.num_levels)
     else:
@@ -75,7 +77,7 @@ def run(settings: SheetSettings, *, task_id: str, output: str, evaluated: bool) 
         captions.append((seed, level_mission(task_id, seed)))
     figure = draw_sheet(task_id, pictures, captions, columns=settings.columns)
     (written,) = save_figure(figure, path, formats=(path.suffix[1:],))
-    print(f"{written}: {len(seeds)} levels")
+    print(f"{written}: {len(seeds)} level{'s' if len(seeds) != 1 else ''}")
 
 
 @as_command()

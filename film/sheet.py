@@ -10,11 +10,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from plotting.style import figure_style
+from plotting.style import figure_style, text_width
 
 # Inches
 _MARGIN, _GAP, _LINE_HEIGHT, _TITLE_HEIGHT = 0.2, 0.22, 0.145, 0.34
 _NARROW, _WIDE = 1.7, 2.8
+
+_TITLE = {"size": 11.5, "weight": "bold"}
 
 
 @figure_style()
@@ -41,10 +43,11 @@ def draw_sheet(
         columns = min((wanted, wanted + 1, max(1, wanted - 1)), key=lambda count: -len(pictures) % count)
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    page = (2 * _MARGIN + columns * cell[0] - _GAP, 2 * _MARGIN + _TITLE_HEIGHT + rows * cell[1] - _GAP / 2)
+    broad = max(columns * cell[0] - _GAP, text_width(task_id, **_TITLE))  # a single column is narrower than some names
+    page = (2 * _MARGIN + broad, 2 * _MARGIN + _TITLE_HEIGHT + rows * cell[1] - _GAP / 2)
     figure = Figure(figsize=page)
     FigureCanvasAgg(figure)
-    figure.text(_MARGIN / page[0], 1 - _MARGIN / page[1], task_id, fontsize=11.5, weight="bold", va="top")
+    figure.text(_MARGIN / page[0], 1 - _MARGIN / page[1], task_id, **_TITLE, va="top")
     for k, (picture, (seed, _), lines) in enumerate(zip(pictures, captions, missions, strict=True)):
         left = _MARGIN + k % columns * cell[0]
         top = page[1] - _MARGIN - _TITLE_HEIGHT - k // columns * cell[1]

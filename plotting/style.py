@@ -202,7 +202,8 @@ def save_figure(
 
     Args:
         figure: any figure.
-        path: of the file; its ending, if it is a format that matplotlib writes, is replaced by each of `formats`.
+        path: of the file; its ending, if it is a format that matplotlib writes, is replaced by each of `formats`, or
+            stays as it is written (.PNG) where it is that one.
         formats: such as "png" (300 dpi), "pdf", "svg". With `path` ending in none of them its ending is one more.
         origin: What the files are to say of where the figure comes from; by default the version that drew it.
 
@@ -218,7 +219,8 @@ def save_figure(
     paths = []
     with figure_style():
         for name in formats:
-            target = stem.with_name(f"{stem.name}.{name.lower()}")
+            asked = path.suffix.lower() == f".{name.lower()}"
+            target = path if asked else stem.with_name(f"{stem.name}.{name.lower()}")
             with replace_atomically(target) as temporary:
                 metadata = format_metadata(origin or describe_origin(), name.lower(), stem.name) or None
                 figure.savefig(temporary, format=name.lower(), dpi=_RC["savefig.dpi"], metadata=metadata)

@@ -143,6 +143,16 @@ def test_film_of_the_bot(tmp_path, monkeypatch, capsys):
         film_bot("UnlockPickup", 3)
 
 
+def test_the_last_frame_of_a_slow_film_stays_as_long_as_the_others(tmp_path):
+    """Below one step in 1.5 s the end went by sooner than any step."""
+    frames = [np.full((4, 4, 3), level, np.uint8) for level in (0, 100, 200)]
+    for fps, last in ((0.25, 4000), (4, 1500)):
+        film_files.write_film(tmp_path / "film.gif", iter(frames), 3, fps=fps, samples=frames)
+        with Image.open(tmp_path / "film.gif") as image:
+            image.seek(2)
+            assert image.info["duration"] == last
+
+
 def test_film_as_mp4(tmp_path):
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     output = tmp_path / "bot.MP4"
@@ -293,7 +303,7 @@ def test_a_missing_encoder_is_named_and_a_failed_film_leaves_nothing(tmp_path, m
 # ------------------------------------------------------------------------------------------------------ contact sheets
 
 
-@pytest.mark.parametrize("suffix", ["png", "pdf"])
+@pytest.mark.parametrize("suffix", ["png", "pdf", "PNG"])  # the last was written as sheet.png
 def test_contact_sheet(suffix, tmp_path, capsys):
     output = tmp_path / f"sheet.{suffix}"
     arguments = ["--task_id", "GoToObjS4", "--num_levels", "5", "--tile_size", "8", "--output", str(output)]
@@ -302,6 +312,17 @@ def test_contact_sheet(suffix, tmp_path, capsys):
     assert output.read_bytes()[:4] in (b"\x89PNG", b"%PDF")
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("columns", [1, None])
+def test_the_title_of_a_contact_sheet_is_within_it(columns):
+    """Of a single column it was cut off after a few letters."""
+    task_id, picture = "BabyAI-OpenDoorsOrderN4Debug-v0", np.zeros((60, 60, 3), np.uint8)
+    figure = sheet.draw_sheet(task_id, [picture] * 2, [(0, "go"), (1, "go")], columns=columns)
+    title = figure.texts[0].get_window_extent(figure.canvas.get_renderer())
+    assert title.x1 <= figure.bbox.x1 - title.x0 / 2
+    first, *_ = figure.axes
+    assert first.get_window_extent().width == pytest.approx(1.7 * figure.dpi)
 
 
 def test_contact_sheet_names_seed_and_mission_of_each_picture():
@@ -324,6 +345,7 @@ def test_contact_sheet_names_seed_and_mission_of_each_picture():
         (["--task_id", "GoToObjj"], "close matches"),
         (["--task_id", "GoToObj", "--num_levels", "0"], "num_levels: expected 1 to 200"),
         (["--task_id", "GoToObj", "--output", "sheet.gif"], "ends in .png, .pdf, .svg"),
+        (["--task_id", "GoToObj", "--evaluated", "--first_seed", "7"], "--first_seed: expected none with --evaluated"),
         ([], "--task_id: expected a value"),
     ],
 )
