@@ -25,7 +25,7 @@ WATCHED = {
     "loss": ("train/task_loss", ".3f"),
     "LPC": ("train/lpc", ".0f"),
 }
-"""The figures beside the bar, by their names there: metric and form."""
+"""The figures beside the bar, by their names there: metric and form. A GRU has no LPC."""
 
 
 class Progress:
@@ -48,6 +48,7 @@ class Progress:
         self._runs, self._single = runs, single
         self._pending = [run for run in runs if not run.complete]
         config = runs[0].config
+        self._watched = {name: what for name, what in WATCHED.items() if config.policy != "gru" or name != "LPC"}
         self._target = config.num_updates
         self._steps = config.num_envs * config.unroll_len  # of an update of one run
         self._figures: dict[Key, dict[str, Any]] = {}
@@ -136,7 +137,7 @@ class Progress:
     def _on_figures(self, figures: dict[Key, dict[str, Any]]) -> None:
         self._figures.update(figures)
         texts = []
-        for name, (metric, form) in WATCHED.items():
+        for name, (metric, form) in self._watched.items():
             # Of a mixture the mean over levels: of all episodes together short ones, the successful, end more often.
             found = [row.get(f"{metric}/{MACRO_MEAN}", row.get(metric)) for row in self._figures.values()]
             values = [value for value in found if value is not None]

@@ -95,8 +95,9 @@ def test_single_commands_work_on_runs_of_a_sweep(call):
 
 
 def test_the_baseline_takes_seeds(call):
-    code, _, _ = call("--seeds", "3,1", policy="gru")
+    code, _, err = call("--seeds", "3,1", policy="gru")
     assert code == 0
+    assert "loss" in err and "LPC" not in err  # the bar's
     assert final(Path("trial_1/seed_3"))["config"]["policy"] == "gru"
 
 
