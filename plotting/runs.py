@@ -22,6 +22,7 @@ import pandas as pd
 
 from pipeline.config import LATER_FIELDS, NOT_IDENTITY, TrainConfig
 from pipeline.places import FINAL_NAME
+from pipeline.records.cells import OF_TRAINING
 from pipeline.records.intervals import wilson_interval
 from pipeline.records.results import Rows, as_results
 from plotting.collapse import describe_collapse
@@ -58,7 +59,7 @@ those of the training here.
 FURTHER_COLUMNS = {
     **{name: name for name in ("num_envs", "action_selection", "expert_action_decay", "grad_clip", "plan_every")},
     **{name: name for name in ("expert_dropout_beta", "expert_dropout_gamma", "start_from", "train_only")},
-    "max_steps": "trained_max_steps",
+    "max_steps": OF_TRAINING["max_steps"],
 }
 """Columns of the results that hold further fields, by field; a row without `num_envs` tells none of them."""
 

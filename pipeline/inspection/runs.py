@@ -174,8 +174,10 @@ def _told_by_rows() -> dict[str, str]:
 
     Not those that its place tells, which may be another one's copy, nor its start, which may be spelled differently.
     """
+    from pipeline.records.cells import OF_TRAINING  # pandas, which is there if there are rows
+
     names = {name: name for name in TrainConfig().full_identity() if name not in ("trial", "seed", "start_from")}
-    return {**names, "task_id": "trained_levels", "max_steps": "trained_max_steps"}
+    return names | OF_TRAINING
 
 
 def _is_of(row: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:

@@ -50,6 +50,9 @@ COLUMNS = (
 )
 """The columns of a new file; one with other columns keeps them at its end."""
 
+OF_TRAINING = {"task_id": "trained_levels", "max_steps": "trained_max_steps"}
+"""Columns of settings of the training, by setting, where the evaluation has one of that name too."""
+
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _NOTHING = frozenset(["", *"nan na n/a <na> none null inf +inf -inf infinity -infinity".split()])
 """How other writers spell what is not known, or an average over nothing; in any case. Not of texts."""
