@@ -25,6 +25,7 @@ itself (`babyai.plain_core`), a hundred times slower. Results are the same; `Vec
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -112,8 +113,9 @@ class VectorEnv:
         if not tasks or not len(tasks) == len(slots) == len(sources):
             found = f"{len(tasks)}, {len(slots)} and {len(sources)}"
             raise ValueError(f"task_id: expected tasks, and slots and levels for each of them, found {found}")
-        if min(slots) < 1:
-            raise ValueError(f"num_envs: expected >= 1, found {min(slots)}")
+        for count in slots:
+            if not isinstance(count, Integral) or count < 1:
+                raise ValueError(f"num_envs: expected whole numbers >= 1, found {count!r}")
         if plan_every < 0:
             raise ValueError(f"plan_every: expected >= 0, found {plan_every}")
         for count, source in zip(slots, sources, strict=True):

@@ -120,7 +120,7 @@ def comparison_lines(items: Sequence[Item], width: int | None) -> list[str]:
     rows: list[tuple[str, Callable[[Item], str]]] = [
         ("runs", lambda item: str(len(item.runs))),
         ("state", _states),
-        ("updates", lambda item: ", ".join(dict.fromkeys(format_updates(run) for run in item.runs))),
+        ("updates", _updates),
         ("success", format_success),
         ("LPC", format_lpc),
     ]
@@ -145,6 +145,11 @@ def _states(item: Item) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} {state}" for state, count in counts.most_common())
+
+
+def _updates(item: Item) -> str:
+    runs = ", ".join(dict.fromkeys(format_updates(run) for run in item.runs))
+    return runs if item.update is None else f"{item.update} (the run: {runs})"
 
 
 def _setting(item: Item, name: str) -> str:

@@ -348,6 +348,7 @@ def test_bad_actions(actions):
 def test_bad_arguments():
     for wrong, message in (
         ({"num_envs": 0}, "num_envs"),
+        ({"num_envs": 2.0}, "num_envs: expected whole numbers"),
         ({"plan_every": -1}, "plan_every"),
         ({"max_steps": 0}, "max_steps"),
         ({"threads": 0}, "threads"),

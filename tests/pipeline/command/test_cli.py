@@ -1,18 +1,14 @@
 """Command lines: who wins, which spellings work, and what an error says."""
 
 import dataclasses
-import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.command.cli import check_numbers, parse_command
+from pipeline.command.cli import parse_command
 from pipeline.command.errors import ConfigError
 from pipeline.config import TrainConfig, resolved_yaml
 
@@ -290,7 +286,7 @@ def test_resolved_yaml_reads_back_the_same(tmp_path_factory, lr, alpha, clip, st
     assert from_flags("--config", str(path)) == config
 
 
-# ------------------------------------------------------------------------------------------------------ files and help
+# --------------------------------------------------------------------------------------------------------------- files
 
 
 def test_a_list_is_given_whole():
@@ -298,67 +294,6 @@ def test_a_list_is_given_whole():
         from_flags("--expert_hidden_sizes+", "[0,8]")
     with pytest.raises(ConfigError, match=r"given twice \(as --expert_hidden_sizes and as --mop_layers\)"):
         from_flags("--mop_layers", "[[0,8]]", "--expert_hidden_sizes", "[[0,4]]")
-
-
-def test_help_offers_no_flag_that_is_refused():
-    shown = subprocess.run(
-        [sys.executable, "train_mop.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert re.findall(r"--expert_hidden_sizes\b", shown) and not re.findall(r"--\w+\+", shown)
-
-
-def test_help_lists_every_field():
-    done = subprocess.run(
-        [sys.executable, "train_mop.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert [name for name in FIELDS if not re.search(rf"^\s+--{name} .*\S", done.stdout, re.MULTILINE)] == []
-    for words in ("BabyAI level family", "Learning rate of Adam", "--config", "--resume"):
-        assert words in done.stdout
-
-
-def help_of(capsys, settings_class: type, *flags: str) -> str:
-    """Return the help that flags ask for, in one line."""
-    with pytest.raises(SystemExit) as end:
-        parse_command("test", settings_class, [*flags])
-    assert end.value.code == 0
-    return " ".join(capsys.readouterr().out.split())
-
-
-def test_help_leaves_out_what_the_script_decides(capsys):
-    """`train.py --help` offered policies that it refuses."""
-    with pytest.raises(SystemExit):
-        parse_command("test", TrainConfig, ["--help"], policy="gru")
-    shown = capsys.readouterr().out
-    assert "--policy" not in shown and "--hidden_size" in shown
-
-
-def test_help_beside_a_file_shows_its_values(capsys, tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("lr: 2e-3\nmop_layers: '0,16;8'\nwandb_project: null\n")
-    for flags in (["--config", str(path), "--help"], ["-h", f"--config={path}", "--seed", "3"]):
-        shown = help_of(capsys, TrainConfig, *flags)
-        assert "Learning rate of Adam. (mine.yaml: 0.002; default: 0.001)" in shown
-        assert "(mine.yaml: [[0, 16], [8]]; default: [[0, 16, 32]," in shown
-        assert "(mine.yaml: null; default: null)" in shown
-        assert "--num_envs NUM_ENVS Environments stepped together. (default: 16)" in shown
-        assert f"with the values of {path}" in shown
-    assert "mine.yaml" not in help_of(capsys, TrainConfig, "--help")
-
-
-def test_help_beside_a_file_that_cannot_be_used_says_so(tmp_path):
-    (tmp_path / "bad.yaml").write_text("nun_envs: 3\n")
-    for name, words in (("bad.yaml", "did you mean num_envs?"), ("absent.yaml", "cannot be read")):
-        with pytest.raises(ConfigError, match=re.escape(words)):
-            parse_command("test", TrainConfig, ["--help", "--config", str(tmp_path / name)])
-    with pytest.raises(ConfigError, match="--config"):
-        parse_command("test", TrainConfig, ["--help", "--config"])
-
-
-def test_help_names_other_spellings(capsys):
-    shown = help_of(capsys, TrainConfig, "--help")
-    for alias in ("mop_intermediate_dim", "mop_layers", "mop_router_dim"):
-        assert f"; also --{alias})" in shown
 
 
 YAML_FILES = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
@@ -370,172 +305,3 @@ def test_shipped_configurations_parse(path):
     for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         if key in FIELDS and isinstance(value, int):
             assert getattr(config, key) == value
-
-
-# ------------------------------------------------------------------------------------------ bool fields and switches
-
-
-@pytest.mark.parametrize(
-    ("flags", "value"),
-    [
-        ([], False),
-        (["--normalize_lpc"], True),
-        (["--normalize-lpc", "--seed", "1"], True),
-        (["--normalize_lpc", "false"], False),
-        (["--normalize_lpc=true"], True),
-    ],
-)
-def test_a_bool_field_may_stand_without_a_value(flags, value):
-    assert from_flags(*flags).normalize_lpc is value
-
-
-@pytest.mark.parametrize("flags", [["--resume=yes"], ["--resume=false"]])
-def test_a_switch_takes_no_value(flags):
-    with pytest.raises(ConfigError, match="--resume: expected no value after it"):
-        parse_command("test", TrainConfig, flags, switches={"resume": "a"})
-
-
-def test_a_switch_is_no_key_of_the_file(from_yaml, tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text("resume: true")
-    with pytest.raises(ConfigError, match="resume is a flag and no key of the file; pass --resume"):
-        parse_command("test", TrainConfig, ["--config", str(path)], switches={"resume": "a"})
-
-
-# ------------------------------------------------------------------------------------------------------- other fields
-
-
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """Fields of types that a training run has not.
-
-    Attributes:
-        view: One or several, 100 % of them.
-        kind: Of a choice, or none.
-    """
-
-    view: str | list[str] = dataclasses.field(default_factory=list)
-    kind: Literal["a", "null", "no"] | None = None
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("a,b", "a,b"), ("# 5", "# 5"), ("null", "null"), ("[a, b]", ["a", "b"]), ("[]", [])],
-)
-def test_text_or_list(text, value):
-    assert parse_command("test", Names, ["--view", text])[0].view == value
-
-
-def test_list_of_another_type_is_refused():
-    with pytest.raises(ConfigError, match=r"view: expected str or list of str, found '\[1, 2\]'"):
-        parse_command("test", Names, ["--view", "[1, 2]"])
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("1,2", [1, 2]), ("7", [7]), (" [10, 30] ", [10, 30]), ("", []), ("[]", [])]
-)
-def test_numbers_of_a_list_need_no_brackets(text, value):
-    assert from_flags("--checkpoint_updates", text).checkpoint_updates == value
-
-
-@pytest.mark.parametrize("text", ["1;2", "a,b", "1,2]", "1.5,2", "null"])
-def test_a_list_of_other_than_numbers_is_refused(text):
-    with pytest.raises(ConfigError, match=f"checkpoint_updates: expected list of int, found '{re.escape(text)}'"):
-        from_flags("--checkpoint_updates", text)
-
-
-@pytest.mark.parametrize(("text", "value"), [("no", "no"), ("null", None), ("a", "a")])
-def test_choice_or_null(text, value):
-    assert parse_command("test", Names, ["--kind", text])[0].kind == value
-    with pytest.raises(ConfigError, match="kind: expected one of a, null, no or null, found 'b'"):
-        parse_command("test", Names, ["--kind", "b"])
-
-
-def test_help_of_fields_of_all_types(capsys):
-    with pytest.raises(SystemExit) as end:
-        parse_command("test", Names, ["--help"])
-    shown = " ".join(capsys.readouterr().out.split())
-    assert end.value.code == 0
-    assert "One or several, 100 % of them. (default: [])" in shown
-    assert "Of a choice, or none. (default: null)" in shown
-    assert "exit codes: 0 done" in shown
-
-
-# ---------------------------------------------------------------------------------------------------- without a flag
-
-
-@dataclasses.dataclass(frozen=True)
-class Alone:
-    """What stands alone.
-
-    Attributes:
-        folder: A folder.
-        depth: How deep.
-    """
-
-    folder: str = dataclasses.field(default=".", metadata={"positional": True})
-    depth: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Several:
-    """What stands beside others.
-
-    Attributes:
-        words: Some words.
-        depth: How deep.
-    """
-
-    words: list[str] = dataclasses.field(default_factory=list, metadata={"positional": True})
-    depth: int = 1
-
-
-@pytest.mark.parametrize("flags", [["a", "--depth", "2"], ["--depth", "2", "a"], ["--folder=a", "--depth=2"]])
-def test_what_stands_without_a_flag_is_the_value_of_one_field(flags):
-    assert parse_command("test", Alone, flags)[0] == Alone("a", 2)
-
-
-def test_several_may_stand_without_a_flag():
-    assert parse_command("test", Several, ["a", "--depth", "2", "b", "1"])[0] == Several(["a", "b", "1"], 2)
-    assert parse_command("test", Several, [])[0] == Several()
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["a", "b"], "folder: expected one, found 2 (a, b)"),
-        (["a", "--folder", "b"], "with and without --folder"),
-        (["a", "--dept", "3"], "unknown key 'dept'; did you mean depth?"),
-        (["-depth", "3"], "expected --depth, found it without its two dashes"),
-    ],
-)
-def test_too_much_without_a_flag_is_refused(flags, words):
-    assert words in message_of(lambda: parse_command("test", Alone, flags))
-
-
-def test_help_shows_what_stands_without_a_flag(capsys):
-    assert "[FOLDER] [--config CONFIG]" in help_of(capsys, Alone, "--help")
-    assert "[WORDS ...] [--config CONFIG]" in help_of(capsys, Several, "--help")
-
-
-# ------------------------------------------------------------------------------------------------------------- numbers
-
-
-@dataclasses.dataclass
-class Numbers:
-    """Numbers of all kinds."""
-
-    count: int | None = None
-    share: float | None = None
-
-
-@pytest.mark.parametrize("least", [0, 1])
-def test_numbers_are_held_to_their_range(least):
-    for numbers in (Numbers(), Numbers(least, 0.5), Numbers(7, 1e9)):
-        check_numbers(numbers, least, "count", "share")
-    with pytest.raises(ConfigError, match=f"^count: expected at least {least}, found {least - 1}$"):
-        check_numbers(Numbers(least - 1), least, "share", "count")
-    for share in (-0.1, float("nan"), float("inf"), *([0.0] if least else [])):
-        with pytest.raises(ConfigError, match=r"^share: expected a positive number, found "):
-            check_numbers(Numbers(least, share), least, "count", "share")
-    check_numbers(Numbers(share=0.0), 0, "share")

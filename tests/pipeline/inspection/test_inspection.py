@@ -318,6 +318,7 @@ def test_a_numbered_checkpoint_is_compared_at_its_update(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "GoToObj-v0/1/0 at 10" in lines[0]
     assert "30.0%" in next(line for line in lines if line.startswith("success"))
+    assert "10 (the run: 20/" in next(line for line in lines if line.startswith("updates"))
 
 
 def test_settings_and_tasks_of_several_tasks(capsys):
