@@ -21,6 +21,8 @@ def project(tmp_path, monkeypatch):
     module = tmp_path / "project" / "pipeline" / "command" / "provenance.py"
     module.parent.mkdir(parents=True)
     module.write_text("first\n")
+    (tmp_path / "project" / "docs").mkdir()
+    (tmp_path / "project" / "docs" / "table.csv").write_text("first\n")
     monkeypatch.setattr(provenance, "__file__", str(module))
     return tmp_path / "project"
 
@@ -35,8 +37,14 @@ def test_the_commit_is_that_of_the_project_and_says_when_files_differ(project):
     assert find_commit() == commit  # not the tag's name
     (project / "new.txt").write_text("of no commit\n")
     assert find_commit() == commit
+    (project / "docs" / "table.csv").write_text("published\n")
+    assert find_commit() == commit
     (project / "pipeline" / "command" / "provenance.py").write_text("second\n")
     assert find_commit(12) == f"{commit[:12]}-dirty"
+    git(project, "add", ".")
+    assert find_commit(12) == f"{commit[:12]}-dirty"  # also when it is staged
+    git(project, "commit", "-q", "-m", "second")
+    assert find_commit() == git(project, "rev-parse", "HEAD") != commit
 
 
 def test_an_installed_project_has_not_the_commit_of_a_clone_around_it(project):
