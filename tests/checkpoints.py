@@ -87,3 +87,15 @@ def flip_in(path: Path, tensor: torch.Tensor) -> None:
     assert data.count(values) == 1
     data[data.index(values) + len(values) // 2] ^= 0x10
     path.write_bytes(data)
+
+
+def fill_disk(monkeypatch) -> None:
+    """Let torch.save fail as it does on a full disk, of which it tells as of a mistake of its own."""
+
+    def full(*_: object) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 40832 vs 40720")  # noqa: B904
+
+    monkeypatch.setattr(torch, "save", full)

@@ -12,7 +12,7 @@ from more.checkpoints import (
 )
 from more.runs import run_training
 from pipeline.config import ConfigError
-from tests.checkpoints import flip_in
+from tests.checkpoints import fill_disk, flip_in
 from tests.more_settings import small_config, small_trainer
 
 
@@ -83,14 +83,8 @@ def test_a_damaged_newest_checkpoint_is_named_with_the_one_to_go_on_from(tmp_pat
 
 
 def test_a_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        try:
-            raise OSError(28, "No space left on device")
-        except OSError:
-            raise RuntimeError("unexpected pos 40832 vs 40720")  # noqa: B904
-
     trainer = small_trainer(tmp_path)
-    monkeypatch.setattr(torch, "save", full)
+    fill_disk(monkeypatch)
     with pytest.raises(OSError, match="No space left on device"):
         trainer.save(tmp_path / "model.pth", resumable=False)
 

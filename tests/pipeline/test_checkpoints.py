@@ -10,7 +10,7 @@ import torch
 from pipeline.checkpoints import CheckpointError, load_policy, read_checkpoint, read_header, save_checkpoint
 from pipeline.config import TrainConfig
 from pipeline.policies import build_policy, build_projection
-from tests.checkpoints import ENCODER, SMALL, logits_of, make_content, make_foreign, save_foreign
+from tests.checkpoints import ENCODER, SMALL, fill_disk, logits_of, make_content, make_foreign, save_foreign
 
 # ----------------------------------------------------------------------------------------------------- save and load
 
@@ -247,17 +247,9 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path):
 
 
 def test_a_full_disk_is_an_error_of_the_disk_and_leaves_nothing(tmp_path, monkeypatch):
-    """Torch tells of it as of a mistake of its own."""
-
-    def full(*_: object) -> None:
-        try:
-            raise OSError(28, "No space left on device")
-        except OSError:
-            raise RuntimeError("unexpected pos 40832 vs 40720")  # noqa: B904
-
     path = tmp_path / "checkpoint_1.pt"
     path.write_bytes(b"kept")
-    monkeypatch.setattr(torch, "save", full)
+    fill_disk(monkeypatch)
     with pytest.raises(OSError, match="No space left on device") as caught:
         save_checkpoint(path, {"update": 1})
     assert caught.value.filename == str(path)
