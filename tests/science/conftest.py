@@ -1,4 +1,4 @@
-"""What tests of whole studies share."""
+"""What tests of analyses and of whole studies share."""
 
 import io
 from collections.abc import Sequence
@@ -10,6 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from plotting import style
+from science.synthetic import Design, draw_template
+from science.traces import Traces
+
+
+@pytest.fixture(scope="module")
+def template() -> Traces:
+    """Eight runs of forty episodes in which nothing is planted yet."""
+    return draw_template(Design(runs=8, episodes=40), np.random.default_rng(0))
 
 
 @pytest.fixture

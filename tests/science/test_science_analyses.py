@@ -20,14 +20,6 @@ from science.synthetic import (
     plant_signal,
     set_weights,
 )
-from science.traces import Traces
-
-DESIGN = Design(runs=8, episodes=40)
-
-
-@pytest.fixture(scope="module")
-def template() -> Traces:
-    return draw_template(DESIGN, np.random.default_rng(0))
 
 
 def rng(seed=0):

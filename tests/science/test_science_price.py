@@ -20,11 +20,6 @@ from science.traces import Traces
 ALPHAS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
-@pytest.fixture(scope="module")
-def template() -> Traces:
-    return draw_template(Design(runs=8, episodes=40), np.random.default_rng(0))
-
-
 def rng(seed=0):
     return np.random.default_rng(seed)
 
