@@ -24,6 +24,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # here: its functions keep, as their default, a group joined before it
 from torch import Tensor, nn
 
 from pipeline.command.devices import resolve_device
@@ -142,6 +143,9 @@ def is_one_of_several() -> bool:
 def join(device: str) -> Iterator[Group]:
     """Meet the other processes, if there are any; within the block they are a group.
 
+    No thread of the group outlives the block: one that lets go of a tensor while the interpreter is being taken down
+    would end the process (SIGABRT, "terminate called without an active exception").
+
     Args:
         device: auto, cpu or cuda: every process of a machine gets a GPU of its own (nccl), or all use the CPU (gloo).
 
@@ -164,6 +168,8 @@ def join(device: str) -> Iterator[Group]:
         yield group
     except BaseException:
         _is_first_to_tell()  # now: the others find at once that this one has gone, and might tell of that first
+        if backend == "gloo":  # nccl would wait for the others
+            dist.destroy_process_group()
         raise
     group.wait()  # none closes its sockets while another is still sending
     dist.destroy_process_group()
