@@ -17,6 +17,7 @@ import functools
 import itertools
 import os
 import signal
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -143,8 +144,8 @@ def is_one_of_several() -> bool:
 def join(device: str) -> Iterator[Group]:
     """Meet the other processes, if there are any; within the block they are a group.
 
-    No thread of the group outlives the block: one that lets go of a tensor while the interpreter is being taken down
-    would end the process (SIGABRT, "terminate called without an active exception").
+    No thread of a gloo group outlives the block, whatever ends it: one that lets go of a tensor while the interpreter
+    is being taken down would end the process (SIGABRT, "terminate called without an active exception").
 
     Args:
         device: auto, cpu or cuda: every process of a machine gets a GPU of its own (nccl), or all use the CPU (gloo).
@@ -166,12 +167,12 @@ def join(device: str) -> Iterator[Group]:
         dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size, timeout=TIMEOUT)
     try:
         yield group
+        group.wait()  # none closes its sockets while another is still sending
     except BaseException:
         _is_first_to_tell()  # now: the others find at once that this one has gone, and might tell of that first
         if backend == "gloo":  # nccl would wait for the others
             dist.destroy_process_group()
         raise
-    group.wait()  # none closes its sockets while another is still sending
     dist.destroy_process_group()
 
 
@@ -231,6 +232,7 @@ def _others_reached(group: Group) -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
+        traceback.clear_frames(error.__traceback__)  # those of torch hold the group
         raise ParallelError(
             f"process {group.rank} of {group.size}: another process of this run has ended or cannot be reached "
             f"({reason}); --resume goes on from the newest checkpoint"
